@@ -1,0 +1,243 @@
+"""The NCMI loss as a pure function of log-distributions: concentration over separation, sample by sample.
+
+Per sample with label y, ``a = KL(P‖Q_y)`` is the concentration and ``b`` the separation from the wrong classes:
+
+    p = 1:   b   = (1/C) Σ_{c≠y} KL(Q_c‖P)                      the paper's; linear time, no B×C matrix
+    else:    b_p = (mean_{c≠y} KL(Q_c‖P)^p)^{1/p}               p → −∞ is the nearest wrong class
+
+The loss is the mean of a/b, the ratio of the means, or ``log(1 + (C−1)·(a/b_p)^{−p})``, which for the direction
+``KL(P‖Q_c)`` is the negative logarithm of the likelihood ``π_y ∝ KL(P‖Q_y)^p``.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ncmi.checks import check_targets
+from ncmi.divergence import (
+    CentroidSums,
+    centroid_sums,
+    centroid_table,
+    concentration,
+    own_and_wrong_sum,
+    pairwise_divergence,
+    ratio_to_uniform,
+)
+from ncmi.options import Direction, Reduction
+from ncmi.simplex import full_precision
+
+REDUCTIONS = ("mean_of_ratios", "ratio_of_means", "log_likelihood", "none")
+DIRECTIONS = ("centroid_to_sample", "sample_to_centroid")
+
+
+class CentroidView:
+    """Centroids as the loss looks at them. What it has computed once it keeps: constants of a step, or of a run."""
+
+    def __init__(self, log_q: Tensor, direction: Direction) -> None:
+        self._log_q = log_q
+        self.direction: Direction = direction
+
+    def log_centroids(self) -> Tensor:
+        """``log Q``, ``[C, D]``."""
+        return self._log_q
+
+    def own_rows(self, labels: Tensor) -> Tensor:
+        """``log(D·Q_y)`` of each label's centroid, ``[B, D]``."""
+        return ratio_to_uniform(self._log_q.index_select(0, labels))
+
+    @cached_property
+    def sums(self) -> CentroidSums:
+        return centroid_sums(self.log_centroids(), self.direction)
+
+    @cached_property
+    def table(self) -> tuple[Tensor, Tensor]:
+        return centroid_table(self.log_centroids(), self.direction)
+
+    @cached_property
+    def table_to_centroid(self) -> tuple[Tensor, Tensor]:
+        if self.direction == "sample_to_centroid":
+            return self.table
+        return centroid_table(self.log_centroids(), "sample_to_centroid")
+
+
+def ncmi_loss(
+    log_p: Tensor,
+    labels: Tensor,
+    log_q: Tensor,
+    *,
+    reduction: Reduction = "mean_of_ratios",
+    separation_power: float = 1.0,
+    separation_direction: Direction = "centroid_to_sample",
+    class_weights: Tensor | None = None,
+) -> Tensor:
+    """Normalised conditional mutual information of a batch: concentration over separation.
+
+    Args:
+        log_p: log-distributions of the samples, ``[B, D]``; half precision is taken to float32.
+        labels: class indices ``[B]``, or soft targets ``[B, C]`` whose rows sum to one. The loss of a soft target
+            is the expectation of the loss over it (of a and b each, for ``"ratio_of_means"``).
+        log_q: log-distributions of the centroids, ``[C, D]``.
+        reduction: ``"mean_of_ratios"``, mean(a/b), the released script; ``"ratio_of_means"``, mean(a)/mean(b), the
+            paper's Eq. 8–10; ``"log_likelihood"``, the mean of ``log(1 + (C−1)·(a/b_p)^{−p})``, which needs p < 0 and is
+            a proper likelihood in the direction ``"sample_to_centroid"``; ``"none"``, a/b for each sample.
+        separation_power: p. 1 is the paper's b (with its 1/C); any other takes the power mean over the C − 1 wrong
+            classes, 0 the geometric mean, ±inf the largest or the smallest.
+        separation_direction: ``KL(Q_c‖P)`` or ``KL(P‖Q_c)`` for the wrong classes.
+        class_weights: ``[C]``, ≥ 0: weights of the samples by class; the mean is the weighted mean, as
+            ``torch.nn.functional.cross_entropy`` has it.
+
+    Returns:
+        Scalar, or ``[B]`` for ``"none"``; float32, or float64 for float64 input; ≥ 0.
+
+    Raises:
+        ValueError: for shapes that do not fit, labels out of range, fewer than two classes, an empty batch, and (on the
+            CPU) distributions that are NaN.
+
+    Source: arXiv 2601.02543, Eq. 8–10; the separation power and the likelihood form are this library's.
+
+    Example:
+        >>> import torch
+        >>> log_q = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7]]).log()
+        >>> ncmi_loss(log_q, torch.tensor([0, 1]), log_q)
+        tensor(0.)
+    """
+    log_p, log_q = full_precision(log_p), full_precision(log_q)
+    _check_shapes(log_p, log_q)
+    view = CentroidView(log_q, separation_direction)
+    return ncmi_loss_of_view(
+        log_p,
+        labels,
+        view,
+        num_classes=log_q.shape[0],
+        reduction=reduction,
+        separation_power=separation_power,
+        class_weights=class_weights,
+    )
+
+
+def ncmi_loss_of_view(
+    log_p: Tensor,
+    labels: Tensor,
+    view: CentroidView,
+    *,
+    num_classes: int,
+    reduction: Reduction,
+    separation_power: float,
+    class_weights: Tensor | None,
+) -> Tensor:
+    """:func:`ncmi_loss` for centroids that remember what they have computed; see there."""
+    check_options(reduction, separation_power, view.direction)
+    check_targets(labels, log_p.shape[0], num_classes)
+    check_no_nan(log_p)
+    with torch.autocast(log_p.device.type, enabled=False):
+        alpha = ratio_to_uniform(log_p)
+        soft = labels.is_floating_point()
+        # everything below is [B, 1] for hard labels and [B, C] for soft ones, where every class may be "own"
+        targets = labels.to(alpha.dtype) if soft else alpha.new_ones(len(labels), 1)
+        if class_weights is not None:
+            weights = class_weights.to(alpha)
+            targets = targets * (weights if soft else weights.index_select(0, labels).unsqueeze(-1))
+        own, separation = (_soft_terms if soft else _hard_terms)(alpha, labels, view, separation_power)
+        if reduction == "ratio_of_means":
+            return (targets * own).sum() / (targets * separation).sum()
+        ratio = own / separation
+        if reduction == "log_likelihood":
+            tiny = torch.finfo(ratio.dtype).tiny
+            ratio = F.softplus(math.log(num_classes - 1) - separation_power * ratio.clamp_min(tiny).log())
+        losses = (targets * ratio).sum(-1)
+        if reduction == "none":
+            return losses
+        return losses.sum() / (len(losses) if class_weights is None else targets.sum())
+
+
+def _hard_terms(alpha: Tensor, labels: Tensor, view: CentroidView, power: float) -> tuple[Tensor, Tensor]:
+    """a and b of each sample's own class: ``[B, 1]`` each."""
+    rows = view.own_rows(labels)
+    if power == 1:
+        own, wrong_sum = own_and_wrong_sum(alpha, rows, labels, view.sums, view.direction)
+        separation = wrong_sum.unsqueeze(-1) / view.sums.gap.shape[0]
+    else:
+        own = concentration(alpha, rows)
+        of_all = wrong_class_mean(pairwise_divergence(alpha, *view.table, view.direction), power)
+        separation = of_all.gather(1, labels.unsqueeze(-1))
+    return own.unsqueeze(-1), separation
+
+
+def _soft_terms(alpha: Tensor, labels: Tensor, view: CentroidView, power: float) -> tuple[Tensor, Tensor]:
+    """a and b for every class that a sample might have: ``[B, C]`` each."""
+    own = pairwise_divergence(alpha, *view.table_to_centroid, "sample_to_centroid")
+    same = view.direction == "sample_to_centroid"
+    divergence = own if same else pairwise_divergence(alpha, *view.table, view.direction)
+    if power == 1:
+        return own, (divergence.sum(-1, keepdim=True) - divergence) / divergence.shape[1]
+    return own, wrong_class_mean(divergence, power)
+
+
+def wrong_class_mean(divergence: Tensor, power: float) -> Tensor:
+    """Power mean of each row without one entry, for every choice of that entry: ``[B, C] → [B, C]``, positive values.
+
+    The largest term is never subtracted from a sum that it dominates: without it, the others are summed afresh.
+    """
+    wrong = divergence.shape[1] - 1
+    log_divergence = divergence.log()
+    if power == 0:
+        return ((log_divergence.sum(1, keepdim=True) - log_divergence) / wrong).exp()
+    sign = math.copysign(1, power)
+    x = log_divergence * (sign if math.isinf(power) else power)
+    is_largest = F.one_hot(x.argmax(1), wrong + 1).bool()
+    others = x.masked_fill(is_largest, -torch.inf)
+    if math.isinf(power):
+        return (torch.where(is_largest, others.amax(1, keepdim=True), x.amax(1, keepdim=True)) * sign).exp()
+    total = x.logsumexp(1, keepdim=True)
+    share = (x - total).masked_fill(is_largest, -torch.inf).exp()
+    log_sum = torch.where(is_largest, others.logsumexp(1, keepdim=True), total + torch.log1p(-share))
+    return ((log_sum - math.log(wrong)) / power).exp()
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise ValueError, listing the choices, for a value that is none of them."""
+    if value not in choices:
+        raise ValueError(f"unknown {name} {value!r}: use one of {', '.join(choices)}")
+
+
+def check_options(reduction: str, separation_power: float, separation_direction: str) -> None:
+    """Check the options that the function and the module share.
+
+    Raises:
+        ValueError: for an unknown name, a power that is not a number, or a likelihood with p ≥ 0.
+    """
+    check_choice("reduction", reduction, REDUCTIONS)
+    check_choice("separation_direction", separation_direction, DIRECTIONS)
+    if math.isnan(separation_power):
+        raise ValueError("separation_power is NaN: use 1 (the paper) or a negative power such as -4")
+    if reduction == "log_likelihood" and not -math.inf < separation_power < 0:
+        raise ValueError(
+            f"reduction='log_likelihood' needs a finite separation_power below 0, got {separation_power}: use e.g. -4"
+        )
+
+
+def _check_shapes(log_p: Tensor, log_q: Tensor) -> None:
+    if log_p.dim() != 2 or log_q.dim() != 2 or log_p.shape[1] != log_q.shape[1]:
+        raise ValueError(
+            f"log_p {list(log_p.shape)} and log_q {list(log_q.shape)} must be [B, D] and [C, D] with the same D"
+        )
+    if log_q.shape[0] < 2:
+        raise ValueError("log_q has one row: separation needs at least 2 classes")
+
+
+def check_no_nan(log_p: Tensor) -> None:
+    """Raise ValueError for NaN in ``log_p [B, D]``, on the CPU: elsewhere a look would stall the device."""
+    if log_p.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    sums = log_p.detach().sum(-1)
+    if bool(sums.isnan().any()):
+        row = int(sums.isnan().nonzero()[0])
+        raise ValueError(
+            f"NaN or infinite features (first in row {row} of the batch): lower the learning rate, clip gradients, "
+            "or look for NaN in the input"
+        )

@@ -1,0 +1,335 @@
+"""NCMILoss: the module that owns the centre and the centroids and replaces ``nn.CrossEntropyLoss``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ncmi.centroids import CentroidClassifier, anchor_directions
+from ncmi.checks import check_targets
+from ncmi.divergence import CentroidSums, nsf_centroid_sums, pairwise_divergence, ratio_to_uniform
+from ncmi.functional import CentroidView, check_choice, check_no_nan, check_options, ncmi_loss_of_view
+from ncmi.objective import Objective
+from ncmi.options import Anchors, Centre, CentroidMode, Direction, Distribution, Reduction
+from ncmi.running import ClassMeans, RunningCentre
+from ncmi.simplex import full_precision, log_nsf, log_simplex, to_log_distribution
+
+
+class NCMILoss(Objective):
+    """Normalised conditional mutual information loss: ``loss(features, labels)`` on the backbone's features.
+
+    Takes the place of ``nn.CrossEntropyLoss``; the network gives its feature and has no classifier head::
+
+        criterion = ncmi.NCMILoss(num_classes=10, feature_dim=512)
+        optimiser = torch.optim.SGD([*network.parameters(), *criterion.parameters()], lr=0.1)
+        loss = criterion(network(images), labels)
+
+    Args:
+        num_classes: C ≥ 2.
+        feature_dim: D ≥ 2, the width of the feature and of the simplex.
+        temperature: T > 0 that the unit-length feature is divided by.
+        distribution: ``"nsf"`` or ``"softmax"``.
+        centroids: ``"fixed"``: anchors that never move. ``"learned"``: logits trained by gradient, see
+            :meth:`centroid_parameters`. ``"class_mean"``: moving average of the classes' mean distributions.
+        anchors: where centroids start: see :func:`ncmi.anchor_directions`.
+        anchor_scale: κ, length of the anchors' logits.
+        centre: ``"none"``; ``"ema"``: moving average of the features; ``"frozen"``: the mean of the first
+            ``centre_updates`` batches, constant thereafter.
+        centre_decay, centroid_decay: share of the old value that a moving average keeps at each update.
+        centre_updates: number of batches that make a frozen centre.
+        separation_power, separation_direction, reduction: see :func:`ncmi.ncmi_loss`.
+        class_weights: ``None``; ``[C]`` weights; or ``"balanced"``, N/(C·n_c), from the counts of
+            :meth:`set_class_counts` or, without them, from the labels seen so far.
+        anchor_seed: of random and ETF anchors.
+
+    Centre, centroids and counters are buffers or parameters and so in the ``state_dict``. Calling the module in training
+    mode also updates them, once a call, from sums and counts over all processes. A loop that accumulates gradients calls
+    :meth:`loss` and :meth:`observe` for each micro-batch and :meth:`update` once per optimiser step instead.
+
+    Raises:
+        ValueError: for options out of range or that exclude each other; the message names the cure.
+
+    Source: arXiv 2601.02543; p ≠ 1 and the likelihood form are this library's.
+
+    Example:
+        >>> criterion = NCMILoss(num_classes=3, feature_dim=8)
+        >>> criterion(torch.eye(8)[:3], torch.tensor([0, 1, 2])).isfinite()
+        tensor(True)
+    """
+
+    readouts: ClassVar[tuple[str, ...]] = ("cc", "lp")
+
+    centroid_logits: Tensor
+    class_counts: Tensor
+    counts_are_known: Tensor
+    weights: Tensor | None
+
+    def __init__(
+        self,
+        num_classes: int,
+        feature_dim: int,
+        *,
+        temperature: float = 0.5,
+        distribution: Distribution = "nsf",
+        centroids: CentroidMode = "learned",
+        anchors: Anchors = "axis",
+        anchor_scale: float = 10.0,
+        centre: Centre = "none",
+        centre_decay: float = 0.999,
+        centre_updates: int = 100,
+        centroid_decay: float = 0.99,
+        separation_power: float = -4.0,
+        separation_direction: Direction = "sample_to_centroid",
+        reduction: Reduction = "log_likelihood",
+        class_weights: Literal["balanced"] | Tensor | Sequence[float] | None = None,
+        anchor_seed: int = 0,
+    ) -> None:
+        super().__init__(num_classes, feature_dim)
+        check_options(reduction, separation_power, separation_direction)
+        check_choice("centroids", centroids, ("fixed", "learned", "class_mean"))
+        check_choice("centre", centre, ("none", "ema", "frozen"))
+        to_log_distribution(torch.zeros(1, feature_dim), None, temperature, distribution)  # checks them
+        if not anchor_scale > 0:
+            raise ValueError(f"anchor_scale={anchor_scale}: anchors need a length above 0 (usual: 10)")
+        self.temperature = temperature
+        self.distribution: Distribution = distribution
+        self.centroids: CentroidMode = centroids
+        self.separation_power = separation_power
+        self.separation_direction: Direction = separation_direction
+        self.reduction: Reduction = reduction
+        self.couples_samples = reduction == "ratio_of_means"
+
+        logits = anchor_scale * anchor_directions(num_classes, feature_dim, anchors, anchor_seed)
+        if centroids == "learned":
+            self.centroid_logits = nn.Parameter(logits)
+        else:
+            self.register_buffer("centroid_logits", logits)
+        self.class_means = (
+            ClassMeans(log_simplex(logits, distribution).exp(), decay=centroid_decay)
+            if centroids == "class_mean"
+            else None
+        )
+        self.running_centre = (
+            None
+            if centre == "none"
+            else RunningCentre(feature_dim, centre, decay=centre_decay, first_updates=centre_updates)
+        )
+        self._set_class_weights(class_weights)
+        self._constant_view: CentroidView | None = None
+        self._remember_fixed_centroids()
+
+    def _set_class_weights(self, class_weights: str | Tensor | Sequence[float] | None) -> None:
+        self.balanced = isinstance(class_weights, str)
+        weights = None
+        if isinstance(class_weights, str):
+            check_choice("class_weights", class_weights, ("balanced",))
+            self.register_buffer("class_counts", torch.zeros(self.num_classes))
+            self.register_buffer("counts_are_known", torch.zeros((), dtype=torch.bool))
+        elif class_weights is not None:
+            weights = torch.as_tensor(class_weights, dtype=torch.get_default_dtype()).detach().clone()
+            if weights.shape != (self.num_classes,) or not bool((weights >= 0).all() & weights.any()):
+                raise ValueError(f"class_weights must be {self.num_classes} numbers ≥ 0, one a class, not all 0")
+        self.register_buffer("weights", weights)
+
+    @property
+    def centre(self) -> Tensor | None:
+        """μ ``[D]``, or None without centring."""
+        return None if self.running_centre is None else self.running_centre.mean
+
+    def log_centroids(self) -> Tensor:
+        """Log-distributions of the training centroids, ``[C, D]``, with gradient where they are learned."""
+        if self.class_means is not None:
+            return self.class_means.means.log()
+        return log_simplex(self.centroid_logits, self.distribution)
+
+    @torch.no_grad()
+    def set_centroids(self, centroids: Tensor) -> None:
+        """Put the centroids to given distributions ``[C, D]``, e.g. the true ones: the closed-form update.
+
+        Raises:
+            ValueError: for another shape or a probability that is not positive.
+        """
+        if centroids.shape != self.centroid_logits.shape or not bool((centroids > 0).all()):
+            raise ValueError(f"centroids must be {list(self.centroid_logits.shape)} positive probabilities")
+        log_q = centroids.log()
+        if self.class_means is not None:
+            self.class_means.means.copy_(centroids)
+            return
+        if self.distribution == "nsf":
+            # σ(Λ) must be proportional to the centroid: its largest component gets σ = 1/2 or, near uniform, all do
+            log_sigma = log_q - log_q.amax(-1, keepdim=True) - math.log(2)
+            log_q = log_sigma - torch.log1p(-log_sigma.exp())
+        self.centroid_logits.copy_(log_q)
+        self._remember_fixed_centroids()
+
+    def _view(self, dtype: torch.dtype) -> CentroidView:
+        if self._constant_view is not None and self._constant_view.log_centroids().dtype == dtype:
+            return self._constant_view
+        if self.class_means is not None:
+            return CentroidView(self.class_means.means.to(dtype).log(), self.separation_direction)
+        logits = self.centroid_logits.to(dtype)
+        paper = self.separation_power == 1 and self.separation_direction == "centroid_to_sample"
+        if self.centroids == "learned" and paper and self.distribution == "nsf":
+            return _NSFLogitView(logits)
+        return CentroidView(log_simplex(logits, self.distribution), self.separation_direction)
+
+    def _remember_fixed_centroids(self) -> None:
+        """Fixed centroids are constants: with what the loss derives from them, a step costs O(B·D) whatever C is."""
+        if self.centroids == "fixed":
+            self._constant_view = None
+            view = self._view(full_precision(self.centroid_logits).dtype)
+            _ = view.sums if self.separation_power == 1 else view.table
+            self._constant_view = view
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> NCMILoss:
+        super()._apply(fn, recurse)
+        self._remember_fixed_centroids()
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._remember_fixed_centroids()
+
+    def log_distribution(self, features: Tensor) -> Tensor:
+        """Log-distributions of features with the present centre, ``[B, D] → [B, D]``."""
+        return to_log_distribution(features, self.centre, self.temperature, self.distribution)
+
+    def loss(self, features: Tensor, labels: Tensor) -> Tensor:
+        """The loss, without any update of state: ``features [B, D]``, ``labels [B]`` or soft targets ``[B, C]``.
+
+        Returns:
+            Scalar, or ``[B]`` with ``reduction="none"``.
+        """
+        if features.dim() != 2 or features.shape[1] != self.feature_dim:
+            raise ValueError(
+                f"features {list(features.shape)}: expected [B, {self.feature_dim}]; set feature_dim to the backbone's width"
+            )
+        log_p = self.log_distribution(features)
+        dtype = torch.promote_types(log_p.dtype, full_precision(self.centroid_logits).dtype)
+        return ncmi_loss_of_view(
+            log_p.to(dtype),
+            labels,
+            self._view(dtype),
+            num_classes=self.num_classes,
+            reduction=self.reduction,
+            separation_power=self.separation_power,
+            class_weights=self._class_weights(labels),
+        )
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        """The loss; in training mode also observes the batch and updates centre and class means."""
+        if not self.training:
+            return self.loss(features, labels)
+        self._count(labels)
+        value = self.loss(features, labels)
+        self._observe_features(features, labels)
+        self.update(synchronise=True)
+        return value
+
+    @torch.no_grad()
+    def observe(self, features: Tensor, labels: Tensor) -> None:
+        """Add a micro-batch's sums and counts to the statistics that :meth:`update` will use."""
+        self._count(labels)
+        self._observe_features(features, labels)
+
+    @torch.no_grad()
+    def _observe_features(self, features: Tensor, labels: Tensor) -> None:
+        if self.class_means is not None:
+            self.class_means.observe(self.log_distribution(features).exp(), labels)
+        if self.running_centre is not None:
+            self.running_centre.observe(full_precision(features))
+
+    def update(self, synchronise: bool = False) -> None:
+        """Bring centre and class means up to date; with ``synchronise``, from the sums over all processes."""
+        for statistics in (self.class_means, self.running_centre):
+            if statistics is not None:
+                statistics.update(synchronise)
+
+    @torch.no_grad()
+    def _count(self, labels: Tensor) -> None:
+        if self.balanced:
+            check_targets(labels, len(labels), self.num_classes)
+            counts = labels.sum(0) if labels.is_floating_point() else torch.bincount(labels, minlength=self.num_classes)
+            self.class_counts += torch.where(self.counts_are_known, 0.0, counts.to(self.class_counts))
+
+    def set_class_counts(self, counts: Tensor) -> None:
+        """Tell how many training samples each class has, ``[C]``, for ``class_weights="balanced"``."""
+        if self.balanced:
+            self.class_counts.copy_(counts)
+            self.counts_are_known.fill_(True)
+
+    def _class_weights(self, labels: Tensor) -> Tensor | None:
+        if not self.balanced:
+            return self.weights
+        counts = self.class_counts.clamp_min(1)
+        return self.class_counts.sum().clamp_min(1) / (self.num_classes * counts)
+
+    @property
+    def likelihood_power(self) -> float:
+        """γ of :meth:`predict_log_proba`: −p where p is negative and finite (as trained), else 1."""
+        return -self.separation_power if -math.inf < self.separation_power < 0 else 1.0
+
+    def predict_log_proba(self, features: Tensor) -> Tensor:
+        """``log π_c`` with ``π_c ∝ KL(P‖Q_c)^{−γ}`` over the training centroids: ``[B, D] → [B, C]``.
+
+        With ``reduction="log_likelihood"`` and direction ``"sample_to_centroid"`` this is the trained likelihood: the
+        loss is its negative at the label.
+        """
+        log_p = self.log_distribution(features)
+        check_no_nan(log_p)
+        view = self._view(log_p.dtype)
+        with torch.autocast(log_p.device.type, enabled=False):
+            divergence = pairwise_divergence(ratio_to_uniform(log_p), *view.table_to_centroid, "sample_to_centroid")
+        return torch.log_softmax(-self.likelihood_power * divergence.log(), dim=-1)
+
+    def predict_proba(self, features: Tensor) -> Tensor:
+        """Class probabilities π, ``[B, D] → [B, C]``; see :meth:`predict_log_proba`."""
+        return self.predict_log_proba(features).exp()
+
+    def scores(self, features: Tensor) -> Tensor:
+        """:meth:`predict_log_proba`: the class of the nearest training centroid has the highest score."""
+        return self.predict_log_proba(features)
+
+    def network_parameters(self) -> Iterator[nn.Parameter]:
+        """None: the loss has no head."""
+        return iter(())
+
+    def centroid_parameters(self) -> Iterator[nn.Parameter]:
+        """The centroids' logits Λ ``[C, D]``, with ``centroids="learned"``."""
+        if isinstance(self.centroid_logits, nn.Parameter):
+            yield self.centroid_logits
+
+    def centroid_classifier(self, power: float | None = None) -> CentroidClassifier:
+        """An unfitted :class:`ncmi.CentroidClassifier` with this loss's centre, temperature and distribution."""
+        classifier = CentroidClassifier(
+            self.num_classes,
+            self.feature_dim,
+            temperature=self.temperature,
+            distribution=self.distribution,
+            centre=self.centre,
+            power=power or self.likelihood_power,
+        )
+        return classifier.to(self.centroid_logits.device)
+
+
+class _NSFLogitView(CentroidView):
+    """Learned centroids in the paper's loss: its sums come straight from the logits, without a C×D table of log Q."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+        self.direction = "centroid_to_sample"
+
+    def own_rows(self, labels: Tensor) -> Tensor:
+        return ratio_to_uniform(log_nsf(self.logits.index_select(0, labels)))
+
+    @cached_property
+    def sums(self) -> CentroidSums:
+        return nsf_centroid_sums(self.logits)
+
+    def log_centroids(self) -> Tensor:
+        return log_nsf(self.logits)

@@ -1,0 +1,63 @@
+"""The k-nearest-neighbour read-out: how a feature space decides without any training."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ncmi.checks import check_labels
+from ncmi.simplex import unit_vector
+
+
+class NearestNeighbours(nn.Module):
+    """k nearest neighbours by cosine similarity, votes weighted by ``exp(similarity/temperature)``.
+
+    Args:
+        num_classes: C ≥ 2.
+        k: neighbours that vote; fewer where the training set is smaller.
+        temperature: of the votes, above 0.
+        chunk: queries compared at a time; bounds memory at ``chunk × N``.
+
+    Source: the protocol of Wu et al. 2018 (1805.01978), usual for self-supervised features.
+    """
+
+    features: Tensor
+    labels: Tensor
+
+    def __init__(self, num_classes: int, *, k: int = 20, temperature: float = 0.1, chunk: int = 1024) -> None:
+        super().__init__()
+        if k < 1 or not temperature > 0:
+            raise ValueError(f"k={k}, temperature={temperature}: needs at least 1 neighbour and a temperature above 0")
+        self.num_classes = num_classes
+        self.k = k
+        self.temperature = temperature
+        self.chunk = chunk
+        self.register_buffer("features", torch.empty(0))
+        self.register_buffer("labels", torch.empty(0, dtype=torch.long))
+
+    def fit(self, features: Tensor, labels: Tensor) -> NearestNeighbours:
+        """Keep ``features [N, D]`` at unit length, and ``labels [N]``."""
+        check_labels(labels, self.num_classes)
+        self.features = unit_vector(features.detach())
+        self.labels = labels
+        return self
+
+    @torch.no_grad()
+    def votes(self, features: Tensor) -> Tensor:
+        """Share of the votes for each class, ``[B, D] → [B, C]``, rows sum to one."""
+        if len(self.labels) == 0:
+            raise RuntimeError("no neighbours yet: call fit(features, labels) first")
+        parts = []
+        for queries in unit_vector(features).split(self.chunk):
+            nearest = (queries @ self.features.T).topk(min(self.k, len(self.labels)))
+            weights = torch.softmax(nearest.values / self.temperature, dim=-1)
+            parts.append(
+                torch.zeros(len(queries), self.num_classes, dtype=weights.dtype, device=weights.device).scatter_add_(
+                    1, self.labels[nearest.indices], weights
+                )
+            )
+        return torch.cat(parts)
+
+    def predict(self, features: Tensor) -> Tensor:
+        """Class with the most votes, ``[B, D] → [B]``."""
+        return self.votes(features).argmax(-1)

@@ -1,0 +1,149 @@
+"""The linear probe (LP): a linear classifier with cross-entropy on frozen features."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ncmi.checks import check_labels
+from ncmi.simplex import full_precision
+
+
+class LinearProbe(nn.Module):
+    """Linear classifier on frozen features, trained by cross-entropy.
+
+    Features are standardised with the training features' mean and standard deviation (NCMI does not fix the scale of a
+    feature), so one regularisation fits networks of any loss.
+
+    Args:
+        num_classes: C ≥ 2.
+        feature_dim: D ≥ 1.
+        solver: ``"lbfgs"``: full-batch L-BFGS on the convex objective ``mean CE + (l2/2)·‖W‖²``, deterministic.
+            ``"sgd"``: the published protocol, SGD with momentum 0.9 and cosine learning rate on mini-batches.
+        l2: weight of the penalty on the weights (weight decay for SGD), not on the bias.
+        max_iterations: of L-BFGS.
+        epochs, learning_rate, batch_size, seed: of SGD.
+
+    Example:
+        >>> features, labels = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.1, 0.9]]), torch.tensor([0, 1, 0])
+        >>> LinearProbe(2, 2).fit(features, labels).predict(features)
+        tensor([0, 1, 0])
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        feature_dim: int,
+        *,
+        solver: Literal["lbfgs", "sgd"] = "lbfgs",
+        l2: float = 1e-3,
+        max_iterations: int = 500,
+        epochs: int = 100,
+        learning_rate: float = 0.1,
+        batch_size: int = 256,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if solver not in ("lbfgs", "sgd"):
+            raise ValueError(f"unknown solver {solver!r}: use 'lbfgs' or 'sgd'")
+        if num_classes < 2 or l2 < 0:
+            raise ValueError(
+                f"num_classes={num_classes}, l2={l2}: needs at least 2 classes and a penalty of at least 0"
+            )
+        self.num_classes = num_classes
+        self.solver = solver
+        self.l2 = l2
+        self.max_iterations = max_iterations
+        self.epochs, self.learning_rate, self.batch_size, self.seed = epochs, learning_rate, batch_size, seed
+        self.linear = nn.Linear(feature_dim, num_classes)
+        nn.init.zeros_(self.linear.weight)  # the objective is convex: zero is as good as any start, and repeatable
+        nn.init.zeros_(self.linear.bias)
+        self.register_buffer("mean", torch.zeros(feature_dim))
+        self.register_buffer("scale", torch.ones(feature_dim))
+
+    def fit(self, features: Tensor, labels: Tensor) -> LinearProbe:
+        """Fit to ``features [N, D]`` and ``labels [N]``; forgets earlier fits. The features get no gradient.
+
+        Raises:
+            ValueError: for labels out of range or features that are not finite.
+        """
+        check_labels(labels, self.num_classes)
+        x = full_precision(features.detach())
+        if not bool(x.isfinite().all()):
+            raise ValueError("features hold NaN or infinity: the network that made them has diverged")
+        with torch.no_grad():
+            self.mean.copy_(x.mean(0))
+            scale = x.std(0, correction=0)
+            self.scale.copy_(torch.where(scale > 0, scale, 1.0))
+            nn.init.zeros_(self.linear.weight)
+            nn.init.zeros_(self.linear.bias)
+        x = (x - self.mean) / self.scale
+        with torch.enable_grad():
+            (self._fit_lbfgs if self.solver == "lbfgs" else self._fit_sgd)(x, labels)
+        return self
+
+    def _fit_lbfgs(self, x: Tensor, labels: Tensor) -> None:
+        x = x.double()
+        weight = self.linear.weight.detach().double().requires_grad_()
+        bias = self.linear.bias.detach().double().requires_grad_()
+        optimiser = torch.optim.LBFGS(
+            [weight, bias],
+            max_iter=self.max_iterations,
+            tolerance_grad=1e-7,
+            tolerance_change=1e-12,
+            history_size=20,
+            line_search_fn="strong_wolfe",
+        )
+
+        def closure() -> Tensor:
+            optimiser.zero_grad()
+            objective = F.cross_entropy(F.linear(x, weight, bias), labels) + 0.5 * self.l2 * weight.square().sum()
+            objective.backward()
+            return objective
+
+        optimiser.step(closure)  # type: ignore[no-untyped-call, unused-ignore]
+        with torch.no_grad():
+            self.linear.weight.copy_(weight)
+            self.linear.bias.copy_(bias)
+
+    def _fit_sgd(self, x: Tensor, labels: Tensor) -> None:
+        optimiser = torch.optim.SGD(
+            [
+                {"params": [self.linear.weight], "weight_decay": self.l2},
+                {"params": [self.linear.bias], "weight_decay": 0.0},
+            ],
+            lr=self.learning_rate,
+            momentum=0.9,
+        )
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.epochs)
+        generator = torch.Generator().manual_seed(self.seed)
+        for _ in range(self.epochs):
+            order = torch.randperm(len(x), generator=generator).to(x.device)
+            for index in order.split(self.batch_size):
+                optimiser.zero_grad()
+                F.cross_entropy(self.linear(x[index]), labels[index]).backward()
+                optimiser.step()
+            schedule.step()
+
+    @torch.no_grad()
+    def logits(self, features: Tensor) -> Tensor:
+        """Logits of features, ``[B, D] → [B, C]``."""
+        logits: Tensor = self.linear((full_precision(features).to(self.mean) - self.mean) / self.scale)
+        return logits
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.logits(features)
+
+    def predict_log_proba(self, features: Tensor) -> Tensor:
+        """Log-probabilities, ``[B, D] → [B, C]``."""
+        return torch.log_softmax(self.logits(features), dim=-1)
+
+    def predict(self, features: Tensor) -> Tensor:
+        """Most probable class, ``[B, D] → [B]``."""
+        return self.logits(features).argmax(-1)
