@@ -1,0 +1,143 @@
+"""NumPy archives (.npz) of a table or of images. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ncmi.data.dataset import Dataset, Kind, listing
+from ncmi.data.labels import LABEL_NAMES, encode_labels
+
+INPUT_NAMES = ("x", "inputs", "features", "data", "images")
+
+
+def archive_keys(path: Path) -> list[str]:
+    """Names of the arrays in an archive.
+
+    Raises:
+        ValueError: for a truncated file or one that is no archive.
+    """
+    if not zipfile.is_zipfile(path):
+        raise ValueError(
+            "not a complete .npz archive (truncated, or of another format): write it with numpy.savez"
+        )
+    with zipfile.ZipFile(path) as archive:
+        return [name.removesuffix(".npy") for name in archive.namelist()]
+
+
+def read_array(path: Path, key: str) -> npt.NDArray[Any]:
+    """One array of an archive.
+
+    Raises:
+        ValueError: for an object array (it would have to be unpickled, which can run code) or damaged data.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            array: npt.NDArray[Any] = archive[key]
+            return array
+    except ValueError as error:
+        raise ValueError(
+            f"array {key!r} cannot be read ({error}): object arrays are never unpickled; "
+            "save numbers or text, e.g. numpy.savez(path, x=x.astype('float32'), y=y.astype('int64'))"
+        ) from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        raise ValueError(f"array {key!r} is damaged ({error}): write or copy the file again") from error
+
+
+def find_key(keys: list[str], names: Iterable[str], role: str) -> str | None:
+    """The only key among ``names`` (any case), or ``None``; several are an error."""
+    found = [key for key in keys if key.lower() in names]
+    if len(found) > 1:
+        raise ValueError(f"several arrays could be the {role} ({listing(found)}): keep one of them")
+    return found[0] if found else None
+
+
+def as_inputs(array: npt.NDArray[Any]) -> tuple[Tensor, Kind]:
+    """``[N, F]`` → table; uint8 ``[N, H, W]``, ``[N, H, W, c]``, ``[N, c, H, W]``, c 1 or 3 → images.
+
+    Raises:
+        ValueError: for any other shape or type.
+    """
+    if array.ndim == 2 and array.dtype.kind in "biuf":
+        with np.errstate(over="ignore"):  # inf is reported by name where the data set is checked
+            return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)), "table"
+    if array.ndim in (3, 4) and array.dtype != np.uint8:
+        raise ValueError(
+            f"images of type {array.dtype}: give uint8, 0…255 (from 0…1: (255 * x).round().astype('uint8')); "
+            "a table has shape [N, F]"
+        )
+    if array.ndim == 3:
+        return torch.from_numpy(np.ascontiguousarray(array))[:, None], "image"
+    if array.ndim == 4:
+        first, last = array.shape[1] in (1, 3), array.shape[3] in (1, 3)
+        if first != last:
+            images = array if first else array.transpose(0, 3, 1, 2)
+            return torch.from_numpy(np.ascontiguousarray(images)), "image"
+    raise ValueError(
+        f"inputs of type {array.dtype} and shape {list(array.shape)}: give numbers [N, F], or uint8 images "
+        "[N, H, W], [N, H, W, 3] or [N, 3, H, W]"
+    )
+
+
+def load_npz(path: Path, label_key: str | None = None) -> Dataset:
+    """An archive of inputs (``x``, ``inputs``, ``features``, ``data``, ``images``) and labels (``y``, …).
+
+    Also read, where present: ``class_names`` (then labels are indices into it) and ``feature_names``; and the
+    layout ``x_train, y_train, x_test, y_test``, whose test part becomes the data set's fixed test set.
+
+    Raises:
+        ValueError: for missing (listing the keys) or object arrays, unusable shapes, lengths that disagree.
+    """
+    keys = archive_keys(path)
+    parts = [(f"x_{part}", f"y_{part}") for part in ("train", "test")]
+    fixed_test = None
+    if all(key in keys for part in parts for key in part):
+        read = [(read_array(path, x), read_array(path, y)) for x, y in parts]
+        if read[0][0].shape[1:] != read[1][0].shape[1:]:
+            raise ValueError(
+                f"x_train {list(read[0][0].shape)} and x_test {list(read[1][0].shape)} differ in shape"
+            )
+        x, y = (np.concatenate(arrays) for arrays in zip(*read, strict=True))
+        fixed_test = torch.arange(len(read[0][0]), len(x))
+    else:
+        x = read_array(path, _require(keys, find_key(keys, INPUT_NAMES, "inputs"), "inputs", INPUT_NAMES))
+        if label_key is None:
+            y = read_array(path, _require(keys, find_key(keys, LABEL_NAMES, "labels"), "labels", LABEL_NAMES))
+        elif label_key in keys:
+            y = read_array(path, label_key)
+        else:
+            raise ValueError(
+                f"no array {label_key!r}: choose the labels among {listing(keys)} with label_column"
+            )
+    if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
+        raise ValueError(
+            f"inputs {list(x.shape)} and labels {list(y.shape)} differ in length: give one label each"
+        )
+    inputs, kind = as_inputs(x)
+    if "class_names" in keys:
+        class_names = _names(path, "class_names")
+        if y.dtype.kind not in "iu":
+            raise ValueError(f"labels of type {y.dtype} beside class_names: give indices into class_names")
+        labels = torch.from_numpy(y.reshape(-1).astype(np.int64))
+    else:
+        labels, class_names = encode_labels(y)
+    feature_names = _names(path, "feature_names") if "feature_names" in keys and kind == "table" else None
+    return Dataset(path.stem, inputs, labels, class_names, kind, feature_names, fixed_test)
+
+
+def _require(keys: list[str], key: str | None, role: str, names: Iterable[str]) -> str:
+    if key is None:
+        raise ValueError(f"no {role} found among the arrays {listing(keys)}: call them {' or '.join(names)}")
+    return key
+
+
+def _names(path: Path, key: str) -> tuple[str, ...]:
+    return tuple(str(name) for name in read_array(path, key).reshape(-1).tolist())

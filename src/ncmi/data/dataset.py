@@ -1,0 +1,151 @@
+"""The data set in memory: what every loader returns and every split, standardiser and trainer reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Kind = Literal["table", "image"]
+
+
+def listing(names: Sequence[str], limit: int = 20) -> str:
+    """Names for an error message, the first ``limit`` of them.
+
+    >>> listing(["a", "b", "c"], limit=2)
+    "'a', 'b' and 1 more"
+    """
+    shown = ", ".join(repr(str(name)) for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def check_finite(inputs: Tensor, feature_names: Sequence[str] | None = None) -> None:
+    """Reject NaN and infinities in a table ``[N, F]``.
+
+    Raises:
+        ValueError: naming the first such column and row, and how many there are.
+    """
+    if not inputs.is_floating_point() or bool(torch.isfinite(inputs).all()):
+        return
+    bad = (~torch.isfinite(inputs)).nonzero()
+    row, column = (int(i) for i in bad[0])
+    name = repr(feature_names[column]) if feature_names is not None else str(column)
+    raise ValueError(
+        f"column {name}, row {row} (counted from 0) is {float(inputs[row, column])}; {len(bad)} such values "
+        "in all: fill in or drop missing values; every value must be finite in float32"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A labelled data set in memory, checked when it is made.
+
+    Args:
+        name: what reports call it.
+        inputs: ``[N, F]`` float32 for tables, ``[N, channels, H, W]`` uint8 (0…255) for images.
+        labels: ``[N]`` int64, each in ``0…C−1``.
+        class_names: the C names, distinct; at least two.
+        kind: ``"table"`` or ``"image"``.
+        feature_names: the F column names of a table, distinct; ``None`` where columns have no names.
+        fixed_test: indices ``[M]`` int64 of an official test set, or ``None``.
+
+    Raises:
+        ValueError: for wrong shapes or types, NaN or infinities, labels out of range, fewer than two classes.
+
+    Example:
+        >>> data = Dataset("toy", torch.zeros(4, 2), torch.tensor([0, 1, 0, 1]), ("no", "yes"), "table")
+        >>> len(data), data.num_classes, data.sample_shape
+        (4, 2, (2,))
+    """
+
+    name: str
+    inputs: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    kind: Kind
+    feature_names: tuple[str, ...] | None = None
+    fixed_test: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        self._check_inputs()
+        self._check_labels()
+        if self.feature_names is not None:
+            self._check_feature_names(self.feature_names)
+        if self.kind == "table":
+            check_finite(self.inputs, self.feature_names)
+        if self.fixed_test is not None:
+            self._check_fixed_test(self.fixed_test)
+
+    def __len__(self) -> int:
+        return self.inputs.shape[0]
+
+    @property
+    def num_classes(self) -> int:
+        """C, the number of classes."""
+        return len(self.class_names)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one sample: ``(F,)`` or ``(channels, H, W)``."""
+        return tuple(self.inputs.shape[1:])
+
+    @property
+    def class_counts(self) -> Tensor:
+        """Number of samples of each class, ``[C]`` int64."""
+        return torch.bincount(self.labels, minlength=self.num_classes)
+
+    def _check_inputs(self) -> None:
+        expected = {"table": (2, torch.float32, "[N, F]"), "image": (4, torch.uint8, "[N, channels, H, W]")}
+        if self.kind not in expected:
+            raise ValueError(f"kind={self.kind!r}: choose 'table' or 'image'")
+        ndim, dtype, shape = expected[self.kind]
+        if self.inputs.ndim != ndim or self.inputs.dtype != dtype:
+            raise ValueError(
+                f"inputs of kind {self.kind!r} must be {dtype} of shape {shape}, "
+                f"not {self.inputs.dtype} of shape {list(self.inputs.shape)}: convert or reshape them"
+            )
+        if self.inputs.numel() == 0:
+            raise ValueError(f"inputs of shape {list(self.inputs.shape)} are empty: give at least one value")
+
+    def _check_labels(self) -> None:
+        if self.labels.shape != (len(self),) or self.labels.dtype != torch.int64:
+            raise ValueError(
+                f"labels must be int64 of shape [{len(self)}], one for each input, "
+                f"not {self.labels.dtype} of shape {list(self.labels.shape)}"
+            )
+        if len(set(self.class_names)) != self.num_classes:
+            raise ValueError(
+                f"class names are not distinct ({listing(self.class_names)}): rename or merge classes"
+            )
+        if self.num_classes < 2:
+            raise ValueError(f"only one class ({listing(self.class_names)}): a classifier needs at least two")
+        wrong = ((self.labels < 0) | (self.labels >= self.num_classes)).nonzero()
+        if len(wrong):
+            row = int(wrong[0])
+            raise ValueError(
+                f"label {int(self.labels[row])} of sample {row} is outside 0…{self.num_classes - 1}: "
+                "check the labels or give a name for every class"
+            )
+
+    def _check_feature_names(self, names: tuple[str, ...]) -> None:
+        if self.kind == "image":
+            raise ValueError("images have no feature names: leave feature_names out")
+        if len(names) != self.inputs.shape[1]:
+            raise ValueError(
+                f"{len(names)} feature names for {self.inputs.shape[1]} columns: give one for each"
+            )
+        if len(set(names)) != len(names):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise ValueError(f"feature names appear twice ({listing(twice)}): rename the columns")
+
+    def _check_fixed_test(self, test: Tensor) -> None:
+        if test.ndim != 1 or test.dtype != torch.int64 or len(set(test.tolist())) != len(test):
+            raise ValueError("fixed_test must be a 1-D int64 tensor of distinct indices")
+        if not 0 < len(test) < len(self) or int(test.min()) < 0 or int(test.max()) >= len(self):
+            raise ValueError(
+                f"fixed_test must name some, not all, of the samples 0…{len(self) - 1}; it names {len(test)} "
+                "indices: check that they are positions in this data set"
+            )

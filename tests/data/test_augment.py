@@ -1,0 +1,164 @@
+"""Augmentation: each sample by itself, against a loop over samples, from the generator alone."""
+
+from __future__ import annotations
+
+import re
+from itertools import product
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ncmi.data import augment_images, augment_table
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def images(batch: int = 64, channels: int = 3, height: int = 7, width: int = 9) -> Tensor:
+    return torch.randn(batch, channels, height, width, generator=generator(99))
+
+
+def candidates(image: Tensor, shift: int, flip: bool, fill: float) -> dict[tuple[int, int, bool], Tensor]:
+    """Every way in which one image can be moved, made by padding and cropping."""
+    height, width = image.shape[1:]
+    found = {}
+    steps = range(-shift, shift + 1)
+    for down, right, mirrored in product(steps, steps, (False, True) if flip else (False,)):
+        source = image.flip(2) if mirrored else image
+        padded = F.pad(source, (shift,) * 4, value=fill)
+        found[down, right, mirrored] = padded[:, shift - down :, shift - right :][:, :height, :width]
+    return found
+
+
+def moves(
+    original: Tensor, moved: Tensor, shift: int, flip: bool, fill: float = 0.0
+) -> list[tuple[int, int, bool]]:
+    """How each image has been moved; fails where no way of moving it gives what came out."""
+    ways = []
+    for before, after in zip(original, moved, strict=True):
+        matching = [
+            way for way, image in candidates(before, shift, flip, fill).items() if torch.equal(image, after)
+        ]
+        assert len(matching) == 1
+        ways += matching
+    return ways
+
+
+@pytest.mark.parametrize(("shift", "flip"), [(0, True), (1, False), (2, True), (6, False)])
+@pytest.mark.parametrize("fill", [0.0, -1.5])
+def test_images_move_like_padding_and_cropping(shift: int, flip: bool, fill: float) -> None:
+    original = images(16 if shift == 6 else 64)
+    moved = augment_images(original, generator(), shift=shift, flip=flip, fill=fill)
+    moves(original, moved, shift, flip, fill)
+
+
+def test_all_moves_occur_independently() -> None:
+    original = images(600, 1, 5, 5)
+    ways = moves(original, augment_images(original, generator(), shift=1, flip=True), 1, True)
+    counts = torch.tensor([ways.count(way) for way in product((-1, 0, 1), (-1, 0, 1), (False, True))])
+    # 18 equally likely ways, 33 expected of each, sd 5.6
+    assert counts.min() > 12
+    assert counts.max() < 60
+
+
+def test_fill_for_each_channel() -> None:
+    fill = torch.tensor([1.0, 2.0, 3.0])
+    moved = augment_images(torch.zeros(50, 3, 4, 4), generator(), shift=3, fill=fill)
+    for channel in range(3):
+        assert set(moved[:, channel].unique().tolist()) == {0.0, float(fill[channel])}
+
+
+def test_noise_is_gaussian_and_independent() -> None:
+    original = images(100, 3, 16, 16)
+    noise = augment_images(original, generator(), noise=0.3) - original
+    assert abs(float(noise.std()) - 0.3) < 0.01
+    assert abs(float(noise.mean())) < 0.01
+    flat = noise.flatten(1)
+    off_diagonal = torch.corrcoef(flat) - torch.eye(100)
+    assert off_diagonal.abs().max() < 0.25
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_zero_settings_are_the_identity(dtype: torch.dtype) -> None:
+    original, rows = images().to(dtype), torch.randn(5, 4).to(dtype)
+    for before, after in (
+        (original, augment_images(original, generator())),
+        (rows, augment_table(rows, generator())),
+    ):
+        assert torch.equal(before, after)
+        assert before.dtype == after.dtype
+        assert before.data_ptr() != after.data_ptr()
+    strong = augment_images(original, generator(), shift=2, flip=True, noise=0.1)
+    assert strong.dtype == dtype
+
+
+def test_inputs_are_not_changed() -> None:
+    original, rows = images(), torch.randn(5, 4)
+    copies = original.clone(), rows.clone()
+    augment_images(original, generator(), shift=2, flip=True, noise=1.0)
+    augment_table(rows, generator(), noise=1.0, mask=0.5)
+    assert torch.equal(original, copies[0])
+    assert torch.equal(rows, copies[1])
+
+
+def test_generator_decides_everything() -> None:
+    original, rows = images(), torch.randn(50, 4)
+
+    def views(source: torch.Generator) -> tuple[Tensor, Tensor]:
+        return (
+            augment_images(original, source, shift=2, flip=True, noise=0.1),
+            augment_table(rows, source, noise=0.1, mask=0.2),
+        )
+
+    first = views(generator(3))
+    torch.rand(7)
+    assert all(torch.equal(a, b) for a, b in zip(first, views(generator(3)), strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(first, views(generator(4)), strict=True))
+    source = generator(3)
+    views(source)
+    assert not any(torch.equal(a, b) for a, b in zip(first, views(source), strict=True))
+
+
+def test_table_noise_then_mask() -> None:
+    rows = torch.randn(2000, 10, generator=generator(99)) + 5
+    view = augment_table(rows, generator(), noise=0.2, mask=0.3)
+    masked = view == 0
+    assert abs(float(masked.double().mean()) - 0.3) < 0.02
+    assert (masked.double().mean(0) - 0.3).abs().max() < 0.06
+    assert torch.corrcoef(masked.T.float()).fill_diagonal_(0).abs().max() < 0.12
+    assert abs(float((view - rows)[~masked].std()) - 0.2) < 0.01
+
+
+def test_empty_batches() -> None:
+    assert augment_images(torch.zeros(0, 1, 4, 4), generator(), shift=1, flip=True, noise=1.0).shape == (
+        0,
+        1,
+        4,
+        4,
+    )
+    assert augment_table(torch.zeros(0, 4), generator(), noise=1.0, mask=0.5).shape == (0, 4)
+
+
+def test_rejects() -> None:
+    with pytest.raises(
+        ValueError, match=re.escape("torch.uint8 and shape [2, 1, 4, 4]: give floating point")
+    ):
+        augment_images(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), generator())
+    with pytest.raises(ValueError, match=re.escape("shape [1, 4, 4]: give floating point [B, C, H, W]")):
+        augment_images(torch.zeros(1, 4, 4), generator())
+    for shift in (-1, 4):
+        with pytest.raises(ValueError, match=f"shift={shift} for images of 4×8: choose 0…3"):
+            augment_images(torch.zeros(2, 1, 4, 8), generator(), shift=shift)
+    for noise in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="choose a standard deviation of 0 or larger"):
+            augment_images(images(), generator(), noise=noise)
+        with pytest.raises(ValueError, match="choose a standard deviation of 0 or larger"):
+            augment_table(torch.zeros(2, 2), generator(), noise=noise)
+    for mask in (-0.1, 1.0):
+        with pytest.raises(ValueError, match=f"mask={mask}: choose a probability"):
+            augment_table(torch.zeros(2, 2), generator(), mask=mask)
+    with pytest.raises(ValueError, match=re.escape("shape [4]: give floating point [B, F]")):
+        augment_table(torch.zeros(4), generator())
