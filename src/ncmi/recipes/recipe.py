@@ -1,0 +1,148 @@
+"""The recipe of a run: data, backbone, objective, training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ncmi.options import Alternation, NCMIOptions, ObjectiveOptions
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which data, and how it is split.
+
+    Attributes:
+        name: embedded name (digits, wine, breast_cancer, iris), path, or name of a file below the data folder.
+        label_column: label column of a table, where it is not called label, class, target or y.
+        image_size: side in pixels to which the images of a folder are scaled.
+        data_dir: folder to search for names; by default the environment variable NCMI_DATA.
+        validation_fraction, test_fraction: parts of the data set.
+        split_seed: the split; by default the training seed, so that every seed has its own split.
+    """
+
+    name: str = "digits"
+    label_column: str | None = None
+    image_size: int = 32
+    data_dir: str | None = None
+    validation_fraction: float = 0.15
+    test_fraction: float = 0.2
+    split_seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The network that makes the feature.
+
+    Attributes:
+        name: "mlp" (tables, flattened images) or "convnet" (images).
+        width: hidden width, or channels of the first block.
+        depth: hidden layers, or blocks.
+        feature_dim: D, the width of the feature.
+        dropout: probability of dropping a hidden unit.
+    """
+
+    name: str = "mlp"
+    width: int = 256
+    depth: int = 2
+    feature_dim: int = 128
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How inputs are varied; two-view objectives vary each view, other objectives vary where ``enabled``.
+
+    Attributes:
+        enabled: vary the training inputs of one-view objectives as well.
+        shift: largest shift of an image in pixels; None for an eighth of its side, at least 1.
+        flip: mirror images left and right; not for digits or letters.
+        noise: standard deviation of Gaussian noise on standardised inputs.
+        mask: probability that a value of a table is replaced by its column's mean.
+    """
+
+    enabled: bool = False
+    shift: int | None = None
+    flip: bool = False
+    noise: float = 0.1
+    mask: float = 0.1
+
+
+@dataclass(frozen=True)
+class Training:
+    """How it is trained.
+
+    Attributes:
+        epochs: passes over the training part.
+        batch_size: samples of one optimiser step, over all processes.
+        accumulate: micro-batches that a batch is worked through in.
+        optimiser: "adamw" or "sgd" (Nesterov momentum).
+        learning_rate, weight_decay, momentum: of the network's optimiser.
+        centroid_learning_rate: of the centroids' own optimiser (learned centroids), without weight decay.
+        schedule: of both learning rates, over steps: "constant", "cosine", "one_cycle" (up for 30 % of the run, then
+            down to zero) or "step" (times decay_factor at each of the milestones).
+        warmup_epochs: linear warm-up before cosine, step or constant; fractions allowed.
+        milestones, decay_factor: of the step schedule, in epochs.
+        clip_norm: limit of the gradient's norm; None for none.
+        ema_decay: keep a moving average of the weights and evaluate that; None for none.
+        alternation: how network and centroids take turns.
+        augmentation: how the training inputs are varied.
+        selection: "last" takes the last epoch; "best" the one of highest validation accuracy.
+        patience: stop after so many epochs without a better validation accuracy; None for never.
+        precision: "32-true", "bf16-mixed" or "64-true".
+        accelerator: "cpu", "cuda", "mps" or "auto".
+        devices: processes, one device each.
+        threads: CPU threads of each process; None for torch's own choice.
+        compile: torch.compile of backbone and loss.
+        checkpoint_steps: also write a checkpoint after so many steps; one is written after each epoch in any case.
+        tensorboard: also write TensorBoard logs.
+        seed: of initialisation, order and augmentation.
+    """
+
+    epochs: int = 40
+    batch_size: int = 64
+    accumulate: int = 1
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    momentum: float = 0.9
+    centroid_learning_rate: float = 2e-2
+    schedule: Literal["constant", "cosine", "one_cycle", "step"] = "one_cycle"
+    warmup_epochs: float = 0.0
+    milestones: tuple[float, ...] = ()
+    decay_factor: float = 0.1
+    clip_norm: float | None = None
+    ema_decay: float | None = None
+    alternation: Alternation = field(default_factory=Alternation)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    selection: Literal["last", "best"] = "last"
+    patience: int | None = None
+    precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
+    accelerator: Literal["cpu", "cuda", "mps", "auto"] = "auto"
+    devices: int = 1
+    threads: int | None = None
+    compile: bool = False
+    checkpoint_steps: int | None = None
+    tensorboard: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate", "devices"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        if not self.learning_rate > 0 or not self.centroid_learning_rate > 0:
+            raise ValueError("learning_rate and centroid_learning_rate must be above 0")
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay={self.ema_decay}: must be at least 0 and below 1 (usual: 0.999)")
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed}: must be 0 or larger")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that defines a run; written into its folder as ``recipe.json``."""
+
+    data: Data = field(default_factory=Data)
+    backbone: Backbone = field(default_factory=Backbone)
+    objective: ObjectiveOptions = field(default_factory=NCMIOptions)
+    training: Training = field(default_factory=Training)

@@ -1,0 +1,271 @@
+"""The training loop: epochs, steps, micro-batches; stops and resumes anywhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from ncmi.alternating import AlternatingOptimiser
+from ncmi.centroids import CentroidClassifier
+from ncmi.data import Dataset, Split, batch_slices, epoch_order, process_shares
+from ncmi.distributed import gather_rows
+from ncmi.loss import NCMILoss
+from ncmi.recipes import Training
+from ncmi.training.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
+from ncmi.training.evaluate import Features, accuracy, information
+from ncmi.training.memory import mark_peak, peak_megabytes
+from ncmi.training.model import Model
+from ncmi.training.optimisers import make_optimisers
+from ncmi.training.run_folder import RunFolder
+from ncmi.training.schedule import learning_rate_factor
+from ncmi.training.signals import StopRequest
+from ncmi.training.views import ViewMaker, split_views
+
+_EVALUATION_BATCH = 1024
+
+
+class Interrupted(Exception):
+    """The run was asked to stop and has written a checkpoint to go on from."""
+
+
+@dataclass
+class Progress:
+    """How far a run has come: the part of its state that is neither a weight nor an optimiser's."""
+
+    epoch: int = 0  # epochs finished
+    step: int = 0  # steps finished in the present epoch
+    total_steps: int = 0
+    epoch_seconds: float = 0.0  # spent in the present epoch before the last stop
+    best_accuracy: float = -1.0
+    best_epoch: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Loop:
+    """Trains a model on the training part of a data set.
+
+    Args:
+        fabric: launched; gives device, precision and processes.
+        model: on the device.
+        dataset: in memory; it is moved to the device.
+        split: its parts.
+        training: the recipe's section.
+        folder: where checkpoints and metrics go.
+        on_epoch: called with each epoch's row of metrics, on the first process.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        model: Model,
+        dataset: Dataset,
+        split: Split,
+        training: Training,
+        folder: RunFolder,
+        on_epoch: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self.fabric, self.model, self.split, self.training = fabric, model, split, training
+        self.folder, self.on_epoch = folder, on_epoch
+        self.inputs = dataset.inputs.to(fabric.device)
+        self.labels = dataset.labels.to(fabric.device)
+        self.dtype = torch.float64 if training.precision == "64-true" else torch.float32
+        self.views = ViewMaker(training.augmentation, dataset.kind, model.objective.views, training.seed)
+        counts = torch.bincount(self.labels[split.train.to(fabric.device)], minlength=dataset.num_classes)
+        model.objective.set_class_counts(counts)
+        network, centroids = make_optimisers(model, training)
+        backbone = torch.compile(model.backbone) if training.compile else model.backbone
+        # the backbone goes through DDP; the objective sees the batch of all processes on each of them and needs none
+        self.backbone, self.network_optimiser = fabric.setup(backbone, network)
+        self.centroid_optimiser = None if centroids is None else fabric.setup_optimizers(centroids)
+        self.optimiser = AlternatingOptimiser(self.network_optimiser, self.centroid_optimiser, training.alternation)
+        self.raw_optimisers = [network] if centroids is None else [network, centroids]
+        self.num_batches = len(batch_slices(len(split.train), training.batch_size))
+        factor = learning_rate_factor(training, self.num_batches)
+        self.schedulers = [LambdaLR(optimiser, factor) for optimiser in self.raw_optimisers]
+        self.average = (
+            None
+            if training.ema_decay is None
+            else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(training.ema_decay), use_buffers=True)
+        )
+        self.progress = Progress()
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=fabric.device)
+
+    @property
+    def evaluated(self) -> Model:
+        """The model that is judged: the average of the weights, where one is kept."""
+        return self.model if self.average is None else self.average.module
+
+    def run(self, stop: StopRequest) -> None:
+        """Train from where the progress stands to the end.
+
+        Raises:
+            Interrupted: when asked to stop; a checkpoint has been written.
+            FloatingPointError: when the loss is no longer finite.
+        """
+        while self.progress.epoch < self.training.epochs:
+            self._run_epoch(stop)
+            patience = self.training.patience
+            if patience is not None and self.progress.epoch - self.progress.best_epoch >= patience:
+                break
+        if self.training.selection == "best":
+            self._load_best()
+
+    def _run_epoch(self, stop: StopRequest) -> None:
+        progress = self.progress
+        started = time.perf_counter() - progress.epoch_seconds
+        mark_peak(self.fabric.device)
+        self.model.train()
+        order = self.split.train[epoch_order(len(self.split.train), seed=self.training.seed, epoch=progress.epoch)]
+        order = order.to(self.fabric.device)
+        slices = batch_slices(len(order), self.training.batch_size)
+        while progress.step < len(slices):
+            self._step(order[slices[progress.step]])
+            progress.step += 1
+            progress.total_steps += 1
+            progress.epoch_seconds = time.perf_counter() - started
+            every = self.training.checkpoint_steps
+            if stop.requested:
+                self._save()
+                raise Interrupted(f"stopped in epoch {progress.epoch + 1} after step {progress.step}")
+            if every is not None and progress.total_steps % every == 0:
+                self._save()
+        self._finish_epoch(len(order), started)
+
+    def _step(self, batch: Tensor) -> None:
+        self.optimiser.zero_grad()
+        micro_batches = [part for part in batch.tensor_split(self.training.accumulate) if len(part)]
+        objective = self.model.objective
+        for number, micro in enumerate(micro_batches):
+            shares = process_shares(len(micro), self.fabric.world_size)
+            start = sum(shares[: self.fabric.global_rank])
+            own = slice(start, start + shares[self.fabric.global_rank])
+            at = (self.progress.epoch, self.progress.step, number)
+            inputs = self.views(self.inputs[micro], own, self.model.standardise, self.dtype, at)
+            labels = self.labels[micro]
+            with self.fabric.no_backward_sync(self.backbone, enabled=number < len(micro_batches) - 1):
+                own_features = split_views(self.backbone(inputs), objective.views)
+                features = gather_rows(own_features, shares)
+                with self.fabric.autocast():
+                    loss = objective.loss(features, labels)
+                self.fabric.backward(loss * (len(micro) / len(batch)))
+            objective.observe(features.detach(), labels)
+            self.loss_sum += loss.detach().double() * len(micro)
+        if self.training.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.training.clip_norm)
+        self.optimiser.step(step=self.progress.total_steps, epoch=self.progress.epoch)
+        objective.update()
+        for scheduler in self.schedulers:
+            scheduler.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+
+    def _finish_epoch(self, samples: int, started: float) -> None:
+        progress = self.progress
+        train_loss = float(self.loss_sum) / samples
+        if train_loss != train_loss or train_loss in (float("inf"), float("-inf")):
+            raise FloatingPointError(
+                f"the loss is {train_loss} in epoch {progress.epoch + 1}: lower the learning rate or clip gradients "
+                "(clip_norm=1)"
+            )
+        if self.training.alternation.mode == "class_means":
+            self._put_centroids_to_class_means()
+        seconds = time.perf_counter() - started
+        peak = peak_megabytes(self.fabric.device)
+        validation = self.extract(self.split.validation)
+        measured = information(self.evaluated, validation)
+        row = {
+            "epoch": progress.epoch + 1,
+            "steps": progress.total_steps,
+            "learning_rate": self.raw_optimisers[0].param_groups[0]["lr"],
+            "train_loss": train_loss,
+            "validation_accuracy": accuracy(self.evaluated.objective.scores(validation.features), validation.labels),
+            **{f"validation_{name}": value for name, value in measured.items()},
+            "seconds": seconds,
+            "peak_memory_mb": peak,
+        }
+        progress.rows.append(row)
+        progress.epoch += 1
+        progress.step, progress.epoch_seconds = 0, 0.0
+        self.loss_sum.zero_()
+        better = row["validation_accuracy"] > progress.best_accuracy
+        if better:
+            progress.best_accuracy, progress.best_epoch = row["validation_accuracy"], progress.epoch
+        if self.fabric.is_global_zero:
+            if better and self.training.selection == "best":
+                save_checkpoint(self.folder.best, {"model": self.evaluated.state_dict()})
+            self.folder.write_metrics(progress.rows)
+            self.on_epoch(row)
+        self._save()
+
+    @torch.no_grad()
+    def extract(self, indices: Tensor) -> Features:
+        """Features of samples, in evaluation mode, in their order, whole on every process."""
+        model = self.evaluated
+        was_training = model.training
+        model.eval()
+        indices = indices.to(self.fabric.device)
+        parts = []
+        for batch in indices.split(_EVALUATION_BATCH):
+            shares = process_shares(len(batch), self.fabric.world_size)
+            start = sum(shares[: self.fabric.global_rank])
+            own = self.inputs[batch[start : start + shares[self.fabric.global_rank]]]
+            with self.fabric.autocast():
+                features = model.backbone(model.standardise(own).to(self.dtype))
+            parts.append(gather_rows(features, shares))
+        model.train(was_training)
+        return Features(torch.cat(parts), self.labels[indices])
+
+    def _put_centroids_to_class_means(self) -> None:
+        objective = self.model.objective
+        if isinstance(objective, NCMILoss):
+            train = self.extract(self.split.train)
+            classifier: CentroidClassifier = objective.centroid_classifier()
+            # every process has gathered all features: its own sums are the sums
+            classifier.partial_fit(train.features, train.labels)
+            objective.set_centroids(classifier.centroids.to(self.dtype))
+
+    def _load_best(self) -> None:
+        self.fabric.barrier()
+        self.evaluated.load_state_dict(load_checkpoint(self.folder.best)["model"])
+
+    def _save(self) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        save_checkpoint(
+            self.folder.checkpoint,
+            {
+                "model": self.model.state_dict(),
+                "average": None if self.average is None else self.average.state_dict(),
+                "optimisers": [optimiser.state_dict() for optimiser in self.raw_optimisers],
+                "schedulers": [scheduler.last_epoch for scheduler in self.schedulers],
+                "random": random_state(self.fabric.device),
+                "loss_sum": self.loss_sum,
+                "progress": vars(self.progress),
+            },
+        )
+
+    def resume(self) -> None:
+        """Take up the state of the last checkpoint.
+
+        Raises:
+            CheckpointError: if it is damaged or of another model.
+        """
+        state = load_checkpoint(self.folder.checkpoint)
+        self.model.load_state_dict(state["model"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        for optimiser, saved in zip(self.raw_optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        for scheduler, last in zip(self.schedulers, state["schedulers"], strict=True):
+            scheduler.last_epoch = last
+        set_random_state(state["random"], self.fabric.device)
+        self.loss_sum.copy_(state["loss_sum"])
+        self.progress = Progress(**state["progress"])

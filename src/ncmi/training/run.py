@@ -1,0 +1,147 @@
+"""One run from recipe to results."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from ncmi.data import Dataset, Standardiser, load_dataset, split_dataset
+from ncmi.files import write_atomically
+from ncmi.recipes import Recipe
+from ncmi.training.environment import describe_environment
+from ncmi.training.evaluate import evaluate_readouts, information
+from ncmi.training.loop import Loop
+from ncmi.training.model import Model, Signature
+from ncmi.training.run_folder import RunFolder, RunFolderError
+from ncmi.training.signals import StopRequest
+
+_FORMAT = 1
+
+
+def train(
+    recipe: Recipe,
+    path: str | Path,
+    *,
+    resume: bool = False,
+    dataset: Dataset | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
+    catch_signals: bool = True,
+) -> dict[str, Any]:
+    """Train by a recipe into a new run folder, or go on with an unfinished one.
+
+    Args:
+        recipe: data, backbone, objective, training. With ``resume`` it must be the folder's own.
+        path: the run folder.
+        resume: go on from the last checkpoint; a finished run just gives its results.
+        dataset: the data, where it has been loaded already.
+        on_epoch: called with each epoch's metrics.
+        catch_signals: let Ctrl-C and SIGTERM stop the run after the present step, with a checkpoint.
+
+    Returns:
+        The content of ``results.json``.
+
+    Raises:
+        RunFolderError: if the folder exists (without ``resume``), or holds another recipe (with it).
+        Interrupted: when asked to stop.
+    """
+    training = recipe.training
+    if training.threads is not None:
+        torch.set_num_threads(training.threads)
+    fabric = Fabric(
+        accelerator=training.accelerator,
+        devices=training.devices,
+        strategy="ddp" if training.devices > 1 else "auto",
+        precision=training.precision,
+    )
+    fabric.launch()
+    folder = _folder(recipe, path, resume, fabric)
+    if folder.finished:
+        return folder.read("results.json")
+    started = time.perf_counter()
+    fabric.seed_everything(training.seed, verbose=False)
+    if dataset is None:
+        dataset = load_dataset(
+            recipe.data.name,
+            label_column=recipe.data.label_column,
+            image_size=recipe.data.image_size,
+            data_dir=recipe.data.data_dir,
+        )
+    split = split_dataset(
+        dataset,
+        validation_fraction=recipe.data.validation_fraction,
+        test_fraction=recipe.data.test_fraction,
+        seed=training.seed if recipe.data.split_seed is None else recipe.data.split_seed,
+    )
+    model = Model(recipe, Signature.of(dataset))
+    standardiser = Standardiser.fit(dataset.inputs[split.train], dataset.kind)
+    model.standardise.load_state_dict(standardiser.state_dict())
+    model.to(device=fabric.device, dtype=torch.float64 if training.precision == "64-true" else None)
+    # with several processes a signal reaches some of them a step earlier than others: the last epoch's checkpoint serves
+    with StopRequest(enabled=catch_signals and training.devices == 1) as stop:
+        loop = Loop(fabric, model, dataset, split, training, folder, on_epoch)
+        if resume and folder.checkpoint.exists():
+            loop.resume()
+        elif fabric.is_global_zero:
+            folder.write("environment.json", describe_environment(fabric.device))
+        loop.run(stop)
+    parts = {
+        "train": loop.extract(split.train),
+        "validation": loop.extract(split.validation),
+        "test": loop.extract(split.test),
+    }
+    final = loop.evaluated.eval()
+    readouts, predictions = evaluate_readouts(final, parts)
+    results: dict[str, Any] = {
+        "format": _FORMAT,
+        "status": "finished",
+        "data": recipe.data.name,
+        "objective": recipe.objective.name,
+        "seed": training.seed,
+        "epochs": loop.progress.epoch,
+        "best_epoch": loop.progress.best_epoch,
+        "selection": training.selection,
+        "readouts": readouts,
+        "primary_readouts": list(final.objective.readouts),
+        "information": information(final, parts["test"]),
+        "epoch_seconds": statistics.median(row["seconds"] for row in loop.progress.rows),
+        "total_seconds": time.perf_counter() - started,
+        "peak_memory_mb": max(row["peak_memory_mb"] for row in loop.progress.rows),
+        "parameters": sum(parameter.numel() for parameter in final.parameters()),
+        "num_train": len(split.train),
+        "num_validation": len(split.validation),
+        "num_test": len(split.test),
+        "class_names": list(dataset.class_names),
+    }
+    if fabric.is_global_zero:
+        final.save(folder.model)
+        arrays = {f"prediction_{name}": predicted.cpu().numpy() for name, predicted in predictions.items()}
+        arrays["labels"] = parts["test"].labels.cpu().numpy()
+        arrays["features"] = parts["test"].features.half().cpu().numpy()
+        write_atomically(folder.outputs, lambda temporary: _write_arrays(temporary, arrays))
+        folder.write("results.json", results)
+    fabric.barrier()
+    return results
+
+
+def _folder(recipe: Recipe, path: str | Path, resume: bool, fabric: Fabric) -> RunFolder:
+    if resume:
+        folder = RunFolder.open(path)
+        if folder.recipe() != recipe:
+            raise RunFolderError(f"{folder.path} holds another recipe: resume it with its own, or choose another --out")
+        return folder
+    if fabric.is_global_zero:
+        RunFolder.create(path, recipe)
+    fabric.barrier()
+    return RunFolder(path)
+
+
+def _write_arrays(path: Path, arrays: dict[str, Any]) -> None:
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)

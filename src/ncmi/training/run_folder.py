@@ -1,0 +1,105 @@
+"""The folder of a run: recipe, environment, metrics, checkpoints, results."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from ncmi.files import finite, write_json, write_text
+from ncmi.recipes import Recipe, recipe_from_dict, recipe_to_dict
+
+
+class RunFolderError(ValueError):
+    """A run folder cannot be used as asked; the message names it and the cure."""
+
+
+class RunFolder:
+    """Paths and small files of one run.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.checkpoint = self.path / "checkpoints" / "last.safetensors"
+        self.best = self.path / "checkpoints" / "best.safetensors"
+        self.model = self.path / "model.safetensors"
+        self.outputs = self.path / "test_outputs.npz"
+
+    @classmethod
+    def create(cls, path: str | Path, recipe: Recipe) -> RunFolder:
+        """Make the folder of a new run.
+
+        Raises:
+            RunFolderError: if something is there already; nothing is overwritten.
+        """
+        folder = cls(path)
+        if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
+            raise RunFolderError(
+                f"{folder.path} exists and is not empty: choose another --out, or go on with it by --resume"
+            )
+        folder.path.mkdir(parents=True, exist_ok=True)
+        write_json(folder.path / "recipe.json", recipe_to_dict(recipe))
+        return folder
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """An existing run.
+
+        Raises:
+            RunFolderError: if the path holds no run.
+        """
+        folder = cls(path)
+        if not (folder.path / "recipe.json").is_file():
+            raise RunFolderError(f"{folder.path}: no run here (recipe.json is missing): give a run folder of ncmi")
+        return folder
+
+    def recipe(self) -> Recipe:
+        """The recipe as it was resolved.
+
+        Raises:
+            RunFolderError: if recipe.json is damaged.
+        """
+        try:
+            return recipe_from_dict(self.read("recipe.json"))
+        except ValueError as error:
+            raise RunFolderError(f"{self.path / 'recipe.json'}: {error}") from None
+
+    @property
+    def finished(self) -> bool:
+        return (self.path / "results.json").is_file()
+
+    def read(self, name: str) -> dict[str, Any]:
+        """A JSON file of the folder.
+
+        Raises:
+            RunFolderError: if it is missing or damaged.
+        """
+        path = self.path / name
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise RunFolderError(f"{path}: cannot be read ({error.strerror}): is the run finished?") from None
+        except ValueError as error:
+            raise RunFolderError(f"{path}: damaged ({error}): restore the file or run it again") from None
+        if not isinstance(content, dict):
+            raise RunFolderError(f"{path}: damaged, not a JSON object: restore the file or run it again")
+        return content
+
+    def write(self, name: str, content: dict[str, Any]) -> None:
+        """Write a JSON file of the folder, whole or not at all."""
+        write_json(self.path / name, content)
+
+    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
+        """Write the metrics of all epochs so far, as JSON lines and as CSV."""
+        lines = [json.dumps(finite(row), allow_nan=False) for row in rows]
+        write_text(self.path / "metrics.jsonl", "".join(f"{line}\n" for line in lines))
+        table = io.StringIO()
+        writer = csv.DictWriter(table, fieldnames=list(rows[0]) if rows else ["epoch"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.path / "metrics.csv", table.getvalue())

@@ -1,0 +1,55 @@
+"""Inputs of a micro-batch: standardised, varied where the recipe asks for it, one view or several."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ncmi.data import Kind, Standardiser, augment_images, augment_table
+from ncmi.recipes import Augmentation
+
+
+class ViewMaker:
+    """Makes the inputs of a step from raw samples; its randomness depends on (seed, epoch, step, micro-batch) alone.
+
+    Args:
+        augmentation: how inputs are varied.
+        kind: of the data.
+        views: views that the objective needs of each sample.
+        seed: of the run.
+    """
+
+    def __init__(self, augmentation: Augmentation, kind: Kind, views: int, seed: int) -> None:
+        self.augmentation = augmentation
+        self.kind = kind
+        self.views = views
+        self.seed = seed
+        self.varies = augmentation.enabled or views > 1
+
+    def __call__(
+        self, inputs: Tensor, own: slice, standardise: Standardiser, dtype: torch.dtype, at: tuple[int, int, int]
+    ) -> Tensor:
+        """This process's inputs ``[views·n, …]``, view by view, of the micro-batch ``inputs [N, …]`` of all processes.
+
+        Every process varies the whole micro-batch and takes its own part, so that what a sample looks like does not
+        depend on the number of processes.
+        """
+        if not self.varies:
+            return standardise(inputs[own]).to(dtype)
+        standard = standardise(inputs).to(dtype)
+        seed = np.random.SeedSequence((self.seed, *at)).generate_state(1, np.uint64)[0]
+        generator = torch.Generator(inputs.device).manual_seed(int(seed >> 1))
+        return torch.cat([self._vary(standard, generator)[own] for _ in range(self.views)])
+
+    def _vary(self, standard: Tensor, generator: torch.Generator) -> Tensor:
+        options = self.augmentation
+        if self.kind == "table":
+            return augment_table(standard, generator, noise=options.noise, mask=options.mask)
+        shift = max(1, min(standard.shape[-2:]) // 8) if options.shift is None else options.shift
+        return augment_images(standard, generator, shift=shift, flip=options.flip, noise=options.noise)
+
+
+def split_views(features: Tensor, views: int) -> Tensor:
+    """Features ``[views·n, D]`` of the network as the objective takes them: ``[n, D]`` or ``[n, views, D]``."""
+    return features if views == 1 else features.unflatten(0, (views, -1)).transpose(0, 1)
