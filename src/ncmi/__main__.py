@@ -1,0 +1,7 @@
+"""``python -m ncmi``."""
+
+import sys
+
+from ncmi.cli import main
+
+sys.exit(main())

@@ -1,0 +1,86 @@
+"""Parsing: typed options from the recipe's dataclasses."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+from importlib import import_module
+from typing import Any, get_type_hints
+
+import tyro
+
+import ncmi
+from ncmi.cli import verbs
+from ncmi.options import ObjectiveOptions, objective_names, objective_options
+
+_DESCRIPTION = f"""ncmi {ncmi.__version__}: train and judge classifiers by normalised conditional mutual information.
+
+Objectives (--objective NAME; its options are --objective.*): {", ".join(objective_names())}.
+Start with: ncmi compare digits"""
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Parse the arguments and carry out the verb; tyro exits with 2 where they cannot be parsed."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words in (["--version"], ["-V"]):
+        print(f"ncmi {ncmi.__version__}")
+        return
+    command = ["ncmi", *words]
+    words, modules = _take(words, "--imports")
+    for module in modules:
+        import_module(module)
+    words, names = _take(words, "--objective")
+    options = objective_options(names[-1] if names else "ncmi")
+    verbs.COMMAND[:] = command
+    verbs.IMPORTS[:] = modules
+    tyro.extras.subcommand_cli_from_dict(
+        {
+            "compare": _typed(verbs.compare, options),
+            "train": _typed(verbs.train, options),
+            "resume": verbs.resume,
+            "evaluate": verbs.evaluate,
+            "predict": verbs.predict,
+            "measure": verbs.measure,
+            "report": verbs.report,
+            "doctor": verbs.doctor,
+        },
+        prog="ncmi",
+        description=_DESCRIPTION,
+        args=words,
+        config=(tyro.conf.PositionalRequiredArgs, tyro.conf.FlagCreatePairsOff),
+    )
+
+
+def _take(words: list[str], option: str) -> tuple[list[str], list[str]]:
+    """Take ``option VALUE`` and ``option=VALUE`` out of the arguments: what it says decides how the rest is typed."""
+    rest, values = [], []
+    iterator = iter(words)
+    for word in iterator:
+        if word == option:
+            value = next(iterator, None)
+            if value is None or value.startswith("--"):
+                raise ValueError(f"{option} needs a value")
+            values.append(value)
+        elif word.startswith(f"{option}="):
+            values.append(word.partition("=")[2])
+        else:
+            rest.append(word)
+    return rest, values
+
+
+def _typed(verb: Callable[..., None], options: type[ObjectiveOptions]) -> Callable[..., None]:
+    """The verb with the options of the chosen objective as the type of its argument ``objective``, for tyro to read."""
+
+    @wraps(verb)
+    def typed(*positional: Any, **named: Any) -> None:
+        verb(*positional, **named)
+
+    signature = inspect.signature(verb)
+    chosen = signature.parameters["objective"].replace(default=options(), annotation=options)
+    typed.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[chosen if one.name == "objective" else one for one in signature.parameters.values()]
+    )
+    typed.__annotations__ = {**get_type_hints(verb), "objective": options}
+    return typed

@@ -1,0 +1,88 @@
+"""What is installed, and what works here."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+_NEEDED = ("torch", "lightning_fabric", "msgspec", "numpy", "pandas", "safetensors", "sklearn", "torchmetrics", "tyro")
+_OPTIONAL = {
+    "tensorboard": "TensorBoard logs (--training.tensorboard)",
+    "torchvision": "torchvision's networks and transforms",
+    "timm": "timm's networks",
+    "kornia": "augmentation on the GPU",
+}
+
+Finding = tuple[bool | None, str, str]
+
+
+def examine() -> list[Finding]:
+    """(works, name, detail) for each thing looked at; ``None`` for something optional that is absent."""
+    findings: list[Finding] = [(True, "python", platform.python_version())]
+    findings += [_package(name, needed=True) for name in _NEEDED]
+    if all(works for works, _, _ in findings):
+        findings += [_devices(), _loss(), *_data()]
+    return findings + [_package(name, needed=False) for name in _OPTIONAL]
+
+
+def _package(name: str, *, needed: bool) -> Finding:
+    distribution = {"sklearn": "scikit-learn", "lightning_fabric": "lightning-fabric"}.get(name, name)
+    try:
+        import_module(name)
+        return True, name, version(distribution)
+    except PackageNotFoundError:
+        return True, name, "imports"
+    except Exception as error:  # whatever a broken wheel raises, it is what the user must be told
+        cure = "pip install 'ncmi[app]'" if needed else f"optional: {_OPTIONAL[name]}"
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return (False if needed else None), name, f"does not import ({reason}); {cure}"
+
+
+def _devices() -> Finding:
+    import torch
+
+    threads = torch.get_num_threads()
+    if torch.cuda.is_available():
+        return True, "devices", f"{torch.cuda.device_count()} × {torch.cuda.get_device_name()}, {threads} CPU threads"
+    return True, "devices", f"CPU with {threads} threads; no CUDA device"
+
+
+def _loss() -> Finding:
+    """The loss and its gradient against the plain sums, in float64, on the device that would be used."""
+    import torch
+
+    import ncmi
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(8, 16, generator=generator, dtype=torch.float64).to(device).requires_grad_()
+    labels = torch.arange(8, device=device) % 5
+    p = ncmi.to_log_distribution(features, None, 0.5).exp()
+    q = ncmi.log_nsf(torch.randn(5, 16, generator=generator, dtype=torch.float64).to(device)).exp()
+    own = (p * (p.log() - q[labels].log())).sum(-1)
+    each = (q * (q.log() - p.log().unsqueeze(1))).sum(-1)
+    wrong = (each.sum(-1) - each.gather(1, labels.unsqueeze(-1)).squeeze(-1)) / len(q)
+    plain = (own / wrong).mean()
+    ours = ncmi.ncmi_loss(p.log(), labels, q.log())
+    gradients = [torch.autograd.grad(value, features, retain_graph=True)[0] for value in (plain, ours)]
+    error = max(
+        float((ours - plain).detach().abs() / plain.detach().abs()),
+        float((gradients[0] - gradients[1]).norm() / gradients[0].norm()),
+    )
+    return error < 1e-10, "loss and gradient", f"relative error {error:.1e} against the plain sums in float64"
+
+
+def _data() -> list[Finding]:
+    from ncmi.data import EMBEDDED
+
+    findings: list[Finding] = [(True, "embedded data", ", ".join(EMBEDDED))]
+    folder = os.environ.get("NCMI_DATA")
+    if folder is None:
+        findings.append((None, "NCMI_DATA", "not set; data sets are found by path"))
+    else:
+        there = Path(folder).is_dir()
+        findings.append((there, "NCMI_DATA", folder if there else f"{folder} is no folder: set it to your data folder"))
+    return findings

@@ -1,0 +1,132 @@
+"""What the command line prints."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+_NAMES = {"head": "trained head", "cc": "centroid comparison (CC)", "lp": "linear probe (LP)", "knn": "20 neighbours"}
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    # a file or a pipe has no width: keep lines whole
+    return console if console.is_terminal else Console(width=100, highlight=False)
+
+
+def say(text: str) -> None:
+    """One line; paths are not wrapped."""
+    _console().print(text, soft_wrap=True, markup=False)
+
+
+class Counter:
+    """Progress of the runs of a comparison: a bar on a terminal, a line a run elsewhere."""
+
+    def __init__(self, title: str, total: int) -> None:
+        self._console = _console()
+        self._total = total
+        self._done = 0
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task(title, total=total)
+        if not self._console.is_terminal:
+            say(title)
+
+    def __enter__(self) -> Counter:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def advance(self, name: str, results: dict[str, Any]) -> None:
+        """One run has finished."""
+        self._done += 1
+        self._bar.advance(self._task)
+        if not self._console.is_terminal:
+            judged = ", ".join(
+                f"{readout} {100 * results['readouts'][readout]['test_accuracy']:.2f} %"
+                for readout in results["primary_readouts"]
+            )
+            say(f"{self._done}/{self._total}  {name}: {judged}, {results['total_seconds']:.1f} s")
+
+
+class EpochLog:
+    """A line for each epoch."""
+
+    def __init__(self) -> None:
+        self._started = False
+
+    def __enter__(self) -> EpochLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def show(self, row: dict[str, Any]) -> None:
+        """Print one epoch's metrics."""
+        if not self._started:
+            say(f"{'epoch':>5} {'loss':>9} {'val. acc.':>9} {'CMI':>10} {'Γ':>10} {'NCMI':>9} {'s':>6}")
+            self._started = True
+        say(
+            f"{row['epoch']:5d} {row['train_loss']:9.4f} {100 * row['validation_accuracy']:8.2f}% "
+            f"{row['validation_cmi']:10.3e} {row['validation_separation']:10.3e} {row['validation_ncmi']:9.4f} "
+            f"{row['seconds']:6.2f}"
+        )
+
+
+def print_readouts(results: dict[str, Any]) -> None:
+    """Accuracies of all read-outs, and CMI, Γ, NCMI."""
+    table = Table(title=f"{results['objective']} on {results['data']}", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("read-out", no_wrap=True)
+    columns = {
+        "validation_accuracy": "validation",
+        "test_accuracy": "test",
+        "test_macro_f1": "macro F1",
+        "test_calibration_error": "calibration error",
+    }
+    shown = [name for name in columns if name in next(iter(results["readouts"].values()))]
+    for name in shown:
+        table.add_column(columns[name], justify="right", no_wrap=True)
+    for readout, found in results["readouts"].items():
+        cells = [f"{100 * found[name]:.2f} %" if "accuracy" in name else f"{found[name]:.4f}" for name in shown]
+        table.add_row(_NAMES[readout], *cells)
+    _console().print(table)
+    print_information(results["information"])
+
+
+def print_information(measured: dict[str, Any]) -> None:
+    """CMI, Γ and NCMI."""
+    lines = [f"CMI {measured['cmi']:.6g} nats"]
+    for name, meaning in (("", "centroid KL"), ("cross_entropy_", "cross entropy")):
+        if f"{name}separation" in measured:
+            gamma, ncmi = measured[f"{name}separation"], measured[f"{name}ncmi"]
+            lines.append(f"Γ ({meaning}) {gamma:.6g} nats   NCMI {ncmi:.6g}")
+    if "per_class_cmi" in measured:
+        values = " ".join("–" if value is None else f"{value:.4g}" for value in measured["per_class_cmi"])
+        lines.append(f"CMI by class: {values}")
+    for line in lines:
+        say(line)
+
+
+def print_findings(findings: list[tuple[bool | None, str, str]]) -> bool:
+    """Print what the doctor found; whether all that is needed works."""
+    marks = {True: "✓", False: "✗", None: "–"}
+    for works, name, detail in findings:
+        say(f"{marks[works]} {name:<24} {detail}")
+    return all(works is not False for works, _, _ in findings)

@@ -1,0 +1,34 @@
+"""What all tests share: one thread a process, the folder of real data, and no leftovers of the user's settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("ncmi", deadline=None, max_examples=30, derandomize=True)
+settings.load_profile("ncmi")
+
+
+def pytest_configure() -> None:
+    # two test processes side by side on two cores: more threads would only wait for each other
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def data_dir() -> Path:
+    """Folder of real data sets (``tabular/letter.npz``, …), from the environment variable NCMI_DATA."""
+    found = os.environ.get("NCMI_DATA")
+    if found is None or not Path(found).is_dir():
+        pytest.skip("needs real data sets: set NCMI_DATA to their folder")
+    return Path(found)
+
+
+@pytest.fixture(autouse=True)
+def _same_random_state() -> Iterator[None]:
+    torch.manual_seed(0)
+    yield
