@@ -1,0 +1,61 @@
+"""What stands under the figures: what is drawn, what the symbols mean, and what must not be read into it."""
+
+from __future__ import annotations
+
+from ncmi.reports.figures.projection import MOST_POINTS
+
+SYMBOLS = (
+    "CMI is the concentration: how far, in nats, the output distributions of a class lie from their "
+    "centroid (smaller is tighter). Γ is the separation: how far they lie from the centroids of the "
+    "other classes (larger is further apart). NCMI = CMI / Γ."
+)
+OWN_SIMPLEX = (
+    "Each objective is measured on its own output distribution (NCMI's over the feature components, "
+    "that of a method with a head over the classes), so levels of CMI and Γ compare between seeds and "
+    "epochs, and only with care between methods."
+)
+READOUTS = (
+    "CC decides by centroid comparison (the class centroid nearest in relative entropy), LP by a linear "
+    "probe on frozen features; a method without suffix decides by its own head."
+)
+ACCURACY = (
+    "First panel: test accuracy. Second: difference from {baseline} at the same seed and split. Dots are "
+    "seeds, diamonds their mean, bars 95 % t-intervals of the mean over seeds. Because splits are shared, "
+    "the second panel is the one to judge by. The intervals are not corrected for there being {count}."
+)
+CUT_OFF = " With two seeds an interval is wider than the panel: a bar that reaches the edge goes on."
+TRAJECTORIES = (
+    "Validation data by epoch. Lines are means over seeds, bands run from the lowest to the highest "
+    "seed. Point at a name to bring its curve out. "
+)
+TRAJECTORIES_SINGLE = "Validation data by epoch (the training loss on training data). "
+TSNE = (
+    "Neighbourhoods of test features ({seed}): t-SNE of the features divided by their length, "
+    "perplexity 30 or less. Who lies beside whom is meaningful; sizes of clusters and distances between "
+    "them are not. Colour and name: true class. ×: misclassified ({readouts}). {sample}"
+)
+PCA = (
+    "The same features on their two principal components{scale}: here sizes and "
+    "distances compare, but a projection only shortens: clusters that lie apart in other directions overlap. "
+    "The percentage is the share of the variance that these two components carry. ×: misclassified."
+)
+CONFUSION = (
+    "Confusion matrices on test data{over}. Rows are true classes, columns predicted ones; strength of "
+    "colour is the cube root of the share of the row, so that rare errors can be seen, blue for right "
+    "and orange for wrong. {counts}"
+)
+UNFINISHED = (
+    "A method with fewer seeds was measured on fewer splits: its mean compares with no other, its difference Δ does."
+)
+TABLE = (
+    "Accuracy: mean ± sample standard deviation over n seeds, in percent of the test set; the highest "
+    "mean over all seeds in bold. Δ: mean difference from {baseline} over runs with the same seed and "
+    "split, in points, with its 95 % t-interval (coloured where it excludes zero). s/epoch: median "
+    "training time of an epoch. MB: highest memory in use. CMI, Γ, NCMI: means over seeds on the "
+    "test set. Order: NCMI, then the baseline, then the others by falling accuracy."
+)
+
+
+def sample_note(sampled: bool) -> str:
+    """A sentence where not all points are drawn."""
+    return f"A random {MOST_POINTS} of the test samples are drawn." if sampled else "All test samples are drawn."
