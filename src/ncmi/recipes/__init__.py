@@ -1,6 +1,6 @@
 """Recipes: everything that defines a run, as frozen dataclasses. This package imports no torch."""
 
-from ncmi.recipes.defaults import default_backbone, default_training
+from ncmi.recipes.defaults import resolve_backbone, resolve_recipe
 from ncmi.recipes.recipe import Augmentation, Backbone, Data, Recipe, Training
 from ncmi.recipes.serialise import recipe_from_dict, recipe_to_dict
 
@@ -10,8 +10,8 @@ __all__ = [
     "Data",
     "Recipe",
     "Training",
-    "default_backbone",
-    "default_training",
     "recipe_from_dict",
     "recipe_to_dict",
+    "resolve_backbone",
+    "resolve_recipe",
 ]

@@ -1,25 +1,41 @@
-"""Default backbone and training by shape and size of the data, the same for every objective."""
+"""What a recipe leaves open, settled by shape and size of the data, alike for every objective."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
-from ncmi.recipes.recipe import Backbone, Training
+from ncmi.recipes.recipe import Backbone, Recipe
 
 _STEPS = 1200  # optimiser steps of a default run on small data, whatever its number of samples
 _FLAT = 256  # images of no more values than this (digits: 8×8) are small enough for a perceptron
+_USUAL = {"mlp": (256, 2), "convnet": (32, 3)}  # width, depth
 
 
-def default_backbone(sample_shape: tuple[int, ...]) -> Backbone:
-    """A small network for samples of this shape: ``(F,)`` or ``(channels, H, W)``."""
-    if len(sample_shape) == 1 or math.prod(sample_shape) <= _FLAT:
-        return Backbone("mlp")
-    return Backbone("convnet", width=32, depth=3, feature_dim=128)
+def resolve_backbone(backbone: Backbone, sample_shape: tuple[int, ...], num_classes: int) -> Backbone:
+    """The backbone with name, width, depth and feature width settled for samples ``(F,)`` or ``(channels, H, W)``."""
+    name = backbone.name
+    if name == "auto":
+        name = "mlp" if len(sample_shape) == 1 or math.prod(sample_shape) <= _FLAT else "convnet"
+    width, depth = _USUAL.get(name, (0, 0))
+    return replace(
+        backbone,
+        name=name,
+        width=backbone.width or width,
+        depth=backbone.depth or depth,
+        # axis anchors need D ≥ C
+        feature_dim=backbone.feature_dim or max(128, 64 * math.ceil(num_classes / 64)),
+    )
 
 
-def default_training(num_train: int, **changes: object) -> Training:
-    """Epochs and batch size for the number of training samples; ``changes`` are fields of :class:`Training`."""
-    batch_size = 64 if num_train >= 512 else 32
-    steps_per_epoch = max(1, num_train // batch_size)
-    epochs = min(100, max(40, round(_STEPS / steps_per_epoch)))
-    return Training(**{"batch_size": batch_size, "epochs": epochs, **changes})  # type: ignore[arg-type]
+def resolve_recipe(recipe: Recipe, sample_shape: tuple[int, ...], num_classes: int, num_train: int) -> Recipe:
+    """The recipe with everything settled that it leaves open: this is what a run folder holds."""
+    training = recipe.training
+    batch_size = training.batch_size or (64 if num_train >= 512 else 32)
+    steps_per_epoch = max(1, math.ceil(num_train / batch_size))
+    epochs = training.epochs or min(100, max(40, round(_STEPS / steps_per_epoch)))
+    return replace(
+        recipe,
+        backbone=resolve_backbone(recipe.backbone, sample_shape, num_classes),
+        training=replace(training, batch_size=batch_size, epochs=epochs),
+    )

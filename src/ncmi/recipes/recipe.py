@@ -8,6 +8,13 @@ from typing import Literal
 from ncmi.options import Alternation, NCMIOptions, ObjectiveOptions
 
 
+def _check_least(section: object, least: int, *names: str) -> None:
+    for name in names:
+        value = getattr(section, name)
+        if value is not None and not value >= least:
+            raise ValueError(f"{name}={value}: must be at least {least}")
+
+
 @dataclass(frozen=True)
 class Data:
     """Which data, and how it is split.
@@ -21,7 +28,7 @@ class Data:
         split_seed: the split; by default the training seed, so that every seed has its own split.
     """
 
-    name: str = "digits"
+    name: str
     label_column: str | None = None
     image_size: int = 32
     data_dir: str | None = None
@@ -35,18 +42,23 @@ class Backbone:
     """The network that makes the feature.
 
     Attributes:
-        name: "mlp" (tables, flattened images) or "convnet" (images).
-        width: hidden width, or channels of the first block.
-        depth: hidden layers, or blocks.
-        feature_dim: D, the width of the feature.
+        name: "mlp" (tables, flattened images), "convnet" (images) or "auto" (by the shape of a sample).
+        width: hidden width, or channels of the first block; 0 for the network's usual one.
+        depth: hidden layers, or blocks; 0 for the network's usual one.
+        feature_dim: D, the width of the feature; 0 for 128, or more where there are more classes.
         dropout: probability of dropping a hidden unit.
     """
 
-    name: str = "mlp"
-    width: int = 256
-    depth: int = 2
-    feature_dim: int = 128
+    name: str = "auto"
+    width: int = 0
+    depth: int = 0
+    feature_dim: int = 0
     dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_least(self, 0, "width", "depth", "feature_dim")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout}: must be at least 0 and below 1")
 
 
 @dataclass(frozen=True)
@@ -73,8 +85,8 @@ class Training:
     """How it is trained.
 
     Attributes:
-        epochs: passes over the training part.
-        batch_size: samples of one optimiser step, over all processes.
+        epochs: passes over the training part; 0 for a number by its size.
+        batch_size: samples of one optimiser step, over all processes; 0 for a number by the size of the data.
         accumulate: micro-batches that a batch is worked through in.
         optimiser: "adamw" or "sgd" (Nesterov momentum).
         learning_rate, weight_decay, momentum: of the network's optimiser.
@@ -99,14 +111,14 @@ class Training:
         seed: of initialisation, order and augmentation.
     """
 
-    epochs: int = 40
-    batch_size: int = 64
+    epochs: int = 0
+    batch_size: int = 0
     accumulate: int = 1
     optimiser: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
     momentum: float = 0.9
-    centroid_learning_rate: float = 2e-2
+    centroid_learning_rate: float = 2e-3
     schedule: Literal["constant", "cosine", "one_cycle", "step"] = "one_cycle"
     warmup_epochs: float = 0.0
     milestones: tuple[float, ...] = ()
@@ -127,22 +139,23 @@ class Training:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "devices"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
-        if not self.learning_rate > 0 or not self.centroid_learning_rate > 0:
-            raise ValueError("learning_rate and centroid_learning_rate must be above 0")
-        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay={self.ema_decay}: must be at least 0 and below 1 (usual: 0.999)")
-        if self.seed < 0:
-            raise ValueError(f"seed={self.seed}: must be 0 or larger")
+        _check_least(self, 0, "epochs", "batch_size", "seed", "weight_decay", "warmup_epochs")
+        _check_least(self, 1, "accumulate", "devices", "patience", "threads", "checkpoint_steps")
+        for name in ("learning_rate", "centroid_learning_rate", "decay_factor", "clip_norm"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name}={value}: must be above 0")
+        for name, usual in (("momentum", 0.9), ("ema_decay", 0.999)):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise ValueError(f"{name}={value}: must be at least 0 and below 1 (usual: {usual})")
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Everything that defines a run; written into its folder as ``recipe.json``."""
 
-    data: Data = field(default_factory=Data)
+    data: Data
     backbone: Backbone = field(default_factory=Backbone)
     objective: ObjectiveOptions = field(default_factory=NCMIOptions)
     training: Training = field(default_factory=Training)

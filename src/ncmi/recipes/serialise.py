@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, fields
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import msgspec
 
@@ -20,7 +21,7 @@ def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
         "format": FORMAT,
         "data": asdict(recipe.data),
         "backbone": asdict(recipe.backbone),
-        "objective": {"name": recipe.objective.name, **asdict(recipe.objective)},
+        "objective": {"name": recipe.objective.name, **_plain(asdict(recipe.objective))},
         "training": asdict(recipe.training),
     }
 
@@ -33,7 +34,10 @@ def recipe_from_dict(content: dict[str, Any]) -> Recipe:
     """
     if content.get("format") != FORMAT:
         raise ValueError(f"recipe format {content.get('format')!r}: this version reads format {FORMAT}")
-    objective = dict(content.get("objective", {}))
+    objective = content.get("objective")
+    if not isinstance(objective, dict):
+        raise ValueError("recipe, section 'objective': missing, or not an object with a name")
+    objective = dict(objective)
     try:
         options = objective_options(str(objective.pop("name", None)))
     except KeyError as error:
@@ -46,11 +50,22 @@ def recipe_from_dict(content: dict[str, Any]) -> Recipe:
     )
 
 
+def _plain(options: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no infinities (a separation power may be −∞): they are written as text."""
+    return {name: str(value) if value in (math.inf, -math.inf) else value for name, value in options.items()}
+
+
 def _convert(content: Any, kind: type[T], section: str) -> T:
     if isinstance(content, dict):
-        unknown = set(content) - {field.name for field in fields(kind)}  # type: ignore[arg-type]
+        types = get_type_hints(kind)
+        known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+        unknown = set(content) - known
         if unknown:
             raise ValueError(f"recipe, section {section!r}: unknown field {', '.join(sorted(unknown))}")
+        content = {
+            name: float(value) if value in ("inf", "-inf") and types[name] is not str else value
+            for name, value in content.items()
+        }
     try:
         return msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
