@@ -41,7 +41,7 @@ def cmic_loss(
     labels: Tensor,
     centroids: Tensor,
     concentration_weight: float = 0.5,
-    separation_weight: float = 0.1,
+    separation_weight: float = 1e-4,
 ) -> Tensor:
     """``CE + λ·mean KL(P ‖ Q_y) − β·Γ``, P the softmax of the logits; see :func:`batch_separation` for Γ.
 
@@ -96,7 +96,7 @@ class CMICObjective(LinearHeadObjective):
         feature_dim: int,
         *,
         concentration_weight: float = 0.5,
-        separation_weight: float = 0.1,
+        separation_weight: float = 1e-4,
         centroid_decay: float = 0.9999,
     ) -> None:
         super().__init__(num_classes, feature_dim)
