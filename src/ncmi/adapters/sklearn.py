@@ -1,0 +1,278 @@
+"""NCMIClassifier: a scikit-learn classifier for those who have arrays. Trains in memory and writes no file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from ncmi.alternating import AlternatingOptimiser
+from ncmi.data import Standardiser, batch_slices, epoch_order
+from ncmi.evaluation import features_of
+from ncmi.options import (
+    Anchors,
+    CentroidMode,
+    Direction,
+    NCMIOptions,
+    ObjectiveOptions,
+    Reduction,
+    objective_options,
+)
+from ncmi.recipes import Backbone, Data, Recipe, Training, resolve_recipe
+from ncmi.training.model import Model, Signature
+from ncmi.training.optimisers import make_optimisers
+from ncmi.training.schedule import learning_rate_factor
+from ncmi.training.views import ViewMaker, split_views
+
+_NCMI_PARAMETERS = ("temperature", "centroids", "separation_power", "separation_direction", "reduction")
+
+
+class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """A perceptron trained by NCMI, or by any loss it is compared with, with scikit-learn's interface.
+
+    Columns are standardised with the mean and spread of the training samples. Values are taken as float32: where a
+    column's spread is far below its mean (dates in seconds), put a ``StandardScaler`` before it in a ``Pipeline``.
+
+    Args:
+        objective: name of a registered objective (``"ncmi"``, ``"cross_entropy"``, …), or its options for more than
+            its defaults: ``FocalOptions(gamma=3.0)``.
+        readout: what decides. ``"head"``: the objective's own scores; for NCMI the likelihood over the training
+            centroids. ``"cc"``: comparison with the true centroids of the training samples. ``"lp"``: a linear probe.
+            ``"auto"``: the first that the objective is judged by, ``"cc"`` for NCMI, ``"head"`` for cross-entropy.
+        width, depth: units of a hidden layer, and number of hidden layers; None for the usual.
+        feature_dim: D, width of the feature; None for 128, or more where there are more classes.
+        epochs, batch_size: passes over the samples, and samples of a step; None for what suits their number.
+        learning_rate, weight_decay, centroid_learning_rate: of AdamW; the rates rise and fall once (one cycle).
+        temperature, centroids, separation_power, separation_direction, reduction: of :class:`ncmi.NCMILoss`; used with
+            ``objective="ncmi"`` alone.
+        anchors: likewise; ``"auto"`` for ``"axis"`` where D ≥ C, and ``"etf"`` where D was chosen smaller.
+        class_weight: None; ``"balanced"``, n/(C·n_c); or a weight for each class; with ``objective="ncmi"`` alone. It
+            weighs the training loss. CC compares centroids whatever their classes' weights are, so that ``"auto"``
+            is ``"head"`` with it.
+        random_state: of initialisation and order; torch's global generators are left as they are.
+        device: where it is trained; what is fitted lies on the CPU.
+        verbose: print the mean loss of each epoch.
+
+    Attributes:
+        classes_: labels ``[C]``, sorted.
+        n_features_in_, feature_names_in_: columns of ``X``.
+        n_iter_: epochs trained.
+        loss_curve_: mean training loss of each epoch.
+        feature_dim_: D, as used.
+        readout_: ``"head"``, ``"cc"`` or ``"lp"``, as used.
+        model_: the trained network with its read-outs, in float64: what is predicted for a sample depends on no other.
+
+    Raises:
+        ValueError: by :meth:`fit`, for parameters out of range, a single class, NaN; the message names the cure.
+        FloatingPointError: by :meth:`fit`, if the loss does not stay finite.
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> X, y = load_iris(return_X_y=True)
+        >>> NCMIClassifier(random_state=0).fit(X, y).score(X, y) > 0.95
+        True
+    """
+
+    def __init__(
+        self,
+        *,
+        objective: str | ObjectiveOptions = "ncmi",
+        readout: Literal["auto", "head", "cc", "lp"] = "auto",
+        width: int | None = None,
+        depth: int | None = None,
+        feature_dim: int | None = None,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float = Training.learning_rate,
+        centroid_learning_rate: float = Training.centroid_learning_rate,
+        weight_decay: float = Training.weight_decay,
+        temperature: float = NCMIOptions.temperature,
+        centroids: CentroidMode = NCMIOptions.centroids,
+        anchors: Literal["auto"] | Anchors = "auto",
+        separation_power: float = NCMIOptions.separation_power,
+        separation_direction: Direction = NCMIOptions.separation_direction,
+        reduction: Reduction = NCMIOptions.reduction,
+        class_weight: Literal["balanced"] | Mapping[Any, float] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        device: str | torch.device = "cpu",
+        verbose: bool = False,
+    ) -> None:
+        self.objective = objective
+        self.readout = readout
+        self.width = width
+        self.depth = depth
+        self.feature_dim = feature_dim
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.centroid_learning_rate = centroid_learning_rate
+        self.weight_decay = weight_decay
+        self.temperature = temperature
+        self.centroids = centroids
+        self.anchors = anchors
+        self.separation_power = separation_power
+        self.separation_direction = separation_direction
+        self.reduction = reduction
+        self.class_weight = class_weight
+        self.random_state = random_state
+        self.device = device
+        self.verbose = verbose
+
+    def fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> NCMIClassifier:
+        """Train on ``X [N, F]``, an array or a data frame, with labels ``y [N]`` of any type; forgets earlier fits."""
+        self.__dict__.pop("model_", None)  # what fails or is interrupted leaves no model of other labels
+        samples, targets = self._validated(X, y=y)
+        check_classification_targets(targets)
+        self.classes_, encoded = np.unique(targets, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"only one class ({self.classes_[0]!r}): a classifier needs samples of at least two")
+        inputs, labels = torch.tensor(samples), torch.from_numpy(encoded.astype(np.int64))
+        recipe = self._recipe(targets, inputs.shape[1])
+        training = recipe.training
+        # initialisation draws from the CPU's global generator alone; torch.manual_seed would reseed other devices too
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(training.seed)
+            model = Model(recipe, Signature("table", (inputs.shape[1],), tuple(map(str, self.classes_)), None))
+            model.standardise.load_state_dict(Standardiser.fit(inputs, "table").state_dict())
+            model.to(self.device)
+            self.loss_curve_ = []
+            for loss in _epochs(model, inputs.to(self.device), labels.to(self.device), training):
+                self.loss_curve_.append(loss)
+                if self.verbose:
+                    print(f"epoch {len(self.loss_curve_)}/{training.epochs}: loss {loss:.4g}")
+        self.n_iter_ = training.epochs
+        self.feature_dim_ = recipe.backbone.feature_dim
+        model.to("cpu", torch.float64).eval()
+        self.readout_ = self._readout(model)
+        features = features_of(model, inputs)
+        if not bool(features.isfinite().all()):
+            raise _diverged("features are not finite", self.n_iter_)
+        if self.readout_ == "cc":
+            model.cc = model.centroid_classifier().partial_fit(features, labels)  # with the centre as it now is
+        elif self.readout_ == "lp":
+            model.lp.fit(features, labels)
+        self.model_ = model
+        return self
+
+    def _validated(self, X: npt.ArrayLike, **options: Any) -> Any:
+        with np.errstate(over="ignore"):  # what overflows is infinite, and so an error
+            return validate_data(self, X, dtype=np.float32, order="C", **options)
+
+    def _recipe(self, y: npt.NDArray[Any], columns: int) -> Recipe:
+        for name, least in (("width", 1), ("depth", 1), ("feature_dim", 2), ("epochs", 1), ("batch_size", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name}={value}: must be at least {least}, or None")
+        if self.readout not in ("auto", "head", "cc", "lp"):
+            raise ValueError(f"unknown readout {self.readout!r}: use 'auto', 'head', 'cc' or 'lp'")
+        training = Training(
+            epochs=self.epochs or 0,
+            batch_size=self.batch_size or 0,
+            learning_rate=self.learning_rate,
+            centroid_learning_rate=self.centroid_learning_rate,
+            weight_decay=self.weight_decay,
+            seed=int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max)),
+        )
+        backbone = Backbone("mlp", width=self.width or 0, depth=self.depth or 0, feature_dim=self.feature_dim or 0)
+        recipe = Recipe(Data("arrays"), backbone, self._objective_options(y), training)
+        return resolve_recipe(recipe, (columns,), len(self.classes_), len(y))
+
+    def _objective_options(self, y: npt.NDArray[Any]) -> ObjectiveOptions:
+        if self.objective == "ncmi":
+            options: dict[str, Any] = {name: getattr(self, name) for name in _NCMI_PARAMETERS}
+            narrow = self.feature_dim is not None and self.feature_dim < len(self.classes_)
+            options["anchors"] = ("etf" if narrow else "axis") if self.anchors == "auto" else self.anchors
+            if self.class_weight is not None:
+                weights = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+                if not (weights > 0).all():
+                    raise ValueError(
+                        f"class_weight={self.class_weight}: give weights above 0, or leave a class out of X"
+                    )
+                options["class_weights"] = tuple(float(weight) for weight in weights)
+            return NCMIOptions(**options)
+        if self.class_weight is not None:
+            raise ValueError(f"class_weight is for objective='ncmi', not {self.objective!r}: leave it out")
+        if isinstance(self.objective, ObjectiveOptions):
+            return self.objective
+        try:
+            return objective_options(str(self.objective))()
+        except KeyError as error:
+            raise ValueError(error.args[0]) from None
+
+    def _readout(self, model: Model) -> str:
+        if self.readout != "auto":
+            return self.readout
+        return "head" if self.class_weight is not None else model.objective.readouts[0]
+
+    def predict_log_proba(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Log-probabilities ``[N, C]``, columns in the order of ``classes_``."""
+        check_is_fitted(self, "model_")
+        features = features_of(self.model_, torch.tensor(self._validated(X, reset=False)))
+        log_p: npt.NDArray[np.float64] = self.model_.log_proba(features, self.readout_).numpy()
+        return log_p
+
+    def predict_proba(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Probabilities ``[N, C]``, columns in the order of ``classes_``."""
+        probabilities: npt.NDArray[np.float64] = np.exp(self.predict_log_proba(X))
+        return probabilities
+
+    def decision_function(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Log-probabilities ``[N, C]``; for two classes the log-odds ``[N]`` of ``classes_[1]``."""
+        log_p = self.predict_log_proba(X)
+        return log_p[:, 1] - log_p[:, 0] if log_p.shape[1] == 2 else log_p
+
+    def predict(self, X: npt.ArrayLike) -> npt.NDArray[Any]:
+        """The most probable label of each sample, ``[N]``."""
+        best = self.predict_log_proba(X).argmax(axis=1)
+        labels: npt.NDArray[Any] = self.classes_[best]
+        return labels
+
+
+def _epochs(model: Model, inputs: Tensor, labels: Tensor, training: Training) -> Iterator[float]:
+    """Train in place; gives each epoch's mean loss."""
+    objective = model.objective
+    objective.set_class_counts(torch.bincount(labels, minlength=objective.num_classes))
+    network, centroids = make_optimisers(model, training)
+    optimiser = AlternatingOptimiser(network, centroids, training.alternation)
+    slices = batch_slices(len(inputs), training.batch_size)
+    factor = learning_rate_factor(training, len(slices))
+    schedulers = [LambdaLR(each, factor) for each in optimiser.optimisers]
+    views = ViewMaker(training.augmentation, "table", objective.views, training.seed)
+    model.train()
+    for epoch in range(training.epochs):
+        order = epoch_order(len(inputs), seed=training.seed, epoch=epoch).to(inputs.device)
+        total = torch.zeros((), device=inputs.device)
+        for step, rows in enumerate(slices):
+            batch = order[rows]
+            varied = views(inputs[batch], slice(None), model.standardise, torch.float32, (epoch, step, 0))
+            features = split_views(model.backbone(varied), objective.views)
+            optimiser.zero_grad()
+            loss = objective.loss(features, labels[batch])
+            if loss.dim() > 0:
+                raise ValueError(f"the loss has shape {list(loss.shape)}: training needs a reduction to one number")
+            loss.backward()
+            objective.observe(features.detach(), labels[batch])
+            optimiser.step(step=epoch * len(slices) + step, epoch=epoch)
+            objective.update()
+            for scheduler in schedulers:
+                scheduler.step()
+            total += loss.detach() * len(batch)
+        mean = total.item() / len(inputs)
+        if not math.isfinite(mean):
+            raise _diverged(f"the loss is {mean}", epoch + 1)
+        yield mean
+
+
+def _diverged(what: str, epoch: int) -> FloatingPointError:
+    return FloatingPointError(f"{what} in epoch {epoch}: lower learning_rate")

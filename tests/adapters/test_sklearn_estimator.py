@@ -1,0 +1,367 @@
+"""NCMIClassifier: scikit-learn's own checks, the same training as a run's, read-outs against references in NumPy."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.datasets import load_digits, load_iris, load_wine, make_blobs
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import recall_score
+from sklearn.model_selection import GridSearchCV, train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import check_random_state
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from ncmi import NCMIClassifier, objective_names
+from ncmi.data import Dataset, split_dataset
+from ncmi.objective import LinearHeadObjective
+from ncmi.options import CrossEntropyOptions, FocalOptions, NCMIOptions, ObjectiveOptions, SupConOptions
+from ncmi.recipes import Backbone, Data, Recipe, Training
+from ncmi.training import load_model, train
+
+QUICK = {"epochs": 5, "width": 16, "feature_dim": 8, "random_state": 0}
+X, Y = load_iris(return_X_y=True)
+NAMES = np.array(["setosa", "versicolor", "virginica"])
+NOT_WEIGHTED = {"check_class_weight_classifiers": "class weights are NCMI's alone; an error says so"}
+
+
+@parametrize_with_checks([NCMIClassifier(epochs=6, width=32, learning_rate=1e-2)])
+def test_scikit_learn_accepts_it(estimator: NCMIClassifier, check: Any) -> None:
+    check(estimator)
+
+
+@parametrize_with_checks(
+    [NCMIClassifier(epochs=6, width=32, learning_rate=1e-2, objective="cross_entropy")],
+    expected_failed_checks=lambda estimator: NOT_WEIGHTED,
+)
+def test_scikit_learn_accepts_it_with_cross_entropy(estimator: NCMIClassifier, check: Any) -> None:
+    check(estimator)
+
+
+@pytest.mark.parametrize(
+    ("load", "least"), [(load_digits, 0.95), (load_iris, 0.93), (load_wine, 0.93)], ids=["digits", "iris", "wine"]
+)
+def test_defaults_reach_the_usual_accuracy(load: Any, least: float) -> None:
+    inputs, labels = load(return_X_y=True)
+    x, x_test, y, y_test = train_test_split(inputs, labels, test_size=0.3, stratify=labels, random_state=0)
+    assert NCMIClassifier(random_state=0).fit(x, y).score(x_test, y_test) > least
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [NCMIOptions(), NCMIOptions(centroids="class_mean", centre="ema"), CrossEntropyOptions(), SupConOptions()],
+)
+def test_training_is_that_of_a_run_with_the_same_recipe(tmp_path: Path, objective: ObjectiveOptions) -> None:
+    dataset = Dataset("iris", torch.tensor(X, dtype=torch.float32), torch.tensor(Y), tuple(NAMES), "table")
+    seed = int(check_random_state(7).randint(np.iinfo(np.int32).max))
+    recipe = Recipe(
+        Data("iris"),
+        Backbone("mlp", width=16, depth=1, feature_dim=8),
+        objective,
+        Training(epochs=2, batch_size=40, seed=seed, accelerator="cpu"),
+    )
+    rows: list[dict[str, Any]] = []
+    train(recipe, tmp_path / "run", dataset=dataset, on_epoch=rows.append, catch_signals=False)
+    chosen = split_dataset(dataset, seed=seed).train.numpy()
+    options: dict[str, Any] = {"epochs": 2, "batch_size": 40, "width": 16, "depth": 1, "feature_dim": 8}
+    ours = NCMIClassifier(objective=objective, random_state=7, **options).fit(X[chosen], Y[chosen])
+    np.testing.assert_allclose(ours.loss_curve_, [row["train_loss"] for row in rows], rtol=1e-5)
+    run = load_model(tmp_path / "run").state_dict()
+    for name, value in ours.model_.state_dict().items():
+        if name.startswith(("standardise", "backbone", "objective")) or (
+            name.startswith("cc") and ours.readout_ == "cc"
+        ):
+            torch.testing.assert_close(value, run[name].to(value), rtol=1e-4, atol=1e-6, msg=name)
+
+
+def probabilities_of(centroids: np.ndarray, p: np.ndarray, power: float) -> np.ndarray:
+    divergence = (p[:, None] * np.log(p[:, None] / centroids[None])).sum(-1)
+    odds = divergence**-power
+    return odds / odds.sum(1, keepdims=True)
+
+
+def features_and_distributions(fitted: NCMIClassifier, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    with torch.no_grad():
+        features = fitted.model_(torch.tensor(inputs)).numpy()
+    z = features / np.linalg.norm(features, axis=1, keepdims=True) / fitted.temperature
+    sigma = 1 / (1 + np.exp(-z))
+    return features, sigma / sigma.sum(1, keepdims=True)
+
+
+def test_head_is_the_likelihood_over_the_training_centroids() -> None:
+    fitted = NCMIClassifier(**QUICK, readout="head", separation_power=-3.0, temperature=0.7).fit(X, Y)
+    _, p = features_and_distributions(fitted, X)
+    sigma = 1 / (1 + np.exp(-fitted.model_.objective.centroid_logits.detach().numpy()))
+    expected = probabilities_of(sigma / sigma.sum(1, keepdims=True), p, 3.0)
+    np.testing.assert_allclose(fitted.predict_proba(X), expected, rtol=1e-8)
+
+
+def test_cc_compares_with_the_class_means_of_the_training_samples() -> None:
+    fitted = NCMIClassifier(**QUICK, readout="cc", separation_power=-3.0).fit(X[::2], Y[::2])
+    _, p = features_and_distributions(fitted, X)
+    means = np.stack([p[::2][Y[::2] == label].mean(0) for label in range(3)])
+    np.testing.assert_allclose(fitted.predict_proba(X), probabilities_of(means, p, 3.0), rtol=1e-8)
+
+
+def test_lp_is_a_logistic_regression_on_the_features() -> None:
+    fitted = NCMIClassifier(**QUICK, readout="lp").fit(X, Y)
+    features = StandardScaler().fit_transform(features_and_distributions(fitted, X)[0])
+    reference = LogisticRegression(C=1 / (1e-3 * len(X)), tol=1e-8, max_iter=5000).fit(features, Y)
+    np.testing.assert_allclose(fitted.predict_proba(X), reference.predict_proba(features), atol=1e-4)
+
+
+def test_decision_function_orders_as_the_probabilities() -> None:
+    three = NCMIClassifier(**QUICK).fit(X, Y)
+    np.testing.assert_allclose(three.decision_function(X), np.log(three.predict_proba(X)), atol=1e-9)
+    np.testing.assert_array_equal(three.decision_function(X).argmax(1), three.predict(X))
+    two = NCMIClassifier(**QUICK).fit(X[:100], NAMES[Y[:100]])
+    odds = two.predict_proba(X)[:, 1] / two.predict_proba(X)[:, 0]
+    np.testing.assert_allclose(two.decision_function(X), np.log(odds), atol=1e-6)
+    np.testing.assert_array_equal(NAMES[(two.decision_function(X) > 0).astype(int)], two.predict(X))
+
+
+@pytest.mark.parametrize("name", objective_names())
+def test_every_objective_trains_and_gives_probabilities(name: str) -> None:
+    fitted = NCMIClassifier(**{**QUICK, "epochs": 20, "learning_rate": 1e-2}, objective=name).fit(X, Y)
+    proba = fitted.predict_proba(X)
+    assert fitted.readout_ == fitted.model_.objective.readouts[0]
+    assert np.isfinite(fitted.predict_log_proba(X)).all()
+    np.testing.assert_allclose(proba.sum(1), 1, rtol=1e-12)
+    assert fitted.score(X, Y) > 0.6
+
+
+def test_options_of_an_objective_are_used() -> None:
+    def curve(**parameters: Any) -> list[float]:
+        fitted: NCMIClassifier = NCMIClassifier(**QUICK, **parameters).fit(X, Y)
+        return fitted.loss_curve_
+
+    assert curve(objective=FocalOptions(gamma=2.0)) == curve(objective="focal")
+    assert curve(objective=FocalOptions(gamma=0.0)) == pytest.approx(curve(objective="cross_entropy"), rel=1e-5)
+    assert curve(objective=NCMIOptions(temperature=0.9)) == curve(temperature=0.9)
+    default = curve()
+    for changed in (
+        {"temperature": 0.9},
+        {"centroids": "fixed"},
+        {"anchors": "etf"},
+        {"separation_power": -2.0},
+        {"reduction": "mean_of_ratios"},
+        {"reduction": "mean_of_ratios", "separation_direction": "centroid_to_sample"},
+        {"learning_rate": 1e-2},
+        {"centroid_learning_rate": 1.0},
+        {"weight_decay": 1.0},
+        {"batch_size": 50},
+        {"depth": 1},
+    ):
+        assert curve(**changed) != default, changed
+
+
+def test_the_random_state_decides_everything_and_global_state_is_left_alone() -> None:
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002 (the global generator is what is looked at)
+    random.seed(1)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # type: ignore[index]  # noqa: NPY002
+    threads = torch.get_num_threads()
+    first = NCMIClassifier(**QUICK).fit(X, Y)
+    assert torch.equal(before[0], torch.get_rng_state())
+    np.testing.assert_array_equal(before[1], np.random.get_state()[1])  # type: ignore[index]  # noqa: NPY002
+    assert before[2] == random.getstate()
+    assert threads == torch.get_num_threads()
+    torch.manual_seed(2)
+    second = NCMIClassifier(**QUICK).fit(X, Y)
+    np.testing.assert_array_equal(first.predict_proba(X), second.predict_proba(X))
+    np.testing.assert_array_equal(first.predict_proba(X), second.fit(X, Y).predict_proba(X))
+    other = NCMIClassifier(**{**QUICK, "random_state": 1}).fit(X, Y)
+    assert not np.allclose(first.predict_proba(X), other.predict_proba(X))
+    generator = np.random.RandomState(0)
+    drawn = [NCMIClassifier(**{**QUICK, "random_state": generator}).fit(X, Y).loss_curve_ for _ in range(2)]
+    assert drawn[0] == first.loss_curve_ != drawn[1]
+
+
+def test_arrays_of_any_type_frames_and_lists_give_the_same() -> None:
+    whole = np.round(X * 10).astype(np.int16)
+    expected = NCMIClassifier(**QUICK).fit(whole, Y).predict_proba(whole)
+    frame = pd.DataFrame(whole, columns=["a", "b", "c", "d"]).astype({"a": "int64", "b": "float64"})
+    for inputs in (whole.astype(np.float32), whole.astype(np.float64), np.asfortranarray(whole), whole.tolist(), frame):
+        fitted = NCMIClassifier(**QUICK).fit(inputs, Y)
+        np.testing.assert_array_equal(fitted.predict_proba(inputs), expected)
+
+
+@pytest.mark.parametrize("make", [np.asarray, lambda y: np.asarray(y, dtype=object), pd.Series, pd.Categorical, list])
+def test_labels_are_given_back_as_they_came(make: Any) -> None:
+    fitted = NCMIClassifier(**{**QUICK, "epochs": 20}).fit(X, make(NAMES[Y]))
+    assert fitted.classes_.tolist() == NAMES.tolist()
+    assert set(fitted.predict(X)) <= set(NAMES)
+    assert fitted.score(X, make(NAMES[Y])) > 0.8
+    other = NCMIClassifier(**QUICK).fit(X, np.array([-5, 40, 7])[Y])
+    assert other.classes_.tolist() == [-5, 7, 40]
+    assert other.predict_proba(X).shape == (150, 3)
+
+
+def test_columns_of_a_frame_are_remembered() -> None:
+    frame = pd.DataFrame(X, columns=["a", "b", "c", "d"])
+    fitted = NCMIClassifier(**QUICK).fit(frame, Y)
+    assert fitted.feature_names_in_.tolist() == ["a", "b", "c", "d"]
+    assert fitted.n_features_in_ == 4
+    with pytest.raises(ValueError, match="feature names should match"):
+        fitted.predict(frame[["b", "a", "c", "d"]])
+
+
+@pytest.mark.parametrize("readout", ["head", "cc", "lp"])
+def test_few_samples_and_a_class_with_one(readout: Any) -> None:
+    x, y = [[0.0, 1.0], [0.2, 1.0], [5.0, 1.0]], ["a", "a", "b"]
+    fitted = NCMIClassifier(random_state=0, readout=readout).fit(x, y)
+    assert fitted.predict(x).tolist() == y
+    assert np.isfinite(fitted.predict_log_proba(x)).all()
+    assert np.isfinite(fitted.predict_log_proba([[0.0, 0.0], [1e6, -1e6]])).all()
+
+
+def test_anchors_fit_a_feature_of_any_width() -> None:
+    x, y = make_blobs(300, centers=10, n_features=10, random_state=0)
+    narrow = NCMIClassifier(feature_dim=4, epochs=20, learning_rate=1e-2, random_state=0).fit(x, y)
+    assert narrow.feature_dim_ == narrow.model_.objective.feature_dim == 4
+    assert narrow.score(x, y) > 0.95
+    same = NCMIClassifier(**{**QUICK, "feature_dim": 4}).fit(x, y).loss_curve_
+    assert same == NCMIClassifier(**{**QUICK, "feature_dim": 4}, anchors="etf").fit(x, y).loss_curve_
+    wide = NCMIClassifier(**{**QUICK, "feature_dim": 10}).fit(x, y).loss_curve_
+    assert wide == NCMIClassifier(**{**QUICK, "feature_dim": 10}, anchors="axis").fit(x, y).loss_curve_
+    with pytest.raises(ValueError, match="D=4 is smaller than C=10: axis anchors need D ≥ C; use anchors='etf'"):
+        NCMIClassifier(feature_dim=4, anchors="axis").fit(x, y)
+    many = NCMIClassifier(epochs=1, width=8).fit(np.arange(280.0).reshape(-1, 1), np.arange(280) % 140)
+    assert many.feature_dim_ >= 140
+    assert many.predict_proba([[3.0]]).shape == (1, 140)
+
+
+def test_class_weights_weigh_the_loss() -> None:
+    x, y = make_blobs([180, 20], cluster_std=4.0, random_state=0)
+    options = {"epochs": 10, "width": 16, "learning_rate": 1e-2, "random_state": 0}
+    plain = NCMIClassifier(**options, readout="head").fit(x, y)
+    balanced = NCMIClassifier(**options, class_weight="balanced").fit(x, y)
+    given = NCMIClassifier(**options, class_weight={0: 200 / 360, 1: 200 / 40}).fit(x, y)
+    assert balanced.readout_ == "head"
+    assert balanced.loss_curve_ == pytest.approx(given.loss_curve_)
+    assert recall_score(y, balanced.predict(x)) > recall_score(y, plain.predict(x)) + 0.1
+    named = np.array(["common", "rare"])[y]
+    by_name = NCMIClassifier(**options, class_weight={"common": 200 / 360, "rare": 200 / 40}).fit(x, named)
+    assert by_name.loss_curve_ == given.loss_curve_
+
+
+def test_a_fitted_classifier_survives_pickle_copy_and_clone() -> None:
+    for parameters in ({}, {"centroids": "fixed"}, {"centroids": "class_mean", "readout": "head"}):
+        fitted = NCMIClassifier(**QUICK, **parameters).fit(X, Y)
+        for again in (pickle.loads(pickle.dumps(fitted)), copy.deepcopy(fitted)):
+            np.testing.assert_array_equal(again.predict_proba(X), fitted.predict_proba(X))
+        bare = clone(fitted)
+        assert bare.get_params() == fitted.get_params()
+        with pytest.raises(NotFittedError):
+            bare.predict(X)
+    options = FocalOptions(gamma=3.0)
+    assert clone(NCMIClassifier(objective=options)).objective == options
+
+
+def test_pipeline_and_grid_search() -> None:
+    pipeline = make_pipeline(StandardScaler(), NCMIClassifier(**{**QUICK, "epochs": 10}))
+    grid = {"ncmiclassifier__objective": ["ncmi", "cross_entropy"], "ncmiclassifier__readout": ["head", "lp"]}
+    search = GridSearchCV(pipeline, grid, cv=2, scoring=["accuracy", "neg_log_loss"], refit="accuracy").fit(X, NAMES[Y])
+    assert search.best_score_ > 0.8
+    assert np.isfinite(search.cv_results_["mean_test_neg_log_loss"]).all()
+    assert search.predict(X).shape == (150,)
+
+
+def test_columns_with_a_large_offset_need_a_scaler_before() -> None:
+    offset = X + 1e9  # float32 has steps of 64 there
+    scaled = make_pipeline(StandardScaler(), NCMIClassifier(**{**QUICK, "epochs": 20}))
+    assert scaled.fit(offset, Y).score(offset, Y) > 0.8
+
+
+def test_it_writes_no_file_and_speaks_only_when_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fitted = NCMIClassifier(**QUICK).fit(X, Y)
+    assert capsys.readouterr() == ("", "")
+    assert fitted.n_iter_ == len(fitted.loss_curve_) == 5
+    verbose = NCMIClassifier(**QUICK, verbose=True).fit(X, Y)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"epoch {i + 1}/5: loss {loss:.4g}" for i, loss in enumerate(verbose.loss_curve_)]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"readout": "knn"}, "unknown readout 'knn': use 'auto', 'head', 'cc' or 'lp'"),
+        ({"objective": "hinge"}, "unknown objective 'hinge'; known: ncmi, cross_entropy"),
+        ({"reduction": "none"}, "training needs a reduction to one number"),
+        ({"objective": NCMIOptions(reduction="none")}, "training needs a reduction to one number"),
+        ({"reduction": "sum"}, "reduction"),
+        ({"temperature": -1.0}, "must be above 0"),
+        ({"anchors": "cube"}, "use 'axis', 'etf' or 'random'"),
+        ({"depth": 0}, "depth=0: must be at least 1, or None"),
+        ({"width": 0}, "width=0: must be at least 1"),
+        ({"feature_dim": 1}, "feature_dim=1: must be at least 2"),
+        ({"epochs": 0}, "epochs=0: must be at least 1"),
+        ({"batch_size": -3}, "batch_size=-3: must be at least 1"),
+        ({"learning_rate": 0.0}, "above 0"),
+        ({"class_weight": {0: 1.0, 1: 1.0, 2: 0.0}}, "give weights above 0, or leave a class out"),
+        ({"class_weight": {0: 1.0, 7: 2.0}}, "not in class_weight"),
+        ({"class_weight": "balanced", "objective": "focal"}, "class_weight is for objective='ncmi', not 'focal'"),
+        ({"learning_rate": 1e30}, "lower the learning rate"),
+    ],
+)
+def test_errors_name_the_cure(parameters: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        NCMIClassifier(**{**QUICK, **parameters}).fit(X, Y)
+
+
+class EndlessGradient(LinearHeadObjective):
+    """A user's own objective, whose loss is 0 and whose gradient is not a number."""
+
+    def criterion(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return (logits * 0).sqrt().sum()
+
+
+@dataclass(frozen=True)
+class EndlessGradientOptions(ObjectiveOptions):
+    target: ClassVar[str] = f"{__name__}:EndlessGradient"
+
+
+def test_divergence_is_an_error() -> None:
+    with pytest.raises(FloatingPointError, match=r"the loss is .* in epoch 1: lower learning_rate"):
+        NCMIClassifier(**{**QUICK, "learning_rate": 1e30}, objective="cross_entropy").fit(X, Y)
+    # no loss is computed on what the last step has made
+    last = {**QUICK, "epochs": 1, "batch_size": 150}
+    with pytest.raises(FloatingPointError, match="features are not finite in epoch 1: lower learning_rate"):
+        NCMIClassifier(**last, objective=EndlessGradientOptions()).fit(X, Y)
+
+
+def test_what_float32_cannot_hold_is_an_error() -> None:
+    for bad in (np.nan, np.inf, 1e300):
+        inputs = X.copy()
+        inputs[3, 1] = bad
+        with pytest.raises(ValueError, match=r"contains (NaN|infinity)"):
+            NCMIClassifier(**QUICK).fit(inputs, Y)
+
+
+def test_a_single_class_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"only one class \(.*'a'.*\): a classifier needs samples of at least two"):
+        NCMIClassifier(**QUICK).fit(X[:2], ["a", "a"])
+
+
+def test_a_fit_that_fails_leaves_no_model_of_other_labels() -> None:
+    fitted = NCMIClassifier(**QUICK).fit(X, Y)
+    with pytest.raises(ValueError, match="only one class"):
+        fitted.fit(X, np.full(len(Y), 9))
+    with pytest.raises(NotFittedError):
+        fitted.predict(X)
