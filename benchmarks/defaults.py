@@ -3,8 +3,8 @@
     python benchmarks/defaults.py digits --seeds 5
     NCMI_DATA=... python benchmarks/defaults.py letter --seeds 2 --epochs 30
 
-Prints one line a setting: mean ± sd of the validation accuracy of the trained head, of CC and of LP over the seeds (each
-seed has its own split), and seconds a run. --json writes the same figures.
+Prints one line a setting: mean ± sd of the validation accuracy of the trained head, of CC and of LP over the seeds
+(each seed has its own split), and seconds a run. --json writes the same figures.
 """
 
 from __future__ import annotations

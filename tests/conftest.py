@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +28,5 @@ def data_dir() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _same_random_state() -> Iterator[None]:
+def _same_random_state() -> None:
     torch.manual_seed(0)
-    yield

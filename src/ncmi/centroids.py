@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import torch
@@ -15,7 +14,8 @@ from ncmi.divergence import centroid_table, pairwise_divergence, ratio_to_unifor
 from ncmi.options import Anchors, Distribution
 from ncmi.simplex import to_log_distribution
 
-_FRAME_ITERATIONS = 30
+_ROUNDS = 100  # of driving anchors apart, fewer where C²·D is so large that they would take more than seconds
+_MOST_WORK = 4e10
 
 
 def anchor_directions(num_classes: int, dim: int, anchors: Anchors, seed: int = 0) -> Tensor:
@@ -24,10 +24,11 @@ def anchor_directions(num_classes: int, dim: int, anchors: Anchors, seed: int = 
     Args:
         num_classes: C.
         dim: D.
-        anchors: ``"axis"``: the first C coordinate axes, needs D ≥ C. ``"etf"``: a simplex equiangular tight frame, all
-            cosines −1/(C−1), where D ≥ C − 1; for smaller D none exists and a tight frame of low coherence is
-            computed by alternating projection (Tropp et al. 2005). ``"random"``: independent random directions, whose
-            cosines are about 1/√D.
+        anchors: ``"axis"``: the first C coordinate axes, needs D ≥ C. ``"etf"``: cosines as low as D allows. A simplex
+            equiangular tight frame, all cosines −1/(C−1), where D ≥ C − 1. For smaller D none exists; up to C = 2D a
+            cross-polytope, cosines 0 or −1, has the least possible largest cosine (Rankin 1955), and beyond that
+            random directions are driven apart. ``"random"``: independent random directions, whose cosines are about
+            1/√D.
         seed: of the random rotation or the random directions; the same on every process.
 
     Raises:
@@ -49,21 +50,26 @@ def anchor_directions(num_classes: int, dim: int, anchors: Anchors, seed: int = 
         return F.normalize(directions, dim=1).float()
     if anchors != "etf":
         raise ValueError(f"unknown anchors {anchors!r}: use 'axis', 'etf' or 'random'")
-    if dim >= num_classes - 1:
-        # the simplex lies in the C − 1 dimensions orthogonal to (1, …, 1); a random isometry takes them into D
-        centred = torch.eye(num_classes, dtype=torch.float64) - 1 / num_classes
-        simplex = torch.linalg.svd(centred).U[:, : num_classes - 1]
-        isometry = torch.linalg.qr(directions.T[:, : num_classes - 1]).Q
-        return F.normalize(simplex @ isometry.T, dim=1).float()
-    welch = math.sqrt(
-        (num_classes - dim) / (dim * (num_classes - 1))
-    )  # the least coherence that C vectors in D can have
-    frame = F.normalize(directions, dim=1)
-    for _ in range(_FRAME_ITERATIONS):
-        gram = (frame @ frame.T).clamp(-welch, welch).fill_diagonal_(1.0)
-        values, vectors = torch.linalg.eigh(gram)
-        frame = F.normalize(vectors[:, -dim:] * values[-dim:].clamp_min(0).sqrt(), dim=1)
-    return frame.float()
+    if num_classes > 2 * dim:
+        return _driven_apart(F.normalize(directions, dim=1).float())
+    if num_classes > dim + 1:
+        axes = torch.linalg.qr(directions[:dim]).Q
+        return torch.cat([axes, -axes])[:num_classes].float()
+    # Helmert's matrix: a simplex in the C − 1 dimensions orthogonal to (1, …, 1); a random isometry takes it into D
+    simplex = torch.ones(num_classes, num_classes - 1, dtype=torch.float64).triu()
+    simplex.diagonal(-1).copy_(-torch.arange(1, num_classes))
+    isometry = torch.linalg.qr(directions.T[:, : num_classes - 1]).Q
+    return F.normalize(F.normalize(simplex, dim=0) @ isometry.T, dim=1).float()
+
+
+def _driven_apart(directions: Tensor) -> Tensor:
+    """Each of the unit vectors steps away from its nearest neighbours, round by round more sharply and less far."""
+    rounds = min(_ROUNDS, int(_MOST_WORK / (len(directions) ** 2 * directions.shape[1])))
+    for sharpness, step in zip(torch.logspace(0.3, 2.6, rounds), torch.logspace(-0.3, -1.7, rounds), strict=True):
+        cosines = (directions @ directions.T).fill_diagonal_(-torch.inf)
+        neighbours = (cosines * sharpness).softmax(1) @ directions
+        directions = F.normalize(directions - step * neighbours, dim=1)
+    return directions
 
 
 class CentroidClassifier(nn.Module):
@@ -122,6 +128,7 @@ class CentroidClassifier(nn.Module):
     def partial_fit(self, features: Tensor, labels: Tensor) -> CentroidClassifier:
         """Add a batch, ``features [B, D]`` and ``labels [B]``, to the class sums of this process."""
         check_labels(labels, self.num_classes)
+        labels = labels.long()
         self.sums.index_add_(0, labels, self.log_distribution(features).exp().double())
         self.counts += torch.bincount(labels, minlength=self.num_classes)
         return self
@@ -164,11 +171,11 @@ class CentroidClassifier(nn.Module):
     def divergences(self, features: Tensor) -> Tensor:
         """``KL(P‖S_c)`` in nats, ``[B, D] → [B, C]``; +inf for a class that had no sample in :meth:`fit`."""
         alpha = ratio_to_uniform(self.log_distribution(features))
-        log_centroids = self.centroids.log().to(alpha.dtype)
+        beta = ratio_to_uniform(self.centroids.log()).to(alpha.dtype)
         with torch.autocast(alpha.device.type, enabled=False):
             parts = [
                 pairwise_divergence(alpha, *centroid_table(rows, "sample_to_centroid"), "sample_to_centroid")
-                for rows in log_centroids.split(self.chunk_classes)
+                for rows in beta.split(self.chunk_classes)
             ]
         return torch.cat(parts, dim=1).masked_fill(self.counts == 0, torch.inf)
 

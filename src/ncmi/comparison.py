@@ -161,7 +161,8 @@ def _run_all(plan: Plan, folder: Path, on_run: Callable[[str, dict[str, Any]], N
     pool = ProcessPoolExecutor(min(workers, len(tasks)), mp_context=get_context("spawn"))
     try:
         futures: dict[Future[dict[str, Any]], str] = {
-            pool.submit(_train_one, recipe_to_dict(recipe), str(folder / name), plan.imports): name for name, recipe in tasks
+            pool.submit(_train_one, recipe_to_dict(recipe), str(folder / name), plan.imports): name
+            for name, recipe in tasks
         }
         for future in as_completed(futures):
             name = futures[future]

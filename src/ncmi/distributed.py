@@ -49,5 +49,5 @@ def gather_rows(rows: Tensor, counts: tuple[int, ...]) -> Tensor:
     """Rows of all processes ``[Σ counts, ...]``, with gradient; ``counts[r]`` is the number of rows of process r."""
     if world_size() == 1:
         return rows
-    gathered: Tensor = _GatherRows.apply(rows, counts, dist.get_rank())
+    gathered: Tensor = _GatherRows.apply(rows, counts, dist.get_rank())  # type: ignore[no-untyped-call]
     return gathered

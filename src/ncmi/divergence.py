@@ -17,15 +17,13 @@ The two autograd functions hold the time of a step: written by hand they take ha
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ncmi.options import Direction
-
-_BLOCK = 2**18  # elements of a C×D table worked on at a time: 1 MB in float32, so that it stays in the cache
 
 
 class CentroidSums(NamedTuple):
@@ -55,64 +53,18 @@ def divergence_from_uniform(beta: Tensor, excess: Tensor, *, forward: bool) -> T
     return (excess - beta).mean(-1)
 
 
-def centroid_table(log_q: Tensor, direction: Direction) -> tuple[Tensor, Tensor]:
-    """The centroids' factor ``side [C, D]`` in the matrix product and their ``gap [C]``; see :class:`CentroidSums`."""
-    beta = ratio_to_uniform(log_q)
+def centroid_table(beta: Tensor, direction: Direction) -> tuple[Tensor, Tensor]:
+    """Of ``β = log(D·Q)``, ``side [C, D]`` in the matrix product and ``gap [C]``; see :class:`CentroidSums`."""
     excess = torch.expm1(beta)
     if direction == "centroid_to_sample":
         return excess, divergence_from_uniform(beta, excess, forward=True)
     return beta, divergence_from_uniform(beta, excess, forward=False)
 
 
-def centroid_sums(log_q: Tensor, direction: Direction) -> CentroidSums:
-    """Sums over the centroids ``log_q [C, D]``."""
-    side, gap = centroid_table(log_q, direction)
+def centroid_sums(beta: Tensor, direction: Direction) -> CentroidSums:
+    """Sums over the centroids, ``β = log(D·Q)`` ``[C, D]``."""
+    side, gap = centroid_table(beta, direction)
     return CentroidSums(gap, gap.sum(), side.sum(0))
-
-
-def _blocks(table: Tensor) -> Iterator[slice]:
-    rows, width = table.shape
-    step = rows if torch.compiler.is_compiling() or table.is_cuda else max(1, _BLOCK // width)
-    for start in range(0, rows, step):
-        yield slice(start, min(start + step, rows))
-
-
-class _NSFCentroidSums(torch.autograd.Function):
-    """``gap`` and ``side_sum`` of the centroids ``NSF(Λ)``, direction centroid to sample, straight from Λ."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor) -> tuple[Tensor, Tensor]:
-        gap = logits.new_empty(logits.shape[0])
-        side_sum = logits.new_zeros(logits.shape[1])
-        beta, excess = torch.empty_like(logits), torch.empty_like(logits)
-        lowest = torch.finfo(logits.dtype).eps / 2 - 1
-        for rows in _blocks(logits):
-            q = torch.sigmoid(logits[rows])
-            # a ratio to uniform that rounds to 0 keeps a finite logarithm: here it is multiplied by the ratio itself
-            torch.div(q, q.mean(-1, keepdim=True), out=excess[rows]).sub_(1).clamp_min_(lowest)
-            torch.log1p(excess[rows], out=beta[rows])
-            side_sum += excess[rows].sum(0)
-            gap[rows] = divergence_from_uniform(beta[rows], excess[rows], forward=True)
-        ctx.save_for_backward(logits, beta, excess)
-        return gap, side_sum
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        logits, beta, excess = ctx.saved_tensors
-        by_gap = (gradients[0] / logits.shape[1]).unsqueeze(-1)
-        out = torch.empty_like(logits)
-        for rows in _blocks(logits):
-            q = excess[rows] + 1
-            by_beta = torch.addcmul(gradients[1], beta[rows], by_gap[rows]).mul_(q)
-            by_beta.addcmul_(q, by_beta.mean(-1, keepdim=True), value=-1)
-            torch.mul(by_beta, torch.sigmoid(-logits[rows]), out=out[rows])
-        return out
-
-
-def nsf_centroid_sums(logits: Tensor) -> CentroidSums:
-    """:func:`centroid_sums` of ``log_nsf(logits)``, direction centroid to sample, in a third of the time."""
-    gap, side_sum = _NSFCentroidSums.apply(logits)
-    return CentroidSums(gap, gap.sum(), side_sum)
 
 
 class _LinearTerms(torch.autograd.Function):
@@ -122,11 +74,9 @@ class _LinearTerms(torch.autograd.Function):
     def forward(ctx: Any, alpha: Tensor, beta: Tensor, side_sum: Tensor, wrong: int) -> tuple[Tensor, Tensor]:
         dim = alpha.shape[-1]
         excess = torch.expm1(alpha)
-        p = excess + 1
+        p, q = alpha.exp(), beta.exp()  # not excess + 1: near the simplex's border that has lost every digit
         delta = beta - alpha
-        growth = torch.expm1(delta)
-        q = torch.addcmul(p, p, growth)
-        own = torch.linalg.vecdot(p, growth.sub_(delta)) / dim
+        own = torch.linalg.vecdot(p, torch.expm1(delta).sub_(delta)) / dim
         others = side_sum + 1 - q
         rest = (wrong * (excess - alpha).sum(-1) - torch.linalg.vecdot(alpha, others)) / dim
         ctx.save_for_backward(alpha, excess, p, delta, q, others)
@@ -134,6 +84,7 @@ class _LinearTerms(torch.autograd.Function):
         return own, rest
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
         alpha, excess, p, delta, q, others = ctx.saved_tensors
         by_own, by_rest = ((gradient / alpha.shape[-1]).unsqueeze(-1) for gradient in gradients)
@@ -160,13 +111,28 @@ def own_and_wrong_sum(
     """
     wrong = sums.gap.shape[0] - 1
     if direction == "centroid_to_sample":
-        own, rest = _LinearTerms.apply(alpha, beta_y, sums.side_sum, wrong)
+        own, rest = _LinearTerms.apply(alpha, beta_y, sums.side_sum, wrong)  # type: ignore[no-untyped-call]
     else:
         excess = torch.expm1(alpha)
         own = concentration(alpha, beta_y)
         cross = torch.linalg.vecdot(excess, sums.side_sum - beta_y) / alpha.shape[-1]
         rest = wrong * divergence_from_uniform(alpha, excess, forward=True) - cross
-    return own, rest + (sums.gap_sum - sums.gap.index_select(0, labels))
+    return own, wrong_sum(rest, labels, sums)
+
+
+def wrong_sum(rest: Tensor, labels: Tensor, sums: CentroidSums) -> Tensor:
+    """Σ over the wrong classes from its two parts, ``rest [B]`` and the wrong classes' gaps; > 0.
+
+    A sum that is lost in rounding, where with two classes P is the wrong centroid itself, is raised to that rounding.
+    """
+    gaps = sums.gap_sum - sums.gap.index_select(0, labels)
+    return _at_least_rounding(rest + gaps, gaps)
+
+
+def _at_least_rounding(divergence: Tensor, apart: Tensor) -> Tensor:
+    """``divergence``, the small difference of terms of the size of ``apart``, but no less than their rounding error."""
+    limits = torch.finfo(divergence.dtype)
+    return torch.maximum(divergence, (apart.detach() * limits.eps).clamp_min(limits.tiny))
 
 
 def concentration(alpha: Tensor, beta: Tensor) -> Tensor:
@@ -174,6 +140,23 @@ def concentration(alpha: Tensor, beta: Tensor) -> Tensor:
     delta = beta - alpha
     divergence: Tensor = torch.linalg.vecdot(alpha.exp(), torch.expm1(delta) - delta) / alpha.shape[-1]
     return divergence
+
+
+class _Product(torch.autograd.Function):
+    """``x @ yᵀ``, and its gradient, in full precision also where ``backward`` is called inside autocast."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        ctx.save_for_backward(x, y)
+        with torch.autocast(x.device.type, enabled=False):
+            return x @ y.T
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, y = ctx.saved_tensors
+        by_x, by_y = ctx.needs_input_grad
+        with torch.autocast(x.device.type, enabled=False):
+            return gradients[0] @ y if by_x else None, gradients[0].T @ x if by_y else None
 
 
 def pairwise_divergence(alpha: Tensor, side: Tensor, gap: Tensor, direction: Direction) -> Tensor:
@@ -190,6 +173,6 @@ def pairwise_divergence(alpha: Tensor, side: Tensor, gap: Tensor, direction: Dir
     to_sample = direction == "centroid_to_sample"
     excess = torch.expm1(alpha)
     apart = gap + divergence_from_uniform(alpha, excess, forward=not to_sample).unsqueeze(-1)
-    divergence = apart - (alpha if to_sample else excess) @ side.T / alpha.shape[-1]
-    limits = torch.finfo(alpha.dtype)
-    return torch.maximum(divergence, (apart.detach() * limits.eps).clamp_min(limits.tiny))
+    product: Tensor = _Product.apply(alpha if to_sample else excess, side)  # type: ignore[no-untyped-call]
+    divergence = apart - product / alpha.shape[-1]
+    return _at_least_rounding(divergence, apart)

@@ -188,7 +188,7 @@ def _read_outputs(file: Path) -> tuple[str, Any, Any]:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, AttributeError) as error:
-        raise ValueError(f"{file}: not a readable .npz ({error}): write it with numpy.savez(logits=…, labels=…)") from None
+        raise ValueError(f"{file}: not a readable .npz ({error}): write numpy.savez(logits=…, labels=…)") from None
     found = ", ".join(arrays) or "none"
     name = next((name for name in _OUTPUTS if name in arrays), None)
     label = next((name for name in _LABELS if name in arrays), None)

@@ -39,30 +39,31 @@ class CentroidView:
     """Centroids as the loss looks at them. What it has computed once it keeps: constants of a step, or of a run."""
 
     def __init__(self, log_q: Tensor, direction: Direction) -> None:
-        self._log_q = log_q
+        self.beta = ratio_to_uniform(log_q)
         self.direction: Direction = direction
-
-    def log_centroids(self) -> Tensor:
-        """``log Q``, ``[C, D]``."""
-        return self._log_q
 
     def own_rows(self, labels: Tensor) -> Tensor:
         """``log(D·Q_y)`` of each label's centroid, ``[B, D]``."""
-        return ratio_to_uniform(self._log_q.index_select(0, labels))
+        return self.beta.index_select(0, labels)
+
+    @cached_property
+    def lowest(self) -> float:
+        """The least ``log(D·Q)``."""
+        return float(self.beta.detach().amin())
 
     @cached_property
     def sums(self) -> CentroidSums:
-        return centroid_sums(self.log_centroids(), self.direction)
+        return centroid_sums(self.beta, self.direction)
 
     @cached_property
     def table(self) -> tuple[Tensor, Tensor]:
-        return centroid_table(self.log_centroids(), self.direction)
+        return centroid_table(self.beta, self.direction)
 
     @cached_property
     def table_to_centroid(self) -> tuple[Tensor, Tensor]:
         if self.direction == "sample_to_centroid":
             return self.table
-        return centroid_table(self.log_centroids(), "sample_to_centroid")
+        return centroid_table(self.beta, "sample_to_centroid")
 
 
 def ncmi_loss(
@@ -83,8 +84,8 @@ def ncmi_loss(
             is the expectation of the loss over it (of a and b each, for ``"ratio_of_means"``).
         log_q: log-distributions of the centroids, ``[C, D]``.
         reduction: ``"mean_of_ratios"``, mean(a/b), the released script; ``"ratio_of_means"``, mean(a)/mean(b), the
-            paper's Eq. 8–10; ``"log_likelihood"``, the mean of ``log(1 + (C−1)·(a/b_p)^{−p})``, which needs p < 0 and is
-            a proper likelihood in the direction ``"sample_to_centroid"``; ``"none"``, a/b for each sample.
+            paper's Eq. 8–10; ``"log_likelihood"``, the mean of ``log(1 + (C−1)·(a/b_p)^{−p})``, which needs p < 0 and
+            is a proper likelihood in the direction ``"sample_to_centroid"``; ``"none"``, a/b for each sample.
         separation_power: p. 1 is the paper's b (with its 1/C); any other takes the power mean over the C − 1 wrong
             classes, 0 the geometric mean, ±inf the largest or the smallest.
         separation_direction: ``KL(Q_c‖P)`` or ``KL(P‖Q_c)`` for the wrong classes.
@@ -133,26 +134,63 @@ def ncmi_loss_of_view(
     """:func:`ncmi_loss` for centroids that remember what they have computed; see there."""
     check_options(reduction, separation_power, view.direction)
     check_targets(labels, log_p.shape[0], num_classes)
-    check_no_nan(log_p)
+    if not labels.is_floating_point():
+        labels = labels.long()
     with torch.autocast(log_p.device.type, enabled=False):
         alpha = ratio_to_uniform(log_p)
-        soft = labels.is_floating_point()
-        # everything below is [B, 1] for hard labels and [B, C] for soft ones, where every class may be "own"
-        targets = labels.to(alpha.dtype) if soft else alpha.new_ones(len(labels), 1)
-        if class_weights is not None:
-            weights = class_weights.to(alpha)
-            targets = targets * (weights if soft else weights.index_select(0, labels).unsqueeze(-1))
-        own, separation = (_soft_terms if soft else _hard_terms)(alpha, labels, view, separation_power)
-        if reduction == "ratio_of_means":
-            return (targets * own).sum() / (targets * separation).sum()
-        ratio = own / separation
-        if reduction == "log_likelihood":
-            tiny = torch.finfo(ratio.dtype).tiny
-            ratio = F.softplus(math.log(num_classes - 1) - separation_power * ratio.clamp_min(tiny).log())
-        losses = (targets * ratio).sum(-1)
-        if reduction == "none":
-            return losses
-        return losses.sum() / (len(losses) if class_weights is None else targets.sum())
+        hard = not labels.is_floating_point()
+        if hard and reduction == "log_likelihood" and view.direction == "sample_to_centroid":
+            logits = _likelihood_logits(alpha, labels, view, separation_power)
+            check_finite(logits, logits)
+            weights = None if class_weights is None else _checked(class_weights, num_classes).to(logits)
+            return F.cross_entropy(logits, labels, weight=weights)
+        own, separation = (_hard_terms if hard else _soft_terms)(alpha, labels, view, separation_power)
+        check_finite(own, separation)
+        return reduce_terms(own, separation, labels, num_classes, reduction, separation_power, class_weights)
+
+
+def reduce_terms(
+    own: Tensor,
+    separation: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    reduction: Reduction,
+    power: float,
+    class_weights: Tensor | None,
+) -> Tensor:
+    """The loss of a and b: ``[B, 1]`` for hard labels and ``[B, C]`` for soft ones, where every class may be "own"."""
+    soft = labels.is_floating_point()
+    targets = labels.to(own.dtype) if soft else own.new_ones(len(labels), 1)
+    if class_weights is not None:
+        weights = _checked(class_weights, num_classes).to(own)
+        targets = targets * (weights if soft else weights.index_select(0, labels).unsqueeze(-1))
+    if reduction == "ratio_of_means":
+        return (targets * own).sum() / (targets * separation).sum()
+    ratio = own / separation
+    if reduction == "log_likelihood":
+        tiny = torch.finfo(ratio.dtype).tiny
+        # log(1 + x); torch's softplus leaves out the 1 from e^20 on
+        ratio = -F.logsigmoid(power * ratio.clamp_min(tiny).log() - math.log(num_classes - 1))
+    losses = (targets * ratio).sum(-1)
+    if reduction == "none":
+        return losses
+    return losses.sum() / (len(losses) if class_weights is None else targets.sum())
+
+
+def _checked(class_weights: Tensor, num_classes: int) -> Tensor:
+    if class_weights.shape != (num_classes,):
+        raise ValueError(f"class_weights {list(class_weights.shape)}: expected [{num_classes}], one for each class")
+    return class_weights
+
+
+def _likelihood_logits(alpha: Tensor, labels: Tensor, view: CentroidView, power: float) -> Tensor:
+    """``p·log KL(P‖Q_c)``, ``[B, C]``: the likelihood is their softmax, and the loss its cross-entropy.
+
+    The divergence from the own class, which training makes small, comes from the form without cancellation.
+    """
+    own = concentration(alpha, view.own_rows(labels)).clamp_min(torch.finfo(alpha.dtype).tiny)
+    divergence = pairwise_divergence(alpha, *view.table, view.direction)
+    return power * divergence.scatter(1, labels.unsqueeze(-1), own.unsqueeze(-1)).log()
 
 
 def _hard_terms(alpha: Tensor, labels: Tensor, view: CentroidView, power: float) -> tuple[Tensor, Tensor]:
@@ -226,18 +264,19 @@ def _check_shapes(log_p: Tensor, log_q: Tensor) -> None:
         raise ValueError(
             f"log_p {list(log_p.shape)} and log_q {list(log_q.shape)} must be [B, D] and [C, D] with the same D"
         )
-    if log_q.shape[0] < 2:
-        raise ValueError("log_q has one row: separation needs at least 2 classes")
+    if log_q.shape[0] < 2 or log_q.shape[1] < 2:
+        raise ValueError(f"log_q {list(log_q.shape)}: separation needs at least C=2 classes and a simplex of D=2")
 
 
-def check_no_nan(log_p: Tensor) -> None:
-    """Raise ValueError for NaN in ``log_p [B, D]``, on the CPU: elsewhere a look would stall the device."""
-    if log_p.device.type != "cpu" or torch.compiler.is_compiling():
+def check_finite(*divergences: Tensor) -> None:
+    """Raise ValueError for divergences ``[B, ...]`` that are not finite, on the CPU: elsewhere a look would stall."""
+    if divergences[0].device.type != "cpu" or torch.compiler.is_compiling():
         return
-    sums = log_p.detach().sum(-1)
-    if bool(sums.isnan().any()):
-        row = int(sums.isnan().nonzero()[0])
+    # the sum over a row is finite where all of the row is
+    finite = torch.stack([divergence.detach().sum(-1) for divergence in divergences]).isfinite().all(0)
+    if not bool(finite.all()):
         raise ValueError(
-            f"NaN or infinite features (first in row {row} of the batch): lower the learning rate, clip gradients, "
-            "or look for NaN in the input"
+            f"row {int(finite.int().argmin())} of the batch has no finite divergence from the centroids. Features that "
+            "are NaN, infinite or beyond 1e19: lower the learning rate, clip gradients, look for NaN in the input. "
+            "A probability of exactly 0: take log_softmax or log_nsf of logits, not the logarithm of probabilities"
         )

@@ -94,6 +94,7 @@ class InformationAccumulator:
         if len(labels) == 0:
             return
         check_labels(labels, self.num_classes)
+        labels = labels.long()
         if self._device_is_open and self.counts.device != log_p.device:
             self._move(log_p.device)
             self._device_is_open = False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -12,12 +11,21 @@ from torch import Tensor, nn
 
 from ncmi.centroids import CentroidClassifier, anchor_directions
 from ncmi.checks import check_targets
-from ncmi.divergence import CentroidSums, nsf_centroid_sums, pairwise_divergence, ratio_to_uniform
-from ncmi.functional import CentroidView, check_choice, check_no_nan, check_options, ncmi_loss_of_view
+from ncmi.class_weights import ClassWeights
+from ncmi.divergence import pairwise_divergence, ratio_to_uniform
+from ncmi.functional import (
+    CentroidView,
+    check_choice,
+    check_finite,
+    check_options,
+    ncmi_loss_of_view,
+    reduce_terms,
+)
+from ncmi.fused import STEEPEST, fused_terms
 from ncmi.objective import Objective
 from ncmi.options import Anchors, Centre, CentroidMode, Direction, Distribution, Reduction
 from ncmi.running import ClassMeans, RunningCentre
-from ncmi.simplex import full_precision, log_nsf, log_simplex, to_log_distribution
+from ncmi.simplex import full_precision, log_simplex, to_log_distribution
 
 
 class NCMILoss(Objective):
@@ -47,9 +55,9 @@ class NCMILoss(Objective):
             :meth:`set_class_counts` or, without them, from the labels seen so far.
         anchor_seed: of random and ETF anchors.
 
-    Centre, centroids and counters are buffers or parameters and so in the ``state_dict``. Calling the module in training
-    mode also updates them, once a call, from sums and counts over all processes. A loop that accumulates gradients calls
-    :meth:`loss` and :meth:`observe` for each micro-batch and :meth:`update` once per optimiser step instead.
+    Centre, centroids and counters are buffers or parameters and so in the ``state_dict``. Calling the module in
+    training mode also updates them, once a call, from sums and counts over all processes. A loop that accumulates
+    gradients calls :meth:`loss` and :meth:`observe` for each micro-batch and :meth:`update` once per step instead.
 
     Raises:
         ValueError: for options out of range or that exclude each other; the message names the cure.
@@ -65,9 +73,6 @@ class NCMILoss(Objective):
     readouts: ClassVar[tuple[str, ...]] = ("cc", "lp")
 
     centroid_logits: Tensor
-    class_counts: Tensor
-    counts_are_known: Tensor
-    weights: Tensor | None
 
     def __init__(
         self,
@@ -103,6 +108,9 @@ class NCMILoss(Objective):
         self.separation_direction: Direction = separation_direction
         self.reduction: Reduction = reduction
         self.couples_samples = reduction == "ratio_of_means"
+        self.is_papers_form = (
+            separation_power == 1 and separation_direction == "centroid_to_sample" and distribution == "nsf"
+        )
 
         logits = anchor_scale * anchor_directions(num_classes, feature_dim, anchors, anchor_seed)
         if centroids == "learned":
@@ -119,22 +127,9 @@ class NCMILoss(Objective):
             if centre == "none"
             else RunningCentre(feature_dim, centre, decay=centre_decay, first_updates=centre_updates)
         )
-        self._set_class_weights(class_weights)
+        self.class_weights = None if class_weights is None else ClassWeights(num_classes, class_weights)
         self._constant_view: CentroidView | None = None
         self._remember_fixed_centroids()
-
-    def _set_class_weights(self, class_weights: str | Tensor | Sequence[float] | None) -> None:
-        self.balanced = isinstance(class_weights, str)
-        weights = None
-        if isinstance(class_weights, str):
-            check_choice("class_weights", class_weights, ("balanced",))
-            self.register_buffer("class_counts", torch.zeros(self.num_classes))
-            self.register_buffer("counts_are_known", torch.zeros((), dtype=torch.bool))
-        elif class_weights is not None:
-            weights = torch.as_tensor(class_weights, dtype=torch.get_default_dtype()).detach().clone()
-            if weights.shape != (self.num_classes,) or not bool((weights >= 0).all() & weights.any()):
-                raise ValueError(f"class_weights must be {self.num_classes} numbers ≥ 0, one a class, not all 0")
-        self.register_buffer("weights", weights)
 
     @property
     def centre(self) -> Tensor | None:
@@ -168,26 +163,25 @@ class NCMILoss(Objective):
         self._remember_fixed_centroids()
 
     def _view(self, dtype: torch.dtype) -> CentroidView:
-        if self._constant_view is not None and self._constant_view.log_centroids().dtype == dtype:
+        if self._constant_view is not None and self._constant_view.beta.dtype == dtype:
             return self._constant_view
         if self.class_means is not None:
             return CentroidView(self.class_means.means.to(dtype).log(), self.separation_direction)
-        logits = self.centroid_logits.to(dtype)
-        paper = self.separation_power == 1 and self.separation_direction == "centroid_to_sample"
-        if self.centroids == "learned" and paper and self.distribution == "nsf":
-            return _NSFLogitView(logits)
-        return CentroidView(log_simplex(logits, self.distribution), self.separation_direction)
+        log_q = log_simplex(self.centroid_logits.to(dtype), self.distribution)
+        return CentroidView(log_q, self.separation_direction)
 
     def _remember_fixed_centroids(self) -> None:
         """Fixed centroids are constants: with what the loss derives from them, a step costs O(B·D) whatever C is."""
         if self.centroids == "fixed":
             self._constant_view = None
-            view = self._view(full_precision(self.centroid_logits).dtype)
-            _ = view.sums if self.separation_power == 1 else view.table
+            # all of it now, and as normal tensors: what is first computed in inference mode cannot be trained with
+            with torch.inference_mode(False), torch.no_grad():
+                view = self._view(full_precision(self.centroid_logits).dtype)
+                _ = view.sums, view.table, view.table_to_centroid, view.lowest
             self._constant_view = view
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> NCMILoss:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._remember_fixed_centroids()
         return self
 
@@ -207,25 +201,63 @@ class NCMILoss(Objective):
         """
         if features.dim() != 2 or features.shape[1] != self.feature_dim:
             raise ValueError(
-                f"features {list(features.shape)}: expected [B, {self.feature_dim}]; set feature_dim to the backbone's width"
+                f"features {list(features.shape)}: expected [B, {self.feature_dim}]; set feature_dim to the network's"
             )
-        log_p = self.log_distribution(features)
-        dtype = torch.promote_types(log_p.dtype, full_precision(self.centroid_logits).dtype)
+        weights = None if self.class_weights is None else self.class_weights()
+        if self._can_fuse(features, labels):
+            check_targets(labels, len(features), self.num_classes)
+            labels = labels.long()
+            with torch.autocast("cpu", enabled=False):
+                own, separation = self._fused_terms(features, labels)
+                check_finite(own, separation)
+                return reduce_terms(
+                    own, separation, labels, self.num_classes, self.reduction, self.separation_power, weights
+                )
+        log_p = self._promote(self.log_distribution(features))
         return ncmi_loss_of_view(
-            log_p.to(dtype),
+            log_p,
             labels,
-            self._view(dtype),
+            self._view(log_p.dtype),
             num_classes=self.num_classes,
             reduction=self.reduction,
             separation_power=self.separation_power,
-            class_weights=self._class_weights(labels),
+            class_weights=weights,
         )
+
+    def _promote(self, x: Tensor) -> Tensor:
+        """To the wider of its own dtype and the centroids', float32 at least."""
+        return x.to(torch.promote_types(x.dtype, full_precision(self.centroid_logits).dtype))
+
+    def _can_fuse(self, features: Tensor, labels: Tensor) -> bool:
+        return (
+            self.is_papers_form
+            and features.device.type == "cpu"
+            and not torch.compiler.is_compiling()
+            and not labels.is_floating_point()
+            and self.temperature * STEEPEST >= 1
+            and self._lowest_logit() >= -STEEPEST
+        )
+
+    def _lowest_logit(self) -> float:
+        if self.centroids == "learned":
+            return float(self.centroid_logits.detach().amin())
+        return -math.inf if self._constant_view is None else self._constant_view.lowest
+
+    def _fused_terms(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        centred = full_precision(features)
+        if self.centre is not None:
+            centred = centred - full_precision(self.centre)
+        centred = self._promote(centred)
+        fixed = self.centroids == "fixed"
+        centroids = self._view(centred.dtype) if fixed else self.centroid_logits.to(centred.dtype)
+        return fused_terms(centred, self.temperature, labels, centroids)
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """The loss; in training mode also observes the batch and updates centre and class means."""
         if not self.training:
             return self.loss(features, labels)
-        self._count(labels)
+        if self.class_weights is not None:
+            self.class_weights.observe(labels, synchronise=True)
         value = self.loss(features, labels)
         self._observe_features(features, labels)
         self.update(synchronise=True)
@@ -234,7 +266,8 @@ class NCMILoss(Objective):
     @torch.no_grad()
     def observe(self, features: Tensor, labels: Tensor) -> None:
         """Add a micro-batch's sums and counts to the statistics that :meth:`update` will use."""
-        self._count(labels)
+        if self.class_weights is not None:
+            self.class_weights.observe(labels)
         self._observe_features(features, labels)
 
     @torch.no_grad()
@@ -250,24 +283,10 @@ class NCMILoss(Objective):
             if statistics is not None:
                 statistics.update(synchronise)
 
-    @torch.no_grad()
-    def _count(self, labels: Tensor) -> None:
-        if self.balanced:
-            check_targets(labels, len(labels), self.num_classes)
-            counts = labels.sum(0) if labels.is_floating_point() else torch.bincount(labels, minlength=self.num_classes)
-            self.class_counts += torch.where(self.counts_are_known, 0.0, counts.to(self.class_counts))
-
     def set_class_counts(self, counts: Tensor) -> None:
         """Tell how many training samples each class has, ``[C]``, for ``class_weights="balanced"``."""
-        if self.balanced:
-            self.class_counts.copy_(counts)
-            self.counts_are_known.fill_(True)
-
-    def _class_weights(self, labels: Tensor) -> Tensor | None:
-        if not self.balanced:
-            return self.weights
-        counts = self.class_counts.clamp_min(1)
-        return self.class_counts.sum().clamp_min(1) / (self.num_classes * counts)
+        if self.class_weights is not None:
+            self.class_weights.set_counts(counts)
 
     @property
     def likelihood_power(self) -> float:
@@ -280,11 +299,11 @@ class NCMILoss(Objective):
         With ``reduction="log_likelihood"`` and direction ``"sample_to_centroid"`` this is the trained likelihood: the
         loss is its negative at the label.
         """
-        log_p = self.log_distribution(features)
-        check_no_nan(log_p)
+        log_p = self._promote(self.log_distribution(features))
         view = self._view(log_p.dtype)
         with torch.autocast(log_p.device.type, enabled=False):
             divergence = pairwise_divergence(ratio_to_uniform(log_p), *view.table_to_centroid, "sample_to_centroid")
+        check_finite(divergence)
         return torch.log_softmax(-self.likelihood_power * divergence.log(), dim=-1)
 
     def predict_proba(self, features: Tensor) -> Tensor:
@@ -315,21 +334,3 @@ class NCMILoss(Objective):
             power=power or self.likelihood_power,
         )
         return classifier.to(self.centroid_logits.device)
-
-
-class _NSFLogitView(CentroidView):
-    """Learned centroids in the paper's loss: its sums come straight from the logits, without a C×D table of log Q."""
-
-    def __init__(self, logits: Tensor) -> None:
-        self.logits = logits
-        self.direction = "centroid_to_sample"
-
-    def own_rows(self, labels: Tensor) -> Tensor:
-        return ratio_to_uniform(log_nsf(self.logits.index_select(0, labels)))
-
-    @cached_property
-    def sums(self) -> CentroidSums:
-        return nsf_centroid_sums(self.logits)
-
-    def log_centroids(self) -> Tensor:
-        return log_nsf(self.logits)

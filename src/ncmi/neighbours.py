@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ncmi.checks import check_labels
+from ncmi.probe import check_frozen_features
 from ncmi.simplex import unit_vector
 
 
@@ -26,8 +26,11 @@ class NearestNeighbours(nn.Module):
 
     def __init__(self, num_classes: int, *, k: int = 20, temperature: float = 0.1, chunk: int = 1024) -> None:
         super().__init__()
-        if k < 1 or not temperature > 0:
-            raise ValueError(f"k={k}, temperature={temperature}: needs at least 1 neighbour and a temperature above 0")
+        if num_classes < 2 or k < 1 or chunk < 1 or not temperature > 0:
+            raise ValueError(
+                f"num_classes={num_classes}, k={k}, chunk={chunk}, temperature={temperature}: "
+                "needs at least 2 classes, 1 neighbour, chunks of 1 and a temperature above 0"
+            )
         self.num_classes = num_classes
         self.k = k
         self.temperature = temperature
@@ -36,10 +39,14 @@ class NearestNeighbours(nn.Module):
         self.register_buffer("labels", torch.empty(0, dtype=torch.long))
 
     def fit(self, features: Tensor, labels: Tensor) -> NearestNeighbours:
-        """Keep ``features [N, D]`` at unit length, and ``labels [N]``."""
-        check_labels(labels, self.num_classes)
+        """Keep ``features [N, D]`` at unit length, and ``labels [N]``; forgets earlier fits.
+
+        Raises:
+            ValueError: for labels out of range or of another number, or features that are not finite.
+        """
+        check_frozen_features(features, labels, self.num_classes)
         self.features = unit_vector(features.detach())
-        self.labels = labels
+        self.labels = labels.clone()
         return self
 
     @torch.no_grad()

@@ -12,6 +12,19 @@ from ncmi.checks import check_labels
 from ncmi.simplex import full_precision
 
 
+def check_frozen_features(features: Tensor, labels: Tensor, num_classes: int) -> None:
+    """Check what a read-out is fitted to: ``features [N, D]``, finite, and ``labels [N]`` in range.
+
+    Raises:
+        ValueError: where they are not; the message names the cure.
+    """
+    check_labels(labels, num_classes)
+    if features.dim() != 2 or len(features) != len(labels):
+        raise ValueError(f"features {list(features.shape)} and {len(labels)} labels: give [N, D] and one label a row")
+    if not bool(features.isfinite().all()):
+        raise ValueError("features hold NaN or infinity: the network that made them has diverged")
+
+
 class LinearProbe(nn.Module):
     """Linear classifier on frozen features, trained by cross-entropy.
 
@@ -71,19 +84,19 @@ class LinearProbe(nn.Module):
         """Fit to ``features [N, D]`` and ``labels [N]``; forgets earlier fits. The features get no gradient.
 
         Raises:
-            ValueError: for labels out of range or features that are not finite.
+            ValueError: for labels out of range or of another number, or features that are not finite.
         """
-        check_labels(labels, self.num_classes)
+        check_frozen_features(features, labels, self.num_classes)
         x = full_precision(features.detach())
-        if not bool(x.isfinite().all()):
-            raise ValueError("features hold NaN or infinity: the network that made them has diverged")
         with torch.no_grad():
-            self.mean.copy_(x.mean(0))
-            scale = x.std(0, correction=0)
-            self.scale.copy_(torch.where(scale > 0, scale, 1.0))
+            variance, mean = torch.var_mean(x.double(), dim=0, correction=0)
+            # a column whose spread is below its own rounding is constant
+            varies = variance.sqrt() > torch.finfo(x.dtype).eps * mean.abs()
+            self.mean.copy_(mean)
+            self.scale.copy_(torch.where(varies, variance.sqrt(), 1.0))
             nn.init.zeros_(self.linear.weight)
             nn.init.zeros_(self.linear.bias)
-        x = (x - self.mean) / self.scale
+        x = (x.to(self.mean) - self.mean) / self.scale
         with torch.enable_grad():
             (self._fit_lbfgs if self.solver == "lbfgs" else self._fit_sgd)(x, labels)
         return self

@@ -6,6 +6,7 @@ Both gather sums and counts (``observe``) and use them once per optimiser step (
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -14,7 +15,19 @@ from torch import Tensor, nn
 from ncmi.distributed import all_reduce_sum
 
 
-class RunningCentre(nn.Module):
+class Statistics(nn.Module):
+    """Sums, counts and averages over many batches: a cast to half precision leaves them in their own precision."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Statistics:
+        def keep(value: Tensor) -> Tensor:
+            moved = fn(value)
+            return value.to(moved.device) if moved.dtype in (torch.float16, torch.bfloat16) else moved
+
+        super()._apply(keep, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
+class RunningCentre(Statistics):
     """Centre μ of the features, ``[D]``: a moving average, or the mean of the first batches, then constant.
 
     Args:
@@ -58,7 +71,7 @@ class RunningCentre(nn.Module):
         # written without branches on values, so that nothing waits for the device and graphs do not break
         batch_mean = self.sum / self.pending.clamp_min(1)
         if self.mode == "ema":
-            share = torch.where(self.updates == 0, 1.0, 1 - self.decay)
+            share = torch.where(self.updates == 0, torch.ones_like(self.samples), 1 - self.decay)
         else:
             share = self.pending / (self.samples + self.pending).clamp_min(1)
             share = torch.where(self.updates < self.first_updates, share, 0.0)
@@ -70,7 +83,7 @@ class RunningCentre(nn.Module):
         self.pending.zero_()
 
 
-class ClassMeans(nn.Module):
+class ClassMeans(Statistics):
     """Moving average of the classes' mean distributions, ``[C, D]``; a class that a batch lacks stays where it is.
 
     Args:
@@ -96,9 +109,11 @@ class ClassMeans(nn.Module):
         """Add distributions ``p [B, D]`` with ``labels [B]``, or soft targets ``[B, C]``."""
         if labels.is_floating_point():
             targets = labels.to(self.sums)
-            self.sums += targets.T @ p.to(self.sums)
+            with torch.autocast(p.device.type, enabled=False):
+                self.sums += targets.T @ p.to(self.sums)
             self.counts += targets.sum(0)
         else:
+            labels = labels.long()
             self.sums.index_add_(0, labels, p.to(self.sums))
             self.counts.index_add_(0, labels, torch.ones_like(labels, dtype=self.counts.dtype))
 

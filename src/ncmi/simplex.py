@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
@@ -53,8 +54,14 @@ def log_nsf(z: Tensor) -> Tensor:
         >>> log_nsf(torch.zeros(4)).exp()
         tensor([0.2500, 0.2500, 0.2500, 0.2500])
     """
-    log_p: Tensor = _LogNSF.apply(full_precision(z))
+    log_p: Tensor = _LogNSF.apply(full_precision(z))  # type: ignore[no-untyped-call]
     return log_p
+
+
+def length(f: Tensor) -> Tensor:
+    """Divisor that takes rows of f to unit length, ``[..., 1]``: 1 for a zero row, NaN where ‖f‖₂ overflows."""
+    norm = torch.linalg.vector_norm(f, dim=-1, keepdim=True)
+    return torch.where(norm == 0, 1.0, torch.where(norm < torch.inf, norm, torch.nan))
 
 
 class _UnitVector(torch.autograd.Function):
@@ -65,8 +72,7 @@ class _UnitVector(torch.autograd.Function):
 
     @staticmethod
     def forward(f: Tensor) -> tuple[Tensor, Tensor]:
-        norm = torch.linalg.vector_norm(f, dim=-1, keepdim=True)
-        norm = torch.where(norm > 0, norm, 1.0)
+        norm = length(f)
         return f / norm, norm
 
     @staticmethod
@@ -76,6 +82,7 @@ class _UnitVector(torch.autograd.Function):
         ctx.save_for_backward(unit, norm)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         unit, norm = ctx.saved_tensors
         gradient = gradients[0]
@@ -89,7 +96,7 @@ def unit_vector(feature: Tensor, centre: Tensor | None = None) -> Tensor:
     centred = full_precision(feature)
     if centre is not None:
         centred = centred - full_precision(centre)
-    unit: Tensor = _UnitVector.apply(centred)[0]
+    unit: Tensor = _UnitVector.apply(centred)[0]  # type: ignore[no-untyped-call]
     return unit
 
 

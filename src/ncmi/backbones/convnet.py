@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor, nn
 
 from ncmi.recipes import Backbone
@@ -27,7 +29,11 @@ class ConvNet(nn.Module):
         for block in range(depth):
             out = width * 2**block
             for _ in range(2):
-                layers += [nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.GroupNorm(min(8, out), out), nn.ReLU()]
+                layers += [
+                    nn.Conv2d(channels, out, 3, padding=1, bias=False),
+                    nn.GroupNorm(math.gcd(8, out), out),
+                    nn.ReLU(),
+                ]
                 channels = out
             layers.append(nn.MaxPool2d(2, ceil_mode=True))
         self.blocks = nn.Sequential(*layers)
@@ -43,8 +49,8 @@ class ConvNet(nn.Module):
         """
         if len(sample_shape) != 3:
             raise ValueError(f"a convnet takes images, not samples of shape {list(sample_shape)}: use backbone 'mlp'")
-        if options.depth < 1 or options.width % min(8, options.width) != 0:
-            raise ValueError(f"{options}: a convnet needs depth ≥ 1 and a width that 8 divides")
+        if options.depth < 1 or options.width < 1:
+            raise ValueError(f"{options}: a convnet needs width and depth of at least 1")
         return cls(sample_shape[0], options.width, options.depth, options.feature_dim, options.dropout)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -103,7 +103,7 @@ class CMICObjective(LinearHeadObjective):
         if not (concentration_weight >= 0 and separation_weight >= 0):
             raise ValueError(
                 f"concentration_weight={concentration_weight}, separation_weight={separation_weight}: "
-                "CMIC-DL needs both ≥ 0, usually 0.5 and 0.1"
+                "CMIC-DL needs both ≥ 0, e.g. 0.5 and 1e-4"
             )
         self.concentration_weight = concentration_weight
         self.separation_weight = separation_weight

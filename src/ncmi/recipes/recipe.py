@@ -105,7 +105,7 @@ class Training:
         accelerator: "cpu", "cuda", "mps" or "auto".
         devices: processes, one device each.
         threads: CPU threads of each process; None for torch's own choice.
-        compile: torch.compile of backbone and loss.
+        compile: torch.compile of the backbone.
         checkpoint_steps: also write a checkpoint after so many steps; one is written after each epoch in any case.
         tensorboard: also write TensorBoard logs.
         seed: of initialisation, order and augmentation.

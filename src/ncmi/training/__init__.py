@@ -1,7 +1,7 @@
-"""Training on Lightning Fabric: the loop, its state, checkpoints, run folders. Knows no data set and no loss by name."""
+"""Training on Lightning Fabric: loop, state, checkpoints, run folders. Knows no data set and no loss by name."""
 
+from ncmi.errors import Interrupted
 from ncmi.training.evaluate import Features, evaluate_readouts
-from ncmi.training.loop import Interrupted
 from ncmi.training.model import Model, load_model
 from ncmi.training.run import train
 from ncmi.training.run_folder import RunFolder

@@ -41,10 +41,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             if header is None:
                 raise CheckpointError(f"{path}: not a checkpoint of ncmi: give a run folder that ncmi wrote")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        state: dict[str, Any] = _restore(json.loads(header), tensors)
-    except (SafetensorError, ValueError, KeyError, OSError) as error:
-        if isinstance(error, CheckpointError):
-            raise
+        state = _restore(json.loads(header), tensors)
+        if not isinstance(state, dict):
+            raise ValueError("its header holds no state")
+    except CheckpointError:
+        raise
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError, OSError) as error:
         raise CheckpointError(f"{path}: damaged ({error}): restore the file or start the run again") from None
     return state
 
@@ -52,11 +54,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 def _strip(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     """The same tree with the name of a tensor in place of the tensor."""
     if isinstance(value, Tensor):
+        while name in tensors:  # {"a/b": …} beside {"a": {"b": …}}
+            name += "'"
         # a copy: safetensors takes no two tensors that share memory
         tensors[name] = value.detach().to("cpu", copy=True).contiguous()
         return {_TENSOR: name}
     if isinstance(value, dict):
-        if all(isinstance(key, str) for key in value):
+        if not all(key is None or isinstance(key, bool | int | float | str) for key in value):
+            raise TypeError(f"a checkpoint cannot hold the keys of {name}: use text or numbers")
+        if all(isinstance(key, str) and key not in (_TENSOR, _PAIRS) for key in value):
             return {key: _strip(child, f"{name}/{key}", tensors) for key, child in value.items()}
         return {_PAIRS: [[key, _strip(child, f"{name}/{key}", tensors)] for key, child in value.items()]}
     if isinstance(value, list | tuple):

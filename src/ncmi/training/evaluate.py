@@ -14,14 +14,13 @@ from torchmetrics.functional.classification import (
 )
 
 from ncmi.information import InformationAccumulator
-from ncmi.loss import NCMILoss
 from ncmi.neighbours import NearestNeighbours
 from ncmi.training.model import Model
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Features ``[N, D]`` and labels ``[N]`` of one part of the data."""
+    """Features ``[N, D]``, in the precision of the model's weights, and labels ``[N]`` of one part of the data."""
 
     features: Tensor
     labels: Tensor
@@ -45,21 +44,18 @@ def accuracy(scores: Tensor, labels: Tensor) -> float:
 @torch.no_grad()
 def fit_readouts(model: Model, train: Features) -> NearestNeighbours:
     """Fit CC and LP of the model to the training features, and return kNN fitted to them."""
-    if isinstance(model.objective, NCMILoss):
-        model.cc = model.objective.centroid_classifier()  # with the centre as it now is
-    features = train.features.float()
-    model.cc.fit(features, train.labels)
-    model.lp.fit(features, train.labels)
-    return NearestNeighbours(model.objective.num_classes).fit(features, train.labels)
+    # a new one, with the centre as it now is; and as every process has gathered all features, its sums are the sums
+    model.cc = model.centroid_classifier().to(train.features.device).partial_fit(train.features, train.labels)
+    model.lp.fit(train.features, train.labels)
+    return NearestNeighbours(model.objective.num_classes).fit(train.features, train.labels)
 
 
 @torch.no_grad()
 def log_probabilities(model: Model, neighbours: NearestNeighbours, part: Features) -> dict[str, Tensor]:
     """Log-probabilities ``[N, C]`` of every read-out: head, CC, LP and kNN."""
-    features = part.features.float()
-    found = {name: model.log_proba(features, name) for name in ("head", "cc", "lp")}
+    found = {name: model.log_proba(part.features, name) for name in ("head", "cc", "lp")}
     # a vote of zero keeps a finite logarithm
-    found["knn"] = neighbours.votes(features).clamp_min(torch.finfo(torch.float32).tiny).log()
+    found["knn"] = neighbours.votes(part.features).clamp_min(torch.finfo(torch.float32).tiny).log()
     return found
 
 
@@ -67,11 +63,13 @@ def scores_of(log_p: Tensor, labels: Tensor) -> dict[str, float]:
     """Accuracy, balanced accuracy, macro F1, top-5 accuracy (from 10 classes on) and calibration error (15 bins)."""
     classes = log_p.shape[1]
     options: dict[str, Any] = {"num_classes": classes, "validate_args": False}
+    # torchmetrics takes a row for logits, and applies softmax, where rounding lifts a probability above 1
+    p = log_p.exp().clamp_max(1)
     found = {
         "accuracy": multiclass_accuracy(log_p, labels, average="micro", **options),
         "balanced_accuracy": multiclass_accuracy(log_p, labels, average="macro", **options),
         "macro_f1": multiclass_f1_score(log_p, labels, average="macro", **options),
-        "calibration_error": multiclass_calibration_error(log_p.exp(), labels, n_bins=15, **options),
+        "calibration_error": multiclass_calibration_error(p, labels, n_bins=15, **options),
     }
     if classes >= 10:
         found["top5_accuracy"] = multiclass_accuracy(log_p, labels, average="micro", top_k=5, **options)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -17,36 +19,21 @@ from ncmi.alternating import AlternatingOptimiser
 from ncmi.centroids import CentroidClassifier
 from ncmi.data import Dataset, Split, batch_slices, epoch_order, process_shares
 from ncmi.distributed import gather_rows
+from ncmi.errors import Interrupted
 from ncmi.loss import NCMILoss
 from ncmi.recipes import Training
-from ncmi.training.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
+from ncmi.training.checkpoint import CheckpointError, load_checkpoint, random_state, save_checkpoint, set_random_state
 from ncmi.training.evaluate import Features, accuracy, information
 from ncmi.training.memory import mark_peak, peak_megabytes
 from ncmi.training.model import Model
 from ncmi.training.optimisers import make_optimisers
+from ncmi.training.progress import Progress
 from ncmi.training.run_folder import RunFolder
 from ncmi.training.schedule import learning_rate_factor
 from ncmi.training.signals import StopRequest
 from ncmi.training.views import ViewMaker, split_views
 
 _EVALUATION_BATCH = 1024
-
-
-class Interrupted(Exception):
-    """The run was asked to stop and has written a checkpoint to go on from."""
-
-
-@dataclass
-class Progress:
-    """How far a run has come: the part of its state that is neither a weight nor an optimiser's."""
-
-    epoch: int = 0  # epochs finished
-    step: int = 0  # steps finished in the present epoch
-    total_steps: int = 0
-    epoch_seconds: float = 0.0  # spent in the present epoch before the last stop
-    best_accuracy: float = -1.0
-    best_epoch: int = 0
-    rows: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Loop:
@@ -59,7 +46,7 @@ class Loop:
         split: its parts.
         training: the recipe's section.
         folder: where checkpoints and metrics go.
-        on_epoch: called with each epoch's row of metrics, on the first process.
+        on_epoch: each is called with each epoch's row of metrics, on the first process.
     """
 
     def __init__(
@@ -70,7 +57,7 @@ class Loop:
         split: Split,
         training: Training,
         folder: RunFolder,
-        on_epoch: Callable[[dict[str, Any]], None],
+        on_epoch: Sequence[Callable[[dict[str, Any]], None]],
     ) -> None:
         self.fabric, self.model, self.split, self.training = fabric, model, split, training
         self.folder, self.on_epoch = folder, on_epoch
@@ -81,11 +68,13 @@ class Loop:
         counts = torch.bincount(self.labels[split.train.to(fabric.device)], minlength=dataset.num_classes)
         model.objective.set_class_counts(counts)
         network, centroids = make_optimisers(model, training)
-        backbone = torch.compile(model.backbone) if training.compile else model.backbone
+        backbone: nn.Module = model.backbone
+        if training.compile:
+            backbone = cast(nn.Module, torch.compile(backbone))
         # the backbone goes through DDP; the objective sees the batch of all processes on each of them and needs none
-        self.backbone, self.network_optimiser = fabric.setup(backbone, network)
-        self.centroid_optimiser = None if centroids is None else fabric.setup_optimizers(centroids)
-        self.optimiser = AlternatingOptimiser(self.network_optimiser, self.centroid_optimiser, training.alternation)
+        self.backbone, network_optimiser = fabric.setup(backbone, network)
+        own = None if centroids is None else cast(Optimizer, fabric.setup_optimizers(centroids))
+        self.optimiser = AlternatingOptimiser(network_optimiser, own, training.alternation)
         self.raw_optimisers = [network] if centroids is None else [network, centroids]
         self.num_batches = len(batch_slices(len(split.train), training.batch_size))
         factor = learning_rate_factor(training, self.num_batches)
@@ -101,7 +90,7 @@ class Loop:
     @property
     def evaluated(self) -> Model:
         """The model that is judged: the average of the weights, where one is kept."""
-        return self.model if self.average is None else self.average.module
+        return self.model if self.average is None else cast(Model, self.average.module)
 
     def run(self, stop: StopRequest) -> None:
         """Train from where the progress stands to the end.
@@ -110,13 +99,14 @@ class Loop:
             Interrupted: when asked to stop; a checkpoint has been written.
             FloatingPointError: when the loss is no longer finite.
         """
-        while self.progress.epoch < self.training.epochs:
+        while self.progress.epoch < self.training.epochs and not self._out_of_patience():
             self._run_epoch(stop)
-            patience = self.training.patience
-            if patience is not None and self.progress.epoch - self.progress.best_epoch >= patience:
-                break
         if self.training.selection == "best":
             self._load_best()
+
+    def _out_of_patience(self) -> bool:
+        patience = self.training.patience
+        return patience is not None and self.progress.epoch - self.progress.best_epoch >= patience
 
     def _run_epoch(self, stop: StopRequest) -> None:
         progress = self.progress
@@ -155,6 +145,8 @@ class Loop:
                 features = gather_rows(own_features, shares)
                 with self.fabric.autocast():
                     loss = objective.loss(features, labels)
+                if loss.dim() > 0:
+                    raise ValueError(f"the loss has shape {list(loss.shape)}: training needs a reduction to one number")
                 self.fabric.backward(loss * (len(micro) / len(batch)))
             objective.observe(features.detach(), labels)
             self.loss_sum += loss.detach().double() * len(micro)
@@ -162,31 +154,35 @@ class Loop:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.training.clip_norm)
         self.optimiser.step(step=self.progress.total_steps, epoch=self.progress.epoch)
         objective.update()
-        for scheduler in self.schedulers:
-            scheduler.step()
+        with warnings.catch_warnings():
+            # whoever's turn it is not does not step, while its schedule does: that is meant
+            warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step")
+            for scheduler in self.schedulers:
+                scheduler.step()
         if self.average is not None:
             self.average.update_parameters(self.model)
 
     def _finish_epoch(self, samples: int, started: float) -> None:
         progress = self.progress
         train_loss = float(self.loss_sum) / samples
-        if train_loss != train_loss or train_loss in (float("inf"), float("-inf")):
-            raise FloatingPointError(
-                f"the loss is {train_loss} in epoch {progress.epoch + 1}: lower the learning rate or clip gradients "
-                "(clip_norm=1)"
-            )
+        if not math.isfinite(train_loss):
+            raise self._diverged(f"the loss is {train_loss}")
         if self.training.alternation.mode == "class_means":
             self._put_centroids_to_class_means()
         seconds = time.perf_counter() - started
         peak = peak_megabytes(self.fabric.device)
+        self.evaluated.eval()
         validation = self.extract(self.split.validation)
+        scores = self.evaluated.objective.scores(validation.features)
+        if not bool(scores.isfinite().all()):
+            raise self._diverged("scores are not finite")
         measured = information(self.evaluated, validation)
         row = {
             "epoch": progress.epoch + 1,
             "steps": progress.total_steps,
             "learning_rate": self.raw_optimisers[0].param_groups[0]["lr"],
             "train_loss": train_loss,
-            "validation_accuracy": accuracy(self.evaluated.objective.scores(validation.features), validation.labels),
+            "validation_accuracy": accuracy(scores, validation.labels),
             **{f"validation_{name}": value for name, value in measured.items()},
             "seconds": seconds,
             "peak_memory_mb": peak,
@@ -202,13 +198,18 @@ class Loop:
             if better and self.training.selection == "best":
                 save_checkpoint(self.folder.best, {"model": self.evaluated.state_dict()})
             self.folder.write_metrics(progress.rows)
-            self.on_epoch(row)
+            for tell in self.on_epoch:
+                tell(row)
         self._save()
 
     @torch.no_grad()
-    def extract(self, indices: Tensor) -> Features:
-        """Features of samples, in evaluation mode, in their order, whole on every process."""
-        model = self.evaluated
+    def extract(self, indices: Tensor, model: Model | None = None) -> Features:
+        """Features of samples, in evaluation mode, in their order, whole on every process.
+
+        Raises:
+            FloatingPointError: when they are no longer finite.
+        """
+        model = self.evaluated if model is None else model
         was_training = model.training
         model.eval()
         indices = indices.to(self.fabric.device)
@@ -219,18 +220,26 @@ class Loop:
             own = self.inputs[batch[start : start + shares[self.fabric.global_rank]]]
             with self.fabric.autocast():
                 features = model.backbone(model.standardise(own).to(self.dtype))
-            parts.append(gather_rows(features, shares))
+            parts.append(gather_rows(features.to(self.dtype), shares))
         model.train(was_training)
-        return Features(torch.cat(parts), self.labels[indices])
+        whole = torch.cat(parts)
+        if not bool(whole.isfinite().all()):
+            raise self._diverged("features are not finite")
+        return Features(whole, self.labels[indices])
+
+    def _diverged(self, what: str) -> FloatingPointError:
+        epoch = self.progress.epoch + 1
+        return FloatingPointError(f"{what} in epoch {epoch}: lower the learning rate or clip gradients (clip_norm=1)")
 
     def _put_centroids_to_class_means(self) -> None:
-        objective = self.model.objective
-        if isinstance(objective, NCMILoss):
-            train = self.extract(self.split.train)
-            classifier: CentroidClassifier = objective.centroid_classifier()
-            # every process has gathered all features: its own sums are the sums
-            classifier.partial_fit(train.features, train.labels)
-            objective.set_centroids(classifier.centroids.to(self.dtype))
+        # an average of the weights makes features of its own, and so class means of its own
+        for model in [self.model] if self.average is None else [self.model, self.evaluated]:
+            if isinstance(model.objective, NCMILoss):
+                train = self.extract(self.split.train, model)
+                classifier: CentroidClassifier = model.objective.centroid_classifier()
+                # every process has gathered all features: its own sums are the sums
+                classifier.partial_fit(train.features, train.labels)
+                model.objective.set_centroids(classifier.centroids.to(self.dtype))
 
     def _load_best(self) -> None:
         self.fabric.barrier()
@@ -259,13 +268,19 @@ class Loop:
             CheckpointError: if it is damaged or of another model.
         """
         state = load_checkpoint(self.folder.checkpoint)
-        self.model.load_state_dict(state["model"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        for optimiser, saved in zip(self.raw_optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(saved)
-        for scheduler, last in zip(self.schedulers, state["schedulers"], strict=True):
-            scheduler.last_epoch = last
-        set_random_state(state["random"], self.fabric.device)
-        self.loss_sum.copy_(state["loss_sum"])
-        self.progress = Progress(**state["progress"])
+        try:
+            self.model.load_state_dict(state["model"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
+            for optimiser, saved in zip(self.raw_optimisers, state["optimisers"], strict=True):
+                optimiser.load_state_dict(saved)
+            for scheduler, last in zip(self.schedulers, state["schedulers"], strict=True):
+                scheduler.last_epoch = last
+            set_random_state(state["random"], self.fabric.device)
+            self.loss_sum.copy_(state["loss_sum"])
+            self.progress = Progress(**state["progress"])
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(
+                f"{self.folder.checkpoint}: not of this recipe and data ({reason}): restore them, or run it again"
+            ) from None

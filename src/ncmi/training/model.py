@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,12 +50,19 @@ class Model(nn.Module):
         self.standardise = Standardiser(signature.sample_shape[0], signature.kind)
         self.backbone = make_backbone(recipe.backbone, signature.sample_shape)
         self.objective: Objective = recipe.objective.build(num_classes, dim)
-        self.cc = (
-            self.objective.centroid_classifier()
-            if isinstance(self.objective, NCMILoss)
-            else CentroidClassifier(num_classes, dim)
-        )
+        self.cc = self.centroid_classifier()
         self.lp = LinearProbe(num_classes, dim)
+
+    def centroid_classifier(self) -> CentroidClassifier:
+        """An unfitted CC, with the objective's own centre, temperature and distribution where it has them."""
+        if isinstance(self.objective, NCMILoss):
+            return self.objective.centroid_classifier()
+        return CentroidClassifier(self.objective.num_classes, self.objective.feature_dim)
+
+    def trained_parameters(self) -> Iterator[nn.Parameter]:
+        """What training moves: all but the linear probe."""
+        yield from self.backbone.parameters()
+        yield from self.objective.parameters()
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Features of raw inputs, ``[B, *sample_shape] → [B, D]``."""
@@ -96,7 +104,8 @@ def load_model(run: str | Path) -> Model:
     """
     folder = RunFolder.open(run)
     if not folder.finished:
-        raise CheckpointError(f"{folder.path}: this run is not finished: go on with it by --resume")
+        raise CheckpointError(f"{folder.path}: this run is not finished: go on with it by `ncmi resume`")
+    recipe = folder.recipe()
     state = load_checkpoint(folder.model)
     try:
         signature = Signature(
@@ -105,8 +114,11 @@ def load_model(run: str | Path) -> Model:
             tuple(state["signature"]["class_names"]),
             None if state["signature"]["feature_names"] is None else tuple(state["signature"]["feature_names"]),
         )
-        model = Model(folder.recipe(), signature)
+        model = Model(recipe, signature)
+        if recipe.training.precision == "64-true":
+            model.double()
         model.load_state_dict(state["model"])
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"{folder.model}: does not fit recipe.json ({error}): restore both files") from None
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{folder.model}: does not fit recipe.json ({reason}): restore both files") from None
     return model.eval()

@@ -32,7 +32,7 @@ def make_optimisers(model: Model, training: Training) -> tuple[Optimizer, Optimi
 
 def _make(groups: list[dict[str, Any]], learning_rate: float, training: Training) -> Optimizer:
     if training.optimiser == "sgd":
-        return torch.optim.SGD(groups, lr=learning_rate, momentum=training.momentum, nesterov=training.momentum > 0)
-    return torch.optim.AdamW(groups, lr=learning_rate)
-
-
+        return torch.optim.SGD(
+            groups, lr=learning_rate, momentum=training.momentum, nesterov=training.momentum > 0, fused=True
+        )
+    return torch.optim.AdamW(groups, lr=learning_rate, fused=True)

@@ -14,13 +14,15 @@ from lightning_fabric import Fabric
 
 from ncmi.data import Dataset, Standardiser, load_dataset, split_dataset
 from ncmi.files import write_atomically
-from ncmi.recipes import Recipe
+from ncmi.recipes import Recipe, recipe_from_dict, recipe_to_dict, resolve_recipe
 from ncmi.training.environment import describe_environment
 from ncmi.training.evaluate import evaluate_readouts, information
 from ncmi.training.loop import Loop
 from ncmi.training.model import Model, Signature
+from ncmi.training.precision import precision_options
 from ncmi.training.run_folder import RunFolder, RunFolderError
 from ncmi.training.signals import StopRequest
+from ncmi.training.tensorboard import TensorBoardLog
 
 _FORMAT = 1
 
@@ -48,9 +50,12 @@ def train(
         The content of ``results.json``.
 
     Raises:
+        ValueError: for a recipe with a misspelt or mistyped value.
         RunFolderError: if the folder exists (without ``resume``), or holds another recipe (with it).
         Interrupted: when asked to stop.
+        FloatingPointError: when the run diverges; the message names the cure.
     """
+    recipe = recipe_from_dict(recipe_to_dict(recipe))  # as a folder would give it back: every value is checked
     training = recipe.training
     if training.threads is not None:
         torch.set_num_threads(training.threads)
@@ -58,14 +63,10 @@ def train(
         accelerator=training.accelerator,
         devices=training.devices,
         strategy="ddp" if training.devices > 1 else "auto",
-        precision=training.precision,
+        **precision_options(training.precision),
     )
     fabric.launch()
-    folder = _folder(recipe, path, resume, fabric)
-    if folder.finished:
-        return folder.read("results.json")
     started = time.perf_counter()
-    fabric.seed_everything(training.seed, verbose=False)
     if dataset is None:
         dataset = load_dataset(
             recipe.data.name,
@@ -79,13 +80,22 @@ def train(
         test_fraction=recipe.data.test_fraction,
         seed=training.seed if recipe.data.split_seed is None else recipe.data.split_seed,
     )
+    recipe = resolve_recipe(recipe, dataset.sample_shape, dataset.num_classes, len(split.train))
+    training = recipe.training
+    fabric.seed_everything(training.seed, verbose=False)
     model = Model(recipe, Signature.of(dataset))
+    # the folder comes last: what cannot be trained leaves nothing behind
+    folder = _folder(recipe, path, resume, fabric)
+    if folder.finished:
+        return folder.read("results.json")
     standardiser = Standardiser.fit(dataset.inputs[split.train], dataset.kind)
     model.standardise.load_state_dict(standardiser.state_dict())
     model.to(device=fabric.device, dtype=torch.float64 if training.precision == "64-true" else None)
-    # with several processes a signal reaches some of them a step earlier than others: the last epoch's checkpoint serves
-    with StopRequest(enabled=catch_signals and training.devices == 1) as stop:
-        loop = Loop(fabric, model, dataset, split, training, folder, on_epoch)
+    # with several processes a signal reaches some of them a step earlier: there the last epoch's checkpoint must do
+    catch_signals = catch_signals and training.devices == 1
+    board = TensorBoardLog(folder.path / "tensorboard", training.tensorboard and fabric.is_global_zero)
+    with StopRequest(enabled=catch_signals) as stop, board:
+        loop = Loop(fabric, model, dataset, split, training, folder, (board, on_epoch))
         if resume and folder.checkpoint.exists():
             loop.resume()
         elif fabric.is_global_zero:
@@ -113,7 +123,7 @@ def train(
         "epoch_seconds": statistics.median(row["seconds"] for row in loop.progress.rows),
         "total_seconds": time.perf_counter() - started,
         "peak_memory_mb": max(row["peak_memory_mb"] for row in loop.progress.rows),
-        "parameters": sum(parameter.numel() for parameter in final.parameters()),
+        "parameters": sum(parameter.numel() for parameter in final.trained_parameters()),
         "num_train": len(split.train),
         "num_validation": len(split.validation),
         "num_test": len(split.test),
@@ -135,6 +145,8 @@ def _folder(recipe: Recipe, path: str | Path, resume: bool, fabric: Fabric) -> R
         folder = RunFolder.open(path)
         if folder.recipe() != recipe:
             raise RunFolderError(f"{folder.path} holds another recipe: resume it with its own, or choose another --out")
+        if fabric.is_global_zero:
+            folder.remove_partial_files()
         return folder
     if fabric.is_global_zero:
         RunFolder.create(path, recipe)

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ncmi.files import finite, write_json, write_text
+from ncmi.files import PARTIAL, finite, write_json, write_text
 from ncmi.recipes import Recipe, recipe_from_dict, recipe_to_dict
 
 
@@ -40,7 +40,8 @@ class RunFolder:
         folder = cls(path)
         if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
             raise RunFolderError(
-                f"{folder.path} exists and is not empty: choose another --out, or go on with it by --resume"
+                f"{folder.path} exists and is not empty: choose another folder, "
+                "or go on with it (ncmi resume, or ncmi compare --resume)"
             )
         folder.path.mkdir(parents=True, exist_ok=True)
         write_json(folder.path / "recipe.json", recipe_to_dict(recipe))
@@ -58,14 +59,20 @@ class RunFolder:
             raise RunFolderError(f"{folder.path}: no run here (recipe.json is missing): give a run folder of ncmi")
         return folder
 
+    def remove_partial_files(self) -> None:
+        """Remove what a process left half-written when it was killed."""
+        for leftover in self.path.rglob(f".*{PARTIAL}"):
+            leftover.unlink()
+
     def recipe(self) -> Recipe:
         """The recipe as it was resolved.
 
         Raises:
             RunFolderError: if recipe.json is damaged.
         """
+        content = self.read("recipe.json")
         try:
-            return recipe_from_dict(self.read("recipe.json"))
+            return recipe_from_dict(content)
         except ValueError as error:
             raise RunFolderError(f"{self.path / 'recipe.json'}: {error}") from None
 
@@ -101,5 +108,5 @@ class RunFolder:
         table = io.StringIO()
         writer = csv.DictWriter(table, fieldnames=list(rows[0]) if rows else ["epoch"], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(finite(rows))
         write_text(self.path / "metrics.csv", table.getvalue())

@@ -36,8 +36,8 @@ class ViewMaker:
         depend on the number of processes.
         """
         if not self.varies:
-            return standardise(inputs[own]).to(dtype)
-        standard = standardise(inputs).to(dtype)
+            return _standard(inputs[own], standardise, dtype)
+        standard = _standard(inputs, standardise, dtype)
         seed = np.random.SeedSequence((self.seed, *at)).generate_state(1, np.uint64)[0]
         generator = torch.Generator(inputs.device).manual_seed(int(seed >> 1))
         return torch.cat([self._vary(standard, generator)[own] for _ in range(self.views)])
@@ -48,6 +48,11 @@ class ViewMaker:
             return augment_table(standard, generator, noise=options.noise, mask=options.mask)
         shift = max(1, min(standard.shape[-2:]) // 8) if options.shift is None else options.shift
         return augment_images(standard, generator, shift=shift, flip=options.flip, noise=options.noise)
+
+
+def _standard(inputs: Tensor, standardise: Standardiser, dtype: torch.dtype) -> Tensor:
+    standard: Tensor = standardise(inputs)
+    return standard.to(dtype)
 
 
 def split_views(features: Tensor, views: int) -> Tensor:

@@ -1,0 +1,158 @@
+"""The paper's loss on the CPU in one sweep, from features and centroid logits straight to its two divergences.
+
+The same sums as :mod:`ncmi.divergence` has for p = 1, with the normalised sigmoid and its gradient inside, over
+blocks of rows that stay in the cache: a step is bound by memory, and by separate functions it takes twice the time.
+With ``r = D·P``, ``q_c = D·Q_c``, ``α = log r``, ``β_c = log q_c`` and ``δ = β_y − α``:
+
+    D·KL(P‖Q_y)            = Σ_i r (e^δ − 1 − δ),  e^δ − 1 = (q_y − r)/r and δ = log1p of that: no exponential
+    D·Σ_{c≠y} KL(Q_c‖P)    = Σ_{c≠y} D·KL(Q_c‖U) + (C−1) Σ_i (r − 1 − α) − Σ_i α Σ_{c≠y} (q_c − 1)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ncmi.divergence import CentroidSums, wrong_sum
+from ncmi.simplex import length
+
+if TYPE_CHECKING:
+    from ncmi.functional import CentroidView
+
+_BLOCK = 2**18  # elements worked on at a time: 1 MB in float32
+STEEPEST = 60.0  # logits within ± this have a sigmoid that float32 holds, with room for ratios of two
+_LOG2_E = math.log2(math.e)
+_NEAR_ZERO = -0.9  # log1p(x) below this has lost digits of 1 + x
+
+
+def _blocks(rows: Tensor, scratch: int) -> Iterator[tuple[slice, Tensor]]:
+    """Slices of the rows, and as many working tables of that shape as asked for, the same memory every time."""
+    step = max(1, _BLOCK // rows.shape[1])
+    tables = rows.new_empty(scratch, min(step, rows.shape[0]), rows.shape[1])
+    for start in range(0, rows.shape[0], step):
+        stop = min(start + step, rows.shape[0])
+        yield slice(start, stop), tables[:, : stop - start]
+
+
+def _exp(x: Tensor, out: Tensor) -> Tensor:
+    """``e^x``; torch has vectorised 2^x, and takes three times as long for its exp."""
+    return torch.mul(x, _LOG2_E, out=out).exp2_()
+
+
+class _Sample(torch.autograd.Function):
+    """``D·KL(P‖Q_y)``, and ``D·Σ_{c≠y} KL(Q_c‖P)`` short of its constants; P = NSF(f/scale), scale = T·‖f‖."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, f: Tensor, scale: Tensor, temperature: float, beta: Tensor, side_sum: Tensor, wrong: int
+    ) -> tuple[Tensor, Tensor]:
+        ratio, delta = torch.empty_like(f), torch.empty_like(f)
+        own, rest = f.new_empty(len(f)), f.new_empty(len(f))
+        q_sum = side_sum + 1  # Σ_{c≠y} (q_c − 1) = side_sum − (q_y − 1)
+        for rows, (x, y, z) in _blocks(f, 3):
+            r, d = ratio[rows], delta[rows]
+            torch.div(f[rows], scale[rows], out=r).sigmoid_()
+            r.div_(r.mean(-1, keepdim=True))
+            q = _exp(beta[rows], out=x)
+            growth = torch.sub(q, r, out=y).div_(r)
+            torch.log1p(growth, out=d)
+            if float(growth.amin()) < _NEAR_ZERO:
+                torch.where(growth < _NEAR_ZERO, beta[rows] - r.log(), d, out=d)
+            torch.sum(growth.sub_(d).mul_(r), -1, out=own[rows])
+            alpha = torch.sub(beta[rows], d, out=y)
+            linear = torch.sub(q_sum, q, out=z).mul_(alpha).sum(-1)
+            from_uniform = torch.sub(r, 1, out=z).sub_(alpha).sum(-1)
+            torch.sub(from_uniform.mul_(wrong), linear, out=rest[rows])
+        ctx.save_for_backward(f, scale, ratio, delta, beta, q_sum)
+        ctx.temperature, ctx.wrong = temperature, wrong
+        return own, rest
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_own: Tensor, by_rest: Tensor) -> tuple[Tensor | None, ...]:
+        f, scale, ratio, delta, beta, q_sum = ctx.saved_tensors
+        by_f = torch.empty_like(f)
+        by_beta = torch.empty_like(f) if ctx.needs_input_grad[3] else None
+        by_side = torch.zeros_like(q_sum)
+        for rows, (x, y, z) in _blocks(f, 3):
+            r, out, own, rest = ratio[rows], by_f[rows], by_own[rows].unsqueeze(-1), by_rest[rows].unsqueeze(-1)
+            q = _exp(beta[rows], out=x)
+            torch.sub(q, q_sum, out=out).add_(torch.sub(r, 1, out=y), alpha=ctx.wrong).mul_(rest)
+            out.addcmul_(torch.mul(r, delta[rows], out=y), own, value=-1)
+            # through log NSF, then through the unit vector
+            out.addcmul_(r, out.mean(-1, keepdim=True), value=-1)
+            logits = torch.div(f[rows], scale[rows], out=y)
+            out.mul_(torch.neg(logits, out=z).sigmoid_())
+            along = torch.mul(logits, out, out=z).sum(-1, keepdim=True).mul_(ctx.temperature**2)
+            out.addcmul_(logits, along, value=-1).div_(scale[rows])
+            if by_beta is not None:
+                alpha = torch.sub(beta[rows], delta[rows], out=y)
+                torch.sub(q, r, out=by_beta[rows]).mul_(own).addcmul_(torch.mul(alpha, q, out=z), rest)
+                by_side -= alpha.mul_(rest).sum(0)
+        return by_f, None, None, by_beta, by_side if ctx.needs_input_grad[4] else None, None
+
+
+class _Centroids(torch.autograd.Function):
+    """Of centroids ``NSF(Λ)``: gap and side_sum of :class:`CentroidSums`, and the labels' rows of β."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        beta = torch.empty_like(logits)
+        gap, side_sum = logits.new_empty(len(logits)), logits.new_zeros(logits.shape[1])
+        for rows, (x, y) in _blocks(logits, 2):
+            q = torch.sigmoid(logits[rows], out=x)
+            q.div_(q.mean(-1, keepdim=True))
+            excess = torch.sub(q, 1, out=y)
+            b = torch.log1p(excess, out=beta[rows])
+            if float(excess.amin()) < _NEAR_ZERO:
+                torch.log(q, out=b)
+            side_sum += excess.sum(0)
+            product = torch.mul(b, excess, out=x).sum(-1)
+            torch.add(product, torch.sub(b, excess, out=x).sum(-1), out=gap[rows])
+        ctx.save_for_backward(logits, labels, beta)
+        return gap.div_(logits.shape[1]), side_sum, beta.index_select(0, labels)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_gap: Tensor, by_side: Tensor, by_own: Tensor) -> tuple[Tensor, None]:
+        logits, labels, beta = ctx.saved_tensors
+        by_gap = (by_gap / logits.shape[1]).unsqueeze(-1)
+        by_logits = torch.empty_like(logits)
+        for rows, (x, y) in _blocks(logits, 2):
+            out = by_logits[rows]
+            q = _exp(beta[rows], out=x)
+            torch.addcmul(by_side, beta[rows], by_gap[rows], out=out).mul_(q)
+            here = ((labels >= rows.start) & (labels < rows.stop)).nonzero().squeeze(1)
+            out.index_add_(0, labels[here] - rows.start, by_own[here])
+            out.addcmul_(q, out.mean(-1, keepdim=True), value=-1)
+            out.mul_(torch.neg(logits[rows], out=y).sigmoid_())
+        return by_logits, None
+
+
+def fused_terms(
+    centred: Tensor, temperature: float, labels: Tensor, centroids: CentroidView | Tensor
+) -> tuple[Tensor, Tensor]:
+    """a and b of the paper: ``KL(P‖Q_y)`` and ``(1/C) Σ_{c≠y} KL(Q_c‖P)``, ``[B, 1]`` each.
+
+    Args:
+        centred: features less their centre, ``[B, D]``, on the CPU, float32 or float64.
+        temperature: T, at least ``1/STEEPEST``.
+        labels: ``[B]``.
+        centroids: constants, or the logits Λ ``[C, D]`` of learned centroids, none below ``−STEEPEST``.
+    """
+    if isinstance(centroids, Tensor):
+        gap, side_sum, beta = _Centroids.apply(centroids, labels)  # type: ignore[no-untyped-call]
+        sums = CentroidSums(gap, gap.sum(), side_sum)
+    else:
+        sums, beta = centroids.sums, centroids.own_rows(labels)
+    scale = length(centred.detach()) * temperature
+    wrong = len(sums.gap) - 1
+    own, rest = _Sample.apply(centred, scale, temperature, beta, sums.side_sum, wrong)  # type: ignore[no-untyped-call]
+    dim = centred.shape[1]
+    separation = wrong_sum(rest / dim, labels, sums) / len(sums.gap)
+    return (own / dim).unsqueeze(-1), separation.unsqueeze(-1)

@@ -1,0 +1,78 @@
+"""gradcheck of every autograd function that is written by hand, and what each does at its limits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import gradcheck
+
+from ncmi import fused
+from ncmi.divergence import CentroidSums, _LinearTerms, pairwise_divergence, wrong_sum
+from ncmi.functional import CentroidView, wrong_class_mean
+from ncmi.simplex import _LogNSF, log_nsf, to_log_distribution, unit_vector
+
+
+def random(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+
+def test_log_nsf() -> None:
+    assert gradcheck(_LogNSF.apply, (random(3, 5),))
+    assert torch.autograd.gradgradcheck(_LogNSF.apply, (random(2, 3),))
+
+
+def test_unit_vector() -> None:
+    centre = torch.randn(5, dtype=torch.float64)
+    assert gradcheck(lambda f: unit_vector(f, centre), (random(3, 5),))
+
+
+def test_linear_terms() -> None:
+    assert gradcheck(lambda a, b, s: _LinearTerms.apply(a, b, s, 3), (random(4, 5), random(4, 5), random(5)))
+
+
+@pytest.mark.parametrize("block", [6, 2**18], ids=["many blocks", "one block"])
+@pytest.mark.parametrize("scale", [0.5, 8.0], ids=["near uniform", "far from uniform"])
+def test_fused_terms(monkeypatch: pytest.MonkeyPatch, block: int, scale: float) -> None:
+    """Both functions of the fused path at once; far from uniform it takes the branch for ratios close to zero."""
+    monkeypatch.setattr(fused, "_BLOCK", block)
+    labels = torch.tensor([0, 2, 2, 1, 0])
+    features, logits = random(5, 3), (scale * random(4, 3)).detach().requires_grad_()
+    assert gradcheck(lambda f, z: fused.fused_terms(f, 0.3, labels, z), (features, logits))
+    view = CentroidView(log_nsf(logits.detach()), "centroid_to_sample")
+    assert gradcheck(lambda f: fused.fused_terms(f, 0.3, labels, view), (features,))
+
+
+@pytest.mark.parametrize("direction", ["centroid_to_sample", "sample_to_centroid"])
+def test_pairwise_divergence_and_power_means(direction: str) -> None:
+    view = CentroidView(torch.randn(4, 6, dtype=torch.float64).log_softmax(1), direction)  # type: ignore[arg-type]
+
+    def means(f: Tensor, power: float) -> Tensor:
+        alpha = to_log_distribution(f, None, 0.5) + torch.log(torch.tensor(6.0, dtype=torch.float64))
+        return wrong_class_mean(pairwise_divergence(alpha, *view.table, view.direction), power)
+
+    for power in (3.0, 1.0, 0.0, -4.0, -torch.inf, torch.inf):
+        assert gradcheck(lambda f, power=power: means(f, power), (random(3, 6),))
+
+
+def test_second_derivatives_are_refused_where_they_would_be_wrong() -> None:
+    f = random(2, 3)
+    (first,) = torch.autograd.grad(unit_vector(f).pow(3).sum(), f, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
+def test_zero_vector_has_the_gradient_of_the_identity() -> None:
+    f = torch.zeros(2, 3, requires_grad=True)
+    (unit_vector(f) * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
+    torch.testing.assert_close(f.grad, torch.tensor([1.0, 2.0, 3.0]).expand(2, 3))
+
+
+def test_divergences_lost_in_rounding_stay_positive() -> None:
+    """A sum that rounds to zero or below keeps a finite ratio and logarithm."""
+    sums = CentroidSums(torch.tensor([0.1, 0.2]), torch.tensor(0.3), torch.zeros(2))
+    found = wrong_sum(torch.tensor([-0.2, -0.1 - 1e-8]), torch.tensor([0, 1]), sums)
+    assert (found > 0).all()
+    assert (found < 1e-7).all()
+    uniform = torch.zeros(1, 2)
+    assert pairwise_divergence(uniform, uniform, torch.zeros(1), "sample_to_centroid").log().isfinite().all()

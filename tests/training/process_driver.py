@@ -1,0 +1,52 @@
+"""Runs trained by two processes: ``python process_driver.py FOLDER``; Lightning runs this file again for the second.
+
+At the end it asks for a folder that is taken, which must end both processes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from training_helpers import make_recipe
+
+from ncmi.options import Alternation, CrossEntropyOptions, NCMIOptions, OPLOptions, SupConOptions
+from ncmi.recipes import Recipe
+
+# wine has 115 training samples; the shares of an epoch's last batch: 10 and 9, 3 and 2, 1 and none
+UNEVEN, FEW, ZERO = 32, 11, 38
+
+PROCESS_CASES: dict[str, Callable[..., Recipe]] = {
+    "ncmi": lambda **more: make_recipe(batch_size=ZERO, **more),
+    "ncmi-class-mean-ema-centre": lambda **more: make_recipe(
+        NCMIOptions(centroids="class_mean", centre="ema", centre_decay=0.9, class_weights="balanced"),
+        batch_size=UNEVEN,
+        **more,
+    ),
+    "ncmi-class-means": lambda **more: make_recipe(
+        alternation=Alternation("class_means"), ema_decay=0.8, batch_size=FEW, **more
+    ),
+    "cross-entropy-accumulated": lambda **more: make_recipe(
+        CrossEntropyOptions(), batch_size=ZERO, accumulate=3, clip_norm=0.1, selection="best", **more
+    ),
+    "opl": lambda **more: make_recipe(OPLOptions(), batch_size=UNEVEN, optimiser="sgd", learning_rate=0.1, **more),
+    "supcon": lambda **more: make_recipe(SupConOptions(projection_dim=8), batch_size=ZERO, **more),
+}
+
+
+def recipe_of(case: str, devices: int, **more: Any) -> Recipe:
+    return PROCESS_CASES[case](devices=devices, epochs=1, precision="32-true", **more)
+
+
+def main(root: Path) -> None:
+    from ncmi.training import train
+
+    for case in PROCESS_CASES:
+        train(recipe_of(case, 2), root / case)
+    train(recipe_of("ncmi", 2), root / "ncmi")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

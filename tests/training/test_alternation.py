@@ -1,0 +1,125 @@
+"""Network and centroids take turns as the recipe says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from training_helpers import make_recipe
+
+from ncmi.alternating import AlternatingOptimiser
+from ncmi.options import Alternation, CrossEntropyOptions, NCMIOptions
+from ncmi.training import train
+from ncmi.training.loop import Loop
+
+STEPS = 4  # of an epoch
+
+
+def movements(folder: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> str:
+    """For each step who moved: N the network, C the centroids, B both, – nobody."""
+    moved = []
+    original = AlternatingOptimiser.step
+
+    def record(self: AlternatingOptimiser, *, step: int, epoch: int) -> None:
+        groups = [optimiser.param_groups[0]["params"][0] for optimiser in self.optimisers]
+        before = [parameter.detach().clone() for parameter in groups]
+        assert all(parameter.grad is not None and bool(parameter.grad.any()) for parameter in groups)
+        original(self, step=step, epoch=epoch)
+        network, centroids = (not torch.equal(now, then) for now, then in zip(groups, before, strict=True))
+        moved.append(
+            {(True, False): "N", (False, True): "C", (True, True): "B", (False, False): "–"}[network, centroids]
+        )
+
+    monkeypatch.setattr(AlternatingOptimiser, "step", record)
+    train(make_recipe(schedule="constant", **options), folder)
+    return "".join(moved)
+
+
+@pytest.mark.parametrize(
+    ("alternation", "expected"),
+    [
+        (Alternation(), "BBBB BBBB BBBB"),
+        (Alternation("joint", start_epoch=1), "NNNN BBBB BBBB"),
+        (Alternation("phases"), "NCNC NCNC NCNC"),
+        (Alternation("phases", network_steps=2, centroid_steps=1), "NNCN NCNN CNNC"),
+        (Alternation("phases", network_steps=1, centroid_steps=4), "NCCC CNCC CCNC"),
+        # the phases are counted from the beginning of the run, also before the start epoch
+        (Alternation("phases", network_steps=3, centroid_steps=2, start_epoch=1), "NNNN CNNN CCNN"),
+        (Alternation("class_means"), "NNNN NNNN NNNN"),
+    ],
+)
+def test_who_moves_when(
+    alternation: Alternation, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert movements(tmp_path / "run", monkeypatch, alternation=alternation) == expected.replace(" ", "")
+
+
+def test_without_centroids_the_network_always_moves(tmp_path: Path) -> None:
+    phases = make_recipe(CrossEntropyOptions(), alternation=Alternation("phases"))
+    train(make_recipe(CrossEntropyOptions()), tmp_path / "joint")
+    train(phases, tmp_path / "phases")
+    a, b = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("joint", "phases"))
+    assert a == b
+
+
+@pytest.mark.parametrize("ema_decay", [None, 0.5])
+@pytest.mark.parametrize("centroids", ["fixed", "learned", "class_mean"])
+@pytest.mark.parametrize("distribution", ["nsf", "softmax"])
+def test_class_means_are_the_true_ones(
+    centroids: Any, distribution: Any, ema_decay: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors: list[float] = []
+    extract = Loop.extract
+
+    def naive_error(loop: Loop, model: Any) -> float:
+        """Largest relative difference of the centroids from the class means of P, in float64."""
+        indices = loop.split.train
+        with torch.no_grad():
+            features = model.eval()(loop.inputs[indices]).double()
+            centred = features if model.objective.centre is None else features - model.objective.centre.double()
+            z = torch.nn.functional.normalize(centred) / model.objective.temperature
+            p = torch.sigmoid(z) if distribution == "nsf" else z.exp()
+            p = p / p.sum(-1, keepdim=True)
+            means = torch.stack([p[loop.labels[indices] == c].mean(0) for c in range(3)])
+            found: Tensor = model.objective.log_centroids().double().exp()
+            return float(((found - means) / means).abs().max())
+
+    def checked(self: Loop, indices: Tensor, model: Any = None) -> Any:
+        if indices is self.split.validation and self.progress.epoch < self.training.epochs:
+            errors.append(naive_error(self, self.evaluated))
+            was = self.model.training
+            errors.append(naive_error(self, self.model))
+            self.model.train(was)
+        return extract(self, indices, model)
+
+    monkeypatch.setattr(Loop, "extract", checked)
+    options = NCMIOptions(centroids=centroids, distribution=distribution, centre="ema", centre_decay=0.5)
+    train(make_recipe(options, alternation=Alternation("class_means"), ema_decay=ema_decay), tmp_path / "run")
+    assert len(errors) == 6
+    assert max(errors) < 1e-5
+
+
+def test_both_step_only_where_both_are_there() -> None:
+    parameters = [torch.nn.Parameter(torch.ones(1)) for _ in range(2)]
+    network, centroids = (torch.optim.SGD([parameter], lr=1.0) for parameter in parameters)
+    both = AlternatingOptimiser(network, centroids, Alternation("phases"))
+    assert both.optimisers == (network, centroids)
+    (parameters[0] * parameters[1]).sum().backward()
+    both.step(step=1, epoch=0)
+    assert [parameter.item() for parameter in parameters] == [1.0, 0.0]
+    both.zero_grad()
+    assert [parameter.grad for parameter in parameters] == [None, None]
+    alone = AlternatingOptimiser(network, None, Alternation("phases"))
+    parameters[0].sum().backward()
+    alone.step(step=1, epoch=0)
+    assert parameters[0].item() == 0.0
+    assert alone.optimisers == (network,)
+
+
+@pytest.mark.parametrize("change", [{"network_steps": 0}, {"centroid_steps": 0}, {"start_epoch": -1}])
+def test_phases_need_steps(change: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="at least 1 step each"):
+        Alternation("phases", **change)

@@ -1,0 +1,67 @@
+"""Two gloo processes train what one process trains with the same global batch, and count every sample once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from process_driver import FEW, PROCESS_CASES, UNEVEN, ZERO, recipe_of
+from training_helpers import metrics, results, weights, without_times
+
+from ncmi.data import load_dataset, process_shares, split_dataset
+from ncmi.training import train
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    root = tmp_path_factory.mktemp("pair")
+    driver = Path(__file__).with_name("process_driver.py")
+    ended = subprocess.run(
+        [sys.executable, str(driver), str(root)], check=False, timeout=240, capture_output=True, text=True
+    )
+    return root, ended
+
+
+def test_the_batches_are_uneven() -> None:
+    samples = len(split_dataset(load_dataset("wine")).train)
+    last = [process_shares(samples % size, 2) for size in (UNEVEN, FEW, ZERO)]
+    assert last == [(10, 9), (3, 2), (1, 0)]
+
+
+@pytest.mark.parametrize("case", PROCESS_CASES)
+def test_two_processes_equal_one(
+    case: str, pair: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    root, ended = pair
+    assert (root / case / "results.json").exists(), ended.stderr[-2000:]
+    train(recipe_of(case, 1), tmp_path / "one")
+    one, two = weights(tmp_path / "one"), weights(root / case)
+    assert list(one) == list(two)
+    # the linear probe is not trained by the two: L-BFGS stops where its gradient is below 1e-7
+    for name in (name for name in one if not name.startswith("/model/lp.")):
+        torch.testing.assert_close(two[name], one[name], rtol=1e-6, atol=1e-6, msg=name)
+    mine, theirs = (without_times(row) for folder in (tmp_path / "one", root / case) for row in metrics(folder))
+    assert theirs == pytest.approx(mine, rel=1e-4, abs=1e-6)
+
+    # evaluation has counted every sample once
+    single, double = results(tmp_path / "one"), results(root / case)
+    assert torch.equal(two["/model/cc.counts"], one["/model/cc.counts"])
+    assert int(two["/model/cc.counts"].sum()) == double["num_train"]
+    for readout, found in single["readouts"].items():
+        # a calibration error jumps where rounding moves a probability into the next bin
+        found = {name: value for name, value in found.items() if "calibration" not in name}
+        assert {name: double["readouts"][readout][name] for name in found} == pytest.approx(found, abs=1e-4)
+    assert double["information"] == pytest.approx(single["information"], rel=1e-4)
+    with np.load(tmp_path / "one" / "test_outputs.npz") as a, np.load(root / case / "test_outputs.npz") as b:
+        np.testing.assert_array_equal(a["labels"], b["labels"])
+        np.testing.assert_allclose(a["features"], b["features"], rtol=2e-3, atol=1e-5)
+
+
+def test_an_error_ends_both_processes(pair: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    _, ended = pair
+    assert ended.returncode != 0
+    assert "exists and is not empty" in ended.stderr

@@ -1,0 +1,117 @@
+"""A run that was stopped and taken up again ends bitwise where the uninterrupted one ends."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from training_helpers import (
+    RESUME_CASES,
+    assert_same_run,
+    disturb_generators,
+    make_recipe,
+    metrics,
+    results,
+    signal_at,
+    weights,
+)
+
+from ncmi.training import Interrupted, train
+from ncmi.training import run as run_module
+from ncmi.training.loop import Loop
+
+STEPS = 4  # of an epoch
+
+
+@pytest.mark.parametrize("case", RESUME_CASES)
+def test_stopped_twice_and_resumed(case: str, tmp_path: Path) -> None:
+    recipe = RESUME_CASES[case]()
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train(recipe, whole)
+
+    disturb_generators()
+    with signal_at(STEPS + 2), pytest.raises(Interrupted, match="epoch 2 after step 2"):
+        train(recipe, cut)
+    assert not (cut / "results.json").exists()
+    assert len(metrics(cut)) == 1
+    disturb_generators()
+    # at the last step of an epoch: all its steps are done, its evaluation is not
+    with signal_at(2 * STEPS, signal.SIGTERM), pytest.raises(Interrupted, match="epoch 2 after step 4"):
+        train(recipe, cut, resume=True)
+    disturb_generators()
+    train(recipe, cut, resume=True)
+
+    assert_same_run(whole, cut)
+    first, last = metrics(whole)[0], metrics(whole)[-1]
+    assert first["train_loss"] > last["train_loss"]  # it was not for nothing
+
+
+def test_another_seed_is_another_run(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        train(make_recipe(seed=seed), tmp_path / str(seed))
+    with pytest.raises(AssertionError):
+        assert_same_run(tmp_path / "0", tmp_path / "1")
+
+
+def test_lost_dropout_state_would_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = RESUME_CASES["cross-entropy-everything"]()
+    train(recipe, tmp_path / "whole")
+    with signal_at(STEPS + 2), pytest.raises(Interrupted):
+        train(recipe, tmp_path / "cut")
+    monkeypatch.setattr("ncmi.training.loop.set_random_state", lambda state, device: None)
+    train(recipe, tmp_path / "cut", resume=True)
+    with pytest.raises(AssertionError):
+        assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize("patience", [None, 1])
+def test_stopped_in_the_final_evaluation(patience: int | None, tmp_path: Path) -> None:
+    # a learning rate this small changes no decision: patience ends the run after the second epoch
+    recipe = make_recipe(learning_rate=1e-9, centroid_learning_rate=1e-9, patience=patience)
+    train(recipe, tmp_path / "whole")
+    assert results(tmp_path / "whole")["epochs"] == (3 if patience is None else 2)
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "evaluate_readouts", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, tmp_path / "cut")
+    train(recipe, tmp_path / "cut", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_stopped_before_the_first_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = make_recipe(epochs=1)
+    train(recipe, tmp_path / "whole")
+
+    def die(self: Loop, batch: torch.Tensor) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_step", die)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, tmp_path / "cut")
+    train(recipe, tmp_path / "cut", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_finished_run_gives_its_results_and_is_left_alone(tmp_path: Path) -> None:
+    recipe = make_recipe(epochs=1)
+    first = train(recipe, tmp_path / "run")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    assert train(recipe, tmp_path / "run", resume=True) == first == results(tmp_path / "run")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
+
+
+def test_the_same_recipe_twice_is_the_same_run(tmp_path: Path) -> None:
+    recipe = make_recipe(checkpoint_steps=3)
+    for name in ("a", "b"):
+        disturb_generators()
+        train(recipe, tmp_path / name)
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+    assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "a").values())

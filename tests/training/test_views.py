@@ -1,0 +1,91 @@
+"""What a sample looks like in a step depends on seed, epoch, step and micro-batch alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from training_helpers import make_recipe, metrics
+
+from ncmi.data import Standardiser, load_dataset
+from ncmi.options import SupConOptions
+from ncmi.recipes import Augmentation
+from ncmi.training import train
+from ncmi.training.views import ViewMaker, split_views
+
+DIGITS, WINE = load_dataset("digits"), load_dataset("wine")
+
+
+def views_of(
+    data: Any, augmentation: Augmentation, views: int, own: slice, at: tuple[int, int, int], seed: int = 0
+) -> Any:
+    maker = ViewMaker(augmentation, data.kind, views, seed)
+    standardise = Standardiser.fit(data.inputs, data.kind)
+    return maker(data.inputs[:10], own, standardise, torch.float32, at)
+
+
+@pytest.mark.parametrize("data", [DIGITS, WINE], ids=["digits", "wine"])
+@pytest.mark.parametrize("views", [1, 2])
+def test_shares_are_parts_of_the_whole(data: Any, views: int) -> None:
+    enabled = Augmentation(enabled=True)
+    whole = views_of(data, enabled, views, slice(0, 10), (1, 2, 0)).unflatten(0, (views, 10))
+    torch.rand(5)  # the state of torch's own generator does not matter
+    for own in (slice(0, 4), slice(4, 10), slice(10, 10)):
+        part = views_of(data, enabled, views, own, (1, 2, 0))
+        assert torch.equal(part.unflatten(0, (views, -1)), whole[:, own])
+    if views == 2:
+        assert not torch.equal(whole[0], whole[1])
+    for at, seed in (((0, 2, 0), 0), ((1, 3, 0), 0), ((1, 2, 1), 0), ((1, 2, 0), 1)):
+        other = views_of(data, enabled, views, slice(0, 10), at, seed)
+        assert not torch.equal(other, whole.flatten(0, 1))
+
+
+@pytest.mark.parametrize("data", [DIGITS, WINE], ids=["digits", "wine"])
+def test_unvaried_inputs_are_standardised(data: Any) -> None:
+    x = data.inputs.double()
+    over = (0, 2, 3) if data.kind == "image" else (0,)
+    spread = x.std(over, correction=0, keepdim=True)
+    expected = (x - x.mean(over, keepdim=True)) / torch.where(spread > 0, spread, 1.0)
+    found = views_of(data, Augmentation(), 1, slice(2, 7), (0, 0, 0))
+    torch.testing.assert_close(found, expected[2:7].float(), atol=1e-5, rtol=1e-5)
+
+
+def test_options_reach_the_augmentation() -> None:
+    still = views_of(WINE, Augmentation(), 1, slice(0, 10), (0, 0, 0))
+    masked = views_of(WINE, Augmentation(enabled=True, noise=0.0, mask=0.5), 1, slice(0, 10), (0, 0, 0))
+    assert bool(((masked == still) | (masked == 0)).all())
+    assert 0.3 < float((masked == 0).double().mean()) < 0.7
+    images = views_of(DIGITS, Augmentation(), 1, slice(0, 10), (0, 0, 0))
+    # an eighth of a side of 8 pixels is one pixel
+    moved = views_of(DIGITS, Augmentation(enabled=True, noise=0.0), 1, slice(0, 10), (0, 0, 0))
+    for image, shifted in zip(images, moved, strict=True):
+        padded = torch.nn.functional.pad(image, (1, 1, 1, 1))
+        windows = [padded[:, y : y + 8, x : x + 8] for y in range(3) for x in range(3)]
+        assert any(torch.equal(shifted, window) for window in windows)
+    flipped = views_of(DIGITS, Augmentation(enabled=True, shift=0, flip=True, noise=0.0), 1, slice(0, 10), (0, 0, 0))
+    mirrored = [torch.equal(a, b.flip(-1)) for a, b in zip(flipped, images, strict=True)]
+    kept = [torch.equal(a, b) for a, b in zip(flipped, images, strict=True)]
+    assert all(a or b for a, b in zip(mirrored, kept, strict=True))
+    assert any(mirrored)
+    assert any(kept)
+
+
+def test_split_views() -> None:
+    features = torch.arange(12.0).reshape(6, 2)
+    assert split_views(features, 1) is features
+    two = split_views(features, 2)
+    assert two.shape == (3, 2, 2)
+    for sample in range(3):
+        assert torch.equal(two[sample], torch.stack([features[sample], features[3 + sample]]))
+    assert split_views(features[:0], 2).shape == (0, 2, 2)
+
+
+@pytest.mark.parametrize("options", [None, SupConOptions(projection_dim=8)])
+def test_augmentation_changes_training(options: Any, tmp_path: Path) -> None:
+    losses = []
+    for name, augmentation in (("plain", Augmentation(noise=0.0, mask=0.0)), ("varied", Augmentation(enabled=True))):
+        train(make_recipe(options, epochs=1, augmentation=augmentation), tmp_path / name)
+        losses.append(metrics(tmp_path / name)[0]["train_loss"])
+    assert losses[0] != losses[1]

@@ -1,0 +1,138 @@
+"""Small recipes, and what it means that two runs are the same run."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ncmi.options import Alternation, CrossEntropyOptions, NCMIOptions, ObjectiveOptions, SupConOptions
+from ncmi.recipes import Augmentation, Backbone, Data, Recipe, Training
+from ncmi.training.checkpoint import load_checkpoint
+from ncmi.training.loop import Loop
+
+SMALL = Backbone("mlp", width=16, depth=1, feature_dim=8)
+TIMES = {"seconds", "epoch_seconds", "total_seconds", "peak_memory_mb"}
+
+
+def make_recipe(
+    objective: ObjectiveOptions | None = None, *, data: str = "wine", backbone: Backbone = SMALL, **training: Any
+) -> Recipe:
+    """Three epochs of wine (115 training samples, so 4 steps of 32 with a short last one) on a tiny perceptron."""
+    options = {"epochs": 3, "batch_size": 32, "accelerator": "cpu", "threads": 1, **training}
+    return Recipe(Data(data), backbone, objective or NCMIOptions(), Training(**options))
+
+
+RESUME_CASES: dict[str, Callable[..., Recipe]] = {
+    "ncmi": lambda **more: make_recipe(**more),
+    "ncmi-class-mean-ema-centre": lambda **more: make_recipe(
+        NCMIOptions(centroids="class_mean", centre="ema", centre_decay=0.9, class_weights="balanced"), **more
+    ),
+    "ncmi-phases": lambda **more: make_recipe(
+        alternation=Alternation("phases", network_steps=3, centroid_steps=2), schedule="cosine", **more
+    ),
+    "ncmi-class-means-ema": lambda **more: make_recipe(
+        NCMIOptions(centroids="fixed", centre="frozen"),
+        alternation=Alternation("class_means"),
+        ema_decay=0.8,
+        selection="best",
+        **more,
+    ),
+    "cross-entropy-everything": lambda **more: make_recipe(
+        CrossEntropyOptions(),
+        backbone=Backbone("mlp", width=16, depth=2, feature_dim=8, dropout=0.3),
+        optimiser="sgd",
+        learning_rate=0.1,
+        ema_decay=0.9,
+        clip_norm=0.5,
+        accumulate=3,
+        schedule="cosine",
+        warmup_epochs=0.5,
+        selection="best",
+        augmentation=Augmentation(enabled=True),
+        **more,
+    ),
+    "supcon": lambda **more: make_recipe(SupConOptions(projection_dim=8), **more),
+}
+
+
+def without_times(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in TIMES}
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def results(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    return found
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = load_file(folder / "model.safetensors")
+    return found
+
+
+def same_tree(a: Any, b: Any) -> bool:
+    """Bitwise equal trees: tensors by type, shape and value; NaN equals NaN; tuples equal lists."""
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
+            return False
+        equal = (a == b) | ((a != a) & (b != b))
+        return a.dtype == b.dtype and a.shape == b.shape and bool(equal.all())
+    if isinstance(a, dict):
+        return isinstance(b, dict) and list(a) == list(b) and all(same_tree(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return isinstance(b, list | tuple) and len(a) == len(b) and all(map(same_tree, a, b))
+    if isinstance(a, float) and isinstance(b, float) and math.isnan(a):
+        return math.isnan(b)
+    return type(a) is type(b) and bool(a == b)
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """Bitwise the same end: weights, metrics, results, outputs; and optimisers, schedules and generators besides."""
+    mine, theirs = weights(a), weights(b)
+    assert list(mine) == list(theirs)
+    assert [name for name in mine if not same_tree(mine[name], theirs[name])] == []
+    assert [without_times(row) for row in metrics(a)] == [without_times(row) for row in metrics(b)]
+    assert without_times(results(a)) == without_times(results(b))
+    with np.load(a / "test_outputs.npz") as one, np.load(b / "test_outputs.npz") as other:
+        assert one.files == other.files
+        for name in one.files:
+            np.testing.assert_array_equal(one[name], other[name])
+    states = [load_checkpoint(folder / "checkpoints" / "last.safetensors") for folder in (a, b)]
+    for state in states:
+        state["progress"]["rows"] = [without_times(row) for row in state["progress"]["rows"]]
+    assert [name for name in states[0] if not same_tree(states[0][name], states[1][name])] == []
+
+
+@contextmanager
+def signal_at(total_steps: int, number: int = signal.SIGINT) -> Iterator[None]:
+    """A signal arrives in the middle of the step that ends with this many steps done."""
+    step = Loop._step
+
+    def interrupted(self: Loop, batch: Tensor) -> None:
+        if self.progress.total_steps == total_steps - 1:
+            signal.raise_signal(number)
+        step(self, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Loop, "_step", interrupted)
+        yield
+
+
+def disturb_generators() -> None:
+    """What another program would have done between two sessions."""
+    torch.manual_seed(987654321)
+    torch.rand(17)
