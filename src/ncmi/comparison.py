@@ -205,11 +205,8 @@ def _train_one(content: dict[str, Any], path: str, imports: tuple[str, ...]) -> 
 
 def _read(path: Path) -> dict[str, Any]:
 
-
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ComparisonError(f"{path}: damaged ({error}): restore the file or choose another --out") from None
     return content if isinstance(content, dict) else {}
-
-

@@ -33,9 +33,7 @@ def features_of(model: Model, inputs: Tensor) -> Tensor:
 
 
 def _load(data: Data) -> Dataset:
-    return load_dataset(
-        data.name, label_column=data.label_column, image_size=data.image_size, data_dir=data.data_dir
-    )
+    return load_dataset(data.name, label_column=data.label_column, image_size=data.image_size, data_dir=data.data_dir)
 
 
 def evaluate_run(run: str | Path, on: Data | None = None) -> dict[str, Any]:

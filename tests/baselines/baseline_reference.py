@@ -107,9 +107,7 @@ def supcon(embeddings: Tensor, labels: Sequence[int], temperature: float) -> Ten
     n = len(labels)
     total = torch.zeros((), dtype=embeddings.dtype)
     for i in range(n):
-        similarity = {
-            j: torch.exp(cosine(embeddings[i], embeddings[j]) / temperature) for j in range(n) if j != i
-        }
+        similarity = {j: torch.exp(cosine(embeddings[i], embeddings[j]) / temperature) for j in range(n) if j != i}
         positives = [j for j in similarity if labels[j] == labels[i]]
         for p in positives:
             total = total - torch.log(similarity[p] / sum(similarity.values())) / len(positives)

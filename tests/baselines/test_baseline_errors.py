@@ -73,9 +73,7 @@ def test_bad_soft_targets(name: str, targets: Tensor, message: str) -> None:
 @pytest.mark.parametrize("name", reference.PAIRING)
 def test_pairs_need_labels(name: str) -> None:
     objective, features = features_for(name)
-    with pytest.raises(
-        ValueError, match=r"cannot take soft targets: pass integer labels \[B\], without mixup"
-    ):
+    with pytest.raises(ValueError, match=r"cannot take soft targets: pass integer labels \[B\], without mixup"):
         objective(features, torch.full((2, 10), 0.1))
 
 

@@ -53,9 +53,7 @@ def some_centroids(logits: Tensor) -> Tensor:
 )
 def test_is_cross_entropy_without_its_own_term(name: str, options: dict[str, float], seed: int) -> None:
     logits, labels = batch(seed)
-    torch.testing.assert_close(
-        call(name, logits, labels, **options), losses.cross_entropy_loss(logits, labels)
-    )
+    torch.testing.assert_close(call(name, logits, labels, **options), losses.cross_entropy_loss(logits, labels))
 
 
 @repeatable
@@ -63,9 +61,7 @@ def test_is_cross_entropy_without_its_own_term(name: str, options: dict[str, flo
 @pytest.mark.parametrize("name", SHIFT_INVARIANT)
 def test_does_not_change_with_a_shift_of_the_logits(name: str, seed: int, shift: float) -> None:
     logits, labels = batch(seed)
-    torch.testing.assert_close(
-        call(name, logits + shift, labels), call(name, logits, labels), rtol=1e-9, atol=1e-9
-    )
+    torch.testing.assert_close(call(name, logits + shift, labels), call(name, logits, labels), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["square", "squentropy"])
@@ -79,9 +75,7 @@ def test_changes_with_a_shift_of_the_logits(name: str) -> None:
 @pytest.mark.parametrize("name", reference.PAIRING)
 def test_does_not_change_with_order_or_length(name: str, seed: int, order: list[int], length: float) -> None:
     vectors, labels = batch(seed)
-    torch.testing.assert_close(
-        call(name, length * vectors[order], labels[order]), call(name, vectors, labels)
-    )
+    torch.testing.assert_close(call(name, length * vectors[order], labels[order]), call(name, vectors, labels))
 
 
 @repeatable
@@ -164,9 +158,7 @@ def test_zero_feature_gets_a_gradient_of_the_size_of_the_others() -> None:
     features = torch.eye(3)
     features[2] = 0
     features.requires_grad_()
-    loss = losses.opl_loss(features, torch.tensor([0, 1, 0])) + losses.supcon_loss(
-        features, torch.tensor([0, 1, 0])
-    )
+    loss = losses.opl_loss(features, torch.tensor([0, 1, 0])) + losses.supcon_loss(features, torch.tensor([0, 1, 0]))
     (gradient,) = torch.autograd.grad(loss, features)
     assert gradient[2].norm() < 50
 

@@ -31,9 +31,7 @@ def test_means_forget_exponentially_and_without_bias() -> None:
             if c in labels:
                 mine = [v[0] for v, y in zip(vectors, labels, strict=True) if y == c]
                 sums[c], counts[c] = 0.6 * sums[c] + sum(mine), 0.6 * counts[c] + len(mine)
-    expected = torch.tensor(
-        [[s / n if n else 0.0] for s, n in zip(sums, counts, strict=True)], dtype=torch.float64
-    )
+    expected = torch.tensor([[s / n if n else 0.0] for s, n in zip(sums, counts, strict=True)], dtype=torch.float64)
     torch.testing.assert_close(running.means(), expected, rtol=1e-14, atol=0)
     assert running.seen().tolist() == [True, True, True, False]
 
@@ -94,9 +92,7 @@ def test_an_update_without_observation_changes_nothing() -> None:
 def test_supcon_scores_are_cosines_with_the_class_means(problem: Callable[..., Any]) -> None:
     objective, features, labels = problem("supcon")
     fresh = make_objective("supcon", 4, 5).double()
-    fresh.load_state_dict(
-        {**objective.state_dict(), **{k: v for k, v in fresh.state_dict().items() if "proto" in k}}
-    )
+    fresh.load_state_dict({**objective.state_dict(), **{k: v for k, v in fresh.state_dict().items() if "proto" in k}})
     assert (fresh.scores(features[:, 0]) == -1).all()
     fresh.observe(features, labels)
     fresh.update()

@@ -28,24 +28,18 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def expected(
-    name: str, objective: Any, features: Tensor, targets: list[list[float]], labels: Tensor
-) -> Tensor:
+def expected(name: str, objective: Any, features: Tensor, targets: list[list[float]], labels: Tensor) -> Tensor:
     options = OPTIONS.get(name, {})
     if name == "supcon":
         hidden, _, out = objective.projection
         rows = features.flatten(0, 1)
         embeddings = (rows @ hidden.weight.T + hidden.bias).relu() @ out.weight.T + out.bias
-        return reference.supcon(
-            embeddings, [y for y in labels.tolist() for _ in range(2)], options["temperature"]
-        )
+        return reference.supcon(embeddings, [y for y in labels.tolist() for _ in range(2)], options["temperature"])
     logits = features @ objective.head.weight.T + objective.head.bias
     if name == "cmic":
         means = objective.centroids.means()
         assert means[3].sum() == 0  # the unseen class is part of the test
-        return reference.cmic(
-            logits, targets, means, options["concentration_weight"], options["separation_weight"]
-        )
+        return reference.cmic(logits, targets, means, options["concentration_weight"], options["separation_weight"])
     if name == "opl":
         pairs = reference.opl(features, labels.tolist(), options["gamma"])
         return reference.mean_loss(reference.cross_entropy, logits, targets) + options["weight"] * pairs
@@ -55,9 +49,7 @@ def expected(
 def compare(objective: Objective, ours: Tensor, theirs: Tensor, features: Tensor) -> None:
     inputs = [features, *objective.parameters()]
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
-    for mine, other in zip(
-        torch.autograd.grad(ours, inputs), torch.autograd.grad(theirs, inputs), strict=True
-    ):
+    for mine, other in zip(torch.autograd.grad(ours, inputs), torch.autograd.grad(theirs, inputs), strict=True):
         assert mine.abs().max() > 0
         torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-12)
 
@@ -67,9 +59,7 @@ def test_value_and_gradient_for_labels(name: str, problem: Callable[..., Any]) -
     objective, features, labels = problem(name, **OPTIONS.get(name, {}))
     features.requires_grad_()
     targets = reference.one_hot(labels, objective.num_classes)
-    compare(
-        objective, objective(features, labels), expected(name, objective, features, targets, labels), features
-    )
+    compare(objective, objective(features, labels), expected(name, objective, features, targets, labels), features)
 
 
 @pytest.mark.parametrize("name", reference.ON_LOGITS)
@@ -88,9 +78,7 @@ def test_gradcheck(name: str, problem: Callable[..., Any]) -> None:
     assert torch.autograd.gradcheck(lambda f: objective.loss(f, labels), features.requires_grad_())
 
 
-@pytest.mark.parametrize(
-    ("num_classes", "k", "target_value"), [(41, 1.0, 1.0), (42, 15.0, 30.0), (50, 15.0, 30.0)]
-)
+@pytest.mark.parametrize(("num_classes", "k", "target_value"), [(41, 1.0, 1.0), (42, 15.0, 30.0), (50, 15.0, 30.0)])
 def test_square_loss_takes_the_usual_values_for_the_number_of_classes(
     num_classes: int, k: float, target_value: float
 ) -> None:
@@ -119,9 +107,7 @@ def test_supcon_with_one_positive_each_is_a_classification_of_the_other_view() -
 
 def test_separation_equals_the_sufficient_statistics() -> None:
     """N² Γ = −(Σ_c A_c)·(Σ_c L_c) + Σ_c A_c·L_c."""
-    log_p = torch.randn(20, 4, generator=torch.Generator().manual_seed(4), dtype=torch.float64).log_softmax(
-        -1
-    )
+    log_p = torch.randn(20, 4, generator=torch.Generator().manual_seed(4), dtype=torch.float64).log_softmax(-1)
     labels = torch.arange(20) % 3
     a = torch.stack([log_p[labels == c].exp().sum(0) for c in range(4)])
     ell = torch.stack([log_p[labels == c].sum(0) for c in range(4)])
@@ -130,9 +116,7 @@ def test_separation_equals_the_sufficient_statistics() -> None:
 
 
 def test_terms_without_a_pair_are_zero() -> None:
-    features = torch.randn(
-        4, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64, requires_grad=True
-    )
+    features = torch.randn(4, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64, requires_grad=True)
     different, alike = torch.tensor([0, 1, 2, 3]), torch.tensor([1, 1, 1, 1])
     for labels in (different, alike):
         theirs = reference.opl(features, labels.tolist(), 0.5)

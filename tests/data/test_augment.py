@@ -33,15 +33,11 @@ def candidates(image: Tensor, shift: int, flip: bool, fill: float) -> dict[tuple
     return found
 
 
-def moves(
-    original: Tensor, moved: Tensor, shift: int, flip: bool, fill: float = 0.0
-) -> list[tuple[int, int, bool]]:
+def moves(original: Tensor, moved: Tensor, shift: int, flip: bool, fill: float = 0.0) -> list[tuple[int, int, bool]]:
     """How each image has been moved; fails where no way of moving it gives what came out."""
     ways = []
     for before, after in zip(original, moved, strict=True):
-        matching = [
-            way for way, image in candidates(before, shift, flip, fill).items() if torch.equal(image, after)
-        ]
+        matching = [way for way, image in candidates(before, shift, flip, fill).items() if torch.equal(image, after)]
         assert len(matching) == 1
         ways += matching
     return ways
@@ -143,9 +139,7 @@ def test_empty_batches() -> None:
 
 
 def test_rejects() -> None:
-    with pytest.raises(
-        ValueError, match=re.escape("torch.uint8 and shape [2, 1, 4, 4]: give floating point")
-    ):
+    with pytest.raises(ValueError, match=re.escape("torch.uint8 and shape [2, 1, 4, 4]: give floating point")):
         augment_images(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), generator())
     with pytest.raises(ValueError, match=re.escape("shape [1, 4, 4]: give floating point [B, C, H, W]")):
         augment_images(torch.zeros(1, 4, 4), generator())

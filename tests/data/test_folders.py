@@ -38,9 +38,7 @@ def only(root: Path, index: int = 1, **options: int) -> np.ndarray:
 
 
 def test_order_names_and_labels(tmp_path: Path) -> None:
-    images = {
-        name: pixels() for name in ("b/10.png", "b/9.png", "B/x.png", "ä/1.bmp", "a/2.tiff", "a/1.webp")
-    }
+    images = {name: pixels() for name in ("b/10.png", "b/9.png", "B/x.png", "ä/1.bmp", "a/2.tiff", "a/1.webp")}
     for name, array in images.items():
         save(tmp_path / name, array, **({"lossless": True} if name.endswith("webp") else {}))
     data = load_dataset(str(tmp_path))
@@ -194,9 +192,7 @@ def test_many_files_keep_their_order(tmp_path: Path) -> None:
     for i in range(100):
         save(tmp_path / str(i % 2) / f"{i:03}.png", np.full((32, 32), i, np.uint8))
     data = load_dataset(str(tmp_path))
-    assert torch.equal(
-        data.inputs[:, 0, 0, 0].long(), torch.cat([torch.arange(0, 100, 2), torch.arange(1, 100, 2)])
-    )
+    assert torch.equal(data.inputs[:, 0, 0, 0].long(), torch.cat([torch.arange(0, 100, 2), torch.arange(1, 100, 2)]))
 
 
 @pytest.mark.parametrize("content", [b"", b"just text", b"%PDF-1.4", b"\x89PNG\r\n\x1a\n"])
@@ -226,9 +222,7 @@ def test_other_formats_are_never_decoded(root: Path, suffix: str) -> None:
 def test_folders_of_another_shape(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(
-        ValueError, match="empty: no folder inside: expected one subfolder of images for each class"
-    ):
+    with pytest.raises(ValueError, match="empty: no folder inside: expected one subfolder of images for each class"):
         load_dataset(str(empty))
     save(empty / "a.png", pixels())
     with pytest.raises(ValueError, match="empty: 1 images but no folder inside"):
@@ -243,9 +237,7 @@ def test_folders_of_another_shape(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="class folder 'dog' is empty: add images or remove it"):
         load_dataset(str(empty))
     save(empty / "dog" / "puppies" / "a.png", pixels())
-    with pytest.raises(
-        ValueError, match="'dog' holds the folder 'puppies': give the folder whose subfolders are"
-    ):
+    with pytest.raises(ValueError, match="'dog' holds the folder 'puppies': give the folder whose subfolders are"):
         load_dataset(str(empty))
     with pytest.raises(ValueError, match="image_size=0"):
         load_dataset(str(empty), image_size=0)

@@ -25,9 +25,7 @@ def test_unknown_name(tmp_path: Path) -> None:
     known = "embedded data sets are digits, wine, breast_cancer, iris; otherwise give the path"
     with pytest.raises(FileNotFoundError, match=rf"no data set 'digitz': {known}.* or set NCMI_DATA"):
         load_dataset("digitz")
-    with pytest.raises(
-        FileNotFoundError, match=r"nor a file of that name below .*embedded data sets are digits"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"nor a file of that name below .*embedded data sets are digits"):
         load_dataset("digitz", data_dir=str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"no data folder .*nowhere"):
         load_dataset("digitz", data_dir=str(tmp_path / "nowhere"))
@@ -42,9 +40,7 @@ def test_name_in_a_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert load_dataset("plants").labels.tolist() == [0, 1, 0]
     assert load_dataset("tables/deep/plants.npz").name == "plants"
     shutil.copy(path, tmp_path / "plants.npz")
-    with pytest.raises(
-        ValueError, match=r"'plants' is ambiguous: give one of the paths .*plants\.npz, .*plants\.npz"
-    ):
+    with pytest.raises(ValueError, match=r"'plants' is ambiguous: give one of the paths .*plants\.npz, .*plants\.npz"):
         load_dataset("plants")
 
 
@@ -65,9 +61,7 @@ def test_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_unknown_type_of_file(tmp_path: Path) -> None:
     for name in ("data.xlsx", "data"):
         (tmp_path / name).write_bytes(b"PK")
-        with pytest.raises(
-            ValueError, match=rf"{name}: a file of type .* cannot be read: give a \.npz, \.csv"
-        ):
+        with pytest.raises(ValueError, match=rf"{name}: a file of type .* cannot be read: give a \.npz, \.csv"):
             load_dataset(str(tmp_path / name))
 
 

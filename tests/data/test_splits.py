@@ -39,15 +39,11 @@ def test_split_is_a_stratified_partition(
         found = torch.bincount(data.labels[part], minlength=len(counts)).double()
         assert ((found - torch.tensor(counts) * fraction).abs() <= 1 + 1e-9).all()
     again = split_dataset(data, validation_fraction=validation, test_fraction=test, seed=seed)
-    assert all(
-        torch.equal(a, b) for a, b in zip(parts, (again.train, again.validation, again.test), strict=True)
-    )
+    assert all(torch.equal(a, b) for a, b in zip(parts, (again.train, again.validation, again.test), strict=True))
 
 
 @given(st.lists(st.integers(3, 12), min_size=2, max_size=5), st.floats(0.01, 0.97), st.floats(0.01, 0.97))
-def test_extreme_fractions_leave_every_class_in_every_part(
-    counts: list[int], validation: float, test: float
-) -> None:
+def test_extreme_fractions_leave_every_class_in_every_part(counts: list[int], validation: float, test: float) -> None:
     data = labelled([c for c, count in enumerate(counts) for _ in range(count)])
     if validation + test >= 1:
         with pytest.raises(ValueError, match="leave nothing to train on"):
@@ -101,13 +97,9 @@ def test_classes_that_are_too_small() -> None:
     message = "class 'class 1' of 'toy' has 1 sample, but needs one in each of 3 parts: add samples, merge"
     with pytest.raises(ValueError, match=re.escape(message)):
         split_dataset(labelled([0] * 9 + [1]))
-    with pytest.raises(
-        ValueError, match=r"'class 1' of 'toy' has 0 samples, .*3 parts \(2 classes have too few\)"
-    ):
+    with pytest.raises(ValueError, match=r"'class 1' of 'toy' has 0 samples, .*3 parts \(2 classes have too few\)"):
         split_dataset(labelled([0] * 9 + [2, 2]))
-    with pytest.raises(
-        ValueError, match="has 1 sample outside its official test set, but needs one in each of 2"
-    ):
+    with pytest.raises(ValueError, match="has 1 sample outside its official test set, but needs one in each of 2"):
         split_dataset(labelled([0] * 9 + [1, 1], fixed_test=[10]))
 
 
@@ -144,9 +136,7 @@ def test_epoch_orders_differ_and_are_pinned() -> None:
 
 
 def test_every_position_is_equally_likely() -> None:
-    firsts = torch.bincount(
-        torch.stack([epoch_order(5, seed=0, epoch=e)[0] for e in range(1000)]), minlength=5
-    )
+    firsts = torch.bincount(torch.stack([epoch_order(5, seed=0, epoch=e)[0] for e in range(1000)]), minlength=5)
     assert firsts.min() > 140
     assert firsts.max() < 260
 

@@ -40,9 +40,7 @@ def test_held_out_data_cannot_leak() -> None:
 
 
 def test_image_statistics_are_exact_beyond_one_chunk() -> None:
-    images = torch.randint(
-        250, 256, (2500, 3, 4, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
+    images = torch.randint(250, 256, (2500, 3, 4, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     standardise = Standardiser.fit(images, "image")
     reference = images.numpy().astype(np.float64)
     assert standardise.mean.shape == (3, 1, 1)
@@ -74,9 +72,7 @@ def test_state_dict_round_trip() -> None:
     empty.load_state_dict(fitted.state_dict())
     assert torch.equal(empty(data.inputs), fitted(data.inputs))
     images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
-    assert (
-        Standardiser(3, "image").state_dict().keys() == Standardiser.fit(images, "image").state_dict().keys()
-    )
+    assert Standardiser(3, "image").state_dict().keys() == Standardiser.fit(images, "image").state_dict().keys()
 
 
 def test_half_precision_inputs_give_float32() -> None:

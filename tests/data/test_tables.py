@@ -88,13 +88,9 @@ def test_named_label_column(tmp_path: Path) -> None:
     path = write(FRAME.drop(columns="class").assign(species=list("abab")), tmp_path / "t.csv")
     assert load_dataset(str(path), label_column="species").class_names == ("a", "b")
     columns = re.escape("'Länge, in mm', 'count', 'old', 'species'")
-    with pytest.raises(
-        ValueError, match=rf"t\.csv: no column is called like a label: choose one of {columns}"
-    ):
+    with pytest.raises(ValueError, match=rf"t\.csv: no column is called like a label: choose one of {columns}"):
         load_dataset(str(path))
-    with pytest.raises(
-        ValueError, match=rf"t\.csv: no column 'kind': choose one of {columns} with label_column"
-    ):
+    with pytest.raises(ValueError, match=rf"t\.csv: no column 'kind': choose one of {columns} with label_column"):
         load_dataset(str(path), label_column="kind")
 
 
@@ -102,9 +98,7 @@ def test_two_label_columns_are_ambiguous(tmp_path: Path) -> None:
     path = write(FRAME.assign(Target=list("abab")).drop(columns="old"), tmp_path / "t.csv")
     with pytest.raises(ValueError, match="several columns could be the label \\('class', 'Target'\\)"):
         load_dataset(str(path))
-    with pytest.raises(
-        ValueError, match=r"not numbers: 'class' \(the first begins with 'Birke'\): remove them"
-    ):
+    with pytest.raises(ValueError, match=r"not numbers: 'class' \(the first begins with 'Birke'\): remove them"):
         load_dataset(str(path), label_column="Target")
 
 

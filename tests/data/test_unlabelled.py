@@ -110,9 +110,7 @@ def test_arrays_of_images(tmp_path: Path) -> None:
     inputs, _ = load_unlabelled(str(path), kind="image", shape=(3, 8, 8))
     assert inputs.shape == (2, 3, 8, 8)
     np.testing.assert_array_equal(inputs[:, 1], images)
-    with pytest.raises(
-        ValueError, match=re.escape("sample shape [1, 8, 8], but the network was trained on image")
-    ):
+    with pytest.raises(ValueError, match=re.escape("sample shape [1, 8, 8], but the network was trained on image")):
         load_unlabelled(str(path), kind="image", shape=(1, 9, 9))
 
 

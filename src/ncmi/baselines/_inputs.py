@@ -27,8 +27,7 @@ def check_hard_labels(labels: Tensor, batch: int, num_classes: int | None, loss:
     """Refuse soft targets where a loss pairs samples by their labels; else check the labels as usual."""
     if labels.is_floating_point() and labels.dim() == 2:
         raise ValueError(
-            f"{loss} pairs samples by their labels and cannot take soft targets: "
-            "pass integer labels [B], without mixup"
+            f"{loss} pairs samples by their labels and cannot take soft targets: pass integer labels [B], without mixup"
         )
     check_labels(labels, torch.iinfo(torch.int64).max if num_classes is None else num_classes)
     if labels.shape[0] != batch:

@@ -70,11 +70,7 @@ def cmic_loss(
     log_p = torch.log_softmax(logits, dim=-1)
     concentration = batch_concentration(log_p, labels, centroids)
     separation = batch_separation(log_p, labels)
-    return (
-        F.cross_entropy(logits, labels)
-        + concentration_weight * concentration
-        - separation_weight * separation
-    )
+    return F.cross_entropy(logits, labels) + concentration_weight * concentration - separation_weight * separation
 
 
 class CMICObjective(LinearHeadObjective):
@@ -110,9 +106,7 @@ class CMICObjective(LinearHeadObjective):
         self.centroids = ClassMeans(num_classes, num_classes, centroid_decay)
 
     def criterion(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return cmic_loss(
-            logits, labels, self.centroids.means(), self.concentration_weight, self.separation_weight
-        )
+        return cmic_loss(logits, labels, self.centroids.means(), self.concentration_weight, self.separation_weight)
 
     @torch.no_grad()
     def observe(self, features: Tensor, labels: Tensor) -> None:

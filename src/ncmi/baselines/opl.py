@@ -60,9 +60,7 @@ class OPLObjective(LinearHeadObjective):
 
     couples_samples = True
 
-    def __init__(
-        self, num_classes: int, feature_dim: int, *, weight: float = 1.0, gamma: float = 0.5
-    ) -> None:
+    def __init__(self, num_classes: int, feature_dim: int, *, weight: float = 1.0, gamma: float = 0.5) -> None:
         super().__init__(num_classes, feature_dim)
         if not (weight >= 0 and gamma >= 0):
             raise ValueError(f"weight={weight}, gamma={gamma}: OPL needs both ≥ 0, usually 1 and 0.5")

@@ -11,9 +11,7 @@ MANY_CLASSES = 42
 """Number of classes from which the paper rescales the loss."""
 
 
-def square_loss(
-    logits: Tensor, labels: Tensor, k: float | None = None, target_value: float | None = None
-) -> Tensor:
+def square_loss(logits: Tensor, labels: Tensor, k: float | None = None, target_value: float | None = None) -> Tensor:
     """Mean of ``(1/C) [k (z_y − M)² + Σ_{j≠y} z_j²]``; there is no softmax.
 
     Args:
@@ -63,9 +61,7 @@ class SquareObjective(LinearHeadObjective):
     ) -> None:
         super().__init__(num_classes, feature_dim)
         if k is not None and not k > 0:
-            raise ValueError(
-                f"k={k}: the weight of the right class must be positive; None takes the usual value"
-            )
+            raise ValueError(f"k={k}: the weight of the right class must be positive; None takes the usual value")
         if target_value is not None and not target_value > 0:
             raise ValueError(f"target_value={target_value}: must be positive; None takes the usual value")
         self.k = k

@@ -98,9 +98,7 @@ class SupConObjective(Objective):
             )
         check_hard_labels(labels, features.shape[0], self.num_classes, "SupCon")
         views = features.shape[1]
-        return supcon_loss(
-            self.embed(features).flatten(0, 1), labels.repeat_interleave(views), self.temperature
-        )
+        return supcon_loss(self.embed(features).flatten(0, 1), labels.repeat_interleave(views), self.temperature)
 
     def scores(self, features: Tensor) -> Tensor:
         """Cosines with the class prototypes, ``[B, D] → [B, C]``; −1 for a class not observed yet."""

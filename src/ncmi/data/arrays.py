@@ -26,9 +26,7 @@ def archive_keys(path: Path) -> list[str]:
         ValueError: for a truncated file or one that is no archive.
     """
     if not zipfile.is_zipfile(path):
-        raise ValueError(
-            "not a complete .npz archive (truncated, or of another format): write it with numpy.savez"
-        )
+        raise ValueError("not a complete .npz archive (truncated, or of another format): write it with numpy.savez")
     with zipfile.ZipFile(path) as archive:
         return [name.removesuffix(".npy") for name in archive.namelist()]
 
@@ -102,9 +100,7 @@ def load_npz(path: Path, label_key: str | None = None) -> Dataset:
     if all(key in keys for part in parts for key in part):
         read = [(read_array(path, x), read_array(path, y)) for x, y in parts]
         if read[0][0].shape[1:] != read[1][0].shape[1:]:
-            raise ValueError(
-                f"x_train {list(read[0][0].shape)} and x_test {list(read[1][0].shape)} differ in shape"
-            )
+            raise ValueError(f"x_train {list(read[0][0].shape)} and x_test {list(read[1][0].shape)} differ in shape")
         x, y = (np.concatenate(arrays) for arrays in zip(*read, strict=True))
         fixed_test = torch.arange(len(read[0][0]), len(x))
     else:
@@ -114,13 +110,9 @@ def load_npz(path: Path, label_key: str | None = None) -> Dataset:
         elif label_key in keys:
             y = read_array(path, label_key)
         else:
-            raise ValueError(
-                f"no array {label_key!r}: choose the labels among {listing(keys)} with label_column"
-            )
+            raise ValueError(f"no array {label_key!r}: choose the labels among {listing(keys)} with label_column")
     if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
-        raise ValueError(
-            f"inputs {list(x.shape)} and labels {list(y.shape)} differ in length: give one label each"
-        )
+        raise ValueError(f"inputs {list(x.shape)} and labels {list(y.shape)} differ in length: give one label each")
     inputs, kind = as_inputs(x)
     if "class_names" in keys:
         class_names = _names(path, "class_names")

@@ -51,9 +51,7 @@ def augment_images(
         down, right = torch.randint(-shift, shift + 1, (2, batch, 1), generator=generator, device=device)
         rows = torch.arange(height, device=device) - down  # [B, H]: where each output row comes from
         columns = torch.arange(width, device=device) - right
-        inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[
-            :, None, :
-        ]
+        inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
         rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
         if flip:
             mirrored = torch.rand(batch, 1, generator=generator, device=device) < 0.5

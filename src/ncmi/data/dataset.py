@@ -117,9 +117,7 @@ class Dataset:
                 f"not {self.labels.dtype} of shape {list(self.labels.shape)}"
             )
         if len(set(self.class_names)) != self.num_classes:
-            raise ValueError(
-                f"class names are not distinct ({listing(self.class_names)}): rename or merge classes"
-            )
+            raise ValueError(f"class names are not distinct ({listing(self.class_names)}): rename or merge classes")
         if self.num_classes < 2:
             raise ValueError(f"only one class ({listing(self.class_names)}): a classifier needs at least two")
         wrong = ((self.labels < 0) | (self.labels >= self.num_classes)).nonzero()
@@ -134,9 +132,7 @@ class Dataset:
         if self.kind == "image":
             raise ValueError("images have no feature names: leave feature_names out")
         if len(names) != self.inputs.shape[1]:
-            raise ValueError(
-                f"{len(names)} feature names for {self.inputs.shape[1]} columns: give one for each"
-            )
+            raise ValueError(f"{len(names)} feature names for {self.inputs.shape[1]} columns: give one for each")
         if len(set(names)) != len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
             raise ValueError(f"feature names appear twice ({listing(twice)}): rename the columns")

@@ -15,9 +15,7 @@ _SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx")
 
 def visible(folder: Path) -> list[Path]:
     """Entries of a folder in order of name, without hidden ones and what operating systems leave behind."""
-    entries = (
-        e for e in folder.iterdir() if not e.name.startswith(".") and e.name.lower() not in _SYSTEM_FILES
-    )
+    entries = (e for e in folder.iterdir() if not e.name.startswith(".") and e.name.lower() not in _SYSTEM_FILES)
     return sorted(entries, key=lambda entry: entry.name)
 
 
@@ -46,13 +44,9 @@ def load_folder(root: Path, image_size: int = 32, channels: int | None = None) -
     loose = [e for e in entries if e.is_file() and e.suffix.lower() in IMAGE_SUFFIXES]
     if not class_folders:
         found = f"{len(loose)} images but no folder" if loose else "no folder"
-        raise ValueError(
-            f"{found} inside: expected one subfolder of images for each class, <folder>/<class>/<image>"
-        )
+        raise ValueError(f"{found} inside: expected one subfolder of images for each class, <folder>/<class>/<image>")
     if loose:
-        raise ValueError(
-            f"{loose[0].name} lies beside the class folders: move it into the folder of its class"
-        )
+        raise ValueError(f"{loose[0].name} lies beside the class folders: move it into the folder of its class")
     paths, labels = [], []
     for index, folder in enumerate(class_folders):
         files = visible(folder)

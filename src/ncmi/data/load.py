@@ -84,9 +84,7 @@ def find_data(name_or_path: str, data_dir: str | None = None) -> Path:
     cure = f"{known}; otherwise give the path of a {', '.join(FILE_SUFFIXES)} file or of a folder of images"
     where = data_dir or os.environ.get("NCMI_DATA")
     if not where:
-        raise FileNotFoundError(
-            f"no data set {name_or_path!r}: {cure}, or set NCMI_DATA to a folder that holds it"
-        )
+        raise FileNotFoundError(f"no data set {name_or_path!r}: {cure}, or set NCMI_DATA to a folder that holds it")
     folder = Path(where).expanduser()
     if not folder.is_dir():
         raise FileNotFoundError(f"no data set {name_or_path!r} and no data folder {folder}: {cure}")
@@ -97,9 +95,7 @@ def find_data(name_or_path: str, data_dir: str | None = None) -> Path:
     if len(found) > 1:
         raise ValueError(f"{name_or_path!r} is ambiguous: give one of the paths {', '.join(map(str, found))}")
     if not found:
-        raise FileNotFoundError(
-            f"no data set {name_or_path!r}, nor a file of that name below {folder}: {cure}"
-        )
+        raise FileNotFoundError(f"no data set {name_or_path!r}, nor a file of that name below {folder}: {cure}")
     return found[0]
 
 

@@ -44,8 +44,7 @@ class Standardiser(nn.Module):
         """
         if inputs.ndim != (2 if kind == "table" else 4) or inputs.numel() == 0:
             raise ValueError(
-                f"inputs of shape {list(inputs.shape)} do not fit kind {kind!r}: "
-                "give [N, F] or [N, channels, H, W]"
+                f"inputs of shape {list(inputs.shape)} do not fit kind {kind!r}: give [N, F] or [N, channels, H, W]"
             )
         mean, variance = _table_moments(inputs) if kind == "table" else _image_moments(inputs)
         standardiser = cls(inputs.shape[1], kind).to(inputs.device)

@@ -43,9 +43,7 @@ def read_frame(path: Path) -> pd.DataFrame:
                     skipinitialspace=True,
                 )
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"not UTF-8 ({error.reason} at byte {error.start}): save the file as UTF-8"
-        ) from error
+        raise ValueError(f"not UTF-8 ({error.reason} at byte {error.start}): save the file as UTF-8") from error
     except (ValueError, OSError, pd.errors.ParserWarning) as error:
         raise ValueError(
             f"not a readable {path.suffix.lower()} table ({' '.join(str(error).split())}): "
@@ -69,9 +67,7 @@ def find_label_column(columns: list[str], label_column: str | None) -> str | Non
         return label_column if label_column in columns else None
     found = [name for name in columns if name.strip().lower() in LABEL_NAMES]
     if len(found) > 1:
-        raise ValueError(
-            f"several columns could be the label ({listing(found)}): choose one with label_column"
-        )
+        raise ValueError(f"several columns could be the label ({listing(found)}): choose one with label_column")
     return found[0] if found else None
 
 
@@ -108,12 +104,8 @@ def load_table(path: Path, label_column: str | None = None) -> Dataset:
     columns = list(frame.columns)
     label = find_label_column(columns, label_column)
     if label is None:
-        wanted = (
-            f"no column {label_column!r}" if label_column is not None else "no column is called like a label"
-        )
-        hint = (
-            "; the fields seem to be separated by ';' or tab: save with commas" if _one_field(columns) else ""
-        )
+        wanted = f"no column {label_column!r}" if label_column is not None else "no column is called like a label"
+        hint = "; the fields seem to be separated by ';' or tab: save with commas" if _one_field(columns) else ""
         raise ValueError(f"{wanted}: choose one of {listing(columns)} with label_column{hint}")
     features = frame.drop(columns=label)
     if features.shape[1] == 0:

@@ -73,9 +73,7 @@ def _from_npz(
     keys = archive_keys(path)
     key = find_key(keys, INPUT_NAMES, "inputs")
     if key is None:
-        raise ValueError(
-            f"no inputs found among the arrays {listing(keys)}: call them {' or '.join(INPUT_NAMES)}"
-        )
+        raise ValueError(f"no inputs found among the arrays {listing(keys)}: call them {' or '.join(INPUT_NAMES)}")
     inputs, found_kind = as_inputs(read_array(path, key))
     if found_kind == kind == "image":
         inputs = with_channels(inputs, shape[0])
@@ -85,9 +83,7 @@ def _from_npz(
             f"of sample shape {list(shape)}: give data like the training data"
         )
     if feature_names is not None and "feature_names" in keys:
-        _same_columns(
-            [str(n) for n in read_array(path, "feature_names").tolist()], feature_names, ordered=True
-        )
+        _same_columns([str(n) for n in read_array(path, "feature_names").tolist()], feature_names, ordered=True)
     check_finite(inputs, feature_names)
     return inputs, _positions(len(inputs))
 
@@ -103,9 +99,7 @@ def _from_table(
     if feature_names is not None:
         _same_columns(list(frame.columns), feature_names)
         frame = frame[list(feature_names)]
-    elif all(_NUMBER.fullmatch(name) for name in frame.columns) and list(frame.columns) != _positions(
-        frame.shape[1]
-    ):
+    elif all(_NUMBER.fullmatch(name) for name in frame.columns) and list(frame.columns) != _positions(frame.shape[1]):
         raise ValueError("the first line holds numbers, not column names: put a header line above the rows")
     elif frame.shape[1] != shape[0]:
         raise ValueError(
@@ -125,9 +119,7 @@ def _same_columns(found: list[str], trained: Sequence[str], ordered: bool = Fals
     missing = [name for name in trained if name not in found]
     extra = [name for name in found if name not in trained]
     if missing:
-        raise ValueError(
-            f"columns missing that the network was trained on: {listing(missing)}; found {listing(found)}"
-        )
+        raise ValueError(f"columns missing that the network was trained on: {listing(missing)}; found {listing(found)}")
     if extra:
         raise ValueError(f"columns that the network was not trained on: {listing(extra)}: remove them")
     if ordered and found != list(trained):
