@@ -12,7 +12,6 @@ The loss is the mean of a/b, the ratio of the means, or ``log(1 + (C−1)·(a/b_
 from __future__ import annotations
 
 import math
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -41,29 +40,26 @@ class CentroidView:
     def __init__(self, log_q: Tensor, direction: Direction) -> None:
         self.beta = ratio_to_uniform(log_q)
         self.direction: Direction = direction
+        # by hand, since torch.compile cannot see through functools.cached_property
+        self._sums: CentroidSums | None = None
+        self._tables: dict[Direction, tuple[Tensor, Tensor]] = {}
 
     def own_rows(self, labels: Tensor) -> Tensor:
         """``log(D·Q_y)`` of each label's centroid, ``[B, D]``."""
         return self.beta.index_select(0, labels)
 
-    @cached_property
-    def lowest(self) -> float:
-        """The least ``log(D·Q)``."""
-        return float(self.beta.detach().amin())
-
-    @cached_property
     def sums(self) -> CentroidSums:
-        return centroid_sums(self.beta, self.direction)
+        """What p = 1 needs of the centroids."""
+        if self._sums is None:
+            self._sums = centroid_sums(self.beta, self.direction)
+        return self._sums
 
-    @cached_property
-    def table(self) -> tuple[Tensor, Tensor]:
-        return centroid_table(self.beta, self.direction)
-
-    @cached_property
-    def table_to_centroid(self) -> tuple[Tensor, Tensor]:
-        if self.direction == "sample_to_centroid":
-            return self.table
-        return centroid_table(self.beta, "sample_to_centroid")
+    def table(self, direction: Direction | None = None) -> tuple[Tensor, Tensor]:
+        """Side and gap of every centroid, by default in the view's own direction."""
+        direction = direction or self.direction
+        if direction not in self._tables:
+            self._tables[direction] = centroid_table(self.beta, direction)
+        return self._tables[direction]
 
 
 def ncmi_loss(
@@ -189,7 +185,7 @@ def _likelihood_logits(alpha: Tensor, labels: Tensor, view: CentroidView, power:
     The divergence from the own class, which training makes small, comes from the form without cancellation.
     """
     own = concentration(alpha, view.own_rows(labels)).clamp_min(torch.finfo(alpha.dtype).tiny)
-    divergence = pairwise_divergence(alpha, *view.table, view.direction)
+    divergence = pairwise_divergence(alpha, *view.table(), view.direction)
     return power * divergence.scatter(1, labels.unsqueeze(-1), own.unsqueeze(-1)).log()
 
 
@@ -197,20 +193,20 @@ def _hard_terms(alpha: Tensor, labels: Tensor, view: CentroidView, power: float)
     """a and b of each sample's own class: ``[B, 1]`` each."""
     rows = view.own_rows(labels)
     if power == 1:
-        own, wrong_sum = own_and_wrong_sum(alpha, rows, labels, view.sums, view.direction)
-        separation = wrong_sum.unsqueeze(-1) / view.sums.gap.shape[0]
+        own, wrong_sum = own_and_wrong_sum(alpha, rows, labels, view.sums(), view.direction)
+        separation = wrong_sum.unsqueeze(-1) / view.sums().gap.shape[0]
     else:
         own = concentration(alpha, rows)
-        of_all = wrong_class_mean(pairwise_divergence(alpha, *view.table, view.direction), power)
+        of_all = wrong_class_mean(pairwise_divergence(alpha, *view.table(), view.direction), power)
         separation = of_all.gather(1, labels.unsqueeze(-1))
     return own.unsqueeze(-1), separation
 
 
 def _soft_terms(alpha: Tensor, labels: Tensor, view: CentroidView, power: float) -> tuple[Tensor, Tensor]:
     """a and b for every class that a sample might have: ``[B, C]`` each."""
-    own = pairwise_divergence(alpha, *view.table_to_centroid, "sample_to_centroid")
+    own = pairwise_divergence(alpha, *view.table("sample_to_centroid"), "sample_to_centroid")
     same = view.direction == "sample_to_centroid"
-    divergence = own if same else pairwise_divergence(alpha, *view.table, view.direction)
+    divergence = own if same else pairwise_divergence(alpha, *view.table(), view.direction)
     if power == 1:
         return own, (divergence.sum(-1, keepdim=True) - divergence) / divergence.shape[1]
     return own, wrong_class_mean(divergence, power)

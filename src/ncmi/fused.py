@@ -143,13 +143,13 @@ def fused_terms(
         centred: features less their centre, ``[B, D]``, on the CPU, float32 or float64.
         temperature: T, at least ``1/STEEPEST``.
         labels: ``[B]``.
-        centroids: constants, or the logits Λ ``[C, D]`` of learned centroids, none below ``−STEEPEST``.
+        centroids: constants of any kind, or the logits Λ ``[C, D]`` of learned centroids, none below ``−STEEPEST``.
     """
     if isinstance(centroids, Tensor):
         gap, side_sum, beta = _Centroids.apply(centroids, labels)  # type: ignore[no-untyped-call]
         sums = CentroidSums(gap, gap.sum(), side_sum)
     else:
-        sums, beta = centroids.sums, centroids.own_rows(labels)
+        sums, beta = centroids.sums(), centroids.own_rows(labels)
     scale = length(centred.detach()) * temperature
     wrong = len(sums.gap) - 1
     own, rest = _Sample.apply(centred, scale, temperature, beta, sums.side_sum, wrong)  # type: ignore[no-untyped-call]

@@ -177,7 +177,7 @@ class NCMILoss(Objective):
             # all of it now, and as normal tensors: what is first computed in inference mode cannot be trained with
             with torch.inference_mode(False), torch.no_grad():
                 view = self._view(full_precision(self.centroid_logits).dtype)
-                _ = view.sums, view.table, view.table_to_centroid, view.lowest
+                _ = view.sums(), view.table(), view.table("sample_to_centroid")
             self._constant_view = view
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> NCMILoss:
@@ -235,21 +235,16 @@ class NCMILoss(Objective):
             and not torch.compiler.is_compiling()
             and not labels.is_floating_point()
             and self.temperature * STEEPEST >= 1
-            and self._lowest_logit() >= -STEEPEST
+            and (self.centroids != "learned" or bool(self.centroid_logits.detach().amin() >= -STEEPEST))
         )
-
-    def _lowest_logit(self) -> float:
-        if self.centroids == "learned":
-            return float(self.centroid_logits.detach().amin())
-        return -math.inf if self._constant_view is None else self._constant_view.lowest
 
     def _fused_terms(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         centred = full_precision(features)
         if self.centre is not None:
             centred = centred - full_precision(self.centre)
         centred = self._promote(centred)
-        fixed = self.centroids == "fixed"
-        centroids = self._view(centred.dtype) if fixed else self.centroid_logits.to(centred.dtype)
+        learned = self.centroids == "learned"
+        centroids = self.centroid_logits.to(centred.dtype) if learned else self._view(centred.dtype)
         return fused_terms(centred, self.temperature, labels, centroids)
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
@@ -302,7 +297,9 @@ class NCMILoss(Objective):
         log_p = self._promote(self.log_distribution(features))
         view = self._view(log_p.dtype)
         with torch.autocast(log_p.device.type, enabled=False):
-            divergence = pairwise_divergence(ratio_to_uniform(log_p), *view.table_to_centroid, "sample_to_centroid")
+            divergence = pairwise_divergence(
+                ratio_to_uniform(log_p), *view.table("sample_to_centroid"), "sample_to_centroid"
+            )
         check_finite(divergence)
         return torch.log_softmax(-self.likelihood_power * divergence.log(), dim=-1)
 

@@ -49,7 +49,7 @@ def test_pairwise_divergence_and_power_means(direction: str) -> None:
 
     def means(f: Tensor, power: float) -> Tensor:
         alpha = to_log_distribution(f, None, 0.5) + torch.log(torch.tensor(6.0, dtype=torch.float64))
-        return wrong_class_mean(pairwise_divergence(alpha, *view.table, view.direction), power)
+        return wrong_class_mean(pairwise_divergence(alpha, *view.table(), view.direction), power)
 
     for power in (3.0, 1.0, 0.0, -4.0, -torch.inf, torch.inf):
         assert gradcheck(lambda f, power=power: means(f, power), (random(3, 6),))

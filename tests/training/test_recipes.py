@@ -64,6 +64,11 @@ def test_every_objective_comes_back(name: str, tmp_path: Path) -> None:
     assert through_a_file(recipe, tmp_path / "recipe.json") == recipe
 
 
+def test_it_is_plain_json() -> None:
+    content = recipe_to_dict(FULL)
+    assert json.loads(json.dumps(content, allow_nan=False)) == content
+
+
 def test_every_field_comes_back(tmp_path: Path) -> None:
     found = through_a_file(FULL, tmp_path / "recipe.json")
     assert found == FULL

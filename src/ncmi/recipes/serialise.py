@@ -19,10 +19,10 @@ def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
     """A recipe as plain JSON values."""
     return {
         "format": FORMAT,
-        "data": asdict(recipe.data),
-        "backbone": asdict(recipe.backbone),
+        "data": _plain(asdict(recipe.data)),
+        "backbone": _plain(asdict(recipe.backbone)),
         "objective": {"name": recipe.objective.name, **_plain(asdict(recipe.objective))},
-        "training": asdict(recipe.training),
+        "training": _plain(asdict(recipe.training)),
     }
 
 
@@ -50,9 +50,13 @@ def recipe_from_dict(content: dict[str, Any]) -> Recipe:
     )
 
 
-def _plain(options: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no infinities (a separation power may be −∞): they are written as text."""
-    return {name: str(value) if value in (math.inf, -math.inf) else value for name, value in options.items()}
+def _plain(value: Any) -> Any:
+    """The same in what JSON has: lists for tuples, and text for infinities (a separation power may be −∞)."""
+    if isinstance(value, dict):
+        return {name: _plain(child) for name, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(child) for child in value]
+    return str(value) if value in (math.inf, -math.inf) else value
 
 
 def _convert(content: Any, kind: type[T], section: str) -> T:
