@@ -9,6 +9,9 @@ import pytest
 import torch
 from hypothesis import settings
 
+# no tests in them, and for doctest they would all be modules of one name
+collect_ignore_glob = ["conftest.py", "*/conftest.py"]
+
 settings.register_profile("ncmi", deadline=None, max_examples=30, derandomize=True)
 settings.load_profile("ncmi")
 

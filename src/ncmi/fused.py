@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ncmi.divergence import CentroidSums, wrong_sum
-from ncmi.simplex import length
+from ncmi.divergence import CentroidSums, ratio_to_uniform, wrong_sum
+from ncmi.simplex import length, log_nsf
 
 if TYPE_CHECKING:
     from ncmi.functional import CentroidView
 
-_BLOCK = 2**18  # elements worked on at a time: 1 MB in float32
-STEEPEST = 60.0  # logits within ± this have a sigmoid that float32 holds, with room for ratios of two
+_BLOCK = 2**19  # elements worked on at a time: 2 MB in float32
+STEEPEST = 60.0  # logits within ± this have a sigmoid that float32 holds, with room for ratios
 _LOG2_E = math.log2(math.e)
 _NEAR_ZERO = -0.9  # log1p(x) below this has lost digits of 1 + x
 
@@ -82,14 +82,14 @@ class _Sample(torch.autograd.Function):
         for rows, (x, y, z) in _blocks(f, 3):
             r, out, own, rest = ratio[rows], by_f[rows], by_own[rows].unsqueeze(-1), by_rest[rows].unsqueeze(-1)
             q = _exp(beta[rows], out=x)
-            torch.sub(q, q_sum, out=out).add_(torch.sub(r, 1, out=y), alpha=ctx.wrong).mul_(rest)
-            out.addcmul_(torch.mul(r, delta[rows], out=y), own, value=-1)
+            torch.sub(q, q_sum, out=out).add_(torch.sub(r, 1, out=y), alpha=ctx.wrong).mul_(rest / scale[rows])
+            out.addcmul_(torch.mul(r, delta[rows], out=y), own / scale[rows], value=-1)
             # through log NSF, then through the unit vector
             out.addcmul_(r, out.mean(-1, keepdim=True), value=-1)
-            logits = torch.div(f[rows], scale[rows], out=y)
-            out.mul_(torch.neg(logits, out=z).sigmoid_())
-            along = torch.mul(logits, out, out=z).sum(-1, keepdim=True).mul_(ctx.temperature**2)
-            out.addcmul_(logits, along, value=-1).div_(scale[rows])
+            opposite = torch.div(f[rows], -scale[rows], out=y)
+            out.mul_(torch.sigmoid(opposite, out=z))
+            along = torch.mul(opposite, out, out=z).sum(-1, keepdim=True).mul_(ctx.temperature**2)
+            out.addcmul_(opposite, along, value=-1)
             if by_beta is not None:
                 alpha = torch.sub(beta[rows], delta[rows], out=y)
                 torch.sub(q, r, out=by_beta[rows]).mul_(own).addcmul_(torch.mul(alpha, q, out=z), rest)
@@ -106,14 +106,13 @@ class _Centroids(torch.autograd.Function):
         gap, side_sum = logits.new_empty(len(logits)), logits.new_zeros(logits.shape[1])
         for rows, (x, y) in _blocks(logits, 2):
             q = torch.sigmoid(logits[rows], out=x)
-            q.div_(q.mean(-1, keepdim=True))
-            excess = torch.sub(q, 1, out=y)
+            excess = q.div_(q.mean(-1, keepdim=True)).sub_(1)
             b = torch.log1p(excess, out=beta[rows])
-            if float(excess.amin()) < _NEAR_ZERO:
-                torch.log(q, out=b)
+            if not float(excess.amin()) >= _NEAR_ZERO:  # NaN where the sigmoid has vanished from a whole row
+                torch.expm1(b.copy_(ratio_to_uniform(log_nsf(logits[rows]))), out=excess)
             side_sum += excess.sum(0)
-            product = torch.mul(b, excess, out=x).sum(-1)
-            torch.add(product, torch.sub(b, excess, out=x).sum(-1), out=gap[rows])
+            product = torch.mul(b, excess, out=y).sum(-1)
+            torch.sub(product, excess.sub_(b).sum(-1), out=gap[rows])
         ctx.save_for_backward(logits, labels, beta)
         return gap.div_(logits.shape[1]), side_sum, beta.index_select(0, labels)
 
@@ -123,14 +122,14 @@ class _Centroids(torch.autograd.Function):
         logits, labels, beta = ctx.saved_tensors
         by_gap = (by_gap / logits.shape[1]).unsqueeze(-1)
         by_logits = torch.empty_like(logits)
-        for rows, (x, y) in _blocks(logits, 2):
+        for rows, (x,) in _blocks(logits, 1):
             out = by_logits[rows]
             q = _exp(beta[rows], out=x)
             torch.addcmul(by_side, beta[rows], by_gap[rows], out=out).mul_(q)
             here = ((labels >= rows.start) & (labels < rows.stop)).nonzero().squeeze(1)
             out.index_add_(0, labels[here] - rows.start, by_own[here])
             out.addcmul_(q, out.mean(-1, keepdim=True), value=-1)
-            out.mul_(torch.neg(logits[rows], out=y).sigmoid_())
+            out.mul_(torch.neg(logits[rows], out=x).sigmoid_())
         return by_logits, None
 
 
@@ -143,7 +142,7 @@ def fused_terms(
         centred: features less their centre, ``[B, D]``, on the CPU, float32 or float64.
         temperature: T, at least ``1/STEEPEST``.
         labels: ``[B]``.
-        centroids: constants of any kind, or the logits Λ ``[C, D]`` of learned centroids, none below ``−STEEPEST``.
+        centroids: constants of any kind, or the logits Λ ``[C, D]`` of learned centroids ``NSF(Λ)``.
     """
     if isinstance(centroids, Tensor):
         gap, side_sum, beta = _Centroids.apply(centroids, labels)  # type: ignore[no-untyped-call]

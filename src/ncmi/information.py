@@ -58,7 +58,7 @@ class InformationAccumulator:
         >>> log_p = torch.tensor([[0.8, 0.1, 0.1], [0.6, 0.2, 0.2], [0.1, 0.1, 0.8]]).log()
         >>> accumulator.update(log_p, torch.tensor([0, 0, 1]))
         >>> round(accumulator.compute().cmi, 4)
-        0.0164
+        0.0161
     """
 
     def __init__(self, num_classes: int, dim: int, *, device: torch.device | str | None = None) -> None:

@@ -107,7 +107,8 @@ class NCMILoss(Objective):
         self.separation_power = separation_power
         self.separation_direction: Direction = separation_direction
         self.reduction: Reduction = reduction
-        self.couples_samples = reduction == "ratio_of_means"
+        # a weighted mean divides by the sum of the batch's own weights
+        self.couples_samples = reduction == "ratio_of_means" or class_weights is not None
         self.is_papers_form = (
             separation_power == 1 and separation_direction == "centroid_to_sample" and distribution == "nsf"
         )
@@ -235,7 +236,6 @@ class NCMILoss(Objective):
             and not torch.compiler.is_compiling()
             and not labels.is_floating_point()
             and self.temperature * STEEPEST >= 1
-            and (self.centroids != "learned" or bool(self.centroid_logits.detach().amin() >= -STEEPEST))
         )
 
     def _fused_terms(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

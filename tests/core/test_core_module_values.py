@@ -116,6 +116,21 @@ def test_near_convergence_and_far_logits(centroids: str, shift: float) -> None:
 
 
 @pytest.mark.parametrize("centroids", ["fixed", "learned"])
+@pytest.mark.parametrize("whole_row", [False, True])
+def test_sigmoids_that_float32_cannot_hold(centroids: str, whole_row: bool) -> None:
+    """σ(−200) is 0 in float32, and its logarithm −200 all the same."""
+    loss = ncmi.NCMILoss(4, 6, temperature=0.1, centroids=centroids, **PAPER)
+    with torch.no_grad():
+        loss.centroid_logits[:, 3] -= 200
+        if whole_row:
+            loss.centroid_logits[1] -= 120
+    loss.to(torch.float32)
+    features, labels = torch.randn(5, 6), torch.tensor([0, 1, 2, 3, 1])
+    for one, other in zip(found(loss, features, labels), expected(loss, features, labels, 0.1), strict=True):
+        assert reference.relative_error(one, other) <= 1e-5
+
+
+@pytest.mark.parametrize("centroids", ["fixed", "learned"])
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("classes", "dim", "temperature"), [(1000, 512, 0.2), (100, 2048, 0.07)])
 def test_float32_against_float64(
