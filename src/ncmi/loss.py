@@ -24,7 +24,7 @@ from ncmi.functional import (
 from ncmi.fused import STEEPEST, fused_terms
 from ncmi.objective import Objective
 from ncmi.options import Anchors, Centre, CentroidMode, Direction, Distribution, Reduction
-from ncmi.running import ClassMeans, RunningCentre
+from ncmi.running import ClassMeans, RunningCentre, before_update
 from ncmi.simplex import full_precision, log_simplex, to_log_distribution
 
 
@@ -135,7 +135,7 @@ class NCMILoss(Objective):
     @property
     def centre(self) -> Tensor | None:
         """μ ``[D]``, or None without centring."""
-        return None if self.running_centre is None else self.running_centre.mean
+        return None if self.running_centre is None else before_update(self.running_centre.mean)
 
     def log_centroids(self) -> Tensor:
         """Log-distributions of the training centroids, ``[C, D]``, with gradient where they are learned."""
@@ -167,7 +167,7 @@ class NCMILoss(Objective):
         if self._constant_view is not None and self._constant_view.beta.dtype == dtype:
             return self._constant_view
         if self.class_means is not None:
-            return CentroidView(self.class_means.means.to(dtype).log(), self.separation_direction)
+            return CentroidView(before_update(self.class_means.means).to(dtype).log(), self.separation_direction)
         log_q = log_simplex(self.centroid_logits.to(dtype), self.distribution)
         return CentroidView(log_q, self.separation_direction)
 

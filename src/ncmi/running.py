@@ -15,6 +15,25 @@ from torch import Tensor, nn
 from ncmi.distributed import all_reduce_sum
 
 
+@torch.library.custom_op("ncmi::snapshot", mutates_args=())
+def _snapshot(state: Tensor) -> Tensor:
+    return state.clone()
+
+
+@_snapshot.register_fake
+def _(state: Tensor) -> Tensor:
+    return torch.empty_like(state)
+
+
+def before_update(state: Tensor) -> Tensor:
+    """The state as a loss may use it that is followed by an update in place.
+
+    Compiled code may read a buffer again in the backward pass, after the update. It does not look into this copy.
+    """
+    copy: Tensor = _snapshot(state) if torch.compiler.is_compiling() else state
+    return copy
+
+
 class Statistics(nn.Module):
     """Sums, counts and averages over many batches: a cast to half precision leaves them in their own precision."""
 

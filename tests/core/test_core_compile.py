@@ -74,7 +74,6 @@ def test_pure_function(power: float) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit, which the compiler imports
 @pytest.mark.skipif(shutil.which("c++") is None, reason="generating code for the CPU needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is:DeprecationWarning")
 def test_generated_code() -> None:
