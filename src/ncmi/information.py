@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ncmi.checks import check_labels
-from ncmi.distributed import all_reduce_sum
+from ncmi.distributed import all_reduce_sum, world_size
 
 Separation = Literal["centroid_kl", "cross_entropy"]
 
@@ -138,11 +138,12 @@ class InformationAccumulator:
         """
         if separation not in ("centroid_kl", "cross_entropy"):
             raise ValueError(f"unknown separation {separation!r}: use 'centroid_kl' or 'cross_entropy'")
-        state = tuple(x.clone() for x in self._state()) if synchronise else self._state()
-        if synchronise:
+        state: tuple[Tensor, ...] = self._state()
+        if synchronise and world_size() > 1:
+            state = tuple(x.clone() for x in state)  # the accumulator keeps its own process's sums
             all_reduce_sum(*state)
         present = state[0] > 0
-        counts, sums, log_sums, negative_entropies = (x[present] for x in state)
+        counts, sums, log_sums, negative_entropies = state if bool(present.all()) else (x[present] for x in state)
         if len(counts) == 0:
             raise ValueError("no samples yet: call update(log_p, labels) first")
         total = counts.sum()
