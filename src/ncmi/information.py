@@ -154,9 +154,11 @@ class InformationAccumulator:
         cmi = torch.dot(counts, concentration) / total
         if separation == "centroid_kl":
             others = centroids.sum(0) - centroids
-            gamma = (torch.dot(counts, h.sum() - h) - (others * log_sums).sum()) / (total * len(counts))
+            gamma = (torch.dot(counts, h.sum() - h) - torch.dot(others.flatten(), log_sums.flatten())) / (
+                total * len(counts)
+            )
         else:
-            gamma = ((sums * log_sums).sum() - torch.dot(sums.sum(0), log_sums.sum(0))) / total**2
+            gamma = (torch.dot(sums.flatten(), log_sums.flatten()) - torch.dot(sums.sum(0), log_sums.sum(0))) / total**2
         per_class = torch.full((self.num_classes,), torch.nan, dtype=torch.float64, device=state[0].device)
         per_class[present] = concentration
         ncmi = float(cmi / gamma) if len(counts) > 1 else float("nan")
