@@ -166,9 +166,25 @@ def against_cross_entropy(blocks: int, threads: int) -> list[Row]:
     return rows
 
 
-def _peak(form: str, threads: int) -> None:
-    """In a process of its own: seconds of a step and MB above the start, of one form at (256, 1000, 512)."""
-    torch.set_num_threads(threads)
+def _timed_with_peak(call: Callable[[], object], repeats: int) -> None:
+    """Print seconds of each call, and MB above the start: of a process that has done nothing else."""
+    mark_peak(torch.device("cpu"))
+    before = peak_megabytes(torch.device("cpu"))
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    print(json.dumps([times, peak_megabytes(torch.device("cpu")) - before]))
+
+
+def _peak(form: str) -> None:
+    """In a process of its own: `measure`, or a step at (256, 1000, 512) of one form of the loss."""
+    if form == "measure":
+        log_p, classes = torch.randn(50_000, 1000).log_softmax(-1), torch.randint(1000, (50_000,))
+        ncmi.measure(log_p[:2], classes[:2], 1000)  # libraries' own memory
+        _timed_with_peak(lambda: ncmi.measure(log_p, classes, 1000), 5)
+        return
     f, labels = torch.randn(256, 512, requires_grad=True), torch.randint(1000, (256,))
     logits = (2 * torch.randn(1000, 512)).requires_grad_()
 
@@ -181,40 +197,29 @@ def _peak(form: str, threads: int) -> None:
         loss.backward()
 
     step(8)  # libraries' own memory
-    mark_peak(torch.device("cpu"))
-    before = peak_megabytes(torch.device("cpu"))
-    times = []
-    for _ in range(2 if form == "pairwise" else 20):
-        started = time.perf_counter()
-        step(256)
-        times.append(time.perf_counter() - started)
-    print(json.dumps([min(times), peak_megabytes(torch.device("cpu")) - before]))
+    _timed_with_peak(lambda: step(256), 2 if form == "pairwise" else 20)
+
+
+def in_own_process(form: str, threads: int) -> tuple[list[float], float]:
+    """Seconds of each repeat and peak MB, of :func:`_peak`."""
+    command = [sys.executable, __file__, "--peak", form, "--threads", str(threads)]
+    times, megabytes = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return times, megabytes
 
 
 def against_pairwise(threads: int) -> list[Row]:
-    found = {}
-    for form in ("pairwise", "ours"):
-        command = [sys.executable, __file__, "--peak", form, "--threads", str(threads)]
-        found[form] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    speed = found["pairwise"][0] / found["ours"][0]
-    memory = found["pairwise"][1] / max(found["ours"][1], 0.1)
-    told = f"{found['pairwise'][1]:.0f} MB / {found['ours'][1]:.0f} MB = {memory:.0f}×"
+    (pairwise, pairwise_peak), (ours, our_peak) = (in_own_process(form, threads) for form in ("pairwise", "ours"))
+    speed = min(pairwise) / min(ours)
+    memory = pairwise_peak / max(our_peak, 0.1)
+    told = f"{pairwise_peak:.0f} MB / {our_peak:.0f} MB = {memory:.0f}×"
     return [
         ("speed against the pairwise B×C×D form, (256,1000,512), learned", "≥ 100×", f"{speed:.0f}×", speed >= 100),
         ("peak memory of the pairwise form over ours", "≥ 8×", told, memory >= 8),
     ]
 
 
-def measuring() -> list[Row]:
-    log_p, labels = torch.randn(50_000, 1000).log_softmax(-1), torch.randint(1000, (50_000,))
-    mark_peak(torch.device("cpu"))
-    before = peak_megabytes(torch.device("cpu"))
-    times = []
-    for _ in range(5):
-        started = time.perf_counter()
-        ncmi.measure(log_p, labels, 1000)
-        times.append(time.perf_counter() - started)
-    extra = peak_megabytes(torch.device("cpu")) - before
+def measuring(threads: int) -> list[Row]:
+    times, extra = in_own_process("measure", threads)
     seconds = statistics.median(times)
     small, few = torch.randn(500, 20, dtype=torch.float64).log_softmax(-1), torch.randint(7, (500,))
     p = small.exp()
@@ -235,12 +240,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--blocks", type=int, default=7, help="blocks of alternating steps for the ratios of time")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--peak", choices=("pairwise", "ours"), help=argparse.SUPPRESS)
+    parser.add_argument("--peak", choices=("pairwise", "ours", "measure"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(arguments.threads)
     if arguments.peak:
-        _peak(arguments.peak, arguments.threads)
+        _peak(arguments.peak)
         return
     versions = f"torch {torch.__version__}, Python {platform.python_version()}"
     machine = f"{platform.machine()}, {arguments.threads} threads, {versions}"
@@ -251,7 +256,7 @@ def main() -> None:
         lambda: against_cross_entropy(arguments.blocks, 1),
         lambda: against_cross_entropy(arguments.blocks, arguments.threads),
         lambda: against_pairwise(arguments.threads),
-        measuring,
+        lambda: measuring(arguments.threads),
     ):
         for row in part():
             rows.append(row)
