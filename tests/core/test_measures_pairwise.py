@@ -165,3 +165,30 @@ def test_axis_anchors_need_as_many_dimensions_as_classes() -> None:
     with pytest.raises(ValueError, match=r"D=512 is smaller than C=1000: axis anchors need D ≥ C; use anchors='etf'"):
         ncmi.NCMILoss(1000, 512)
     assert ncmi.NCMILoss(1000, 512, anchors="etf").log_centroids().shape == (1000, 512)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"num_classes": 1}, "at least 2 classes"), ({"chunk_classes": 0}, "chunks"), ({"power": 0.0}, "power above 0")],
+)
+def test_centroid_classifier_refuses(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ncmi.CentroidClassifier(**{"num_classes": 3, "feature_dim": 4, **options})  # type: ignore[arg-type]
+
+
+def test_features_without_labels_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"fit\(features, labels\)"):
+        ncmi.CentroidClassifier(3, 4).fit(torch.randn(5, 4))
+
+
+def test_accumulator_refuses_and_passes_over_nothing() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        ncmi.InformationAccumulator(0, 3)
+    log_p, labels = outputs(30, 5, 3)
+    accumulator = ncmi.InformationAccumulator(3, 5)
+    accumulator.update(log_p, labels)
+    before = accumulator.compute()
+    accumulator.update(log_p[:0], labels[:0])
+    assert accumulator.compute()[:3] == before[:3]
+    with pytest.raises(ValueError, match="unknown separation 'typo'"):
+        accumulator.compute("typo")  # type: ignore[arg-type]
