@@ -67,7 +67,7 @@ def length(f: Tensor) -> Tensor:
 class _UnitVector(torch.autograd.Function):
     """``f/‖f‖₂`` over the last dimension; 0 stays 0, with the gradient of the identity there.
 
-    Written by hand since autograd's broadcast division takes four times as long, and divides by an epsilon at zero.
+    Written by hand since autograd's broadcast division is slower, and divides by an epsilon at zero.
     """
 
     @staticmethod
