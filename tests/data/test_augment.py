@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -116,6 +117,39 @@ def test_generator_decides_everything() -> None:
     source = generator(3)
     views(source)
     assert not any(torch.equal(a, b) for a, b in zip(first, views(source), strict=True))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"shift": 2, "flip": True},
+        {"rotation": 15.0, "shift": 1},
+        {"crop_scale": (0.2, 1.0), "flip": True, "noise": 0.1},
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_each_sample_by_itself(options: dict[str, Any], channels: int) -> None:
+    original = images(8, channels)
+    kept = original.clone()
+    whole = augment_images(original, generator(), **options)
+    assert (whole.shape, whole.dtype) == (original.shape, original.dtype)
+    assert torch.equal(original, kept)
+    others = original.clone()
+    others[:3] = 7.0
+    assert torch.equal(augment_images(others, generator(), **options)[3:], whole[3:])
+    assert torch.equal(augment_images(original, generator(), **options), whole)
+    assert not torch.equal(augment_images(original, generator(1), **options), whole)
+    # one image many times: the parameters are each sample's own
+    same = augment_images(original[:1].expand(8, -1, -1, -1), generator(), **options)
+    assert len(torch.unique(same, dim=0)) > 3
+
+
+def test_flips_are_even_and_undo_themselves() -> None:
+    original = images(2000, 1, 3, 4)
+    once = augment_images(original, generator(), flip=True)
+    changed = (once != original).flatten(1).any(1)
+    assert 0.45 < float(changed.double().mean()) < 0.55
+    assert torch.equal(augment_images(once, generator(), flip=True), original)
 
 
 def test_table_noise_then_mask() -> None:

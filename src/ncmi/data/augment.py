@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from ncmi.data.augment_geometry import draw_boxes, resample, shift_and_flip
+
 
 def augment_images(
     images: Tensor,
@@ -16,8 +18,13 @@ def augment_images(
     flip: bool = False,
     noise: float = 0.0,
     fill: float | Tensor = 0.0,
+    rotation: float = 0.0,
+    crop_scale: tuple[float, float] | None = None,
 ) -> Tensor:
-    """Shifted, flipped and noisy copies of images: another tensor of the same shape, type and device.
+    """Shifted, cropped, flipped, rotated and noisy copies of images: another tensor of the same shape, type and device.
+
+    Shifts and flips alone move whole pixels. With rotation or resized crops everything is composed — flip, shift,
+    crop, rotation, in this order — and each image is interpolated once, bilinearly.
 
     Args:
         images: ``[B, C, H, W]``, floating point.
@@ -28,13 +35,17 @@ def augment_images(
         noise: standard deviation of Gaussian noise, in the units of the images, 0 or larger.
         fill: what moves in at the border, a number or one for each channel ``[C]``; 0 is the mean of
             standardised images.
+        rotation: each image turns about its centre by its own angle, uniform in ``−rotation…rotation`` degrees;
+            0 to 180. Always bilinear, in float32 or float64.
+        crop_scale: least and largest part of the area, in (0, 1], of a resized crop: the part is uniform, the aspect
+            ratio log-uniform in 3/4…4/3, as far as such a box fits into the image, and the box anywhere inside.
 
     Raises:
         ValueError: for other shapes or types, or options out of range.
 
     Example:
         >>> images = torch.rand(8, 1, 28, 28)
-        >>> augment_images(images, torch.Generator().manual_seed(0), shift=2, noise=0.1).shape
+        >>> augment_images(images, torch.Generator().manual_seed(0), shift=2, rotation=15, noise=0.1).shape
         torch.Size([8, 1, 28, 28])
     """
     if images.ndim != 4 or not images.is_floating_point():
@@ -43,25 +54,31 @@ def augment_images(
             "[B, C, H, W], e.g. standardised"
         )
     _check_noise(noise)
-    batch, channels, height, width = images.shape
+    batch, _, height, width = images.shape
     if not 0 <= shift < min(height, width):
         raise ValueError(f"shift={shift} for images of {height}×{width}: choose 0…{min(height, width) - 1}")
-    device = images.device
-    if shift or flip:
+    if not 0 <= rotation <= 180:
+        raise ValueError(f"rotation={rotation}: choose 0 to 180 degrees")
+    if crop_scale is not None and not 0 < crop_scale[0] <= crop_scale[1] <= 1:
+        raise ValueError(f"crop_scale={crop_scale}: choose parts of the area, least and largest, above 0 and up to 1")
+    interpolates = rotation > 0 or crop_scale is not None
+    if interpolates and images.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"rotation and crop_scale of images of type {images.dtype}: give float32 or float64")
+    device, moved = images.device, images
+    if shift or flip or interpolates:
         down, right = torch.randint(-shift, shift + 1, (2, batch, 1), generator=generator, device=device)
-        rows = torch.arange(height, device=device) - down  # [B, H]: where each output row comes from
-        columns = torch.arange(width, device=device) - right
-        inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
-        rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
-        if flip:
-            mirrored = torch.rand(batch, 1, generator=generator, device=device) < 0.5
-            columns = torch.where(mirrored, width - 1 - columns, columns)
-        samples = torch.arange(batch, device=device)[:, None, None, None]
-        planes = torch.arange(channels, device=device)[:, None, None]
-        moved = images[samples, planes, rows[:, None, :, None], columns[:, None, None, :]]
-        border = torch.as_tensor(fill, dtype=images.dtype, device=device).reshape(-1, 1, 1)
-        images = torch.where(inside[:, None], moved, border)
-    return _add_noise(images, generator, noise)
+        mirrored = torch.rand(batch, 1, generator=generator, device=device) < 0.5 if flip else None
+        if interpolates:
+            boxes = draw_boxes(batch, height, width, crop_scale, generator) if crop_scale else None
+            turns = torch.rand(batch, 1, generator=generator, device=device) * 2 - 1 if rotation else None
+            radians = None if turns is None else turns * math.radians(rotation)
+            offsets = (down, right) if shift else None
+            moved = resample(images, mirrored=mirrored, offsets=offsets, boxes=boxes, radians=radians, fill=fill)
+        else:
+            moved = shift_and_flip(images, down, right, mirrored, shift, fill)
+    if noise > 0:
+        return _add_noise(moved, generator, noise)
+    return images.clone() if moved is images else moved
 
 
 def augment_table(x: Tensor, generator: torch.Generator, *, noise: float = 0.0, mask: float = 0.0) -> Tensor:
@@ -88,7 +105,7 @@ def augment_table(x: Tensor, generator: torch.Generator, *, noise: float = 0.0, 
     _check_noise(noise)
     if not 0 <= mask < 1:
         raise ValueError(f"mask={mask}: choose a probability from 0 to below 1")
-    x = _add_noise(x, generator, noise)
+    x = _add_noise(x, generator, noise) if noise > 0 else x.clone()
     if mask > 0:
         masked = torch.rand(x.shape, generator=generator, device=x.device) < mask
         x = x.masked_fill(masked, 0.0)
@@ -101,6 +118,4 @@ def _check_noise(noise: float) -> None:
 
 
 def _add_noise(x: Tensor, generator: torch.Generator, noise: float) -> Tensor:
-    if noise == 0:
-        return x.clone()
     return x + noise * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)

@@ -16,7 +16,7 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Indices of the three parts: int64, sorted, disjoint, together the whole data set."""
+    """Indices of the three parts: int64, sorted, disjoint; together the whole data set unless training is limited."""
 
     train: Tensor
     validation: Tensor
@@ -24,7 +24,13 @@ class Split:
 
 
 def split_dataset(
-    dataset: Dataset, *, validation_fraction: float = 0.15, test_fraction: float = 0.2, seed: int = 0
+    dataset: Dataset,
+    *,
+    validation_fraction: float = 0.15,
+    test_fraction: float = 0.2,
+    train_per_class: int | None = None,
+    train_on_all: bool = False,
+    seed: int = 0,
 ) -> Split:
     """Stratified random split, the same for the same seed on every platform and with every NumPy.
 
@@ -35,11 +41,14 @@ def split_dataset(
     Args:
         validation_fraction: share of samples for selection, in (0, 1).
         test_fraction: share of samples that are read once, at the end, in (0, 1).
+        train_per_class: keep so many training samples of each class, drawn at random; the parts are then not the
+            whole data set.
+        train_on_all: the training part takes the validation part's samples in as well, which is then empty.
         seed: 0 or larger.
 
     Raises:
         ValueError: for a class with fewer samples than there are parts to draw, fractions that leave nothing
-            to train on, or a negative seed.
+            to train on, a class with fewer training samples than ``train_per_class``, or a negative seed.
 
     Example:
         >>> from ncmi.data import load_dataset
@@ -72,13 +81,20 @@ def split_dataset(
     order = np.lexsort((np.random.PCG64(seed).random_raw(len(pool)), labels))
     rank = np.arange(len(pool)) - np.repeat(np.cumsum(counts) - counts, counts)
     in_test = rank < np.repeat(tests, counts)
-    in_validation = ~in_test & (rank < np.repeat(tests + validations, counts))
+    if train_on_all:
+        validations = np.zeros_like(validations)
+    ends = tests + validations
+    in_validation = ~in_test & (rank < np.repeat(ends, counts))
+    in_train = ~in_test & ~in_validation
+    if train_per_class is not None:
+        _check_train(dataset, counts - ends, train_per_class)
+        in_train &= rank < np.repeat(ends + train_per_class, counts)
 
     def indices(chosen: npt.NDArray[np.bool_]) -> Tensor:
         return torch.from_numpy(np.sort(pool[order[chosen]]))
 
     return Split(
-        train=indices(~in_test & ~in_validation),
+        train=indices(in_train),
         validation=indices(in_validation),
         test=indices(in_test) if fixed is None else fixed.sort().values,
     )
@@ -88,6 +104,15 @@ def _allocate(counts: Counts, fraction: float, limit: Counts) -> Counts:
     """How many samples of each class go to a part, 1…limit; rounded cumulatively, so the total is right."""
     ends = np.round(np.cumsum(counts * fraction)).astype(np.int64)
     return np.minimum(np.maximum(np.diff(ends, prepend=0), 1), limit)
+
+
+def _check_train(dataset: Dataset, left: Counts, train_per_class: int) -> None:
+    least = int(left.argmin())
+    if not 1 <= train_per_class <= left[least]:
+        raise ValueError(
+            f"train_per_class={train_per_class}: {dataset.name!r} leaves {left[least]} training samples of class "
+            f"{dataset.class_names[least]!r}: choose 1…{left[least]}, or leave it out"
+        )
 
 
 def _check_counts(dataset: Dataset, counts: Counts, parts: int) -> None:
