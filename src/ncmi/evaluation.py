@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ncmi.data import Dataset, load_dataset, load_unlabelled, split_dataset
+from ncmi.data import load_unlabelled
 from ncmi.files import write_atomically
 from ncmi.information import InformationAccumulator
 from ncmi.recipes import Data
@@ -18,6 +18,7 @@ from ncmi.simplex import to_log_distribution
 from ncmi.training import Features, RunFolder, evaluate_readouts, load_model
 from ncmi.training.evaluate import fit_readouts, information, log_probabilities, scores_of
 from ncmi.training.model import Model
+from ncmi.training.parts import dataset_of, split_of
 
 _BATCH = 1024
 _OUTPUTS = ("logits", "probabilities", "log_probabilities", "features", "outputs", "probs", "log_p", "x")
@@ -32,10 +33,6 @@ def features_of(model: Model, inputs: Tensor) -> Tensor:
     return torch.cat([model.backbone(model.standardise(batch).to(dtype)) for batch in inputs.split(_BATCH)])
 
 
-def _load(data: Data) -> Dataset:
-    return load_dataset(data.name, label_column=data.label_column, image_size=data.image_size, data_dir=data.data_dir)
-
-
 def evaluate_run(run: str | Path, on: Data | None = None) -> dict[str, Any]:
     """Judge a finished run by all read-outs, on its own validation and test parts or on other labelled data.
 
@@ -47,24 +44,20 @@ def evaluate_run(run: str | Path, on: Data | None = None) -> dict[str, Any]:
     """
     recipe = RunFolder.open(run).recipe()
     model = load_model(run)
-    own = _load(recipe.data)
-    seed = recipe.training.seed if recipe.data.split_seed is None else recipe.data.split_seed
-    split = split_dataset(
-        own,
-        validation_fraction=recipe.data.validation_fraction,
-        test_fraction=recipe.data.test_fraction,
-        seed=seed,
-    )
+    own = dataset_of(recipe.data)
+    split = split_of(recipe, own)
     train = Features(features_of(model, own.inputs[split.train]), own.labels[split.train])
     results: dict[str, Any] = {"objective": recipe.objective.name, "data": recipe.data.name}
     if on is None:
         parts = {"train": train}
         for name, indices in (("validation", split.validation), ("test", split.test)):
+            if len(indices) == 0:
+                continue
             parts[name] = Features(features_of(model, own.inputs[indices]), own.labels[indices])
         results["readouts"], _ = evaluate_readouts(model, parts)
         results["information"] = information(model, parts["test"])
         return results
-    other = _load(on)
+    other = dataset_of(on)
     if other.class_names != own.class_names or other.sample_shape != own.sample_shape:
         raise ValueError(
             f"{on.name} has {other.num_classes} classes and samples {list(other.sample_shape)}, the run was trained on "

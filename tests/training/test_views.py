@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from training_helpers import make_recipe, metrics
 
-from ncmi.data import Standardiser, load_dataset
+from ncmi.data import Standardiser, augment_images, load_dataset
+from ncmi.data.augment_colour import augment_colours
 from ncmi.options import SupConOptions
 from ncmi.recipes import Augmentation
 from ncmi.training import train
 from ncmi.training.views import ViewMaker, split_views
 
 DIGITS, WINE = load_dataset("digits"), load_dataset("wine")
+RGB = SimpleNamespace(
+    inputs=torch.randint(256, (40, 3, 10, 12), generator=torch.Generator().manual_seed(9), dtype=torch.uint8),
+    kind="image",
+)
+TURNED = replace(Augmentation.cifar(), rotation=15.0)
 
 
 def views_of(
@@ -26,10 +35,19 @@ def views_of(
     return maker(data.inputs[:10], own, standardise, torch.float32, at)
 
 
-@pytest.mark.parametrize("data", [DIGITS, WINE], ids=["digits", "wine"])
+@pytest.mark.parametrize(
+    ("data", "enabled"),
+    [
+        (DIGITS, Augmentation(enabled=True)),
+        (WINE, Augmentation(enabled=True)),
+        (RGB, TURNED),
+        (RGB, Augmentation.supcon()),
+        (RGB, Augmentation(enabled=True, noise=0.0, grey=0.5)),
+    ],
+    ids=["digits", "wine", "rotation", "supcon", "grey"],
+)
 @pytest.mark.parametrize("views", [1, 2])
-def test_shares_are_parts_of_the_whole(data: Any, views: int) -> None:
-    enabled = Augmentation(enabled=True)
+def test_shares_are_parts_of_the_whole(data: Any, enabled: Augmentation, views: int) -> None:
     whole = views_of(data, enabled, views, slice(0, 10), (1, 2, 0)).unflatten(0, (views, 10))
     torch.rand(5)  # the state of torch's own generator does not matter
     for own in (slice(0, 4), slice(4, 10), slice(10, 10)):
@@ -70,6 +88,44 @@ def test_options_reach_the_augmentation() -> None:
     assert all(a or b for a, b in zip(mirrored, kept, strict=True))
     assert any(mirrored)
     assert any(kept)
+
+
+def step_generator(*at: int) -> torch.Generator:
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(at).generate_state(1, np.uint64)[0] >> 1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_colours_before_standardising_and_geometry_after(dtype: torch.dtype) -> None:
+    standardise = Standardiser.fit(RGB.inputs, "image")
+    given = RGB.inputs.clone()
+    found = ViewMaker(Augmentation.supcon(), "image", 2, 5)(RGB.inputs, slice(3, 7), standardise, dtype, (1, 2, 3))
+    assert torch.equal(RGB.inputs, given)
+    source, views = step_generator(5, 1, 2, 3), []
+    for _ in range(2):
+        jitter = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
+        shown = augment_colours(RGB.inputs.float() / 255, source, **jitter, jitter_probability=0.8, grey=0.2)
+        standard = (shown * 255 - standardise.mean) / standardise.scale
+        views.append(augment_images(standard.to(dtype), source, flip=True, crop_scale=(0.2, 1.0))[3:7])
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, torch.cat(views))
+
+
+def test_rotation_reaches_the_augmentation_and_the_border_is_the_mean() -> None:
+    standardise = Standardiser.fit(RGB.inputs, "image")
+    turned = replace(TURNED, rotation=180.0, shift=3, grey=1.0)
+    found = ViewMaker(turned, "image", 1, 5)(RGB.inputs, slice(0, 40), standardise, torch.float32, (0, 0, 0))
+    grey = augment_colours(RGB.inputs.float() / 255, source := step_generator(5, 0, 0, 0), grey=1.0)
+    standard = standardise(grey * 255)
+    torch.testing.assert_close(found, augment_images(standard, source, shift=3, flip=True, rotation=180.0))
+    assert float((found == 0).double().mean()) > 0.05
+    # a resized crop has nothing to move in, unless a shift is asked for
+    crops = ViewMaker(Augmentation(enabled=True, noise=0.0, crop_scale=(0.5, 0.9)), "image", 1, 5)
+    assert bool((crops(RGB.inputs, slice(0, 40), standardise, torch.float32, (0, 0, 0)) != 0).all())
+
+
+def test_colours_need_rgb() -> None:
+    with pytest.raises(ValueError, match=r"colours vary in RGB images .* set brightness, contrast"):
+        views_of(DIGITS, Augmentation(enabled=True, grey=0.2), 1, slice(0, 10), (0, 0, 0))
 
 
 def test_split_views() -> None:

@@ -27,13 +27,20 @@ class Features:
 
 
 def information(model: Model, part: Features) -> dict[str, float]:
-    """CMI, Γ (centroid KL) and NCMI of the objective's output distribution on a part."""
+    """CMI, Γ and NCMI of the objective's output distribution on a part: Γ by centroid KL, and by cross-entropy."""
     log_p = model.objective.log_distribution(part.features)
     accumulator = InformationAccumulator(model.objective.num_classes, log_p.shape[1], device=log_p.device)
     accumulator.update(log_p, part.labels)
     # every process has gathered the whole part: nothing is left to add up
-    measured = accumulator.compute(synchronise=False)
-    return {"cmi": measured.cmi, "separation": measured.separation, "ncmi": measured.ncmi}
+    by_centroid = accumulator.compute("centroid_kl", synchronise=False)
+    by_entropy = accumulator.compute("cross_entropy", synchronise=False)
+    return {
+        "cmi": by_centroid.cmi,
+        "separation": by_centroid.separation,
+        "ncmi": by_centroid.ncmi,
+        "cross_entropy_separation": by_entropy.separation,
+        "cross_entropy_ncmi": by_entropy.ncmi,
+    }
 
 
 def accuracy(scores: Tensor, labels: Tensor) -> float:
@@ -79,7 +86,7 @@ def scores_of(log_p: Tensor, labels: Tensor) -> dict[str, float]:
 def evaluate_readouts(
     model: Model, parts: dict[str, Features]
 ) -> tuple[dict[str, dict[str, float]], dict[str, Tensor]]:
-    """Fit the read-outs to ``parts["train"]`` and judge them on the other parts.
+    """Fit the read-outs to ``parts["train"]`` and judge them on ``parts["validation"]``, if any, and ``parts["test"]``.
 
     Returns:
         For each read-out, ``{"test_accuracy": …, "validation_accuracy": …, …}``; and each read-out's predictions on the
@@ -88,7 +95,7 @@ def evaluate_readouts(
     neighbours = fit_readouts(model, parts["train"])
     results: dict[str, dict[str, float]] = {}
     predictions: dict[str, Tensor] = {}
-    for part in ("validation", "test"):
+    for part in (name for name in ("validation", "test") if name in parts):
         for readout, log_p in log_probabilities(model, neighbours, parts[part]).items():
             found = scores_of(log_p, parts[part].labels)
             results.setdefault(readout, {}).update({f"{part}_{name}": value for name, value in found.items()})

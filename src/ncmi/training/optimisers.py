@@ -14,12 +14,16 @@ from ncmi.training.model import Model
 def make_optimisers(model: Model, training: Training) -> tuple[Optimizer, Optimizer | None]:
     """Optimisers of the network's and of the centroids' parameters; None where nothing is learned of the latter.
 
-    Weight decay acts on matrices and kernels, not on biases, normalisation or centroids.
+    Weight decay acts on matrices and kernels, on biases and normalisation only where the recipe says so, and never on
+    centroids.
     """
     parameters = [*model.backbone.parameters(), *model.objective.network_parameters()]
     groups = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": training.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+        {
+            "params": [p for p in parameters if p.dim() <= 1],
+            "weight_decay": training.weight_decay if training.decay_all else 0.0,
+        },
     ]
     centroids = list(model.objective.centroid_parameters())
     return (
@@ -32,7 +36,6 @@ def make_optimisers(model: Model, training: Training) -> tuple[Optimizer, Optimi
 
 def _make(groups: list[dict[str, Any]], learning_rate: float, training: Training) -> Optimizer:
     if training.optimiser == "sgd":
-        return torch.optim.SGD(
-            groups, lr=learning_rate, momentum=training.momentum, nesterov=training.momentum > 0, fused=True
-        )
+        nesterov = training.nesterov and training.momentum > 0
+        return torch.optim.SGD(groups, lr=learning_rate, momentum=training.momentum, nesterov=nesterov, fused=True)
     return torch.optim.AdamW(groups, lr=learning_rate, fused=True)

@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 
-from ncmi.data import Dataset, Standardiser, load_dataset, split_dataset
+from ncmi.backbones import load_weights
+from ncmi.data import Dataset, Standardiser
 from ncmi.files import write_atomically
 from ncmi.recipes import Recipe, recipe_from_dict, recipe_to_dict, resolve_recipe
 from ncmi.training.environment import describe_environment
 from ncmi.training.evaluate import evaluate_readouts, information
 from ncmi.training.loop import Loop
 from ncmi.training.model import Model, Signature
+from ncmi.training.parts import dataset_of, split_of
 from ncmi.training.precision import precision_options
 from ncmi.training.run_folder import RunFolder, RunFolderError
 from ncmi.training.signals import StopRequest
@@ -50,7 +53,7 @@ def train(
         The content of ``results.json``.
 
     Raises:
-        ValueError: for a recipe with a misspelt or mistyped value.
+        ValueError: for a recipe with a misspelt or mistyped value, or for weights that do not fit its backbone.
         RunFolderError: if the folder exists (without ``resume``), or holds another recipe (with it).
         Interrupted: when asked to stop.
         FloatingPointError: when the run diverges; the message names the cure.
@@ -68,22 +71,17 @@ def train(
     fabric.launch()
     started = time.perf_counter()
     if dataset is None:
-        dataset = load_dataset(
-            recipe.data.name,
-            label_column=recipe.data.label_column,
-            image_size=recipe.data.image_size,
-            data_dir=recipe.data.data_dir,
-        )
-    split = split_dataset(
-        dataset,
-        validation_fraction=recipe.data.validation_fraction,
-        test_fraction=recipe.data.test_fraction,
-        seed=training.seed if recipe.data.split_seed is None else recipe.data.split_seed,
-    )
+        dataset = dataset_of(recipe.data)
+    split = split_of(recipe, dataset)
     recipe = resolve_recipe(recipe, dataset.sample_shape, dataset.num_classes, len(split.train))
     training = recipe.training
     fabric.seed_everything(training.seed, verbose=False)
     model = Model(recipe, Signature.of(dataset))
+    if recipe.backbone.weights is not None and not (resume and RunFolder(path).begun):
+        load_weights(model.backbone, recipe.backbone.weights)
+    if training.devices > 1 and fabric.device.type == "cuda":
+        # statistics of the whole batch, as on one device; there is no such layer for CPUs
+        model.backbone = nn.SyncBatchNorm.convert_sync_batchnorm(model.backbone)
     # the folder comes last: what cannot be trained leaves nothing behind
     folder = _folder(recipe, path, resume, fabric)
     if folder.finished:
@@ -102,9 +100,9 @@ def train(
             folder.write("environment.json", describe_environment(fabric.device))
         loop.run(stop)
     parts = {
-        "train": loop.extract(split.train),
-        "validation": loop.extract(split.validation),
-        "test": loop.extract(split.test),
+        name: loop.extract(indices)
+        for name, indices in (("train", split.train), ("validation", split.validation), ("test", split.test))
+        if len(indices)
     }
     final = loop.evaluated.eval()
     readouts, predictions = evaluate_readouts(final, parts)

@@ -77,6 +77,11 @@ class RunFolder:
             raise RunFolderError(f"{self.path / 'recipe.json'}: {error}") from None
 
     @property
+    def begun(self) -> bool:
+        """Whether it holds trained weights, of an epoch or of the end."""
+        return self.finished or self.checkpoint.exists()
+
+    @property
     def finished(self) -> bool:
         return (self.path / "results.json").is_file()
 

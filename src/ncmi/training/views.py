@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ncmi.data import Kind, Standardiser, augment_images, augment_table
+from ncmi.data.augment_colour import augment_colours
 from ncmi.recipes import Augmentation
 
 
@@ -37,17 +38,48 @@ class ViewMaker:
         """
         if not self.varies:
             return _standard(inputs[own], standardise, dtype)
-        standard = _standard(inputs, standardise, dtype)
         seed = np.random.SeedSequence((self.seed, *at)).generate_state(1, np.uint64)[0]
         generator = torch.Generator(inputs.device).manual_seed(int(seed >> 1))
-        return torch.cat([self._vary(standard, generator)[own] for _ in range(self.views)])
+        if self.kind == "image" and self.augmentation.varies_colour:
+            # before standardising: colours vary in 0…1, and what then moves in at the border is the mean
+            shown, views = inputs.float() / 255, []
+            for _ in range(self.views):
+                standard = _standard(self._colour(shown, generator).mul_(255), standardise, dtype)
+                views.append(self._vary(standard, generator)[own])
+        else:
+            standard = _standard(inputs, standardise, dtype)
+            views = [self._vary(standard, generator)[own] for _ in range(self.views)]
+        return views[0] if self.views == 1 else torch.cat(views)
+
+    def _colour(self, shown: Tensor, generator: torch.Generator) -> Tensor:
+        options = self.augmentation
+        return augment_colours(
+            shown,
+            generator,
+            brightness=options.brightness,
+            contrast=options.contrast,
+            saturation=options.saturation,
+            hue=options.hue,
+            jitter_probability=options.jitter_probability,
+            grey=options.grey,
+        )
 
     def _vary(self, standard: Tensor, generator: torch.Generator) -> Tensor:
         options = self.augmentation
         if self.kind == "table":
             return augment_table(standard, generator, noise=options.noise, mask=options.mask)
-        shift = max(1, min(standard.shape[-2:]) // 8) if options.shift is None else options.shift
-        return augment_images(standard, generator, shift=shift, flip=options.flip, noise=options.noise)
+        shift = options.shift
+        if shift is None:
+            shift = 0 if options.crop_scale else max(1, min(standard.shape[-2:]) // 8)
+        return augment_images(
+            standard,
+            generator,
+            shift=shift,
+            flip=options.flip,
+            noise=options.noise,
+            rotation=options.rotation,
+            crop_scale=options.crop_scale,
+        )
 
 
 def _standard(inputs: Tensor, standardise: Standardiser, dtype: torch.dtype) -> Tensor:

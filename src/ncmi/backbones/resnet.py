@@ -1,0 +1,146 @@
+"""Residual networks for small images (He et al., "Deep Residual Learning for Image Recognition", CVPR 2016)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+from ncmi.recipes import Backbone
+
+
+class BasicBlock(nn.Module):
+    """Two 3×3 convolutions and a shortcut: ``[B, in_channels, H, W] → [B, channels, H/stride, W/stride]``."""
+
+    expansion: ClassVar[int] = 1
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample = _shortcut(in_channels, channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = relu(self.bn1(self.conv1(x)), inplace=True)
+        out = self.bn2(self.conv2(out))
+        return relu(out + self.downsample(x), inplace=True)
+
+
+class Bottleneck(nn.Module):
+    """1×1, 3×3 and 1×1 convolutions, a shortcut: ``[B, in_channels, H, W] → [B, 4·channels, H/stride, W/stride]``."""
+
+    expansion: ClassVar[int] = 4
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        out = self.expansion * channels
+        self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv3 = nn.Conv2d(channels, out, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out)
+        self.downsample = _shortcut(in_channels, out, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = relu(self.bn1(self.conv1(x)), inplace=True)
+        out = relu(self.bn2(self.conv2(out)), inplace=True)
+        out = self.bn3(self.conv3(out))
+        return relu(out + self.downsample(x), inplace=True)
+
+
+class ResNet(nn.Module):
+    """Residual network with a 3×3 stem and no pooling before its stages: ``[B, channels, H, W] → [B, D]``.
+
+    The first stage keeps the size of the image, each further stage halves it; D is the number of channels of the last
+    stage, averaged over the image in float32 at least. Convolutions run with the channels last in memory, which is the
+    faster layout both on GPUs and in bfloat16 on CPUs. Names are torchvision's, without ``fc``.
+
+    Args:
+        channels: of the images.
+        block: :class:`BasicBlock` or :class:`Bottleneck`.
+        blocks: number of blocks of each stage.
+        width: channels of the stem and of the first stage; each further stage doubles them.
+    """
+
+    def __init__(
+        self, channels: int, block: type[BasicBlock] | type[Bottleneck], blocks: Sequence[int], width: int = 64
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        inner = width
+        for stage, count in enumerate(blocks):
+            layers: list[nn.Module] = []
+            for number in range(count):
+                stride = 2 if stage > 0 and number == 0 else 1
+                layers.append(block(inner, width * 2**stage, stride))
+                inner = width * 2**stage * block.expansion
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
+        self.feature_dim = inner
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_options(cls, sample_shape: tuple[int, ...], options: Backbone) -> ResNet:
+        """The network of a recipe: resnet18, resnet34, resnet50, resnet101 or resnet_small.
+
+        Raises:
+            ValueError: for samples that are not images, or options that the network does not have.
+        """
+        check_images(sample_shape, options)
+        if options.name == "resnet_small":
+            if options.depth < 1:
+                raise ValueError(f"{options}: resnet_small needs a depth of at least 1 block a stage")
+            block: type[BasicBlock] | type[Bottleneck] = BasicBlock
+            blocks: tuple[int, ...] = (options.depth,) * 3
+        else:
+            block, blocks = _NETWORKS[options.name]
+            if options.depth:
+                raise ValueError(f"depth={options.depth}: the depth of {options.name} is fixed; leave it at 0")
+        net = cls(sample_shape[0], block, blocks, options.width)
+        if options.feature_dim != net.feature_dim:
+            raise ValueError(
+                f"feature_dim={options.feature_dim}: {options.name} of width {options.width} has features of "
+                f"{net.feature_dim}; leave feature_dim at 0, or change the width"
+            )
+        return net
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images.contiguous(memory_format=torch.channels_last)
+        for part in self.children():  # conv1, bn1, relu, layer1, layer2, …
+            x = part(x)
+        # under autocast x is in bfloat16: a mean in its 8 bits would add their rounding to the feature
+        return x.mean((-2, -1), dtype=torch.promote_types(x.dtype, torch.float32))
+
+
+_NETWORKS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+    "resnet101": (Bottleneck, (3, 4, 23, 3)),
+}
+
+
+def check_images(sample_shape: tuple[int, ...], options: Backbone) -> None:
+    """Reject what a residual network does not take."""
+    if len(sample_shape) != 3:
+        raise ValueError(f"{options.name} takes images, not samples of shape {list(sample_shape)}: use backbone 'mlp'")
+    if options.width < 1:
+        raise ValueError(f"width={options.width}: {options.name} needs at least 1 channel; usual is 0 for its own")
+    if options.dropout:
+        raise ValueError(f"dropout={options.dropout}: {options.name} has none; leave it at 0")
+
+
+def _shortcut(in_channels: int, out: int, stride: int) -> nn.Module:
+    if stride == 1 and in_channels == out:
+        return nn.Identity()
+    return nn.Sequential(nn.Conv2d(in_channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
