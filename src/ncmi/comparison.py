@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -16,11 +16,11 @@ from typing import Any
 from ncmi.errors import Interrupted
 from ncmi.files import write_json
 from ncmi.options import objective_options
-from ncmi.recipes import Recipe, recipe_from_dict, recipe_to_dict
+from ncmi.recipes import Data, Recipe, recipe_from_dict, recipe_to_dict
 
 BASELINE = "cross_entropy"
 _FORMAT = 1
-_LABELS = {
+LABELS = {
     "ncmi": "NCMI",
     "cross_entropy": "Cross-entropy",
     "label_smoothing": "Label smoothing",
@@ -40,56 +40,93 @@ class ComparisonError(ValueError):
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is compared.
+class Entry:
+    """One line of a comparison.
 
     Attributes:
-        recipe: shared by all runs but for objective and seed; the split follows the seed.
-        objectives: names of registered objectives.
+        name: of its run folders, which are called NAME-seedSEED.
+        label: what tables call it.
+        recipe: of its runs; the seed is the plan's.
+    """
+
+    name: str
+    label: str
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared: entries × seeds. Data splits follow the seed, so that runs of equal seed are pairs.
+
+    Attributes:
+        entries: the lines of the comparison, with different names.
         seeds: training seeds.
         workers: runs side by side, one CPU thread each; 0 for one a processor.
         imports: modules that register objectives or backbones of the user's own.
+        runs_folder: where run folders lie, relative to the comparison's folder.
     """
 
-    recipe: Recipe
-    objectives: tuple[str, ...]
+    entries: tuple[Entry, ...]
     seeds: tuple[int, ...]
     workers: int = 0
     imports: tuple[str, ...] = ()
+    runs_folder: str = "runs"
+
+    def __post_init__(self) -> None:
+        names = [entry.name for entry in self.entries]
+        if not self.seeds or not names:
+            raise ComparisonError("nothing to compare: give at least one objective and one seed")
+        if len(set(names)) < len(names):
+            raise ComparisonError(f"entries of the same name: {', '.join(names)}: name each one once")
 
     def runs(self) -> list[tuple[str, Recipe]]:
         """Folder (relative) and recipe of each run, seed by seed."""
         return [
-            (f"runs/{objective}-seed{seed}", self._recipe(objective, seed))
+            (
+                self._run_name(entry, seed),
+                replace(entry.recipe, training=replace(entry.recipe.training, seed=seed, threads=1, devices=1)),
+            )
             for seed in self.seeds
-            for objective in self.objectives
+            for entry in self.entries
         ]
 
-    def _recipe(self, objective: str, seed: int) -> Recipe:
-        own = self.recipe.objective
-        options = own if own.name == objective else objective_options(objective)()
-        return replace(
-            self.recipe, objective=options, training=replace(self.recipe.training, seed=seed, threads=1, devices=1)
-        )
+    def _run_name(self, entry: Entry, seed: int) -> str:
+        return f"{self.runs_folder}/{entry.name}-seed{seed}"
 
     def describe(self, command: str | None) -> dict[str, Any]:
         """The content of ``comparison.json``."""
         return {
             "format": _FORMAT,
-            "data": Path(self.recipe.data.name).name,
+            "data": Path(self.entries[0].recipe.data.name).name,
             "seeds": list(self.seeds),
             "entries": [
                 {
-                    "label": _LABELS.get(objective, objective),
-                    "objective": objective,
-                    "runs": [f"runs/{objective}-seed{seed}" for seed in self.seeds],
+                    "label": entry.label,
+                    "objective": entry.recipe.objective.name,
+                    "runs": [self._run_name(entry, seed) for seed in self.seeds],
+                    "recipe": recipe_to_dict(entry.recipe),
                 }
-                for objective in self.objectives
+                for entry in self.entries
             ],
             "baseline": BASELINE,
             "command": command,
-            "recipe": recipe_to_dict(self.recipe),
         }
+
+
+def objective_entries(recipe: Recipe, objectives: Sequence[str]) -> tuple[Entry, ...]:
+    """One entry for each objective by name: the recipe's own options for its own objective, defaults for the others.
+
+    Raises:
+        ComparisonError: for an unknown objective.
+    """
+    entries = []
+    for name in objectives:
+        try:
+            options = recipe.objective if recipe.objective.name == name else objective_options(name)()
+        except KeyError as error:
+            raise ComparisonError(error.args[0]) from None
+        entries.append(Entry(name, LABELS.get(name, name), replace(recipe, objective=options)))
+    return tuple(entries)
 
 
 def compare(
@@ -110,42 +147,60 @@ def compare(
         on_run: called with each finished run's name and results, in this process.
 
     Raises:
-        ComparisonError: if the folder holds something (without ``resume``) or another comparison (with it), an
-            objective is unknown, or a run failed (after the others have been given their chance).
+        ComparisonError: if the folder holds something (without ``resume``) or another comparison (with it), or a run
+            failed (after the others have been given their chance).
         KeyboardInterrupt: on Ctrl-C; runs in progress have written checkpoints to go on from.
     """
     folder = Path(path)
-    for name in plan.objectives:
-        try:
-            objective_options(name)
-        except KeyError as error:
-            raise ComparisonError(error.args[0]) from None
-    if not plan.seeds or not plan.objectives:
-        raise ComparisonError("nothing to compare: give at least one objective and one seed")
-    description = plan.describe(command)
-    _open(folder, description, resume)
-    started = time.perf_counter()
-    failures = _run_all(plan, folder, on_run)
-    environment = folder / plan.runs()[0][0] / "environment.json"
-    machine = _read(environment) if environment.exists() else {}
-    earlier = float(_read(folder / "comparison.json").get("total_seconds", 0.0))
-    description["total_seconds"] = earlier + time.perf_counter() - started
-    write_json(folder / "comparison.json", {**description, "machine": machine})
-    if failures:
-        listed = "; ".join(f"{name}: {error}" for name, error in failures.items())
-        raise ComparisonError(f"{len(failures)} of {len(plan.runs())} runs failed: {listed}")
+    compare_many([(plan, folder)], resume=resume, command=command, on_run=on_run)
     return folder
 
 
-def _open(folder: Path, description: dict[str, Any], resume: bool) -> None:
+def compare_many(
+    plans: Sequence[tuple[Plan, Path]],
+    *,
+    resume: bool | None = False,
+    command: str | None = None,
+    on_run: Callable[[str, dict[str, Any]], None] = lambda name, results: None,
+) -> None:
+    """Several comparisons, each into its own folder, from one queue of runs; see :func:`compare`.
+
+    Runs that several plans have in common (by their ``runs_folder``) are made once. Workers and imports are those of
+    the first plan. ``resume=None`` goes on where there is an earlier comparison, and begins where there is none.
+    """
+    descriptions = [plan.describe(command) for plan, _ in plans]
+    for (_, folder), description in zip(plans, descriptions, strict=True):
+        _open(folder, description, resume)
+    started = time.perf_counter()
+    tasks = {
+        os.path.normpath(folder / name): recipe for plan, folder in plans for name, recipe in plan.runs()
+    }  # without links resolved: names stay as the user gave them
+    failures = _run_all(tasks, plans[0][0], on_run)
+    spent = time.perf_counter() - started
+    for (plan, folder), description in zip(plans, descriptions, strict=True):
+        environment = folder / plan.runs()[0][0] / "environment.json"
+        machine = _read(environment) if environment.exists() else {}
+        earlier = float(_read(folder / "comparison.json").get("total_seconds", 0.0))
+        write_json(folder / "comparison.json", {**description, "total_seconds": earlier + spent, "machine": machine})
+    if failures:
+        listed = "; ".join(f"{Path(path).name}: {error}" for path, error in failures.items())
+        raise ComparisonError(f"{len(failures)} of {len(tasks)} runs failed: {listed}")
+
+
+def _open(folder: Path, description: dict[str, Any], resume: bool | None) -> None:
     known = folder / "comparison.json"
+    if resume is None:
+        resume = known.exists()
     if resume:
         if not known.exists():
             raise ComparisonError(f"{folder} holds no comparison to go on with: leave --resume out")
         earlier = _read(known)
-        for key in ("data", "recipe"):
-            if earlier.get(key) != description[key]:
-                raise ComparisonError(f"{folder} compares by another {key}: give the same options, or another --out")
+        recipes = {entry["runs"][0]: entry.get("recipe") for entry in earlier.get("entries", [])}
+        for entry in description["entries"]:
+            if recipes.get(entry["runs"][0], entry["recipe"]) != entry["recipe"]:
+                raise ComparisonError(
+                    f"{folder} compares {entry['label']} by another recipe: give the same options, or another --out"
+                )
         description["total_seconds"] = earlier.get("total_seconds", 0.0)
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ComparisonError(f"{folder} exists and is not empty: choose another --out, or go on with it by --resume")
@@ -153,23 +208,21 @@ def _open(folder: Path, description: dict[str, Any], resume: bool) -> None:
     write_json(known, description)
 
 
-def _run_all(plan: Plan, folder: Path, on_run: Callable[[str, dict[str, Any]], None]) -> dict[str, str]:
+def _run_all(tasks: dict[str, Recipe], plan: Plan, on_run: Callable[[str, dict[str, Any]], None]) -> dict[str, str]:
     workers = plan.workers or _processors()
-    tasks = plan.runs()
     failures: dict[str, str] = {}
     # fresh processes: torch must not be forked, and this one stays without it
     pool = ProcessPoolExecutor(min(workers, len(tasks)), mp_context=get_context("spawn"))
     try:
         futures: dict[Future[dict[str, Any]], str] = {
-            pool.submit(_train_one, recipe_to_dict(recipe), str(folder / name), plan.imports): name
-            for name, recipe in tasks
+            pool.submit(_train_one, recipe_to_dict(recipe), path, plan.imports): path for path, recipe in tasks.items()
         }
         for future in as_completed(futures):
-            name = futures[future]
+            path = futures[future]
             try:
-                on_run(name, future.result())
+                on_run(Path(path).name, future.result())
             except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
-                failures[name] = str(error)
+                failures[path] = str(error)
     except (KeyboardInterrupt, Interrupted):
         # the workers have had the signal as well: they stop after their step and write a checkpoint
         pool.shutdown(wait=True, cancel_futures=True)
@@ -183,28 +236,25 @@ def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-_DATASETS: dict[str, Any] = {}
+_DATASETS: dict[Data, Any] = {}
 
 
 def _train_one(content: dict[str, Any], path: str, imports: tuple[str, ...]) -> dict[str, Any]:
     """One run, in a worker; the data set is loaded once a worker."""
-    from ncmi.data import load_dataset
     from ncmi.training import RunFolder, train
+    from ncmi.training.parts import dataset_of
 
     for module in imports:
         import_module(module)
     recipe = recipe_from_dict(content)
-    data = recipe.data
-    if data.name not in _DATASETS:
-        _DATASETS[data.name] = load_dataset(
-            data.name, label_column=data.label_column, image_size=data.image_size, data_dir=data.data_dir
-        )
+    if recipe.data not in _DATASETS:
+        _DATASETS.clear()  # one at a time: they may be large
+        _DATASETS[recipe.data] = dataset_of(recipe.data)
     begun = (RunFolder(path).path / "recipe.json").exists()
-    return train(recipe, path, resume=begun, dataset=_DATASETS[data.name])
+    return train(recipe, path, resume=begun, dataset=_DATASETS[recipe.data])
 
 
 def _read(path: Path) -> dict[str, Any]:
-
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import wraps
 from importlib import import_module
 from typing import Any, get_type_hints
@@ -14,10 +15,12 @@ import tyro
 import ncmi
 from ncmi.cli import verbs
 from ncmi.options import ObjectiveOptions, objective_names, objective_options
+from ncmi.recipes import Recipe, named_recipe, recipe_names
 
 _DESCRIPTION = f"""ncmi {ncmi.__version__}: train and judge classifiers by normalised conditional mutual information.
 
 Objectives (--objective NAME; its options are --objective.*): {", ".join(objective_names())}.
+Recipes (--recipe NAME sets the defaults of train and compare; ncmi recipes tells them): {", ".join(recipe_names())}.
 Start with: ncmi compare digits"""
 
 
@@ -31,19 +34,25 @@ def run(arguments: Sequence[str] | None = None) -> None:
     words, modules = _take(words, "--imports")
     for module in modules:
         import_module(module)
+    words, recipes = _take(words, "--recipe")
+    recipe = named_recipe(recipes[-1]) if recipes else None
     words, names = _take(words, "--objective")
-    options = objective_options(names[-1] if names else "ncmi")
+    if recipe is not None and names and names[-1] != recipe.objective.name:
+        recipe = replace(recipe, objective=objective_options(names[-1])())
+    options = objective_options(names[-1] if names else "ncmi")()
     verbs.COMMAND[:] = command
     verbs.IMPORTS[:] = modules
     tyro.extras.subcommand_cli_from_dict(
         {
-            "compare": _typed(verbs.compare, options),
-            "train": _typed(verbs.train, options),
+            "compare": _typed(verbs.compare, options, recipe),
+            "train": _typed(verbs.train, options, recipe),
             "resume": verbs.resume,
             "evaluate": verbs.evaluate,
             "predict": verbs.predict,
             "measure": verbs.measure,
             "report": verbs.report,
+            "reproduce": verbs.reproduce,
+            "recipes": verbs.recipes,
             "doctor": verbs.doctor,
         },
         prog="ncmi",
@@ -70,17 +79,23 @@ def _take(words: list[str], option: str) -> tuple[list[str], list[str]]:
     return rest, values
 
 
-def _typed(verb: Callable[..., None], options: type[ObjectiveOptions]) -> Callable[..., None]:
-    """The verb with the options of the chosen objective as the type of its argument ``objective``, for tyro to read."""
+def _typed(verb: Callable[..., None], objective: ObjectiveOptions, recipe: Recipe | None) -> Callable[..., None]:
+    """The verb with the chosen objective's options as type and the chosen recipe as defaults, for tyro to read."""
 
     @wraps(verb)
     def typed(*positional: Any, **named: Any) -> None:
         verb(*positional, **named)
 
+    chosen = {"objective": objective if recipe is None else recipe.objective}
+    if recipe is not None:
+        chosen |= {name: getattr(recipe, name) for name in ("data", "backbone", "training")}
     signature = inspect.signature(verb)
-    chosen = signature.parameters["objective"].replace(default=options(), annotation=options)
-    typed.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[chosen if one.name == "objective" else one for one in signature.parameters.values()]
-    )
-    typed.__annotations__ = {**get_type_hints(verb), "objective": options}
+    parameters = [
+        one.replace(kind=inspect.Parameter.KEYWORD_ONLY, default=chosen[one.name], annotation=type(chosen[one.name]))
+        if one.name in chosen
+        else one
+        for one in signature.parameters.values()
+    ]
+    typed.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    typed.__annotations__ = {**get_type_hints(verb), "objective": type(chosen["objective"])}
     return typed

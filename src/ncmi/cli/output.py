@@ -83,11 +83,13 @@ class EpochLog:
         if not self._started:
             say(f"{'epoch':>5} {'loss':>9} {'val. acc.':>9} {'CMI':>10} {'Γ':>10} {'NCMI':>9} {'s':>6}")
             self._started = True
-        say(
-            f"{row['epoch']:5d} {row['train_loss']:9.4f} {100 * row['validation_accuracy']:8.2f}% "
-            f"{row['validation_cmi']:10.3e} {row['validation_separation']:10.3e} {row['validation_ncmi']:9.4f} "
-            f"{row['seconds']:6.2f}"
-        )
+        judged = f"{'–':>9} {'–':>10} {'–':>10} {'–':>9}"
+        if row["validation_accuracy"] is not None:
+            judged = (
+                f"{100 * row['validation_accuracy']:8.2f}% {row['validation_cmi']:10.3e} "
+                f"{row['validation_separation']:10.3e} {row['validation_ncmi']:9.4f}"
+            )
+        say(f"{row['epoch']:5d} {row['train_loss']:9.4f} {judged} {row['seconds']:6.2f}")
 
 
 def print_readouts(results: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from ncmi.options import NCMIOptions, ObjectiveOptions, objective_names
 from ncmi.recipes import Backbone, Data, Recipe, Training
+from ncmi.reproduction import Experiment, Scale
 
 COMMAND: list[str] = []
 """The command line as it was given, for the report."""
@@ -40,18 +41,17 @@ def compare(
         training: the training, the same for all.
     """
     from ncmi.cli.output import Counter, say
-    from ncmi.comparison import Plan, compare
+    from ncmi.comparison import Plan, compare, objective_entries
     from ncmi.reports import print_table, read_comparison, write_csv, write_report
 
     plan = Plan(
-        Recipe(data, backbone, objective, training),
-        objectives or objective_names(),
+        objective_entries(Recipe(data, backbone, objective, training), objectives or objective_names()),
         tuple(range(training.seed, training.seed + seeds)),
         workers,
         tuple(IMPORTS),
     )
     folder = out or Path("runs") / f"compare-{Path(data.name).stem}"
-    with Counter(f"{len(plan.objectives)} losses × {seeds} seeds", len(plan.runs())) as counter:
+    with Counter(f"{len(plan.entries)} losses × {seeds} seeds", len(plan.runs())) as counter:
         compare(plan, folder, resume=resume, command=" ".join(COMMAND), on_run=counter.advance)
     record = read_comparison(folder)
     print_table(record)
@@ -185,6 +185,61 @@ def report(folder: Path, *, out: Path | None = None) -> None:
     from ncmi.reports import write_report
 
     say(f"report: {write_report(folder, out)}")
+
+
+def recipes() -> None:
+    """The recipes of published and of our own experiments, with what to expect of them."""
+    from ncmi.cli.output import say
+    from ncmi.recipes import describe_recipe, recipe_names
+
+    for name in recipe_names():
+        say(f"{name}\n    {describe_recipe(name)}")
+    say("\nfor example: ncmi train --recipe cifar100.small --objective focal --training.seed 1")
+
+
+def reproduce(
+    experiment: Experiment,
+    *,
+    scale: Scale = "small",
+    out: Path | None = None,
+    seeds: int = 3,
+    first_seed: int = 0,
+    only: tuple[str, ...] = (),
+    networks: tuple[str, ...] = (),
+    workers: int = 0,
+    data_dir: str | None = None,
+) -> None:
+    """Make a table or figure of the paper from runs of your own, with paired differences. The same command goes on.
+
+    Args:
+        experiment: table1, table5, figure2, figure3, figure4 or figure5.
+        scale: small (16×16 pixels, minutes a run on one CPU core), released (the authors' script), paper (its text).
+        out: folder; runs in it are shared by all experiments of a scale. By default runs/reproduce-SCALE.
+        seeds: number of seeds.
+        first_seed: the first of them.
+        only: names of the entries to make, e.g. cross_entropy focal ncmi-released; by default all of the experiment.
+        networks: backbones; by default the paper's, or resnet_small.
+        workers: runs side by side, one thread each; 0 for one a processor. On a GPU several share it.
+        data_dir: folder that holds CIFAR-100; by default the environment variable NCMI_DATA.
+    """
+    from ncmi.cli.output import Counter, say
+    from ncmi.reports import print_reproduction, write_reproduction
+    from ncmi.reproduction import plan_experiment, reproduce
+
+    groups = plan_experiment(
+        experiment,
+        scale,
+        seeds=range(first_seed, first_seed + seeds),
+        only=only,
+        networks=networks,
+        workers=workers,
+        data_dir=data_dir,
+    )
+    folder = out or Path("runs") / f"reproduce-{scale}"
+    with Counter(f"{experiment}, scale {scale}", sum(len(group.plan.runs()) for group in groups)) as counter:
+        made = reproduce(experiment, scale, groups, folder, command=" ".join(COMMAND), on_run=counter.advance)
+    print_reproduction(made)
+    say(f"report: {write_reproduction(made)}")
 
 
 def doctor() -> None:

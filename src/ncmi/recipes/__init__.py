@@ -1,6 +1,7 @@
 """Recipes: everything that defines a run, as frozen dataclasses. This package imports no torch."""
 
 from ncmi.recipes.defaults import resolve_backbone, resolve_recipe
+from ncmi.recipes.named import describe_recipe, named_recipe, recipe_names
 from ncmi.recipes.recipe import Augmentation, Backbone, Data, Recipe, Training
 from ncmi.recipes.serialise import recipe_from_dict, recipe_to_dict
 
@@ -10,7 +11,10 @@ __all__ = [
     "Data",
     "Recipe",
     "Training",
+    "describe_recipe",
+    "named_recipe",
     "recipe_from_dict",
+    "recipe_names",
     "recipe_to_dict",
     "resolve_backbone",
     "resolve_recipe",

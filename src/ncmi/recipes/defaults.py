@@ -9,7 +9,12 @@ from ncmi.recipes.recipe import Backbone, Recipe
 
 _STEPS = 1200  # optimiser steps of a default run on small data, whatever its number of samples
 _FLAT = 256  # images of no more values than this (digits: 8×8) are small enough for a perceptron
-_USUAL = {"mlp": (256, 2), "convnet": (32, 3)}  # width, depth
+# width, depth
+_USUAL = {"mlp": (256, 2), "convnet": (32, 3), "resnet_small": (32, 1)} | dict.fromkeys(
+    ("resnet9", "resnet18", "resnet34", "resnet50", "resnet101"), (64, 0)
+)
+# D of the networks whose feature is their last stage, in multiples of the width
+_STAGED = {"resnet_small": 4, "resnet9": 8, "resnet18": 8, "resnet34": 8, "resnet50": 32, "resnet101": 32}
 
 
 def resolve_backbone(backbone: Backbone, sample_shape: tuple[int, ...], num_classes: int) -> Backbone:
@@ -17,14 +22,16 @@ def resolve_backbone(backbone: Backbone, sample_shape: tuple[int, ...], num_clas
     name = backbone.name
     if name == "auto":
         name = "mlp" if len(sample_shape) == 1 or math.prod(sample_shape) <= _FLAT else "convnet"
-    width, depth = _USUAL.get(name, (0, 0))
+    usual_width, usual_depth = _USUAL.get(name, (0, 0))
+    width = backbone.width or usual_width
+    # axis anchors need D ≥ C
+    usual_dim = width * _STAGED[name] if name in _STAGED else max(128, 64 * math.ceil(num_classes / 64))
     return replace(
         backbone,
         name=name,
-        width=backbone.width or width,
-        depth=backbone.depth or depth,
-        # axis anchors need D ≥ C
-        feature_dim=backbone.feature_dim or max(128, 64 * math.ceil(num_classes / 64)),
+        width=width,
+        depth=backbone.depth or usual_depth,
+        feature_dim=backbone.feature_dim or usual_dim,
     )
 
 

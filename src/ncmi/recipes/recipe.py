@@ -22,9 +22,12 @@ class Data:
     Attributes:
         name: embedded name (digits, wine, breast_cancer, iris), path, or name of a file below the data folder.
         label_column: label column of a table, where it is not called label, class, target or y.
-        image_size: side in pixels to which the images of a folder are scaled.
+        image_size: side in pixels to which the images of a folder, or those of CIFAR, are scaled.
         data_dir: folder to search for names; by default the environment variable NCMI_DATA.
-        validation_fraction, test_fraction: parts of the data set.
+        validation_fraction: part of the data set; of what is outside its official test set, where it has one.
+        test_fraction: part of the data set, where it has no official test set.
+        train_per_class: train on so many samples of each class, drawn at random by the split's seed; None for all.
+        train_on_all: train on the validation part as well. Nothing can be selected then: the last epoch is taken.
         split_seed: the split; by default the training seed, so that every seed has its own split.
     """
 
@@ -34,7 +37,12 @@ class Data:
     data_dir: str | None = None
     validation_fraction: float = 0.15
     test_fraction: float = 0.2
+    train_per_class: int | None = None
+    train_on_all: bool = False
     split_seed: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_least(self, 1, "image_size", "train_per_class")
 
 
 @dataclass(frozen=True)
@@ -42,11 +50,14 @@ class Backbone:
     """The network that makes the feature.
 
     Attributes:
-        name: "mlp" (tables, flattened images), "convnet" (images) or "auto" (by the shape of a sample).
+        name: "mlp" (tables, flattened images), "convnet" (images), "resnet18", "resnet34", "resnet50", "resnet101",
+            "resnet9" or "resnet_small" (small colour images), or "auto" (mlp or convnet, by the shape of a sample).
         width: hidden width, or channels of the first block; 0 for the network's usual one.
-        depth: hidden layers, or blocks; 0 for the network's usual one.
-        feature_dim: D, the width of the feature; 0 for 128, or more where there are more classes.
-        dropout: probability of dropping a hidden unit.
+        depth: hidden layers, or blocks (of each stage, for resnet_small); 0 for the network's usual one.
+        feature_dim: D, the width of the feature; 0 for 128, or more where there are more classes. That of a residual
+            network follows from its width.
+        dropout: probability of dropping a hidden unit (mlp, convnet).
+        weights: safetensors or .pth file with weights of this network to start from; see :mod:`ncmi.backbones.weights`.
     """
 
     name: str = "auto"
@@ -54,6 +65,7 @@ class Backbone:
     depth: int = 0
     feature_dim: int = 0
     dropout: float = 0.0
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         _check_least(self, 0, "width", "depth", "feature_dim")
@@ -67,10 +79,16 @@ class Augmentation:
 
     Attributes:
         enabled: vary the training inputs of one-view objectives as well.
-        shift: largest shift of an image in pixels; None for an eighth of its side, at least 1.
+        shift: largest shift of an image in pixels; None for an eighth of its side, at least 1, or, with crop_scale, 0.
         flip: mirror images left and right; not for digits or letters.
         noise: standard deviation of Gaussian noise on standardised inputs.
         mask: probability that a value of a table is replaced by its column's mean.
+        rotation: largest turn of an image in degrees, either way; interpolated bilinearly.
+        crop_scale: least and largest part of an image's area in a crop that is scaled to the image's size.
+        brightness, contrast, saturation: of RGB images: factors are uniform in 1 − x … 1 + x, not below 0.
+        hue: of RGB images: largest turn of the hue, in parts of a full turn, up to ½.
+        jitter_probability: that an image's brightness, contrast, saturation and hue are varied at all.
+        grey: probability that an RGB image loses its colours.
     """
 
     enabled: bool = False
@@ -78,6 +96,50 @@ class Augmentation:
     flip: bool = False
     noise: float = 0.1
     mask: float = 0.1
+    rotation: float = 0.0
+    crop_scale: tuple[float, float] | None = None
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    jitter_probability: float = 0.8
+    grey: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_least(self, 0, "shift", "noise", "brightness", "contrast", "saturation")
+        for name, largest in (("rotation", 180), ("hue", 0.5), ("jitter_probability", 1), ("grey", 1)):
+            value = getattr(self, name)
+            if not 0 <= value <= largest:
+                raise ValueError(f"{name}={value}: must be at least 0 and at most {largest}")
+        if not 0 <= self.mask < 1:
+            raise ValueError(f"mask={self.mask}: must be at least 0 and below 1")
+        if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
+            raise ValueError(f"crop_scale={self.crop_scale}: give least and largest part, above 0 and up to 1: 0.2 1")
+
+    @property
+    def varies_colour(self) -> bool:
+        """Whether colours of images are varied, which takes RGB images."""
+        return max(self.brightness, self.contrast, self.saturation, self.hue, self.grey) > 0
+
+    @classmethod
+    def cifar(cls) -> Augmentation:
+        """Pad-and-crop by an eighth of the side (4 pixels of 32) and mirroring, the usual set for CIFAR."""
+        return cls(enabled=True, flip=True, noise=0.0)
+
+    @classmethod
+    def supcon(cls) -> Augmentation:
+        """Resized crop, mirroring, colour jitter and grey: the set of SimCLR and SupCon for CIFAR."""
+        return cls(
+            enabled=True,
+            flip=True,
+            noise=0.0,
+            crop_scale=(0.2, 1.0),
+            brightness=0.4,
+            contrast=0.4,
+            saturation=0.4,
+            hue=0.1,
+            grey=0.2,
+        )
 
 
 @dataclass(frozen=True)
@@ -88,8 +150,9 @@ class Training:
         epochs: passes over the training part; 0 for a number by its size.
         batch_size: samples of one optimiser step, over all processes; 0 for a number by the size of the data.
         accumulate: micro-batches that a batch is worked through in.
-        optimiser: "adamw" or "sgd" (Nesterov momentum).
-        learning_rate, weight_decay, momentum: of the network's optimiser.
+        optimiser: "adamw" or "sgd".
+        learning_rate, weight_decay, momentum, nesterov: of the network's optimiser.
+        decay_all: weight decay on biases and normalisation too, not on matrices and kernels alone.
         centroid_learning_rate: of the centroids' own optimiser (learned centroids), without weight decay.
         schedule: of both learning rates, over steps: "constant", "cosine", "one_cycle" (up for 30 % of the run, then
             down to zero) or "step" (times decay_factor at each of the milestones).
@@ -118,6 +181,8 @@ class Training:
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
     momentum: float = 0.9
+    nesterov: bool = True
+    decay_all: bool = False
     centroid_learning_rate: float = 2e-3
     schedule: Literal["constant", "cosine", "one_cycle", "step"] = "one_cycle"
     warmup_epochs: float = 0.0
@@ -159,3 +224,9 @@ class Recipe:
     backbone: Backbone = field(default_factory=Backbone)
     objective: ObjectiveOptions = field(default_factory=NCMIOptions)
     training: Training = field(default_factory=Training)
+
+    def __post_init__(self) -> None:
+        if self.data.train_on_all and (self.training.selection == "best" or self.training.patience is not None):
+            raise ValueError(
+                "train_on_all leaves nothing to select by: use selection='last' without patience, or leave it out"
+            )

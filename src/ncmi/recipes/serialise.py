@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
 
 import msgspec
@@ -60,17 +60,23 @@ def _plain(value: Any) -> Any:
 
 
 def _convert(content: Any, kind: type[T], section: str) -> T:
-    if isinstance(content, dict):
-        types = get_type_hints(kind)
-        known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-        unknown = set(content) - known
-        if unknown:
-            raise ValueError(f"recipe, section {section!r}: unknown field {', '.join(sorted(unknown))}")
-        content = {
-            name: float(value) if value in ("inf", "-inf") and types[name] is not str else value
-            for name, value in content.items()
-        }
     try:
-        return msgspec.convert(content, kind)
+        return msgspec.convert(_checked(content, kind, section), kind)
     except msgspec.ValidationError as error:
         raise ValueError(f"recipe, section {section!r}: {error}") from None
+
+
+def _checked(content: Any, kind: Any, section: str) -> Any:
+    """The content with infinities as numbers; unknown names are an error in it and in the sections inside it."""
+    if not isinstance(content, dict) or not is_dataclass(kind):
+        return content
+    types = get_type_hints(kind)
+    unknown = set(content) - {field.name for field in fields(kind)}
+    if unknown:
+        raise ValueError(f"recipe, section {section!r}: unknown field {', '.join(sorted(unknown))}")
+    return {
+        name: float(value)
+        if value in ("inf", "-inf") and types[name] is not str
+        else _checked(value, types[name], f"{section}.{name}")
+        for name, value in content.items()
+    }

@@ -1,0 +1,129 @@
+"""Recipes for CIFAR-100. Each takes the objective to train with, so that all objectives meet the same conditions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ncmi.options import Alternation, NCMIOptions, ObjectiveOptions
+from ncmi.recipes.recipe import Augmentation, Backbone, Data, Recipe, Training
+
+RELEASED_NCMI = NCMIOptions(
+    temperature=0.2,
+    centroids="fixed",
+    anchors="axis",
+    anchor_scale=10.0,
+    centre="frozen",
+    separation_power=1.0,
+    separation_direction="centroid_to_sample",
+    reduction="mean_of_ratios",
+)
+"""NCMI as the authors' script computes it: p = 1, anchors that never move, a centre that hardly does (2601.02543)."""
+
+PAPER_NCMI = replace(RELEASED_NCMI, centroids="learned", reduction="ratio_of_means")
+"""NCMI as the paper's text has it: the ratio of the means (its Eq. 8–10), centroids by alternating gradient descent."""
+
+_CROP_FLIP = Augmentation.cifar()
+
+
+def paper(objective: ObjectiveOptions = PAPER_NCMI) -> Recipe:
+    """As published: ResNet-18, SGD 0.1, weight decay 5e-4, batch 64, 240 epochs, ÷10 at 60, 120 and 160 (2601.02543).
+
+    All 50,000 images are trained on and the last epoch is judged. Published test accuracy: cross-entropy 75.44 %,
+    NCMI-CC 76.45 %, NCMI-LP 76.94 %. Not run by us yet; 188,000 steps.
+    """
+    return Recipe(
+        Data("cifar100", validation_fraction=0.1, train_on_all=True),
+        Backbone("resnet18"),
+        objective,
+        Training(
+            epochs=240,
+            batch_size=64,
+            optimiser="sgd",
+            learning_rate=0.1,
+            nesterov=False,
+            weight_decay=5e-4,
+            decay_all=True,
+            centroid_learning_rate=1.0,
+            schedule="step",
+            milestones=(60, 120, 160),
+            decay_factor=0.1,
+            alternation=Alternation("phases"),
+            augmentation=_CROP_FLIP,
+        ),
+    )
+
+
+def released(objective: ObjectiveOptions = RELEASED_NCMI) -> Recipe:
+    """As the authors' script: 200 epochs, batch 128, ×0.2 at 60, 120 and 160, one epoch of warm-up, rotation by ±15°.
+
+    In bfloat16 and on all 50,000 images, the last epoch judged; the script takes the best epoch on the test set, which
+    its logs put at 76.3 % (one seed). Not run by us yet; 78,200 steps.
+    """
+    return Recipe(
+        Data("cifar100", validation_fraction=0.1, train_on_all=True),
+        Backbone("resnet18"),
+        objective,
+        Training(
+            epochs=200,
+            batch_size=128,
+            optimiser="sgd",
+            learning_rate=0.1,
+            nesterov=False,
+            weight_decay=5e-4,
+            decay_all=True,
+            centroid_learning_rate=1.0,
+            schedule="step",
+            milestones=(60, 120, 160),
+            decay_factor=0.2,
+            warmup_epochs=1.0,
+            augmentation=replace(_CROP_FLIP, rotation=15.0),
+            precision="bf16-mixed",
+        ),
+    )
+
+
+def fast(objective: ObjectiveOptions = NCMIOptions()) -> Recipe:
+    """Meant for 75 % in the least time on one GPU: ResNet-9, 24 epochs, batch 512, one cycle, compiled, bfloat16.
+
+    All 50,000 images are trained on, a single view of each test image is judged. Not run by us yet: neither its accuracy
+    nor its time is known. For comparison: the shortest public time to 75 % is 3.96 s on an A100, with a plain baseline of
+    its organisers at 59.3 s.
+    """
+    return Recipe(
+        Data("cifar100", validation_fraction=0.1, train_on_all=True),
+        Backbone("resnet9"),
+        objective,
+        Training(
+            epochs=24,
+            batch_size=512,
+            optimiser="sgd",
+            learning_rate=0.4,
+            weight_decay=5e-4,
+            centroid_learning_rate=0.4,
+            schedule="one_cycle",
+            augmentation=_CROP_FLIP,
+            precision="bf16-mixed",
+            compile=True,
+        ),
+    )
+
+
+def small(objective: ObjectiveOptions = NCMIOptions()) -> Recipe:
+    """CIFAR-100 on one CPU core: 16×16 pixels, 200 training images a class, a network of 0.3 M parameters."""
+    return Recipe(
+        Data("cifar100", image_size=16, validation_fraction=0.1, train_per_class=200),
+        Backbone("resnet_small"),
+        objective,
+        Training(
+            epochs=12,
+            batch_size=128,
+            optimiser="sgd",
+            learning_rate=0.4,
+            weight_decay=5e-4,
+            centroid_learning_rate=0.4,
+            schedule="one_cycle",
+            augmentation=_CROP_FLIP,
+            precision="bf16-mixed",
+            threads=1,
+        ),
+    )
