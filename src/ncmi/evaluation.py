@@ -14,6 +14,7 @@ from ncmi.data import load_unlabelled
 from ncmi.files import write_atomically
 from ncmi.information import InformationAccumulator
 from ncmi.recipes import Data
+from ncmi.saved_outputs import read_outputs
 from ncmi.simplex import to_log_distribution
 from ncmi.training import Features, RunFolder, evaluate_readouts, load_model
 from ncmi.training.evaluate import fit_readouts, information, log_probabilities, scores_of
@@ -21,8 +22,6 @@ from ncmi.training.model import Model
 from ncmi.training.parts import dataset_of, split_of
 
 _BATCH = 1024
-_OUTPUTS = ("logits", "probabilities", "log_probabilities", "features", "outputs", "probs", "log_p", "x")
-_LABELS = ("labels", "label", "targets", "y")
 Values = Literal["auto", "logits", "probabilities", "log_probabilities", "features"]
 
 
@@ -112,14 +111,16 @@ def predict_file(
     return len(names)
 
 
-def measure_file(path: str | Path, values: Values = "auto", temperature: float = 0.5) -> dict[str, Any]:
-    """CMI, Γ (both definitions) and NCMI of an ``.npz`` with outputs ``[N, D]`` and labels ``[N]``.
+def measure_file(
+    path: str | Path, values: Values = "auto", temperature: float = 0.5, labels_file: str | Path | None = None
+) -> dict[str, Any]:
+    """CMI, Γ (both definitions) and NCMI of saved outputs ``[N, D]`` and labels ``[N]``: see :mod:`ncmi.saved_outputs`.
 
     Raises:
         ValueError: if the arrays are missing, damaged or do not fit together; the message names file and cure.
     """
     file = Path(path)
-    name, outputs, labels = _read_outputs(file)
+    name, outputs, labels = read_outputs(file, None if labels_file is None else Path(labels_file))
     kind = _kind_of(name, outputs) if values == "auto" else values
     x = torch.from_numpy(np.ascontiguousarray(outputs))
     x = x if x.dtype == torch.float32 else x.double()
@@ -169,28 +170,3 @@ def _kind_of(name: str, outputs: Any) -> Values:
     if (rows <= 0).all() and np.allclose(np.exp(rows).sum(1), 1, atol=1e-3):
         return "log_probabilities"
     return "logits"
-
-
-def _read_outputs(file: Path) -> tuple[str, Any, Any]:
-    """Name of the outputs' array, outputs ``[N, D]`` and integer labels ``[N]``."""
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} does not exist: give an .npz with outputs and labels")
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, AttributeError) as error:
-        raise ValueError(f"{file}: not a readable .npz ({error}): write numpy.savez(logits=…, labels=…)") from None
-    found = ", ".join(arrays) or "none"
-    name = next((name for name in _OUTPUTS if name in arrays), None)
-    label = next((name for name in _LABELS if name in arrays), None)
-    if name is None or label is None:
-        raise ValueError(
-            f"{file} holds the arrays {found}: call the outputs logits, probabilities, log_probabilities or features, "
-            "and the labels labels"
-        )
-    outputs, labels = arrays[name], arrays[label]
-    if outputs.ndim != 2 or labels.shape != outputs.shape[:1] or len(labels) == 0:
-        raise ValueError(f"{file}: {name} {outputs.shape} and {label} {labels.shape}: expected [N, D] and [N], N ≥ 1")
-    if not np.issubdtype(outputs.dtype, np.floating) or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"{file}: {name} is {outputs.dtype} and {label} {labels.dtype}: expected floats and integers")
-    return name, outputs, labels

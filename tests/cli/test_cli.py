@@ -280,4 +280,4 @@ def test_compare_makes_table_report_and_resumes(tmp_path: Path) -> None:
     again = json.loads((folder / "runs/ncmi-seed1/results.json").read_text())
     assert again["readouts"] == results["ncmi-seed1"]["readouts"]
     other = ncmi(*words, "--resume", "--training.learning-rate", "0.1", cwd=tmp_path, check=2)
-    assert "compares by another recipe" in other.stderr
+    assert "by another recipe: give the same options" in other.stderr

@@ -54,6 +54,41 @@ def test_extreme_fractions_leave_every_class_in_every_part(counts: list[int], va
         assert len(data.labels[part].unique()) == len(counts)
 
 
+@given(class_counts, st.integers(1, 3), st.integers(0, 9))
+def test_limited_training_is_a_balanced_part_of_the_whole_one(counts: list[int], per_class: int, seed: int) -> None:
+    data = labelled([c for c, count in enumerate(counts) for _ in range(count + 5)])
+    whole = split_dataset(data, seed=seed)
+    limited = split_dataset(data, seed=seed, train_per_class=per_class)
+    assert torch.equal(limited.validation, whole.validation)
+    assert torch.equal(limited.test, whole.test)
+    assert set(limited.train.tolist()) <= set(whole.train.tolist())
+    assert torch.bincount(data.labels[limited.train]).tolist() == [per_class] * len(counts)
+
+
+def test_limited_training_is_drawn_by_the_seed() -> None:
+    data = labelled([0, 1] * 50)
+    drawn = [split_dataset(data, seed=seed, train_per_class=5).train.tolist() for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_more_training_samples_than_there_are() -> None:
+    data = labelled([0] * 100 + [1] * 10)
+    left = 10 - 2 - 1  # test 0.2, validation 0.15
+    with pytest.raises(ValueError, match=f"leaves {left} training samples of class 'class 1': choose 1…{left}"):
+        split_dataset(data, train_per_class=left + 1)
+    assert torch.bincount(data.labels[split_dataset(data, train_per_class=left).train]).tolist() == [left, left]
+
+
+@given(class_counts, st.booleans(), st.integers(0, 9))
+def test_training_on_all_takes_the_validation_part_in(counts: list[int], fixed: bool, seed: int) -> None:
+    labels = [c for c, count in enumerate(counts) for _ in range(count + 1)]
+    data = labelled(labels, [0, len(labels) - 1] if fixed else None)
+    parts, whole = split_dataset(data, seed=seed), split_dataset(data, seed=seed, train_on_all=True)
+    assert len(whole.validation) == 0
+    assert torch.equal(whole.test, parts.test)
+    assert torch.equal(whole.train, torch.cat((parts.train, parts.validation)).sort().values)
+
+
 def test_totals_are_right_with_many_small_classes() -> None:
     split = split_dataset(labelled(list(range(100)) * 7))
     assert len(split.test) == 140

@@ -27,7 +27,10 @@ from ncmi.recipes import (
     Data,
     Recipe,
     Training,
+    describe_recipe,
+    named_recipe,
     recipe_from_dict,
+    recipe_names,
     recipe_to_dict,
     resolve_backbone,
     resolve_recipe,
@@ -183,3 +186,46 @@ def test_default_training(num_train: int, batch_size: int, epochs: int) -> None:
     asked = Recipe(Data("x"), objective=CrossEntropyOptions(), training=Training(epochs=5, batch_size=7))
     resolved = resolve_recipe(asked, (4,), 3, num_train)
     assert (resolved.training, resolved.objective, resolved.data) == (asked.training, asked.objective, asked.data)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_named_recipes_survive_json_and_say_what_to_expect(name: str, tmp_path: Path) -> None:
+    recipe = named_recipe(name)
+    assert through_a_file(recipe, tmp_path / "recipe.json") == recipe
+    told = describe_recipe(name)
+    assert "%" in told or "minutes" in told
+    settled = resolve_recipe(recipe, (3, 32, 32), 100, 50_000)
+    assert settled.backbone.feature_dim >= 100  # axis anchors
+
+
+def test_published_recipes_are_as_published() -> None:
+    paper, released = named_recipe("cifar100.paper").training, named_recipe("cifar100.released").training
+    for training in (paper, released):
+        assert (training.optimiser, training.learning_rate, training.momentum) == ("sgd", 0.1, 0.9)
+        assert (training.weight_decay, training.decay_all, training.nesterov) == (5e-4, True, False)
+        assert (training.schedule, training.milestones, training.selection) == ("step", (60, 120, 160), "last")
+    assert (paper.epochs, paper.batch_size, paper.decay_factor) == (240, 64, 0.1)
+    assert (released.epochs, released.batch_size, released.decay_factor) == (200, 128, 0.2)
+    assert (released.warmup_epochs, released.augmentation.rotation) == (1, 15)
+    form = named_recipe("cifar100.released").objective
+    assert isinstance(form, NCMIOptions)
+    assert (form.temperature, form.centroids, form.centre, form.separation_power) == (0.2, "fixed", "frozen", 1)
+
+
+def test_unknown_recipe() -> None:
+    with pytest.raises(KeyError, match=r"unknown recipe 'cifar'; known: cifar100\.paper"):
+        named_recipe("cifar")
+
+
+def test_misspelt_fields_inside_a_section_are_errors() -> None:
+    content = recipe_to_dict(FULL)
+    content["training"]["augmentation"]["rotatoin"] = 3
+    with pytest.raises(ValueError, match=r"section 'training\.augmentation': unknown field rotatoin"):
+        recipe_from_dict(content)
+
+
+def test_nothing_to_select_by() -> None:
+    with pytest.raises(ValueError, match="train_on_all leaves nothing to select by"):
+        Recipe(Data("digits", train_on_all=True), training=Training(selection="best"))
+    with pytest.raises(ValueError, match="train_on_all leaves nothing to select by"):
+        Recipe(Data("digits", train_on_all=True), training=Training(patience=3))

@@ -153,21 +153,24 @@ def measure(
     *,
     values: Literal["auto", "logits", "probabilities", "log_probabilities", "features"] = "auto",
     temperature: float = 0.5,
+    labels: Path | None = None,
     json: Path | None = None,
 ) -> None:
-    """CMI, Γ and NCMI of a model's saved outputs: an .npz with the outputs [N, D] and the labels [N].
+    """CMI, Γ and NCMI of any model's saved outputs [N, D] with their labels [N].
 
     Args:
-        file: the .npz; arrays called logits, probabilities, log_probabilities, features, outputs or x, and labels or y.
+        file: .npz, .safetensors or .pt with arrays called logits, probabilities, log_probabilities, features, outputs
+            or x, and labels or y; or an .npy of outputs.
         values: what the outputs are; by default told by the array's name, else by its values.
         temperature: of the map from features to distributions (features only).
+        labels: file of the labels, where they are not in FILE: .npy, .txt, or any of the others.
         json: file to write the figures to.
     """
     from ncmi.cli.output import print_information, say
     from ncmi.evaluation import measure_file
     from ncmi.files import write_json
 
-    measured = measure_file(file, values, temperature)
+    measured = measure_file(file, values, temperature, labels)
     print_information(measured)
     if json is not None:
         write_json(json, measured)

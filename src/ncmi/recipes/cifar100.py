@@ -85,9 +85,9 @@ def released(objective: ObjectiveOptions = RELEASED_NCMI) -> Recipe:
 def fast(objective: ObjectiveOptions = NCMIOptions()) -> Recipe:
     """Meant for 75 % in the least time on one GPU: ResNet-9, 24 epochs, batch 512, one cycle, compiled, bfloat16.
 
-    All 50,000 images are trained on, a single view of each test image is judged. Not run by us yet: neither its accuracy
-    nor its time is known. For comparison: the shortest public time to 75 % is 3.96 s on an A100, with a plain baseline of
-    its organisers at 59.3 s.
+    All 50,000 images are trained on, a single view of each test image is judged. Not run by us yet: neither its
+    accuracy nor its time is known. For comparison: the shortest public time to 75 % is 3.96 s on an A100, a plain
+    baseline of the same organisers takes 59.3 s.
     """
     return Recipe(
         Data("cifar100", validation_fraction=0.1, train_on_all=True),

@@ -9,10 +9,9 @@ from ncmi.recipes.recipe import Backbone, Recipe
 
 _STEPS = 1200  # optimiser steps of a default run on small data, whatever its number of samples
 _FLAT = 256  # images of no more values than this (digits: 8×8) are small enough for a perceptron
+_RESIDUAL = ("resnet9", "resnet18", "resnet34", "resnet50", "resnet101")
 # width, depth
-_USUAL = {"mlp": (256, 2), "convnet": (32, 3), "resnet_small": (32, 1)} | dict.fromkeys(
-    ("resnet9", "resnet18", "resnet34", "resnet50", "resnet101"), (64, 0)
-)
+_USUAL = {"mlp": (256, 2), "convnet": (32, 3), "resnet_small": (32, 1)} | dict.fromkeys(_RESIDUAL, (64, 0))
 # D of the networks whose feature is their last stage, in multiples of the width
 _STAGED = {"resnet_small": 4, "resnet9": 8, "resnet18": 8, "resnet34": 8, "resnet50": 32, "resnet101": 32}
 

@@ -1,0 +1,97 @@
+"""Outputs and labels saved from any model: NumPy, safetensors or torch files. Nothing in them is executed."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+OUTPUTS = ("logits", "probabilities", "log_probabilities", "features", "outputs", "probs", "log_p", "x")
+LABELS = ("labels", "label", "targets", "y")
+_HOW = "write numpy.savez(logits=…, labels=…), or the same two names with safetensors or torch.save"
+
+
+def read_outputs(file: Path, labels_file: Path | None = None) -> tuple[str, Any, Any]:
+    """Name of the outputs' array, outputs ``[N, D]`` and integer labels ``[N]``, as NumPy arrays.
+
+    Args:
+        file: ``.npz``, ``.safetensors`` or ``.pt`` with outputs and labels; or ``.npy`` with outputs alone.
+        labels_file: the labels, where they are in a file of their own: any of these, or text with one number a line.
+
+    Raises:
+        FileNotFoundError, ValueError: naming file and cure.
+    """
+    arrays = _read(file)
+    name = next((name for name in OUTPUTS if name in arrays), None)
+    if name is None and len(arrays) == 1 and labels_file is not None:
+        name = next(iter(arrays))
+    if labels_file is not None:
+        found = _read(labels_file)
+        label = next((one for one in LABELS if one in found), next(iter(found)) if len(found) == 1 else None)
+        labels = None if label is None else found[label]
+    else:
+        label = next((one for one in LABELS if one in arrays), None)
+        labels = None if label is None else arrays[label]
+    if name is None or labels is None:
+        raise ValueError(
+            f"{file} holds the arrays {', '.join(arrays) or 'none'}: call the outputs logits, probabilities, "
+            "log_probabilities or features, and the labels labels, or give the labels by --labels FILE"
+        )
+    outputs = arrays[name]
+    if outputs.ndim != 2 or labels.shape != outputs.shape[:1] or len(labels) == 0:
+        raise ValueError(f"{file}: {name} {outputs.shape} and {label} {labels.shape}: expected [N, D] and [N], N ≥ 1")
+    if not np.issubdtype(outputs.dtype, np.floating) or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"{file}: {name} is {outputs.dtype} and {label} {labels.dtype}: expected floats and integers")
+    return name, outputs, labels
+
+
+def _read(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist: give a file with outputs and labels ({_HOW})")
+    readers: dict[str, Callable[[Path], dict[str, Any]]] = {
+        ".npz": _read_npz,
+        ".npy": lambda path: {"outputs": np.load(path, allow_pickle=False)},
+        ".safetensors": _read_safetensors,
+        ".pt": _read_torch,
+        ".pth": _read_torch,
+        ".txt": lambda path: {"labels": np.loadtxt(path, dtype=np.int64, ndmin=1)},
+        ".csv": lambda path: {"labels": np.loadtxt(path, dtype=np.int64, ndmin=1)},
+    }
+    reader = readers.get(file.suffix.lower())
+    if reader is None:
+        raise ValueError(f"{file}: files of type {file.suffix or 'unknown'} are not read: {_HOW}")
+    try:
+        return reader(file)
+    except pickle.UnpicklingError:
+        raise ValueError(f"{file}: holds more than tensors, or is damaged; nothing was executed: {_HOW}") from None
+    except Exception as error:  # damaged bytes raise whatever the reader was doing
+        raise ValueError(f"{file}: not a readable {file.suffix} ({' '.join(str(error).split())}): {_HOW}") from None
+
+
+def _read_npz(path: Path) -> dict[str, Any]:
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return _arrays(load_file(str(path)))
+
+
+def _read_torch(path: Path) -> dict[str, Any]:
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    return _arrays(content if isinstance(content, dict) else {"outputs": content})
+
+
+def _arrays(content: dict[Any, Any]) -> dict[str, Any]:
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}
+    # NumPy has no bfloat16
+    return {
+        name: (value.float() if value.dtype == torch.bfloat16 else value).detach().numpy()
+        for name, value in tensors.items()
+    }
