@@ -14,6 +14,7 @@ import torch
 from training_helpers import RESUME_CASES, make_recipe, metrics, results, signal_at
 
 from ncmi.data import load_dataset, split_dataset
+from ncmi.files import PARTIAL
 from ncmi.options import CrossEntropyOptions, NCMIOptions
 from ncmi.recipes import Data, recipe_from_dict
 from ncmi.training import Interrupted, RunFolder, load_model, train
@@ -35,6 +36,7 @@ def test_everything_is_there(run: Path) -> None:
         str(path.relative_to(run)) for path in run.rglob("*") if path.is_file() and path.parent.name != "tensorboard"
     }
     assert files == {
+        ".lock",
         "recipe.json",
         "environment.json",
         "metrics.jsonl",
@@ -256,3 +258,18 @@ def test_on_epoch_hears_every_row(tmp_path: Path) -> None:
     heard: list[dict[str, Any]] = []
     train(make_recipe(), tmp_path / "run", on_epoch=heard.append)
     assert heard == metrics(tmp_path / "run")
+
+
+def test_two_processes_never_train_into_one_folder(tmp_path: Path) -> None:
+    train(make_recipe(), tmp_path / "run")
+    (tmp_path / "run/results.json").unlink()
+    folder = RunFolder(tmp_path / "run")
+    half_written = folder.path / f".metrics.csv.abc{PARTIAL}"
+    half_written.write_text("of the other process")
+    with folder.lock():
+        before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+        with pytest.raises(RunFolderError, match="another process trains into this folder: wait until"):
+            train(make_recipe(), tmp_path / "run", resume=True)
+        assert before == {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+    assert train(make_recipe(), tmp_path / "run", resume=True)["status"] == "finished"
+    assert not half_written.exists()

@@ -92,13 +92,22 @@ def train(
     # with several processes a signal reaches some of them a step earlier: there the last epoch's checkpoint must do
     catch_signals = catch_signals and training.devices == 1
     board = TensorBoardLog(folder.path / "tensorboard", training.tensorboard and fabric.is_global_zero)
-    with StopRequest(enabled=catch_signals) as stop, board:
-        loop = Loop(fabric, model, dataset, split, training, folder, (board, on_epoch))
-        if resume and folder.checkpoint.exists():
-            loop.resume()
-        elif fabric.is_global_zero:
-            folder.write("environment.json", describe_environment(fabric.device))
-        loop.run(stop)
+    with folder.lock(enabled=fabric.is_global_zero):
+        if resume and fabric.is_global_zero:
+            folder.remove_partial_files()
+        with StopRequest(enabled=catch_signals) as stop, board:
+            loop = Loop(fabric, model, dataset, split, training, folder, (board, on_epoch))
+            if resume and folder.checkpoint.exists():
+                loop.resume()
+            elif fabric.is_global_zero:
+                folder.write("environment.json", describe_environment(fabric.device))
+            loop.run(stop)
+        return _judge(loop, recipe, dataset, started)
+
+
+def _judge(loop: Loop, recipe: Recipe, dataset: Dataset, started: float) -> dict[str, Any]:
+    """Fit and judge the read-outs of a trained model, and write model, outputs and results."""
+    fabric, folder, split, training = loop.fabric, loop.folder, loop.split, recipe.training
     parts = {
         name: loop.extract(indices)
         for name, indices in (("train", split.train), ("validation", split.validation), ("test", split.test))
@@ -143,8 +152,6 @@ def _folder(recipe: Recipe, path: str | Path, resume: bool, fabric: Fabric) -> R
         folder = RunFolder.open(path)
         if folder.recipe() != recipe:
             raise RunFolderError(f"{folder.path} holds another recipe: resume it with its own, or choose another --out")
-        if fabric.is_global_zero:
-            folder.remove_partial_files()
         return folder
     if fabric.is_global_zero:
         RunFolder.create(path, recipe)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from ncmi.files import PARTIAL, finite, write_json, write_text
 from ncmi.recipes import Recipe, recipe_from_dict, recipe_to_dict
@@ -58,6 +62,28 @@ class RunFolder:
         if not (folder.path / "recipe.json").is_file():
             raise RunFolderError(f"{folder.path}: no run here (recipe.json is missing): give a run folder of ncmi")
         return folder
+
+    @contextmanager
+    def lock(self, enabled: bool = True) -> Iterator[None]:
+        """Keep other processes from training into this folder; a process that dies lets go of it.
+
+        Raises:
+            RunFolderError: if another process trains into it.
+        """
+        if not enabled:
+            yield
+            return
+        lock = FileLock(self.path / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise RunFolderError(
+                f"{self.path}: another process trains into this folder: wait until it has finished, or stop it"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def remove_partial_files(self) -> None:
         """Remove what a process left half-written when it was killed."""
