@@ -13,7 +13,6 @@ _OPTIONAL = {
     "tensorboard": "TensorBoard logs (--training.tensorboard)",
     "torchvision": "torchvision's networks and transforms",
     "timm": "timm's networks",
-    "kornia": "augmentation on the GPU",
 }
 
 Finding = tuple[bool | None, str, str]
@@ -77,6 +76,7 @@ def _loss() -> Finding:
 
 def _data() -> list[Finding]:
     from ncmi.data import EMBEDDED
+    from ncmi.data.cifar_find import find_cifar
 
     findings: list[Finding] = [(True, "embedded data", ", ".join(EMBEDDED))]
     folder = os.environ.get("NCMI_DATA")
@@ -85,4 +85,8 @@ def _data() -> list[Finding]:
     else:
         there = Path(folder).is_dir()
         findings.append((there, "NCMI_DATA", folder if there else f"{folder} is no folder: set it to your data folder"))
+        found = {name: find_cifar(name, folder) for name in ("cifar10", "cifar100")} if there else {}
+        for name, cifar in found.items():
+            told = "not below NCMI_DATA" if cifar is None else f"{cifar.layout} layout in {cifar.path}"
+            findings.append((None if cifar is None else True, name, told))
     return findings
