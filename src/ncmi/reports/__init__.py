@@ -14,6 +14,8 @@ from ncmi.reports.records import (
     RunRecord,
     UnfinishedRun,
 )
+from ncmi.reports.reproduction import GroupRecord, ReproductionRecord, read_reproduction
+from ncmi.reports.reproduction_write import print_reproduction, write_reproduction
 from ncmi.reports.statistics import Difference, Row, comparison_rows
 from ncmi.reports.table import comparison_table, print_table, to_markdown, write_csv
 
@@ -21,19 +23,24 @@ __all__ = [
     "ComparisonRecord",
     "Difference",
     "EntryRecord",
+    "GroupRecord",
     "Outputs",
     "Readout",
     "ReportError",
+    "ReproductionRecord",
     "Results",
     "Row",
     "RunRecord",
     "UnfinishedRun",
     "comparison_rows",
     "comparison_table",
+    "print_reproduction",
     "print_table",
     "read_comparison",
+    "read_reproduction",
     "read_run",
     "to_markdown",
     "write_csv",
     "write_report",
+    "write_reproduction",
 ]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ncmi.reports.figures.projection import MOST_POINTS
+from ncmi.reports.records import Results
 
 SYMBOLS = (
     "CMI is the concentration: how far, in nats, the output distributions of a class lie from their "
@@ -56,6 +59,32 @@ TABLE = (
 )
 
 
-def sample_note(sampled: bool) -> str:
-    """A sentence where not all points are drawn."""
-    return f"A random {MOST_POINTS} of the test samples are drawn." if sampled else "All test samples are drawn."
+NO_VALIDATION = (
+    "No curves of CMI, Γ, NCMI and accuracy by epoch: these runs trained on all training data, so there is no "
+    "validation part to measure them on, and the test part is read only once."
+)
+
+
+def sample_note(sampled: bool, few: Sequence[str] = ()) -> str:
+    """A sentence on which points are drawn; ``few`` names the classes where not all are."""
+    if not few:
+        return f"A random {MOST_POINTS} of the test samples are drawn." if sampled else "All test samples are drawn."
+    share = f"A random {MOST_POINTS} of" if sampled else "All"
+    return f"{share} the test samples of {len(few)} classes, the first by name, are drawn: {', '.join(few)}."
+
+
+def sizes(results: Results) -> str:
+    """How much data there was, and what it was used for."""
+    classes = len(results.class_names)
+    start = f"{results.num_train} training, "
+    end = f"{results.num_test} test samples in {classes} {'class' if classes == 1 else 'classes'}. "
+    paired = "Runs with the same seed share their split, whatever their objective. "
+    if not results.num_validation:
+        return (
+            f"{start}no validation and {end}{paired}"
+            "All training data is trained on, so the last epoch is judged; the test part is read once, after training."
+        )
+    return (
+        f"{start}{results.num_validation} validation and {end}{paired}"
+        "Every choice is made on the validation part; the test part is read once, after training."
+    )

@@ -10,23 +10,22 @@ from ncmi.reports import captions, text
 from ncmi.reports import elements as e
 from ncmi.reports.figures.accuracy import accuracy_panels
 from ncmi.reports.figures.confusion import confusion
-from ncmi.reports.figures.palette import styles
-from ncmi.reports.figures.projection import Cloud, cloud
+from ncmi.reports.figures.palette import Style, styles
 from ncmi.reports.figures.trajectories import Series, trajectory_panels
 from ncmi.reports.page import Page
-from ncmi.reports.pictures import confusion_figure, feature_figures
+from ncmi.reports.pictures import clouds_of, confusion_figure, feature_figures
 from ncmi.reports.records import ComparisonRecord, EntryRecord
-from ncmi.reports.settings import environment_settings, objective_settings, recipe_settings
+from ncmi.reports.rows import objectives_table, row_lines
+from ncmi.reports.settings import environment_settings, recipe_settings
 from ncmi.reports.statistics import (
     Row,
     baseline_entry,
-    best_rows,
     comparison_rows,
     method_name,
     primary_readouts,
     results_of,
 )
-from ncmi.reports.table import baseline_label, cells, headings
+from ncmi.reports.table import baseline_label, headings
 from ncmi.reports.verdict import verdict
 
 
@@ -61,21 +60,9 @@ def _verdict_section(record: ComparisonRecord) -> str:
 
 
 def _table_section(record: ComparisonRecord, rows: Sequence[Row]) -> str:
-    best = best_rows(tuple(rows))
-    lines, marks = [], {}
-    for index, row in enumerate(rows):
-        line = [e.escape(cell) for cell in cells(row)]
-        if row in best:
-            line[2] = f"<b>{line[2]}</b>"
-        if row.difference and row.difference.sign:
-            line[3] = f'<span class="{"up" if row.difference.sign > 0 else "down"}">{line[3]}</span>'
-        lines.append(line)
-        group = "own" if row.objective == "ncmi" else "base" if row.is_baseline else ""
-        following = rows[index + 1] if index + 1 < len(rows) else None
-        ends = group and following is not None and following.objective != row.objective
-        marks[index] = f"{group} rule" if ends else group
+    lines, marks = row_lines(rows)
     caption = captions.TABLE.format(baseline=baseline_label(record))
-    parts = [e.table(headings(record), lines, marks={k: v for k, v in marks.items() if v})]
+    parts = [e.table(headings(record), lines, marks=marks)]
     parts.append(e.paragraph(f"{caption} {captions.READOUTS}", "note"))
     if record.unfinished:
         parts.append(f"<h3>{text.count(len(record.unfinished), 'unfinished run')}, left out of everything above</h3>\n")
@@ -95,31 +82,39 @@ def _figure_sections(record: ComparisonRecord, rows: Sequence[Row], numbers: Ite
         + (captions.CUT_OFF if any(len(row.accuracies) == 2 for row in rows) else ""),
         accuracy_panels(rows, looks, name),
     )
-    series = [Series(entry.label, looks[entry.label], [run.metrics for run in entry.runs]) for entry in entries]
-    trajectories = e.figure(
-        next(numbers),
-        captions.TRAJECTORIES + captions.SYMBOLS + " " + captions.OWN_SIMPLEX,
-        trajectory_panels(series),
-        legend=e.series_legend({entry.label: looks[entry.label] for entry in entries}),
-    )
-    clouds = {entry.label: _cloud(entry) for entry in entries}
-    featured = _featured(record, entries)
     return (
         e.section("Seed by seed", accuracy)
-        + e.section("Epoch by epoch", trajectories)
-        + e.section(
-            "Feature clusters",
-            feature_figures(
-                [clouds[entry.label] for entry in featured],
-                list(clouds.values()),
-                results_of(entries[0].runs[0]).class_names,
-                f"seed {entries[0].runs[0].seed}",
-                ", ".join(method_name(entry.label, primary_readouts(entry)[0]) for entry in featured),
-                numbers,
-            ),
-        )
-        + e.section("Confusions", _confusion(featured, numbers))
+        + e.section("Epoch by epoch", _trajectories(entries, looks, numbers))
+        + _outcome_sections(record, entries, numbers)
     )
+
+
+def _trajectories(entries: Sequence[EntryRecord], looks: dict[str, Style], numbers: Iterator[int]) -> str:
+    series = [Series(entry.label, looks[entry.label], [run.metrics for run in entry.runs]) for entry in entries]
+    panels = trajectory_panels(series)
+    if not panels:
+        return e.paragraph(captions.NO_VALIDATION, "note")
+    return e.figure(
+        next(numbers),
+        captions.TRAJECTORIES + captions.SYMBOLS + " " + captions.OWN_SIMPLEX,
+        panels,
+        legend=e.series_legend({entry.label: looks[entry.label] for entry in entries}),
+    )
+
+
+def _outcome_sections(record: ComparisonRecord, entries: Sequence[EntryRecord], numbers: Iterator[int]) -> str:
+    clouds, names, few = clouds_of(entries)
+    featured = _featured(record, entries)
+    features = feature_figures(
+        [clouds[entry.label] for entry in featured],
+        list(clouds.values()),
+        names,
+        f"seed {entries[0].runs[0].seed}",
+        ", ".join(method_name(entry.label, primary_readouts(entry)[0]) for entry in featured),
+        numbers,
+        few,
+    )
+    return e.section("Feature clusters", features) + e.section("Confusions", _confusion(featured, numbers))
 
 
 def _ordered(record: ComparisonRecord, rows: Sequence[Row]) -> list[EntryRecord]:
@@ -132,11 +127,6 @@ def _featured(record: ComparisonRecord, entries: Sequence[EntryRecord]) -> list[
     """The two entries with large pictures: the first of the table, and the baseline or else the second."""
     baseline = baseline_entry(record)
     return list(dict.fromkeys([entries[0], *([baseline] if baseline else []), *entries[1:2]]))[:2]
-
-
-def _cloud(entry: EntryRecord) -> Cloud:
-    run, readout = entry.runs[0], primary_readouts(entry)[0]
-    return cloud(entry.label, run.outputs(), readout)
 
 
 def _confusion(entries: Sequence[EntryRecord], numbers: Iterator[int]) -> str:
@@ -152,29 +142,17 @@ def _confusion(entries: Sequence[EntryRecord], numbers: Iterator[int]) -> str:
 
 def _method_section(record: ComparisonRecord) -> str:
     runs = record.runs
-    one = results_of(runs[0])
-    sizes = (
-        f"{one.num_train} training, {one.num_validation} validation and {one.num_test} test samples in "
-        f"{text.count(len(one.class_names), 'class').replace('classs', 'classes')}. "
-        "Runs with the same seed share their split, whatever their objective. Every choice is made on "
-        "the validation part; the test part is read once, after training."
-    )
-    objectives = [
-        (e.escape(entry.label), e.escape(entry.objective), e.escape(objective_settings(entry.runs)))
-        for entry in record.entries
-        if entry.runs
-    ]
     command = record.command or f"ncmi compare {shlex.quote(record.data)}"
     name = shlex.quote(record.folder.resolve().name)
     again = f"{command}\nncmi report {name}   # this page, from the run folders"
     machine = environment_settings([record.machine] if record.machine else [run.environment for run in runs])
     return e.section(
         "How it was run",
-        e.paragraph(sizes),
+        e.paragraph(captions.sizes(results_of(runs[0]))),
         f"<pre><code>{e.escape(again)}</code></pre>\n",
         e.how_it_ran(*recipe_settings(runs), machine),
         "<h3>Objectives</h3>\n",
-        e.table(("Method", "objective", "options"), objectives, kind="plain"),
+        objectives_table(record.entries),
     )
 
 

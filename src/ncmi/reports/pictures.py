@@ -11,7 +11,9 @@ from ncmi.reports import captions
 from ncmi.reports import elements as e
 from ncmi.reports.figures.confusion import MOST_COUNTS, confusion_panel, worst_pairs
 from ncmi.reports.figures.features import pca_panels, tsne_panels
-from ncmi.reports.figures.projection import Cloud
+from ncmi.reports.figures.projection import Cloud, cloud, few_classes
+from ncmi.reports.records import EntryRecord
+from ncmi.reports.statistics import primary_readouts, results_of
 
 
 def feature_figures(
@@ -21,13 +23,17 @@ def feature_figures(
     seed: str,
     readouts: str,
     numbers: Iterator[int],
+    few: Sequence[str] = (),
 ) -> str:
-    """Large t-SNE pictures of the ``featured`` clouds, then small principal components of ``every`` cloud."""
+    """Large t-SNE pictures of the ``featured`` clouds, then small principal components of ``every`` cloud.
+
+    ``few`` names the classes that are drawn, where not all are.
+    """
     parts = []
     large = tsne_panels(featured, class_names)
     sampled = any(len(one.labels) < one.total for one in every)
     if large:
-        caption = captions.TSNE.format(seed=seed, readouts=readouts, sample=captions.sample_note(sampled))
+        caption = captions.TSNE.format(seed=seed, readouts=readouts, sample=captions.sample_note(sampled, few))
         parts.append(e.figure(next(numbers), caption, large))
     small = pca_panels(every, class_names)
     if small:
@@ -35,6 +41,18 @@ def feature_figures(
         caption = captions.PCA.format(scale=", all panels on one scale" if several else "")
         parts.append(e.figure(next(numbers), caption, small, kind="small" if several else "single"))
     return "".join(parts) or e.paragraph("There are no finite features to draw.", "note")
+
+
+def clouds_of(entries: Sequence[EntryRecord]) -> tuple[dict[str, Cloud], tuple[str, ...], tuple[str, ...]]:
+    """A cloud of each entry's first run, by label; the classes drawn; and these again where some are left out."""
+    outputs, names, few = few_classes(
+        [entry.runs[0].outputs() for entry in entries], results_of(entries[0].runs[0]).class_names
+    )
+    clouds = {
+        entry.label: cloud(entry.label, one, primary_readouts(entry)[0])
+        for entry, one in zip(entries, outputs, strict=True)
+    }
+    return clouds, names, few
 
 
 def confusion_figure(

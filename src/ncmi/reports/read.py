@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -38,7 +39,7 @@ def _read_results(path: Path) -> Results | None:
         readouts={
             name: Readout(
                 readouts.child(name).number("test_accuracy"),
-                readouts.child(name).number("validation_accuracy"),
+                _optional(readouts.child(name), "validation_accuracy"),
             )
             for name in readouts.content
         },
@@ -46,6 +47,8 @@ def _read_results(path: Path) -> Results | None:
         cmi=information.number("cmi"),
         separation=information.number("separation"),
         ncmi=information.number("ncmi"),
+        cross_entropy_separation=_optional(information, "cross_entropy_separation"),
+        cross_entropy_ncmi=_optional(information, "cross_entropy_ncmi"),
         epoch_seconds=file.number("epoch_seconds"),
         total_seconds=file.number("total_seconds"),
         peak_memory_mb=file.number("peak_memory_mb"),
@@ -60,14 +63,16 @@ def _read_results(path: Path) -> Results | None:
     return results
 
 
+def _optional(file: JsonObject, key: str) -> float:
+    """A number that not every run has: without a validation part there is none, and older runs measured less."""
+    return file.number(key) if key in file.content else float("nan")
+
+
 def _metrics_frame(rows: list[JsonObject]) -> pd.DataFrame:
     # a resumed run may have written an epoch twice: the later row is the one that was trained on
     by_epoch = {row.integer("epoch"): row for row in rows}
     epochs = sorted(by_epoch)
-    columns = {
-        name: [by_epoch[e].number(name) if name in by_epoch[e].content else float("nan") for e in epochs]
-        for name in METRICS
-    }
+    columns = {name: [_optional(by_epoch[e], name) for e in epochs] for name in METRICS}
     return pd.DataFrame(columns, index=pd.Index(epochs, name="epoch"), dtype=float)
 
 
@@ -101,7 +106,8 @@ def _read_entry(folder: Path, entry: JsonObject) -> EntryRecord:
     finished: list[RunRecord] = []
     unfinished: list[UnfinishedRun] = []
     for name in entry.items("runs"):
-        path = folder / str(name)
+        # runs may lie beside the comparison, as "../../runs/…": named by where they are, not by the way there
+        path = Path(os.path.normpath(folder / str(name)))
         if not (path / "recipe.json").is_file():
             unfinished.append(UnfinishedRun(path, "not started"))
             continue
@@ -111,17 +117,20 @@ def _read_entry(folder: Path, entry: JsonObject) -> EntryRecord:
         else:
             finished.append(run)
     finished.sort(key=lambda run: run.seed)
-    return EntryRecord(entry.text("label"), entry.text("objective"), tuple(finished), tuple(unfinished))
+    recipe = entry.child("recipe").content if "recipe" in entry.content else {}
+    return EntryRecord(entry.text("label"), entry.text("objective"), tuple(finished), tuple(unfinished), recipe)
 
 
-def read_comparison(folder: Path | str) -> ComparisonRecord:
+def read_comparison(folder: Path | str, *, may_be_unfinished: bool = False) -> ComparisonRecord:
     """Read a comparison folder and all its runs; those without results are listed in ``unfinished``.
 
     Args:
         folder: the folder with ``comparison.json``.
+        may_be_unfinished: whether a comparison without any finished run is read as well.
 
     Raises:
-        ReportError: if there is no ``comparison.json``, a file is damaged, or not one run has finished.
+        ReportError: if there is no ``comparison.json``, a file is damaged, two entries have one label, or not one run
+            has finished.
     """
     folder = Path(folder)
     path = folder / "comparison.json"
@@ -133,6 +142,10 @@ def read_comparison(folder: Path | str) -> ComparisonRecord:
         if not isinstance(content, dict):
             raise ReportError(f"{path}: 'entries[{number}]' is not an object: restore the file or run it again")
         entries.append(_read_entry(folder, JsonObject(path, content, f"entries[{number}].")))
+    labels = [entry.label for entry in entries]
+    repeated = [label for label in labels if labels.count(label) > 1]
+    if repeated:
+        raise ReportError(f"{path}: two entries are labelled {repeated[0]!r}: give each a label of its own")
     record = ComparisonRecord(
         folder=folder,
         data=file.text("data"),
@@ -143,7 +156,7 @@ def read_comparison(folder: Path | str) -> ComparisonRecord:
         machine=file.child("machine").content if file.content.get("machine") else {},
         command=file.text("command") if file.content.get("command") else None,
     )
-    if not record.runs:
+    if not record.runs and not may_be_unfinished:
         raise ReportError(
             f"{folder}: none of its {len(record.unfinished)} runs has finished: continue the comparison first"
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ncmi.reports.files import ReportError, read_arrays
 
 @dataclass(frozen=True)
 class Readout:
-    """What one way of deciding (head, cc, lp, knn) achieved; accuracies in 0..1."""
+    """What one way of deciding (head, cc, lp, knn) achieved; accuracies in 0..1, NaN without a validation part."""
 
     test_accuracy: float
     validation_accuracy: float
@@ -23,7 +24,10 @@ class Readout:
 
 @dataclass(frozen=True)
 class Results:
-    """Final results of a finished run. CMI and Γ in nats, times in seconds, memory in MB."""
+    """Final results of a finished run. CMI and Γ in nats, times in seconds, memory in MB.
+
+    Γ is by centroid KL; ``cross_entropy_separation`` is Γ by cross-entropy, NaN in runs that did not measure it.
+    """
 
     data: str
     objective: str
@@ -41,6 +45,8 @@ class Results:
     num_validation: int
     num_test: int
     class_names: tuple[str, ...]
+    cross_entropy_separation: float = math.nan
+    cross_entropy_ncmi: float = math.nan
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,17 +132,24 @@ class UnfinishedRun:
 
 @dataclass(frozen=True, eq=False)
 class EntryRecord:
-    """One line of a comparison: a labelled objective with its finished runs, in order of their seeds."""
+    """One line of a comparison: a labelled objective with its finished runs, in order of their seeds.
+
+    ``recipe`` is what all its runs share, empty where the comparison did not write it down.
+    """
 
     label: str
     objective: str
     runs: tuple[RunRecord, ...]
     unfinished: tuple[UnfinishedRun, ...]
+    recipe: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
 class ComparisonRecord:
-    """A comparison folder: entries × seeds on one data set; ``baseline`` names an objective."""
+    """A comparison folder: entries × seeds on one data set.
+
+    ``baseline`` names an objective; where it is empty, entries are not compared with one of them.
+    """
 
     folder: Path
     data: str

@@ -9,7 +9,7 @@ from ncmi.reports import captions, text
 from ncmi.reports import elements as e
 from ncmi.reports.figures.confusion import confusion
 from ncmi.reports.figures.palette import styles
-from ncmi.reports.figures.projection import cloud
+from ncmi.reports.figures.projection import cloud, few_classes
 from ncmi.reports.figures.trajectories import Series, trajectory_panels
 from ncmi.reports.page import Page
 from ncmi.reports.pictures import confusion_figure, feature_figures
@@ -31,12 +31,16 @@ def run_page(run: RunRecord, path: Path) -> Page:
         look = styles([(run.label, run.objective)])[run.label]
         panels = trajectory_panels([Series(run.label, look, [run.metrics])], single=True)
         caption = captions.TRAJECTORIES_SINGLE + captions.SYMBOLS
-        body.append(e.section("Epoch by epoch", e.figure(next(numbers), caption, panels)))
+        drawn = [e.figure(next(numbers), caption, panels)] if panels else []
+        if run.results is not None and not run.results.num_validation:
+            drawn.append(e.paragraph(captions.NO_VALIDATION, "note"))
+        body.append(e.section("Epoch by epoch", *drawn))
     if run.results is not None:
         outputs, readout = run.outputs(), run.results.primary_readouts[0]
         name, classes = method_name(run.label, readout), run.results.class_names
-        points = cloud(run.label, outputs, readout)
-        features = feature_figures([points], [points], classes, f"seed {run.seed}", name, numbers)
+        (shown,), names, few = few_classes([outputs], classes)
+        points = cloud(run.label, shown, readout)
+        features = feature_figures([points], [points], names, f"seed {run.seed}", name, numbers, few)
         body.append(e.section("Feature clusters", features))
         if readout in outputs.predictions:
             counts = confusion([(outputs.labels, outputs.predictions[readout])], len(classes))

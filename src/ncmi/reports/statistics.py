@@ -76,6 +76,8 @@ class Row:
     cmi: float
     separation: float
     ncmi: float
+    cross_entropy_separation: float = math.nan
+    cross_entropy_ncmi: float = math.nan
 
 
 def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float] | None:
@@ -108,8 +110,14 @@ def method_name(label: str, readout: str) -> str:
 
     >>> method_name("NCMI", "cc"), method_name("CE", "head")
     ('NCMI-CC', 'CE')
+    >>> method_name("NCMI (p = −4, fixed)", "lp"), method_name("NSF, not centred", "cc")
+    ('NCMI-LP (p = −4, fixed)', 'NSF, not centred, CC')
     """
-    return label + _SUFFIX.get(readout, f"-{readout}")
+    suffix = _SUFFIX.get(readout, f"-{readout}")
+    name, bracket, rest = label.partition(" (")
+    if bracket and rest.endswith(")"):
+        return f"{name}{suffix}{bracket}{rest}"
+    return f"{label}, {suffix[1:]}" if suffix and ", " in label else label + suffix
 
 
 def results_of(run: RunRecord) -> Results:
@@ -220,4 +228,6 @@ def _row(entry: EntryRecord, readout: str, is_baseline: bool, reference: dict[Pa
         cmi=float(np.mean([result.cmi for result in results])),
         separation=float(np.mean([result.separation for result in results])),
         ncmi=float(np.mean([result.ncmi for result in results])),
+        cross_entropy_separation=float(np.mean([result.cross_entropy_separation for result in results])),
+        cross_entropy_ncmi=float(np.mean([result.cross_entropy_ncmi for result in results])),
     )

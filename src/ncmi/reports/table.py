@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -28,10 +30,11 @@ def comparison_table(record: ComparisonRecord) -> pd.DataFrame:
     ``epoch_seconds`` (median), ``peak_memory_mb`` (highest), ``cmi``, ``separation`` (nats) and ``ncmi``
     (means over seeds, test set).
     """
-    return pd.DataFrame([_numbers(row) for row in comparison_rows(record)])
+    return pd.DataFrame([row_numbers(row) for row in comparison_rows(record)])
 
 
-def _numbers(row: Row) -> dict[str, object]:
+def row_numbers(row: Row) -> dict[str, object]:
+    """One row of :func:`comparison_table`, by column."""
     difference = row.difference
     low, high = difference.interval if difference and difference.interval else (math.nan, math.nan)
     return {
@@ -93,19 +96,38 @@ def cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def print_table(record: ComparisonRecord, console: Console | None = None) -> None:
-    """Print the table with rich in at most 100 columns; CMI, Γ and the number of seeds are left to CSV and page."""
-    if console is None:
-        console = Console()
-        if not console.is_terminal:
-            console = Console(width=TERMINAL_WIDTH)
-    rows = comparison_rows(record)
+def terminal() -> Console:
+    """The terminal, or 100 columns where the output goes elsewhere."""
+    console = Console()
+    return console if console.is_terminal else Console(width=TERMINAL_WIDTH)
+
+
+def print_table(
+    record: ComparisonRecord,
+    console: Console | None = None,
+    *,
+    rows: Sequence[Row] | None = None,
+    heading: str = "",
+) -> None:
+    """Print the table with rich in at most 100 columns; CMI, Γ and the number of seeds are left to CSV and page.
+
+    Args:
+        record: the comparison.
+        console: where to; by default the terminal.
+        rows: its rows in another order.
+        heading: goes in front of the title.
+    """
+    console = console or terminal()
+    rows = comparison_rows(record) if rows is None else rows
     best = best_rows(rows)
     names = headings(record)
-    shown = [index for index, name in enumerate(names) if name not in {"n", "CMI", "Γ"}]
+    hidden = {"n", "CMI", "Γ"} if record.baseline else {"n", "Γ", *names[3:5]}
+    shown = [index for index, name in enumerate(names) if name not in hidden]
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left", caption_justify="left")
-    table.title = Text(f"Test accuracy on {record.data}, mean ± sd over {len(record.seeds)} seeds")
-    table.caption = Text(f"Δ: difference from {baseline_label(record)} on the same seed and split, in points")
+    seeds = text.count(len(record.seeds), "seed")
+    table.title = Text(f"{heading}Test accuracy on {record.data}, mean ± sd over {seeds}")
+    if record.baseline:
+        table.caption = Text(f"Δ: difference from {baseline_label(record)} on the same seed and split, in points")
     for index in shown:
         heading = "Δ" if names[index].startswith("Δ ") else names[index]
         table.add_column(Text(heading), justify="left" if index == 0 else "right", no_wrap=True)
@@ -119,7 +141,8 @@ def print_table(record: ComparisonRecord, console: Console | None = None) -> Non
         table.add_row(*(line[index] for index in shown))
     console.print(table)
     for run in record.unfinished:
-        console.print(Text(f"unfinished: {run.folder.relative_to(record.folder)}, {run.state}", style="yellow"))
+        folder = Path(os.path.relpath(run.folder, record.folder)).as_posix()
+        console.print(Text(f"unfinished: {folder}, {run.state}", style="yellow"))
 
 
 def to_markdown(record: ComparisonRecord) -> str:
@@ -129,16 +152,17 @@ def to_markdown(record: ComparisonRecord) -> str:
     """
     rows = comparison_rows(record)
     best = best_rows(rows)
-    lines = [_markdown_line(headings(record)), "|---" + "|---:" * (len(headings(record)) - 1) + "|"]
+    lines = [markdown_line(headings(record)), "|---" + "|---:" * (len(headings(record)) - 1) + "|"]
     for row in rows:
         line = list(cells(row))
         if row in best:
             line[2] = f"**{line[2]}**"
-        lines.append(_markdown_line(tuple(line)))
+        lines.append(markdown_line(tuple(line)))
     return "\n".join(lines)
 
 
-def _markdown_line(parts: tuple[str, ...]) -> str:
+def markdown_line(parts: Sequence[str]) -> str:
+    """One row of a Markdown table; pipes are escaped."""
     return "| " + " | ".join(part.replace("|", "\\|") for part in parts) + " |"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ncmi.reports import text
 from ncmi.reports.records import ComparisonRecord, RunRecord
 from ncmi.reports.statistics import (
@@ -20,20 +22,20 @@ _SPOKEN = {"cross_entropy": "cross-entropy"}
 def verdict(record: ComparisonRecord) -> list[str]:
     """Sentences on a comparison: each NCMI row (else the best row) against the baseline, then the rest."""
     rows = comparison_rows(record)
-    name = _baseline_name(record)
+    name = baseline_name(record)
     if baseline_entry(record) is None:
         sentences = [f"No run of the baseline ({name}) has finished, so there are no differences to judge."]
     else:
         judged = [row for row in rows if row.objective == "ncmi" and not row.is_baseline]
         judged = judged or [row for row in rows if not row.is_baseline][:1]
         sentences = [against_baseline(row, name) for row in judged]
-    sentences.append(_highest(rows))
+    sentences.append(highest(rows))
     others = [row for row in rows if row.objective != "ncmi"]
     for sign, side in ((1, "above"), (-1, "below")):
         clear = [row.method for row in others if row.difference and row.difference.sign == sign]
         if clear:
             verb = "is" if len(clear) == 1 else "are"
-            sentences.append(f"Of the other methods, {_listed(clear)} {verb} distinguishably {side} {name}.")
+            sentences.append(f"Of the other methods, {listed(clear)} {verb} distinguishably {side} {name}.")
     sizes = {results_of(run).num_test for run in record.runs}
     if len(sizes) == 1:
         size = sizes.pop()
@@ -83,12 +85,14 @@ def run_verdict(run: RunRecord) -> list[str]:
     ]
 
 
-def _baseline_name(record: ComparisonRecord) -> str:
+def baseline_name(record: ComparisonRecord) -> str:
+    """The baseline as it reads in a sentence."""
     entry = baseline_entry(record)
     return _SPOKEN.get(record.baseline, entry.label if entry else record.baseline)
 
 
-def _highest(rows: tuple[Row, ...]) -> str:
+def highest(rows: Sequence[Row]) -> str:
+    """One sentence on the highest mean of the rows that have all seeds."""
     compared = complete_rows(rows)
     best = best_rows(rows)
     if not best:
@@ -98,10 +102,15 @@ def _highest(rows: tuple[Row, ...]) -> str:
     left_out = len(rows) - len(compared)
     missing = f" ({text.count(left_out, 'row')} with missing seeds left out)" if left_out else ""
     return (
-        f"{_listed([row.method for row in best])} {verb} the highest mean, {text.fixed(best[0].mean)} %, "
+        f"{listed([row.method for row in best])} {verb} the highest mean, {text.fixed(best[0].mean)} %, "
         f"of {text.count(len(compared), 'row')}{missing}{caution}."
     )
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence.
+
+    >>> listed(["a"]), listed(["a", "b", "c"])
+    ('a', 'a, b and c')
+    """
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

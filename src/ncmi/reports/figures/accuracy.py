@@ -9,23 +9,33 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ncmi.reports import text
+from ncmi.reports.figures.drawing import Drawing
 from ncmi.reports.figures.palette import TONES, Style
-from ncmi.reports.figures.svg import Panel, canvas, grid, to_svg
+from ncmi.reports.figures.svg import Panel, grid
 from ncmi.reports.statistics import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _WIDTH, _ROW, _REST = 400, 23, 68
+# names longer than this take room from the axes, which are as wide as before for it
+_NAME, _LETTER = 15, 5.4
 Interval = tuple[float, float] | None
 
 
 def accuracy_panels(rows: Sequence[Row], styles: dict[str, Style], baseline: str) -> list[Panel]:
     """Two panels: accuracy in percent, difference from the baseline in points; in the order of the table."""
-    panels = [_accuracy(rows, styles, baseline)]
+    return [drawing.panel() for drawing in accuracy_drawings(rows, styles, baseline)]
+
+
+def accuracy_drawings(
+    rows: Sequence[Row], styles: dict[str, Style], baseline: str, *, name: str = "", heading: str = ""
+) -> list[Drawing]:
+    """What :func:`accuracy_panels` shows; ``name`` keeps several on one page apart, ``heading`` goes in front."""
+    drawings = [_accuracy(rows, styles, baseline, name, heading)]
     if any(row.difference for row in rows):
-        panels.append(_differences(rows, styles, baseline))
-    return panels
+        drawings.append(_differences(rows, styles, baseline, name, heading))
+    return drawings
 
 
 def off_scale(means: Sequence[float]) -> float:
@@ -40,38 +50,51 @@ def off_scale(means: Sequence[float]) -> float:
     return middle - max(2.0, 6 * float(np.median(np.abs(np.asarray(means) - middle))))
 
 
-def _accuracy(rows: Sequence[Row], styles: dict[str, Style], baseline: str) -> Panel:
-    with canvas(_WIDTH, _ROW * len(rows) + _REST) as figure:
-        axes = figure.add_subplot()
+def _accuracy(rows: Sequence[Row], styles: dict[str, Style], baseline: str, name: str, heading: str) -> Drawing:
+    def draw(axes: Axes) -> None:
         _draw(axes, rows, styles, [(row.accuracies, row.mean, row.interval) for row in rows])
         reference = next((row.mean for row in rows if row.is_baseline), math.nan)
         if math.isfinite(reference):
             axes.axvline(reference, color=TONES["ink"][0], linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-        axes.set_title("Test accuracy")
+        axes.set_title(_title(heading, "Test accuracy"))
         axes.set_xlabel(f"test accuracy, %   (dashed: mean of {baseline})")
-        described = "; ".join(f"{row.method} {text.mean_sd(row.mean, row.sd)} %" for row in rows)
-        return Panel(to_svg(figure, "accuracy", f"Test accuracy by method. {described}"))
+
+    described = "; ".join(f"{row.method} {text.mean_sd(row.mean, row.sd)} %" for row in rows)
+    told = f"{heading} Test accuracy by method. {described}".lstrip()
+    return Drawing(f"accuracy{name}", told, *_size(rows, heading), draw)
 
 
-def _differences(rows: Sequence[Row], styles: dict[str, Style], baseline: str) -> Panel:
+def _differences(rows: Sequence[Row], styles: dict[str, Style], baseline: str, name: str, heading: str) -> Drawing:
     values: list[tuple[Sequence[float], float, Interval]] = [
         (row.difference.values, row.difference.mean, row.difference.interval)
         if row.difference
         else ((), math.nan, None)
         for row in rows
     ]
-    with canvas(_WIDTH, _ROW * len(rows) + _REST) as figure:
-        axes = figure.add_subplot()
+
+    def draw(axes: Axes) -> None:
         _draw(axes, rows, styles, values)
         axes.axvline(0, color=TONES["ink"][0], linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-        axes.set_title(f"Paired difference from {baseline}")
+        axes.set_title(_title(heading, f"Paired difference from {baseline}"))
         axes.set_xlabel("difference at the same seed and split, points")
-        described = "; ".join(
-            f"{row.method} {text.signed(row.difference.mean)} ({text.interval(row.difference.interval)})"
-            for row in rows
-            if row.difference
-        )
-        return Panel(to_svg(figure, "difference", f"Difference from {baseline} in points. {described}"))
+
+    described = "; ".join(
+        f"{row.method} {text.signed(row.difference.mean)} ({text.interval(row.difference.interval)})"
+        for row in rows
+        if row.difference
+    )
+    told = f"{heading} Difference from {baseline} in points. {described}".lstrip()
+    return Drawing(f"difference{name}", told, *_size(rows, heading), draw)
+
+
+def _size(rows: Sequence[Row], heading: str) -> tuple[float, float]:
+    longest = max((len(row.method) for row in rows), default=0)
+    return _WIDTH + _LETTER * max(0, longest - _NAME), _ROW * len(rows) + _REST + (15 if heading else 0)
+
+
+def _title(heading: str, title: str) -> str:
+    """The heading on a line of its own."""
+    return f"{heading}\n{title}" if heading else title
 
 
 def _draw(

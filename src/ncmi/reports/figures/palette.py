@@ -23,7 +23,7 @@ TONES: dict[str, tuple[str, str]] = {
     "orange": ("#c98500", "#f2b632"),
     "pink": ("#b5578d", "#e596c4"),
 }
-SOLID, DASHED, DOTTED = "-", (0, (5, 2)), (0, (1.2, 1.6))
+SOLID, DASHED, DOTTED, MIXED = "-", (0, (5, 2)), (0, (1.2, 1.6)), (0, (5, 1.5, 1.2, 1.5))
 LineStyle = str | tuple[int, tuple[float, ...]]
 
 
@@ -58,21 +58,34 @@ KNOWN: dict[str, Style] = {
     "supcon": Style("orange", DASHED),
     "cmic": Style("pink", DASHED),
 }
-_SPARE = (
-    Style("sky", DASHED),
-    Style("vermilion", DASHED),
-    *(Style(tone, DOTTED) for tone in ("blue", "green", "orange", "pink", "sky", "vermilion")),
-)
+_HUES = ("blue", "green", "orange", "pink", "sky", "vermilion")
+_SPARE = tuple(Style(tone, line) for line in (DASHED, DOTTED, MIXED) for tone in ("sky", "vermilion", *_HUES[:4]))
 
 
 def styles(keys: Iterable[tuple[str, str]]) -> dict[str, Style]:
-    """A style for each (label, objective): the objective's own, or a spare one if unknown or taken."""
+    """A style for each (label, objective): the objective's own, or another where it is unknown or taken.
+
+    Another: a hue that nothing else has, if there is one, then the own hue in another line style, then a spare style.
+    """
+    wanted = dict(iter(keys))
     chosen: dict[str, Style] = {}
-    spare = iter(_SPARE * 8)
-    for label, objective in keys:
+    for label, objective in wanted.items():
         style = KNOWN.get(objective)
-        chosen[label] = style if style is not None and style not in chosen.values() else next(spare)
-    return chosen
+        if style is not None and style not in chosen.values():
+            chosen[label] = style
+    for label, objective in wanted.items():
+        if label not in chosen:
+            chosen[label] = _another(objective, set(chosen.values()))
+    # in the order asked for
+    return {label: chosen[label] for label in wanted}
+
+
+def _another(objective: str, taken: set[Style]) -> Style:
+    hues = [tone for tone in _HUES if tone not in {style.tone for style in taken}]
+    own = [Style(KNOWN[objective].tone, line) for line in (DASHED, DOTTED, MIXED)] if objective in KNOWN else []
+    free = [style for style in (*(Style(tone, SOLID) for tone in hues), *own, *_SPARE) if style not in taken]
+    # beyond all of them styles repeat
+    return free[0] if free else _SPARE[len(taken) % len(_SPARE)]
 
 
 # of middling lightness: points are pixels, the same on light and on dark paper

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from ncmi.reports.records import Outputs
 
 # more points than this are no clearer, only slower
 MOST_POINTS = 500
+# colours of more classes than this cannot be told apart: a few of them are drawn
+MOST_CLASSES, FEW_CLASSES = 30, 10
 _ITERATIONS = 500
 
 
@@ -25,6 +28,45 @@ class Cloud:
     labels: NDArray[np.int64]
     wrong: NDArray[np.bool_]
     total: int
+
+
+def drawn_classes(class_names: Sequence[str]) -> list[int]:
+    """The classes that pictures show: all, or of very many the first ten by name.
+
+    >>> drawn_classes(["b", "a"]), drawn_classes([str(9999 - i) for i in range(100)])[:3]
+    ([0, 1], [99, 98, 97])
+    """
+    everything = list(range(len(class_names)))
+    if len(everything) <= MOST_CLASSES:
+        return everything
+    return sorted(everything, key=lambda index: class_names[index])[:FEW_CLASSES]
+
+
+def of_classes(outputs: Outputs, classes: Sequence[int]) -> Outputs:
+    """The samples of some classes, which are numbered anew in the given order; predictions of others become −1."""
+    place = np.full(max(max(classes), *(int(p.max(initial=0)) for p in _decided(outputs))) + 1, -1, dtype=np.int64)
+    place[list(classes)] = np.arange(len(classes))
+    kept = place[outputs.labels] >= 0
+    return Outputs(
+        labels=place[outputs.labels[kept]],
+        predictions={name: place[predicted[kept]] for name, predicted in outputs.predictions.items()},
+        features=outputs.features[kept],
+    )
+
+
+def few_classes(
+    outputs: Sequence[Outputs], class_names: Sequence[str]
+) -> tuple[list[Outputs], tuple[str, ...], tuple[str, ...]]:
+    """Outputs of the drawn classes alone, these classes' names, and the same names again if some were left out."""
+    classes = drawn_classes(class_names)
+    if len(classes) == len(class_names):
+        return list(outputs), tuple(class_names), ()
+    names = tuple(class_names[index] for index in classes)
+    return [of_classes(one, classes) for one in outputs], names, names
+
+
+def _decided(outputs: Outputs) -> tuple[NDArray[np.int64], ...]:
+    return outputs.labels, *outputs.predictions.values()
 
 
 def cloud(title: str, outputs: Outputs, readout: str) -> Cloud:

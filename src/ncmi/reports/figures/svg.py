@@ -61,8 +61,10 @@ class Panel:
 
 
 @contextmanager
-def canvas(width: float, height: float) -> Iterator[Figure]:
+def canvas(width: float, height: float, **settings: object) -> Iterator[Figure]:
     """A figure of ``width × height`` SVG units, in the report's style. Draw inside the ``with``.
+
+    ``settings`` are matplotlib's, with two underscores for the dot, in place of the style's own.
 
     No window system and no pyplot state: a report may be written from any thread.
     """
@@ -70,7 +72,8 @@ def canvas(width: float, height: float) -> Iterator[Figure]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_RC), warnings.catch_warnings():  # type: ignore[arg-type]
+    style = _RC | {name.replace("__", "."): value for name, value in settings.items()}
+    with matplotlib.rc_context(style), warnings.catch_warnings():  # type: ignore[arg-type]
         # the page's font draws the text, so what matplotlib's own font lacks is no loss
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure = Figure(figsize=(width / 72, height / 72), layout="constrained")

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ncmi.reports.figures.drawing import Drawing
 from ncmi.reports.figures.palette import Style
-from ncmi.reports.figures.svg import Panel, canvas, grid, to_svg
+from ncmi.reports.figures.svg import Panel, grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,35 +60,47 @@ def curve(metrics: Sequence[pd.DataFrame], column: str) -> Curve:
 
 def trajectory_panels(series: Sequence[Series], *, single: bool = False) -> list[Panel]:
     """Panels of CMI, Γ, NCMI and accuracy on validation data; for a ``single`` run the training loss too."""
-    panels = [
-        _measure(series, "validation_cmi", "CMI (concentration)", "CMI, nats"),
-        _measure(series, "validation_separation", "Γ (separation)", "Γ, nats"),
-        _measure(series, "validation_ncmi", "NCMI = CMI / Γ", "NCMI"),
-        _accuracy(series),
+    return [drawing.panel() for drawing in trajectory_drawings(series, single=single)]
+
+
+def trajectory_drawings(
+    series: Sequence[Series], *, single: bool = False, name: str = "", heading: str = ""
+) -> list[Drawing]:
+    """What :func:`trajectory_panels` shows; ``name`` keeps several on one page apart, ``heading`` goes in front.
+
+    What no run has measured is left out: without a validation part, that is all but the training loss.
+    """
+    drawings = [
+        _measure(series, "validation_cmi", f"{heading}CMI (concentration)", "CMI, nats", name),
+        _measure(series, "validation_separation", f"{heading}Γ (separation)", "Γ, nats", name),
+        _measure(series, "validation_ncmi", f"{heading}NCMI = CMI / Γ", "NCMI", name),
+        _accuracy(series, name, heading),
     ]
     if single:
-        panels.append(_measure(series, "train_loss", "Training loss", "loss"))
-    return [panel for panel in panels if panel is not None]
+        drawings.append(_measure(series, "train_loss", "Training loss", "loss", name))
+    return [drawing for drawing in drawings if drawing is not None]
 
 
-def _measure(series: Sequence[Series], column: str, title: str, unit: str) -> Panel | None:
+def _measure(series: Sequence[Series], column: str, title: str, unit: str, name: str) -> Drawing | None:
     curves = [curve(one.metrics, column) for one in series]
     values = np.concatenate([np.concatenate([c.low, c.high]) for c in curves])
     if not len(values):
         return None
     logarithmic = bool(values.min() > 0 and values.max() / values.min() > _LOG_RATIO)
-    with canvas(_WIDTH, _HEIGHT) as figure:
-        axes = figure.add_subplot()
+
+    def draw(axes: Axes) -> None:
         for index, (one, drawn) in enumerate(zip(series, curves, strict=True)):
             _draw(axes, index, one.style, drawn.epochs, drawn.mean, drawn.low, drawn.high)
         if logarithmic:
             axes.set_yscale("log")
             _plain_log_ticks(axes)
         _finish(axes, title, unit + (", logarithmic" if logarithmic else ""))
-        return Panel(to_svg(figure, column.replace("_", "-"), f"{title} on validation data by epoch"))
+
+    told = f"{title} on {'training' if column.startswith('train') else 'validation'} data by epoch"
+    return Drawing(column.replace("_", "-") + name, told, _WIDTH, _HEIGHT, draw)
 
 
-def _accuracy(series: Sequence[Series]) -> Panel | None:
+def _accuracy(series: Sequence[Series], name: str, heading: str) -> Drawing | None:
     """Accuracy on an axis that is logarithmic in the error, so that 98 and 99 % are told apart."""
     curves = [curve(one.metrics, "validation_accuracy") for one in series]
     values = np.concatenate([np.concatenate([c.low, c.high]) for c in curves])
@@ -99,8 +112,8 @@ def _accuracy(series: Sequence[Series]) -> Panel | None:
     floor = 0.7 * float(errors[~perfect].min()) if not perfect.all() else 0.7
     limit = min(100.0, 1.2 * max(float(errors.max()), floor))
     ticks = _accuracy_ticks(floor, limit, bool(perfect.any()))
-    with canvas(_WIDTH, _HEIGHT) as figure:
-        axes = figure.add_subplot()
+
+    def draw(axes: Axes) -> None:
         for index, (one, drawn) in enumerate(zip(series, curves, strict=True)):
             mean, low, high = (np.maximum(100 * (1 - part), floor) for part in (drawn.mean, drawn.high, drawn.low))
             _draw(axes, index, one.style, drawn.epochs, mean, low, high)
@@ -108,8 +121,9 @@ def _accuracy(series: Sequence[Series]) -> Panel | None:
         axes.set_ylim(limit, floor)
         axes.yaxis.set_minor_locator(_null_locator())
         axes.set_yticks(list(ticks), list(ticks.values()))
-        _finish(axes, "Validation accuracy", "accuracy, %, logarithmic in the error")
-        return Panel(to_svg(figure, "validation-accuracy", "Validation accuracy by epoch"))
+        _finish(axes, f"{heading}Validation accuracy", "accuracy, %, logarithmic in the error")
+
+    return Drawing(f"validation-accuracy{name}", f"{heading}Validation accuracy by epoch", _WIDTH, _HEIGHT, draw)
 
 
 def _accuracy_ticks(floor: float, limit: float, perfect: bool) -> dict[float, str]:
