@@ -237,6 +237,8 @@ def _processors() -> int:
 
 
 _DATASETS: dict[Data, Any] = {}
+# the pool has handed a worker its next run before it is asked to stop: that one must not begin
+_STOPPED: list[str] = []
 
 
 def _train_one(content: dict[str, Any], path: str, imports: tuple[str, ...]) -> dict[str, Any]:
@@ -244,6 +246,8 @@ def _train_one(content: dict[str, Any], path: str, imports: tuple[str, ...]) -> 
     from ncmi.training import RunFolder, train
     from ncmi.training.parts import dataset_of
 
+    if _STOPPED:
+        raise Interrupted("stopped before it began")
     for module in imports:
         import_module(module)
     recipe = recipe_from_dict(content)
@@ -251,7 +255,11 @@ def _train_one(content: dict[str, Any], path: str, imports: tuple[str, ...]) -> 
         _DATASETS.clear()  # one at a time: they may be large
         _DATASETS[recipe.data] = dataset_of(recipe.data)
     begun = (RunFolder(path).path / "recipe.json").exists()
-    return train(recipe, path, resume=begun, dataset=_DATASETS[recipe.data])
+    try:
+        return train(recipe, path, resume=begun, dataset=_DATASETS[recipe.data])
+    except Interrupted:
+        _STOPPED.append(path)
+        raise
 
 
 def _read(path: Path) -> dict[str, Any]:

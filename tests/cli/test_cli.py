@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -281,3 +282,26 @@ def test_compare_makes_table_report_and_resumes(tmp_path: Path) -> None:
     assert again["readouts"] == results["ncmi-seed1"]["readouts"]
     other = ncmi(*words, "--resume", "--training.learning-rate", "0.1", cwd=tmp_path, check=2)
     assert "by another recipe: give the same options" in other.stderr
+
+
+def test_ctrl_c_stops_a_comparison_at_once(tmp_path: Path) -> None:
+    """The run in progress writes a checkpoint; the one that is next in the queue does not begin."""
+    words = ("compare", "wine", "--objectives", "cross_entropy", "ncmi", "focal", "--seeds", "2", "--workers", "1")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ncmi", *words, "--out", "c", "--training.epochs", "100000"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a terminal's Ctrl-C reaches the whole group, and not this test
+    )
+    metrics = tmp_path / "c/runs/cross_entropy-seed0/metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not metrics.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "go on with the same command and --resume" in errors
+    assert [path.name for path in (tmp_path / "c/runs").iterdir()] == ["cross_entropy-seed0"]
+    assert (tmp_path / "c/runs/cross_entropy-seed0/checkpoints/last.safetensors").is_file()

@@ -226,6 +226,7 @@ def reproduce(
         data_dir: folder that holds CIFAR-100; by default the environment variable NCMI_DATA.
     """
     from ncmi.cli.output import Counter, say
+    from ncmi.errors import Interrupted
     from ncmi.reports import print_reproduction, write_reproduction
     from ncmi.reproduction import plan_experiment, reproduce
 
@@ -240,7 +241,10 @@ def reproduce(
     )
     folder = out or Path("runs") / f"reproduce-{scale}"
     with Counter(f"{experiment}, scale {scale}", sum(len(group.plan.runs()) for group in groups)) as counter:
-        made = reproduce(experiment, scale, groups, folder, command=" ".join(COMMAND), on_run=counter.advance)
+        try:
+            made = reproduce(experiment, scale, groups, folder, command=" ".join(COMMAND), on_run=counter.advance)
+        except KeyboardInterrupt:
+            raise Interrupted("stopped; the same command goes on") from None
     print_reproduction(made)
     say(f"report: {write_reproduction(made)}")
 

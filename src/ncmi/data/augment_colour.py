@@ -113,8 +113,8 @@ def _grey(images: Tensor) -> Tensor:
 
 def _turn_hue(images: Tensor, turn: Tensor) -> Tensor:
     """Hue turned by parts of a full turn ``[B, 1, 1]``, saturation and value kept."""
-    # kornia.enhance.adjust_hue gives the same, but goes through all of HSV, which is slower; and its other functions know
-    # one order of the four kinds for a whole batch
+    # kornia.enhance.adjust_hue gives the same, but goes through all of HSV, which is slower; and its other functions
+    # know one order of the four kinds for a whole batch
     red, green, blue = images.unbind(1)
     value = red.maximum(green).maximum(blue)
     chroma = value - red.minimum(green).minimum(blue)
