@@ -72,7 +72,7 @@ def test_a_lost_memory_layout_would_show(
 ) -> None:
     recipe = image_recipe(images, **OPTIMISERS[optimiser])
     train(recipe, tmp_path / "whole")
-    monkeypatch.setattr("ncmi.training.loop._follow_layout", lambda optimiser: None)
+    monkeypatch.setattr("ncmi.training.loop_state._follow_layout", lambda optimiser: None)
     cut_and_resume(recipe, tmp_path / "cut")
     with pytest.raises(AssertionError):
         assert_same_run(tmp_path / "whole", tmp_path / "cut")

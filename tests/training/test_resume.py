@@ -61,7 +61,7 @@ def test_lost_dropout_state_would_show(tmp_path: Path, monkeypatch: pytest.Monke
     train(recipe, tmp_path / "whole")
     with signal_at(STEPS + 2), pytest.raises(Interrupted):
         train(recipe, tmp_path / "cut")
-    monkeypatch.setattr("ncmi.training.loop.set_random_state", lambda state, device: None)
+    monkeypatch.setattr("ncmi.training.loop_state.set_random_state", lambda state, device: None)
     train(recipe, tmp_path / "cut", resume=True)
     with pytest.raises(AssertionError):
         assert_same_run(tmp_path / "whole", tmp_path / "cut")

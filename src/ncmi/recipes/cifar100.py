@@ -78,6 +78,7 @@ def released(objective: ObjectiveOptions = RELEASED_NCMI) -> Recipe:
             warmup_epochs=1.0,
             augmentation=replace(_CROP_FLIP, rotation=15.0),
             precision="bf16-mixed",
+            checkpoint_seconds=30.0,
         ),
     )
 
@@ -104,6 +105,7 @@ def fast(objective: ObjectiveOptions = NCMIOptions()) -> Recipe:
             augmentation=_CROP_FLIP,
             precision="bf16-mixed",
             compile=True,
+            checkpoint_seconds=30.0,
         ),
     )
 

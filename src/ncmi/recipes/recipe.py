@@ -169,7 +169,9 @@ class Training:
         devices: processes, one device each.
         threads: CPU threads of each process; None for torch's own choice.
         compile: torch.compile of the backbone.
-        checkpoint_steps: also write a checkpoint after so many steps; one is written after each epoch in any case.
+        checkpoint_steps: also write a checkpoint after so many steps.
+        checkpoint_seconds: leave out an epoch's checkpoint where the last one is not so old; by default each epoch
+            writes one. Where epochs take seconds and checkpoints 100 MB, writing them would cost more than the epochs.
         tensorboard: also write TensorBoard logs.
         seed: of initialisation, order and augmentation.
     """
@@ -200,11 +202,12 @@ class Training:
     threads: int | None = None
     compile: bool = False
     checkpoint_steps: int | None = None
+    checkpoint_seconds: float = 0.0
     tensorboard: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_least(self, 0, "epochs", "batch_size", "seed", "weight_decay", "warmup_epochs")
+        _check_least(self, 0, "epochs", "batch_size", "seed", "weight_decay", "warmup_epochs", "checkpoint_seconds")
         _check_least(self, 1, "accumulate", "devices", "patience", "threads", "checkpoint_steps")
         for name in ("learning_rate", "centroid_learning_rate", "decay_factor", "clip_norm"):
             value = getattr(self, name)

@@ -22,8 +22,9 @@ from ncmi.distributed import gather_rows
 from ncmi.errors import Interrupted
 from ncmi.loss import NCMILoss
 from ncmi.recipes import Training
-from ncmi.training.checkpoint import CheckpointError, load_checkpoint, random_state, save_checkpoint, set_random_state
+from ncmi.training.checkpoint import load_checkpoint, save_checkpoint
 from ncmi.training.evaluate import Features, accuracy, information
+from ncmi.training.loop_state import restore, state_of
 from ncmi.training.memory import mark_peak, peak_megabytes
 from ncmi.training.model import Model
 from ncmi.training.optimisers import make_optimisers
@@ -86,6 +87,7 @@ class Loop:
             else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(training.ema_decay), use_buffers=True)
         )
         self.progress = Progress()
+        self.saved_at = -math.inf
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=fabric.device)
 
     @property
@@ -196,7 +198,9 @@ class Loop:
             self.folder.write_metrics(progress.rows)
             for tell in self.on_epoch:
                 tell(row)
-        self._save()
+        last = progress.epoch == self.training.epochs or self._out_of_patience()
+        if last or time.monotonic() - self.saved_at >= self.training.checkpoint_seconds:
+            self._save()
 
     def _validate(self) -> dict[str, float | None]:
         """Accuracy, CMI, Γ and NCMI on the validation part; None where all of it is trained on."""
@@ -259,20 +263,9 @@ class Loop:
         self.evaluated.load_state_dict(load_checkpoint(self.folder.best)["model"])
 
     def _save(self) -> None:
-        if not self.fabric.is_global_zero:
-            return
-        save_checkpoint(
-            self.folder.checkpoint,
-            {
-                "model": self.model.state_dict(),
-                "average": None if self.average is None else self.average.state_dict(),
-                "optimisers": [optimiser.state_dict() for optimiser in self.raw_optimisers],
-                "schedulers": [scheduler.last_epoch for scheduler in self.schedulers],
-                "random": random_state(self.fabric.device),
-                "loss_sum": self.loss_sum,
-                "progress": vars(self.progress),
-            },
-        )
+        self.saved_at = time.monotonic()
+        if self.fabric.is_global_zero:
+            save_checkpoint(self.folder.checkpoint, state_of(self))
 
     def resume(self) -> None:
         """Take up the state of the last checkpoint.
@@ -280,29 +273,4 @@ class Loop:
         Raises:
             CheckpointError: if it is damaged or of another model.
         """
-        state = load_checkpoint(self.folder.checkpoint)
-        try:
-            self.model.load_state_dict(state["model"])
-            if self.average is not None:
-                self.average.load_state_dict(state["average"])
-            for optimiser, saved in zip(self.raw_optimisers, state["optimisers"], strict=True):
-                optimiser.load_state_dict(saved)
-                _follow_layout(optimiser)
-            for scheduler, last in zip(self.schedulers, state["schedulers"], strict=True):
-                scheduler.last_epoch = last
-            set_random_state(state["random"], self.fabric.device)
-            self.loss_sum.copy_(state["loss_sum"])
-            self.progress = Progress(**state["progress"])
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            reason = " ".join(str(error).split())
-            raise CheckpointError(
-                f"{self.folder.checkpoint}: not of this recipe and data ({reason}): restore them, or run it again"
-            ) from None
-
-
-def _follow_layout(optimiser: Optimizer) -> None:
-    """Lay the state of each parameter out in memory as the parameter: fused steps walk both in the order of memory."""
-    for parameter, state in optimiser.state.items():
-        for name, value in state.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        restore(self, load_checkpoint(self.folder.checkpoint))

@@ -69,6 +69,8 @@ def train(
         **precision_options(training.precision),
     )
     fabric.launch()
+    if fabric.device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # batches keep their shape
     started = time.perf_counter()
     if dataset is None:
         dataset = dataset_of(recipe.data)
