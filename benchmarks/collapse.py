@@ -1,14 +1,22 @@
-"""What the loss pays for features that are all the same: python benchmarks/collapse.py.
+"""What the loss pays for features that are all the same: python benchmarks/collapse.py [RUN …].
 
 With Γ by KL(Q_c‖P), as in the paper, a single direction for all samples costs, at T = 0.2, less than half of what an
 uninformed network costs: a minimum in which nothing is told apart. With KL(P‖Q_c) twice that is impossible: see
 docs/results.md. In float64, with axis anchors (κ = 10) and every class once; takes a second.
+
+For finished runs of NCMI: the length of the mean direction of the test features (1 where all are the same) and its
+largest components.
 """
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 import ncmi
 
@@ -18,6 +26,9 @@ FORMS = {
     "p = 1, KL(P‖Q_c), mean of ratios": (1.0, "sample_to_centroid", "mean_of_ratios"),
     "p = −4, KL(P‖Q_c), likelihood (default)": (-4.0, "sample_to_centroid", "log_likelihood"),
 }
+HEAD = (
+    "| form | C | D | T | uninformed | on one axis | on two axes | perfect |\n|---|---:|---:|---:|---:|---:|---:|---:|"
+)
 
 
 def loss_of(features: Tensor, temperature: float, form: str) -> float:
@@ -37,17 +48,34 @@ def loss_of(features: Tensor, temperature: float, form: str) -> float:
     return float(loss)
 
 
-def main() -> None:
-    print("| form | C | D | T | uninformed | collapsed | perfect |\n|---|---:|---:|---:|---:|---:|---:|")
+def costs() -> None:
+    """The table of losses."""
+    print(HEAD)
     for form in FORMS:
         for classes, width, temperature in ((100, 128, 0.2), (100, 512, 0.2), (100, 512, 0.5), (1000, 2048, 0.2)):
             uninformed = torch.ones(classes, width, dtype=torch.float64)
-            collapsed = torch.zeros(classes, width, dtype=torch.float64)
-            collapsed[:, 0] = -1
+            collapsed = torch.zeros(2, classes, width, dtype=torch.float64)
+            collapsed[0, :, 0] = -1
+            collapsed[1, :, :2] = -1
             perfect = torch.eye(width, dtype=torch.float64)[:classes]
-            costs = [loss_of(features, temperature, form) for features in (uninformed, collapsed, perfect)]
-            print(f"| {form} | {classes} | {width} | {temperature} | " + " | ".join(f"{c:.4f}" for c in costs) + " |")
+            losses = [loss_of(features, temperature, form) for features in (uninformed, *collapsed, perfect)]
+            print(f"| {form} | {classes} | {width} | {temperature} | " + " | ".join(f"{x:.4f}" for x in losses) + " |")
+
+
+def direction_of(run: Path) -> str:
+    """The mean direction of a run's test features."""
+    from ncmi.training import load_model
+
+    objective = load_model(run).objective
+    assert isinstance(objective, ncmi.NCMILoss), f"{run}: not a run of NCMI"
+    features = torch.from_numpy(np.load(run / "test_outputs.npz")["features"]).float()
+    mean = normalize(features if objective.centre is None else features - objective.centre).mean(0)
+    largest = mean.abs().topk(3).indices.tolist()
+    return f"{run.name}: length {float(mean.norm()):.4f}; " + ", ".join(f"{float(mean[i]):+.4f} e{i}" for i in largest)
 
 
 if __name__ == "__main__":
-    main()
+    for name in sys.argv[1:]:
+        print(direction_of(Path(name)))
+    if len(sys.argv) == 1:
+        costs()
