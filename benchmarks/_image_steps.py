@@ -189,6 +189,11 @@ class PilImages(TorchDataset[tuple[Tensor, int]]):
         return pixels.sub_(self.mean).div_(self.scale), self.labels[index]
 
 
+def _padding(shift: int | None, dataset: Dataset) -> int:
+    """What a shift left open comes to in our own loop."""
+    return max(1, min(dataset.sample_shape[-2:]) // 8) if shift is None else shift
+
+
 class Plain:
     """What a first script looks like: DataLoader, augmentation image by image, cross-entropy, float32, contiguous."""
 
@@ -208,7 +213,7 @@ class Plain:
         )
         self.device = device
         self.loader = DataLoader(
-            PilImages(dataset, training.augmentation.shift or 0),
+            PilImages(dataset, _padding(training.augmentation.shift, dataset)),
             batch_size=training.batch_size,
             shuffle=True,
             num_workers=workers,

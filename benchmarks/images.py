@@ -86,9 +86,9 @@ def overhead_rows(device: torch.device, data_dir: str | None, quick: bool) -> It
             # full batches alone: the pairs have to be alike
             settings.append((told, small(OBJECTIVES[name], "bfloat16", augmented), 16, 128, 2 if quick else 24))
         told = f"ResNet-18, batch {batch}, {name}, with augmentation"
-        settings.append((told, resnet18(OBJECTIVES[name], "bfloat16", batch, width), 32, batch, 2 if quick else 5))
+        settings.append((told, resnet18(OBJECTIVES[name], "bfloat16", batch, width), 32, batch, 2 if quick else 3))
     for told, recipe, size, samples, steps in settings:
-        repeats = 1 if quick else (3 if size == 32 and device.type == "cpu" else 9)
+        repeats = 1 if quick else (2 if size == 32 and device.type == "cpu" else 9)
         if device.type == "cuda":
             steps = 2 if quick else 100
         dataset, _ = some_images(samples * steps, size, data_dir)
