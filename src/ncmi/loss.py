@@ -178,9 +178,7 @@ class NCMILoss(Objective):
             # all of it now, and as normal tensors: what is first computed in inference mode cannot be trained with
             with torch.inference_mode(False), torch.no_grad():
                 view = self._view(full_precision(self.centroid_logits).dtype)
-                _ = view.sums(), view.table("sample_to_centroid")
-                if self.separation_power != 1:
-                    view.table()
+                _ = view.sums(), view.table(), view.table("sample_to_centroid")
             self._constant_view = view
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> NCMILoss:
