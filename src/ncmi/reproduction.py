@@ -85,13 +85,13 @@ def plan_experiment(
         experiment: which.
         scale: "paper" (as published), "released" (as the authors' script), "small" (CPU).
         seeds: training seeds.
-        only: names of the entries to make, out of :func:`entry_names`; by default all.
+        only: names of the entries to make, which an unknown one lists; by default all.
         networks: backbones; by default the paper's (scale paper, released) or the small one. Not for figure 2.
         workers: runs side by side; 0 for one a processor.
         data_dir: where CIFAR-100 lies; by default NCMI_DATA.
 
     Raises:
-        ComparisonError: for an unknown entry.
+        ComparisonError: for an unknown entry, or a choice of entries or networks for figure 2.
     """
     size = "small" if scale == "small" else "paper"
 
@@ -117,6 +117,8 @@ def plan_experiment(
         return Plan(tuple(entries), tuple(seeds), workers, runs_folder="../../runs")
 
     if experiment == "figure2":
+        if only or networks:
+            raise ComparisonError("figure2 has networks and entries of its own: leave --only and --networks out")
         return (Group("networks", "networks", plan(_correlation_entries(scale, recipe))),)
     chosen = tuple(only) or _ENTRIES[experiment]
     unknown = [name for name in chosen if name not in _ENTRIES[experiment] and name not in _VARIANTS]
@@ -140,11 +142,6 @@ def plan_experiment(
             entries = [Entry(f"{network}-{name}{suffix}", _variant(name)[0], recipe(name, network)) for name in chosen]
             groups.append(Group(network, network, plan(entries)))
     return tuple(groups)
-
-
-def entry_names(experiment: Experiment) -> tuple[str, ...]:
-    """Names of the entries of a table or figure."""
-    return _ENTRIES.get(experiment, ())
 
 
 def reproduce(

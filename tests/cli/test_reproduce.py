@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from cli_helpers import ncmi
 
 from ncmi import reproduction
-from ncmi.cli import main
 from ncmi.options import ObjectiveOptions
 from ncmi.recipes import Augmentation, Backbone, Data, Recipe, Training
-
-
-def ncmi(*words: object, cwd: Path, check: int = 0) -> tuple[str, str]:
-    """What ``ncmi`` printed and complained of."""
-    out, errors = io.StringIO(), io.StringIO()
-    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
-        try:
-            code = main([str(word) for word in words])
-        except SystemExit as stop:  # tyro's way out
-            code = stop.code if isinstance(stop.code, int) else 1
-    assert code == check, out.getvalue() + errors.getvalue()
-    return out.getvalue(), errors.getvalue()
 
 
 class Links(HTMLParser):
@@ -56,7 +42,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("tiny")
 def test_a_table_with_its_links_and_its_figure(tmp_path: Path) -> None:
     words = ("reproduce", "table1", "--seeds", "2", "--only", "focal", "ncmi-power-learned", "--out", "r")
-    out, _ = ncmi(*words, cwd=tmp_path)
+    out = ncmi(*words, cwd=tmp_path).stdout
     for name in ("Cross-entropy", "Focal", "NCMI-CC (p = −4, learned)", "NCMI-LP (p = −4, learned)"):
         assert name in out
     folder = tmp_path / "r/table1"
@@ -81,23 +67,23 @@ def test_a_table_with_its_links_and_its_figure(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("tiny")
 def test_entries_and_experiments_that_do_not_exist(tmp_path: Path) -> None:
-    _, errors = ncmi("reproduce", "table1", "--only", "nothing", cwd=tmp_path, check=2)
+    errors = ncmi("reproduce", "table1", "--only", "nothing", cwd=tmp_path, check=2).stderr
     assert "unknown entry 'nothing': table1 has cross_entropy" in errors
     ncmi("reproduce", "table9", cwd=tmp_path, check=2)
     assert not list(tmp_path.iterdir())
 
 
 def test_recipes_are_told_and_set_defaults(tmp_path: Path) -> None:
-    out, _ = ncmi("recipes", cwd=tmp_path)
+    out = ncmi("recipes", cwd=tmp_path).stdout
     assert "cifar100.small" in out
     assert "75.44 %" in out
-    _, errors = ncmi("train", "--recipe", "cifar100.none", cwd=tmp_path, check=2)
+    errors = ncmi("train", "--recipe", "cifar100.none", cwd=tmp_path, check=2).stderr
     assert "unknown recipe 'cifar100.none'; known: cifar100.paper" in errors
 
 
 def test_no_data_says_where_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NCMI_DATA", raising=False)
-    _, errors = ncmi("train", "--recipe", "cifar100.small", cwd=tmp_path, check=2)
+    errors = ncmi("train", "--recipe", "cifar100.small", cwd=tmp_path, check=2).stderr
     assert "www.cs.toronto.edu/~kriz/cifar.html" in errors
     assert "NCMI_DATA" in errors
     assert not list(tmp_path.iterdir())
@@ -106,7 +92,7 @@ def test_no_data_says_where_to_get_it(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_the_small_recipe_on_the_real_data(tmp_path: Path, cifar100_dir: Path) -> None:
     options = ("--training.epochs", "1", "--data.train-per-class", "4", "--training.accelerator", "cpu")
     words = ("train", "--recipe", "cifar100.small", "--objective", "focal", "--data.data-dir", cifar100_dir)
-    out, _ = ncmi(*words, *options, "--out", "run", cwd=tmp_path)
+    out = ncmi(*words, *options, "--out", "run", cwd=tmp_path).stdout
     assert "focal on cifar100" in out
     recipe = json.loads((tmp_path / "run/recipe.json").read_text())
     assert recipe["backbone"]["name"] == "resnet_small"

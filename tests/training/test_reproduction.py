@@ -73,6 +73,12 @@ def test_only_some_entries_keep_the_baseline() -> None:
         plan_experiment("table1", "small", seeds=(0,), only=("ncmi",))
 
 
+def test_figure_2_chooses_its_networks_itself() -> None:
+    for choice in ({"only": ("focal",)}, {"networks": ("resnet9",)}):
+        with pytest.raises(ComparisonError, match="leave --only and --networks out"):
+            plan_experiment("figure2", "small", seeds=(0,), **choice)  # type: ignore[arg-type]
+
+
 def test_a_plan_needs_entries_of_different_names() -> None:
     entry = Entry("a", "A", Recipe(Data("wine")))
     with pytest.raises(ComparisonError, match="name each one once"):
