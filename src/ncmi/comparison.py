@@ -32,6 +32,8 @@ LABELS = {
     "opl": "OPL",
     "supcon": "SupCon",
     "cmic": "CMIC-DL",
+    "generalised_cross_entropy": "GCE",
+    "symmetric_cross_entropy": "SCE",
 }
 
 
@@ -197,7 +199,7 @@ def _open(folder: Path, description: dict[str, Any], resume: bool | None) -> Non
         earlier = _read(known)
         recipes = {entry["runs"][0]: entry.get("recipe") for entry in earlier.get("entries", [])}
         for entry in description["entries"]:
-            if recipes.get(entry["runs"][0], entry["recipe"]) != entry["recipe"]:
+            if not _same_recipe(recipes.get(entry["runs"][0], entry["recipe"]), entry["recipe"]):
                 raise ComparisonError(
                     f"{folder} compares {entry['label']} by another recipe: give the same options, or another --out"
                 )
@@ -206,6 +208,14 @@ def _open(folder: Path, description: dict[str, Any], resume: bool | None) -> Non
         raise ComparisonError(f"{folder} exists and is not empty: choose another --out, or go on with it by --resume")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(known, description)
+
+
+def _same_recipe(earlier: Any, now: dict[str, Any]) -> bool:
+    """Whether an earlier recipe says the same; fields that it does not know yet have their defaults."""
+    try:
+        return isinstance(earlier, dict) and recipe_from_dict(earlier) == recipe_from_dict(now)
+    except ValueError:
+        return False
 
 
 def _run_all(tasks: dict[str, Recipe], plan: Plan, on_run: Callable[[str, dict[str, Any]], None]) -> dict[str, str]:

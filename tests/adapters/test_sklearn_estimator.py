@@ -34,19 +34,15 @@ from ncmi.training import load_model, train
 QUICK = {"epochs": 5, "width": 16, "feature_dim": 8, "random_state": 0}
 X, Y = load_iris(return_X_y=True)
 NAMES = np.array(["setosa", "versicolor", "virginica"])
-NOT_WEIGHTED = {"check_class_weight_classifiers": "class weights are NCMI's alone; an error says so"}
-
-
-@parametrize_with_checks([NCMIClassifier(epochs=6, width=32, learning_rate=1e-2)])
-def test_scikit_learn_accepts_it(estimator: NCMIClassifier, check: Any) -> None:
-    check(estimator)
 
 
 @parametrize_with_checks(
-    [NCMIClassifier(epochs=6, width=32, learning_rate=1e-2, objective="cross_entropy")],
-    expected_failed_checks=lambda estimator: NOT_WEIGHTED,
+    [
+        NCMIClassifier(epochs=6, width=32, learning_rate=1e-2),
+        NCMIClassifier(epochs=6, width=32, learning_rate=1e-2, objective="cross_entropy"),
+    ]
 )
-def test_scikit_learn_accepts_it_with_cross_entropy(estimator: NCMIClassifier, check: Any) -> None:
+def test_scikit_learn_accepts_it(estimator: NCMIClassifier, check: Any) -> None:
     check(estimator)
 
 
@@ -243,9 +239,10 @@ def test_anchors_fit_a_feature_of_any_width() -> None:
     assert many.predict_proba([[3.0]]).shape == (1, 140)
 
 
-def test_class_weights_weigh_the_loss() -> None:
+@pytest.mark.parametrize("objective", ["ncmi", "cross_entropy", NCMIOptions(), CrossEntropyOptions()])
+def test_class_weights_weigh_the_loss(objective: Any) -> None:
     x, y = make_blobs([180, 20], cluster_std=4.0, random_state=0)
-    options = {"epochs": 10, "width": 16, "learning_rate": 1e-2, "random_state": 0}
+    options = {"epochs": 10, "width": 16, "learning_rate": 1e-2, "random_state": 0, "objective": objective}
     plain = NCMIClassifier(**options, readout="head").fit(x, y)
     balanced = NCMIClassifier(**options, class_weight="balanced").fit(x, y)
     given = NCMIClassifier(**options, class_weight={0: 200 / 360, 1: 200 / 40}).fit(x, y)
@@ -316,7 +313,12 @@ def test_it_writes_no_file_and_speaks_only_when_asked(
         ({"learning_rate": 0.0}, "above 0"),
         ({"class_weight": {0: 1.0, 1: 1.0, 2: 0.0}}, "give weights above 0, or leave a class out"),
         ({"class_weight": {0: 1.0, 7: 2.0}}, "not in class_weight"),
-        ({"class_weight": "balanced", "objective": "focal"}, "class_weight is for objective='ncmi', not 'focal'"),
+        (
+            {"class_weight": "balanced", "objective": "focal"},
+            "class_weight is for the objectives 'ncmi' or 'cross_entropy', not 'focal': leave it out",
+        ),
+        ({"class_weight": "balanced", "objective": FocalOptions()}, r"not FocalOptions\(gamma=2.0\): leave it out"),
+        ({"class_weight": {0: 1.0, 1: 1.0, 2: 0.0}, "objective": "cross_entropy"}, "give weights above 0"),
         ({"learning_rate": 1e30}, "lower the learning rate"),
     ],
 )

@@ -19,6 +19,8 @@ NAMES = (
     "opl",
     "supcon",
     "cmic",
+    "generalised_cross_entropy",
+    "symmetric_cross_entropy",
 )
 PAIRING = ("opl", "supcon")
 ON_LOGITS = tuple(name for name in NAMES if name not in PAIRING)
@@ -71,6 +73,16 @@ def anticlass(z: Tensor, y: int, gamma: float) -> Tensor:
     others = len(z) - 1
     occe = -sum(torch.log(others * opposite[j]) for j in range(len(z)) if j != y) / others
     return cross_entropy(z, y) + gamma * occe
+
+
+def generalised_cross_entropy(z: Tensor, y: int, q: float) -> Tensor:
+    return (1 - probabilities(z)[y] ** q) / q
+
+
+def symmetric_cross_entropy(z: Tensor, y: int, alpha: float, beta: float, log_zero: float) -> Tensor:
+    p = probabilities(z)
+    reverse = -sum(p[k] * (0.0 if k == y else log_zero) for k in range(len(z)))
+    return alpha * cross_entropy(z, y) + beta * reverse
 
 
 def mean_loss(loss: Callable[..., Tensor], logits: Tensor, targets: Rows, **options: float) -> Tensor:

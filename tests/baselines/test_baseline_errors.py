@@ -46,6 +46,17 @@ BAD_OPTIONS: list[tuple[str, dict[str, Any], str]] = [
     ("supcon", {"prototype_decay": 1.0}, "0 ≤ decay < 1"),
     ("cmic", {"separation_weight": -0.1}, "both ≥ 0"),
     ("cmic", {"centroid_decay": -0.1}, "0 ≤ decay < 1"),
+    ("generalised_cross_entropy", {"q": 0.0}, "0 < q ≤ 1, usually 0.7"),
+    ("generalised_cross_entropy", {"q": 1.5}, "0 < q ≤ 1"),
+    ("symmetric_cross_entropy", {"alpha": -1.0}, "both ≥ 0 and one above"),
+    ("symmetric_cross_entropy", {"beta": float("nan")}, "both ≥ 0"),
+    ("symmetric_cross_entropy", {"alpha": 0.0, "beta": 0.0}, "one above, e.g. 0.1 and 1"),
+    ("symmetric_cross_entropy", {"log_zero": 0.0}, "below 0, usually -4"),
+    ("symmetric_cross_entropy", {"log_zero": float("-inf")}, "must be finite"),
+    ("cross_entropy", {"class_weights": "inverse"}, "unknown class_weights 'inverse': use 'balanced'"),
+    ("cross_entropy", {"class_weights": [1.0, 2.0]}, "class_weights must be 10 numbers ≥ 0"),
+    ("cross_entropy", {"logit_adjustment": -1.0}, "at least 0 and finite, usually 1"),
+    ("cross_entropy", {"logit_adjustment": float("inf")}, "at least 0 and finite"),
 ]
 
 

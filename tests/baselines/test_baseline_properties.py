@@ -15,7 +15,16 @@ from torch import Tensor
 import ncmi.baselines as losses
 from ncmi.options import make_objective
 
-SHIFT_INVARIANT = ("cross_entropy", "label_smoothing", "focal", "poly", "anticlass", "cmic")
+SHIFT_INVARIANT = (
+    "cross_entropy",
+    "label_smoothing",
+    "focal",
+    "poly",
+    "anticlass",
+    "cmic",
+    "generalised_cross_entropy",
+    "symmetric_cross_entropy",
+)
 seeds = st.integers(0, 2**31 - 1)
 # the same examples on every run, and no failure because a machine is busy
 repeatable = settings(derandomize=True, deadline=None, max_examples=30)
@@ -49,6 +58,8 @@ def some_centroids(logits: Tensor) -> Tensor:
         ("poly", {"epsilon": 0.0}),
         ("anticlass", {"gamma": 0.0}),
         ("cmic", {"concentration_weight": 0.0, "separation_weight": 0.0}),
+        ("generalised_cross_entropy", {"q": 1e-9}),
+        ("symmetric_cross_entropy", {"alpha": 1.0, "beta": 0.0}),
     ],
 )
 def test_is_cross_entropy_without_its_own_term(name: str, options: dict[str, float], seed: int) -> None:

@@ -25,6 +25,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "opl": {"weight": 0.6, "gamma": 0.8},
     "supcon": {"temperature": 0.4, "projection_dim": 3},
     "cmic": {"concentration_weight": 0.9, "separation_weight": 0.4},
+    "generalised_cross_entropy": {"q": 0.4},
+    "symmetric_cross_entropy": {"alpha": 0.7, "beta": 1.3, "log_zero": -3.0},
 }
 
 

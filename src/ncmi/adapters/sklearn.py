@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +28,7 @@ from ncmi.options import (
     NCMIOptions,
     ObjectiveOptions,
     Reduction,
+    objective_names,
     objective_options,
 )
 from ncmi.recipes import Backbone, Data, Recipe, Training, resolve_recipe
@@ -35,7 +37,15 @@ from ncmi.training.optimisers import make_optimisers
 from ncmi.training.schedule import learning_rate_factor
 from ncmi.training.views import ViewMaker, split_views
 
-_NCMI_PARAMETERS = ("temperature", "centroids", "separation_power", "separation_direction", "reduction")
+_NCMI_PARAMETERS = (
+    "temperature",
+    "centroids",
+    "anchors",
+    "separation_power",
+    "separation_direction",
+    "reduction",
+    "robustness",
+)
 
 
 class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -49,17 +59,18 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
             its defaults: ``FocalOptions(gamma=3.0)``.
         readout: what decides. ``"head"``: the objective's own scores; for NCMI the likelihood over the training
             centroids. ``"cc"``: comparison with the true centroids of the training samples. ``"lp"``: a linear probe.
-            ``"auto"``: the first that the objective is judged by, ``"cc"`` for NCMI, ``"head"`` for cross-entropy.
+            ``"auto"``: the first that the objective is judged by: ``"cc"`` for NCMI with centroids that are not
+            learned, else ``"head"``.
         width, depth: units of a hidden layer, and number of hidden layers; None for the usual.
         feature_dim: D, width of the feature; None for 128, or more where there are more classes.
         epochs, batch_size: passes over the samples, and samples of a step; None for what suits their number.
         learning_rate, weight_decay, centroid_learning_rate: of AdamW; the rates rise and fall once (one cycle).
-        temperature, centroids, separation_power, separation_direction, reduction: of :class:`ncmi.NCMILoss`; used with
-            ``objective="ncmi"`` alone.
-        anchors: likewise; ``"auto"`` for ``"axis"`` where D ≥ C, and ``"etf"`` where D was chosen smaller.
-        class_weight: None; ``"balanced"``, n/(C·n_c); or a weight for each class; with ``objective="ncmi"`` alone. It
-            weighs the training loss. CC compares centroids whatever their classes' weights are, so that ``"auto"``
-            is ``"head"`` with it.
+        temperature, centroids, anchors, separation_power, separation_direction, reduction, robustness: of
+            :class:`ncmi.NCMILoss`; used with ``objective="ncmi"`` alone. ``robustness="auto"`` for labels of which
+            many are wrong.
+        class_weight: None; ``"balanced"``, n/(C·n_c); or a weight for each class; with objectives that have
+            ``class_weights`` (``"ncmi"``, ``"cross_entropy"``). It weighs the training loss. CC compares centroids
+            whatever their classes' weights are, so that ``"auto"`` is ``"head"`` with it.
         random_state: of initialisation and order; torch's global generators are left as they are.
         device: where it is trained; what is fitted lies on the CPU.
         verbose: print the mean loss of each epoch.
@@ -99,10 +110,11 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         weight_decay: float = Training.weight_decay,
         temperature: float = NCMIOptions.temperature,
         centroids: CentroidMode = NCMIOptions.centroids,
-        anchors: Literal["auto"] | Anchors = "auto",
-        separation_power: float = NCMIOptions.separation_power,
+        anchors: Anchors = NCMIOptions.anchors,
+        separation_power: float | None = NCMIOptions.separation_power,
         separation_direction: Direction = NCMIOptions.separation_direction,
         reduction: Reduction = NCMIOptions.reduction,
+        robustness: float | Literal["auto"] = NCMIOptions.robustness,
         class_weight: Literal["balanced"] | Mapping[Any, float] | None = None,
         random_state: int | np.random.RandomState | None = None,
         device: str | torch.device = "cpu",
@@ -124,6 +136,7 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         self.separation_power = separation_power
         self.separation_direction = separation_direction
         self.reduction = reduction
+        self.robustness = robustness
         self.class_weight = class_weight
         self.random_state = random_state
         self.device = device
@@ -185,30 +198,32 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
             seed=int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max)),
         )
         backbone = Backbone("mlp", width=self.width or 0, depth=self.depth or 0, feature_dim=self.feature_dim or 0)
-        recipe = Recipe(Data("arrays"), backbone, self._objective_options(y), training)
+        recipe = Recipe(Data("arrays"), backbone, self._weighted(self._objective_options(), y), training)
         return resolve_recipe(recipe, (columns,), len(self.classes_), len(y))
 
-    def _objective_options(self, y: npt.NDArray[Any]) -> ObjectiveOptions:
+    def _objective_options(self) -> ObjectiveOptions:
         if self.objective == "ncmi":
             options: dict[str, Any] = {name: getattr(self, name) for name in _NCMI_PARAMETERS}
-            narrow = self.feature_dim is not None and self.feature_dim < len(self.classes_)
-            options["anchors"] = ("etf" if narrow else "axis") if self.anchors == "auto" else self.anchors
-            if self.class_weight is not None:
-                weights = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
-                if not (weights > 0).all():
-                    raise ValueError(
-                        f"class_weight={self.class_weight}: give weights above 0, or leave a class out of X"
-                    )
-                options["class_weights"] = tuple(float(weight) for weight in weights)
             return NCMIOptions(**options)
-        if self.class_weight is not None:
-            raise ValueError(f"class_weight is for objective='ncmi', not {self.objective!r}: leave it out")
         if isinstance(self.objective, ObjectiveOptions):
             return self.objective
         try:
             return objective_options(str(self.objective))()
         except KeyError as error:
             raise ValueError(error.args[0]) from None
+
+    def _weighted(self, options: ObjectiveOptions, y: npt.NDArray[Any]) -> ObjectiveOptions:
+        """The options with the weights of the classes, where there are any."""
+        if self.class_weight is None:
+            return options
+        if not _takes_weights(type(options)):
+            able = " or ".join(repr(name) for name in objective_names() if _takes_weights(objective_options(name)))
+            raise ValueError(f"class_weight is for the objectives {able}, not {self.objective!r}: leave it out")
+        weights = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+        if not (weights > 0).all():
+            raise ValueError(f"class_weight={self.class_weight}: give weights above 0, or leave a class out of X")
+        given: dict[str, Any] = {"class_weights": tuple(float(weight) for weight in weights)}
+        return replace(options, **given)
 
     def _readout(self, model: Model) -> str:
         if self.readout != "auto":
@@ -272,6 +287,10 @@ def _epochs(model: Model, inputs: Tensor, labels: Tensor, training: Training) ->
         if not math.isfinite(mean):
             raise _diverged(f"the loss is {mean}", epoch + 1)
         yield mean
+
+
+def _takes_weights(options: type[ObjectiveOptions]) -> bool:
+    return any(field.name == "class_weights" for field in fields(options))
 
 
 def _diverged(what: str, epoch: int) -> FloatingPointError:

@@ -63,7 +63,7 @@ class SupConObjective(Objective):
     """
 
     views: ClassVar[int] = 2
-    readouts: ClassVar[tuple[str, ...]] = ("lp",)
+    readouts = ("lp",)
     couples_samples = True
 
     def __init__(

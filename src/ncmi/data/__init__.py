@@ -2,6 +2,7 @@
 
 from ncmi.data.augment import augment_images, augment_table
 from ncmi.data.batches import batch_slices, epoch_order, process_shares
+from ncmi.data.damage import long_tail, noisy_labels
 from ncmi.data.dataset import Dataset, Kind
 from ncmi.data.embedded import EMBEDDED
 from ncmi.data.load import load_dataset
@@ -21,6 +22,8 @@ __all__ = [
     "epoch_order",
     "load_dataset",
     "load_unlabelled",
+    "long_tail",
+    "noisy_labels",
     "process_shares",
     "split_dataset",
 ]

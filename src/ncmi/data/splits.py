@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ncmi.data.damage import long_tail
 from ncmi.data.dataset import Dataset
 
 Counts = npt.NDArray[np.int64]
@@ -30,6 +31,7 @@ def split_dataset(
     test_fraction: float = 0.2,
     train_per_class: int | None = None,
     train_on_all: bool = False,
+    imbalance: float = 1.0,
     seed: int = 0,
 ) -> Split:
     """Stratified random split, the same for the same seed on every platform and with every NumPy.
@@ -44,11 +46,14 @@ def split_dataset(
         train_per_class: keep so many training samples of each class, drawn at random; the parts are then not the
             whole data set.
         train_on_all: the training part takes the validation part's samples in as well, which is then empty.
+        imbalance: make the training part, after all this, a long tail of this ratio, drawn at random; see
+            :func:`ncmi.data.long_tail`. Validation and test stay as they are.
         seed: 0 or larger.
 
     Raises:
         ValueError: for a class with fewer samples than there are parts to draw, fractions that leave nothing
-            to train on, a class with fewer training samples than ``train_per_class``, or a negative seed.
+            to train on, a class with fewer training samples than ``train_per_class``, an imbalance below 1, or a
+            negative seed.
 
     Example:
         >>> from ncmi.data import load_dataset
@@ -86,9 +91,11 @@ def split_dataset(
     ends = tests + validations
     in_validation = ~in_test & (rank < np.repeat(ends, counts))
     in_train = ~in_test & ~in_validation
+    kept = counts - ends
     if train_per_class is not None:
-        _check_train(dataset, counts - ends, train_per_class)
-        in_train &= rank < np.repeat(ends + train_per_class, counts)
+        _check_train(dataset, kept, train_per_class)
+        kept = np.full_like(kept, train_per_class)
+    in_train &= rank < np.repeat(ends + long_tail(kept, imbalance), counts)
 
     def indices(chosen: npt.NDArray[np.bool_]) -> Tensor:
         return torch.from_numpy(np.sort(pool[order[chosen]]))

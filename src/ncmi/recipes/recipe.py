@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,7 +18,11 @@ def _check_least(section: object, least: int, *names: str) -> None:
 
 @dataclass(frozen=True)
 class Data:
-    """Which data, and how it is split.
+    """Which data, how it is split, and how its training part is damaged, if it is, to study robustness.
+
+    Damage befalls the training part alone: first ``train_per_class``, then ``imbalance``, then ``label_noise``.
+    Validation and test stay clean, and as balanced as they are. It is drawn by the split's seed, alike for every
+    objective. Losses and read-outs (CC, LP, kNN) are given the wrong labels, as by one who has no others.
 
     Attributes:
         name: embedded name (digits, wine, breast_cancer, iris), path, or name of a file below the data folder.
@@ -29,6 +34,10 @@ class Data:
         train_per_class: train on so many samples of each class, drawn at random by the split's seed; None for all.
         train_on_all: train on the validation part as well. Nothing can be selected then: the last epoch is taken.
         split_seed: the split; by default the training seed, so that every seed has its own split.
+        imbalance: long tail: class c of C keeps imbalance^(−c/(C−1)) of the largest class's training samples, so that
+            the last one has so many times fewer than the first (usual: 100); 1 for as the data is.
+        label_noise: share of the training labels that are replaced by wrong ones, such as 0.4.
+        noise_kind: "symmetric": any other class, each alike; "pair": class c becomes c + 1, and the last one 0.
     """
 
     name: str
@@ -40,9 +49,18 @@ class Data:
     train_per_class: int | None = None
     train_on_all: bool = False
     split_seed: int | None = None
+    imbalance: float = 1.0
+    label_noise: float = 0.0
+    noise_kind: Literal["symmetric", "pair"] = "symmetric"
 
     def __post_init__(self) -> None:
         _check_least(self, 1, "image_size", "train_per_class")
+        if not 1 <= self.imbalance < math.inf:
+            raise ValueError(
+                f"imbalance={self.imbalance}: must be at least 1, the largest class over the smallest, such as 100"
+            )
+        if not 0 <= self.label_noise < 1:
+            raise ValueError(f"label_noise={self.label_noise}: must be at least 0 and below 1, such as 0.4")
 
 
 @dataclass(frozen=True)
@@ -180,12 +198,12 @@ class Training:
     batch_size: int = 0
     accumulate: int = 1
     optimiser: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-3
     weight_decay: float = 1e-2
     momentum: float = 0.9
     nesterov: bool = True
     decay_all: bool = False
-    centroid_learning_rate: float = 2e-3
+    centroid_learning_rate: float = 5e-3
     schedule: Literal["constant", "cosine", "one_cycle", "step"] = "one_cycle"
     warmup_epochs: float = 0.0
     milestones: tuple[float, ...] = ()

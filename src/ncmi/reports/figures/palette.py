@@ -57,6 +57,8 @@ KNOWN: dict[str, Style] = {
     "opl": Style("green", DASHED),
     "supcon": Style("orange", DASHED),
     "cmic": Style("pink", DASHED),
+    "generalised_cross_entropy": Style("sky", DASHED),
+    "symmetric_cross_entropy": Style("blue", DOTTED),
 }
 _HUES = ("blue", "green", "orange", "pink", "sky", "vermilion")
 _SPARE = tuple(Style(tone, line) for line in (DASHED, DOTTED, MIXED) for tone in ("sky", "vermilion", *_HUES[:4]))
