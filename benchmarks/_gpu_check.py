@@ -105,6 +105,7 @@ def _timing(session: Session, shape: tuple[int, int, int], compiled: bool) -> It
     labels = torch.randint(classes, (batch,), device=device)
     paper: dict[str, Any] = {
         "temperature": 0.2,
+        "anchor_scale": 10.0,
         "separation_power": 1.0,
         "separation_direction": "centroid_to_sample",
         "reduction": "mean_of_ratios",
@@ -113,11 +114,8 @@ def _timing(session: Session, shape: tuple[int, int, int], compiled: bool) -> It
         "linear + cross-entropy": LinearCrossEntropy(classes, dim),
         "p = 1, fixed": NCMILoss(classes, dim, centroids="fixed", **paper),
         "p = 1, learned": NCMILoss(classes, dim, **paper),
-        "p = −4, fixed": NCMILoss(classes, dim, centroids="fixed"),
-        "p = −4, learned": NCMILoss(
-            classes,
-            dim,
-        ),
+        "default, fixed": NCMILoss(classes, dim, centroids="fixed"),
+        "default, learned": NCMILoss(classes, dim),
     }
 
     def steps_of(module: Any) -> Callable[[], None]:

@@ -28,6 +28,7 @@ from ncmi.training.memory import mark_peak, peak_megabytes
 
 PAPER: dict[str, Any] = {
     "temperature": 0.2,
+    "anchor_scale": 10.0,
     "separation_power": 1.0,
     "separation_direction": "centroid_to_sample",
     "reduction": "mean_of_ratios",

@@ -29,7 +29,7 @@ from _paired_steps import paired_steps
 from ncmi.options import CrossEntropyOptions, NCMIOptions, ObjectiveOptions
 from ncmi.recipes import Recipe, cifar100
 
-POWER = NCMIOptions(centroids="fixed")
+POWER = NCMIOptions(centroids="fixed", anchor_scale=10.0, separation_power=-4.0)
 OBJECTIVES: dict[str, ObjectiveOptions] = {
     "cross-entropy": CrossEntropyOptions(),
     "NCMI p = 1 (released)": cifar100.RELEASED_NCMI,

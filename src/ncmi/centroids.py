@@ -38,6 +38,8 @@ def anchor_directions(num_classes: int, dim: int, anchors: Anchors, seed: int = 
         >>> (anchor_directions(4, 8, "etf") @ anchor_directions(4, 8, "etf").T)[0, 1].round(decimals=3)
         tensor(-0.3330)
     """
+    if anchors == "auto":
+        anchors = "axis" if dim >= num_classes else "etf"
     if anchors == "axis":
         if dim < num_classes:
             raise ValueError(
@@ -49,7 +51,7 @@ def anchor_directions(num_classes: int, dim: int, anchors: Anchors, seed: int = 
     if anchors == "random":
         return F.normalize(directions, dim=1).float()
     if anchors != "etf":
-        raise ValueError(f"unknown anchors {anchors!r}: use 'axis', 'etf' or 'random'")
+        raise ValueError(f"unknown anchors {anchors!r}: use 'auto', 'axis', 'etf' or 'random'")
     if num_classes > 2 * dim:
         return _driven_apart(F.normalize(directions, dim=1).float())
     if num_classes > dim + 1:

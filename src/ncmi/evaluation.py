@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,16 +12,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ncmi.calibration import apply_temperature
 from ncmi.data import load_unlabelled
+from ncmi.data.foreign import load_foreign
 from ncmi.files import write_atomically
 from ncmi.information import InformationAccumulator
+from ncmi.kept_evaluation import temperature_of
+from ncmi.out_of_distribution import compare_with_foreign
 from ncmi.recipes import Data
 from ncmi.saved_outputs import read_outputs
 from ncmi.simplex import to_log_distribution
 from ncmi.training import Features, RunFolder, evaluate_readouts, load_model
-from ncmi.training.evaluate import fit_readouts, information, log_probabilities, scores_of
+from ncmi.training.evaluate import information
 from ncmi.training.model import Model
-from ncmi.training.parts import dataset_of, split_of
+from ncmi.training.parts import dataset_of, parts_of
 
 _BATCH = 1024
 Values = Literal["auto", "logits", "probabilities", "log_probabilities", "features"]
@@ -32,80 +38,132 @@ def features_of(model: Model, inputs: Tensor) -> Tensor:
     return torch.cat([model.backbone(model.standardise(batch).to(dtype)) for batch in inputs.split(_BATCH)])
 
 
-def evaluate_run(run: str | Path, on: Data | None = None) -> dict[str, Any]:
+def evaluate_run(run: str | Path, on: str | Data | None = None, ood: Sequence[str] = ()) -> dict[str, Any]:
     """Judge a finished run by all read-outs, on its own validation and test parts or on other labelled data.
 
+    Args:
+        run: the run folder; nothing is written into it.
+        on: other labelled data; a name or path is read as the run's own data was.
+        ood: names or paths of foreign data that the run's test part is to be told from; labels are not looked at.
+
     Returns:
-        ``readouts``, ``information`` and what was judged, as in ``results.json``.
+        ``readouts``, ``information``, ``reliability`` and what was judged, as in ``results.json``; with ``ood`` also
+        for each of its names what :func:`ncmi.out_of_distribution.compare_with_foreign` gives.
 
     Raises:
-        ValueError: if the other data has other classes or inputs than the run was trained on.
+        ValueError: if the other data has other classes or inputs than the run was trained on, or is the run's own.
     """
     recipe = RunFolder.open(run).recipe()
     model = load_model(run)
-    own = dataset_of(recipe.data)
-    split = split_of(recipe, own)
-    train = Features(features_of(model, own.inputs[split.train]), own.labels[split.train])
-    results: dict[str, Any] = {"objective": recipe.objective.name, "data": recipe.data.name}
-    if on is None:
-        parts = {"train": train}
-        for name, indices in (("validation", split.validation), ("test", split.test)):
-            if len(indices) == 0:
-                continue
-            parts[name] = Features(features_of(model, own.inputs[indices]), own.labels[indices])
-        results["readouts"], _ = evaluate_readouts(model, parts)
-        results["information"] = information(model, parts["test"])
-        return results
-    other = dataset_of(on)
-    if other.class_names != own.class_names or other.sample_shape != own.sample_shape:
-        raise ValueError(
-            f"{on.name} has {other.num_classes} classes and samples {list(other.sample_shape)}, the run was trained on "
-            f"{own.num_classes} and {list(own.sample_shape)}: give data with the same classes and inputs"
-        )
-    part = Features(features_of(model, other.inputs), other.labels)
-    found = log_probabilities(model, fit_readouts(model, train), part)
-    results["data"] = on.name
-    results["readouts"] = {
-        readout: {f"test_{name}": value for name, value in scores_of(log_p, part.labels).items()}
-        for readout, log_p in found.items()
+    own, split = parts_of(recipe, dataset_of(recipe.data))
+    if recipe.data.name in ood:
+        raise ValueError(f"{recipe.data.name} is what the run was trained on: give data that is foreign to it")
+    foreign = {name: _foreign_inputs(model, recipe.data, name) for name in ood}
+    parts = {
+        name: Features(features_of(model, own.inputs[indices]), own.labels[indices])
+        for name, indices in (("train", split.train), ("validation", split.validation), ("test", split.test))
+        if len(indices)
     }
-    results["information"] = information(model, part)
+    inside = parts["test"].features
+    results: dict[str, Any] = {"objective": recipe.objective.name, "data": recipe.data.name}
+    if on is not None:
+        data = replace(recipe.data, name=on) if isinstance(on, str) else on
+        other = dataset_of(data)
+        if other.class_names != own.class_names or other.sample_shape != own.sample_shape:
+            raise ValueError(
+                f"{data.name} has {other.num_classes} classes and samples {list(other.sample_shape)}, the run was "
+                f"trained on {own.num_classes} and {list(own.sample_shape)}: give data with the same classes and inputs"
+            )
+        parts["test"] = Features(features_of(model, other.inputs), other.labels)
+        results["data"] = data.name
+    judged = evaluate_readouts(model, parts)
+    results["readouts"] = judged.readouts
+    if on is not None:  # the validation part is the run's own, not the other data's
+        results["readouts"] = {
+            readout: {name: value for name, value in found.items() if not name.startswith("validation_")}
+            for readout, found in judged.readouts.items()
+        }
+    results["information"] = information(model, parts["test"])
+    results["reliability"] = judged.plain_reliability()
+    if ood:
+        readout = model.objective.readouts[0]
+        results["ood"] = {
+            name: compare_with_foreign(
+                model,
+                inside,
+                features_of(model, inputs),
+                data=recipe.data.name,
+                foreign=name,
+                readout=readout,
+            )
+            for name, inputs in foreign.items()
+        }
     return results
 
 
+def _foreign_inputs(model: Model, data: Data, name: str) -> Tensor:
+    signature = model.signature
+    return load_foreign(
+        name,
+        kind=signature.kind,
+        shape=signature.sample_shape,
+        feature_names=signature.feature_names,
+        label_column=data.label_column,
+        data_dir=data.data_dir,
+    )
+
+
 def predict_file(
-    run: str | Path, inputs: str | Path, out: str | Path, *, readout: str = "auto", overwrite: bool = False
+    run: str | Path,
+    inputs: str | Path,
+    out: str | Path,
+    *,
+    readout: str = "auto",
+    calibrated: bool = False,
+    overwrite: bool = False,
 ) -> int:
     """Predict a file or folder of new data with a finished run and write a CSV; the number of its rows.
 
-    Columns: ``id`` (row number or file name), ``prediction``, ``probability``, and ``p(CLASS)`` for each class.
+    Columns: ``id`` (row number or file name), ``prediction``, ``probability``, ``distance`` (KL in nats to the nearest
+    of the centroids that CC compares with, whatever the read-out is), and ``p(CLASS)`` for each class.
+
+    Args:
+        calibrated: probabilities after division of the log-probabilities by the τ that was fitted to the run's
+            validation part; predictions stay the same.
 
     Raises:
         FileExistsError: if ``out`` exists and may not be replaced.
+        ValueError: for data unlike the training data, or if ``calibrated`` and the run has no τ.
     """
     path = Path(out)
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists: choose another --out, or give --overwrite")
     model = load_model(run)
-    recipe = RunFolder.open(run).recipe()
+    folder = RunFolder.open(run)
+    chosen = model.objective.readouts[0] if readout == "auto" else readout
+    temperature = temperature_of(folder, chosen) if calibrated else None
     signature = model.signature
     values, names = load_unlabelled(
         str(inputs),
         kind=signature.kind,
         shape=signature.sample_shape,
         feature_names=signature.feature_names,
-        label_column=recipe.data.label_column,
+        label_column=folder.recipe().data.label_column,
     )
-    chosen = model.objective.readouts[0] if readout == "auto" else readout
-    probabilities = model.log_proba(features_of(model, values).float(), chosen).exp()
+    features = features_of(model, values).float()
+    log_p = model.log_proba(features, chosen)
+    probabilities = (log_p if temperature is None else apply_temperature(log_p, temperature)).exp()
+    distances = model.cc.divergences(features).amin(1)
 
     def write(temporary: Path) -> None:
         with temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(["id", "prediction", "probability", *(f"p({name})" for name in signature.class_names)])
-            for name, row in zip(names, probabilities.tolist(), strict=True):
+            classes = signature.class_names
+            writer.writerow(["id", "prediction", "probability", "distance", *(f"p({name})" for name in classes)])
+            for name, row, distance in zip(names, probabilities.tolist(), distances.tolist(), strict=True):
                 best = max(range(len(row)), key=row.__getitem__)
-                writer.writerow([name, signature.class_names[best], f"{row[best]:.6g}", *(f"{p:.6g}" for p in row)])
+                shown = (f"{value:.6g}" for value in (row[best], distance, *row))
+                writer.writerow([name, classes[best], *shown])
 
     write_atomically(path, write)
     return len(names)

@@ -6,7 +6,8 @@ Per sample with label y, ``a = KL(P‖Q_y)`` is the concentration and ``b`` the 
     else:    b_p = (mean_{c≠y} KL(Q_c‖P)^p)^{1/p}               p → −∞ is the nearest wrong class
 
 The loss is the mean of a/b, the ratio of the means, or ``log(1 + (C−1)·(a/b_p)^{−p})``, which for the direction
-``KL(P‖Q_c)`` is the negative logarithm of the likelihood ``π_y ∝ KL(P‖Q_y)^p``.
+``KL(P‖Q_c)`` is the negative logarithm of the likelihood ``π_y ∝ KL(P‖Q_y)^p``. With a robustness q > 0 the last is
+``(1 − π_y^q)/q`` instead: bounded, so that no wrong label can pull hard; q → 0 is the logarithm, q = 1 is 1 − π_y.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ def ncmi_loss(
     reduction: Reduction = "mean_of_ratios",
     separation_power: float = 1.0,
     separation_direction: Direction = "centroid_to_sample",
+    robustness: float | Tensor = 0.0,
     class_weights: Tensor | None = None,
 ) -> Tensor:
     """Normalised conditional mutual information of a batch: concentration over separation.
@@ -85,6 +87,8 @@ def ncmi_loss(
         separation_power: p. 1 is the paper's b (with its 1/C); any other takes the power mean over the C − 1 wrong
             classes, 0 the geometric mean, ±inf the largest or the smallest.
         separation_direction: ``KL(Q_c‖P)`` or ``KL(P‖Q_c)`` for the wrong classes.
+        robustness: q in [0, 1], with ``"log_likelihood"`` alone: ``(1 − π^q)/q`` in place of ``−log π``. A tensor with
+            one value is taken as it is, and must be above 0.
         class_weights: ``[C]``, ≥ 0: weights of the samples by class; the mean is the weighted mean, as
             ``torch.nn.functional.cross_entropy`` has it.
 
@@ -95,7 +99,8 @@ def ncmi_loss(
         ValueError: for shapes that do not fit, labels out of range, fewer than two classes, an empty batch, and (on the
             CPU) distributions that are NaN.
 
-    Source: arXiv 2601.02543, Eq. 8–10; the separation power and the likelihood form are this library's.
+    Source: arXiv 2601.02543, Eq. 8–10; the separation power and the likelihood form are this library's, the bounded
+    form of a likelihood is from Zhang & Sabuncu 2018 (generalised cross-entropy).
 
     Example:
         >>> import torch
@@ -113,6 +118,7 @@ def ncmi_loss(
         num_classes=log_q.shape[0],
         reduction=reduction,
         separation_power=separation_power,
+        robustness=robustness,
         class_weights=class_weights,
     )
 
@@ -125,10 +131,11 @@ def ncmi_loss_of_view(
     num_classes: int,
     reduction: Reduction,
     separation_power: float,
+    robustness: float | Tensor,
     class_weights: Tensor | None,
 ) -> Tensor:
     """:func:`ncmi_loss` for centroids that remember what they have computed; see there."""
-    check_options(reduction, separation_power, view.direction)
+    check_options(reduction, separation_power, view.direction, robustness)
     check_targets(labels, log_p.shape[0], num_classes)
     if not labels.is_floating_point():
         labels = labels.long()
@@ -139,10 +146,18 @@ def ncmi_loss_of_view(
             logits = _likelihood_logits(alpha, labels, view, separation_power)
             check_finite(logits, logits)
             weights = None if class_weights is None else _checked(class_weights, num_classes).to(logits)
-            return F.cross_entropy(logits, labels, weight=weights)
+            if not isinstance(robustness, Tensor) and robustness == 0:
+                return F.cross_entropy(logits, labels, weight=weights)
+            losses = bounded(F.cross_entropy(logits, labels, reduction="none"), robustness)
+            if weights is None:
+                return losses.mean()
+            weights = weights.index_select(0, labels)
+            return (weights * losses).sum() / weights.sum()
         own, separation = (_hard_terms if hard else _soft_terms)(alpha, labels, view, separation_power)
         check_finite(own, separation)
-        return reduce_terms(own, separation, labels, num_classes, reduction, separation_power, class_weights)
+        return reduce_terms(
+            own, separation, labels, num_classes, reduction, separation_power, robustness, class_weights
+        )
 
 
 def reduce_terms(
@@ -152,6 +167,7 @@ def reduce_terms(
     num_classes: int,
     reduction: Reduction,
     power: float,
+    robustness: float | Tensor,
     class_weights: Tensor | None,
 ) -> Tensor:
     """The loss of a and b: ``[B, 1]`` for hard labels and ``[B, C]`` for soft ones, where every class may be "own"."""
@@ -166,11 +182,30 @@ def reduce_terms(
     if reduction == "log_likelihood":
         tiny = torch.finfo(ratio.dtype).tiny
         # log(1 + x); torch's softplus leaves out the 1 from e^20 on
-        ratio = -F.logsigmoid(power * ratio.clamp_min(tiny).log() - math.log(num_classes - 1))
+        ratio = bounded(-F.logsigmoid(power * ratio.clamp_min(tiny).log() - math.log(num_classes - 1)), robustness)
     losses = (targets * ratio).sum(-1)
     if reduction == "none":
         return losses
     return losses.sum() / (len(losses) if class_weights is None else targets.sum())
+
+
+def bounded(surprisal: Tensor, robustness: float | Tensor) -> Tensor:
+    """``(1 − π^q)/q`` of ``−log π``, for q > 0 at most 1/q; itself for the number q = 0."""
+    if not isinstance(robustness, Tensor) and robustness == 0:
+        return surprisal
+    return -torch.expm1(-robustness * surprisal) / robustness
+
+
+def likelihood_power(num_classes: int) -> float:
+    """The default γ = −p for C classes, ``max(4, 2 log C)``.
+
+    For π_y to win over C − 1 classes at typical distance, ``(a/b)^γ`` must be below 1/C: what ratio a/b that asks for
+    depends on γ/log C alone. Fixed γ would ask more of the features the more classes there are.
+
+    >>> likelihood_power(2), round(likelihood_power(100), 2)
+    (4.0, 9.21)
+    """
+    return max(4.0, 2 * math.log(num_classes))
 
 
 def _checked(class_weights: Tensor, num_classes: int) -> Tensor:
@@ -239,11 +274,14 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"unknown {name} {value!r}: use one of {', '.join(choices)}")
 
 
-def check_options(reduction: str, separation_power: float, separation_direction: str) -> None:
+def check_options(
+    reduction: str, separation_power: float, separation_direction: str, robustness: float | Tensor = 0.0
+) -> None:
     """Check the options that the function and the module share.
 
     Raises:
-        ValueError: for an unknown name, a power that is not a number, or a likelihood with p ≥ 0.
+        ValueError: for an unknown name, a power that is not a number, a likelihood with p ≥ 0, a robustness outside
+            [0, 1] or without likelihood.
     """
     check_choice("reduction", reduction, REDUCTIONS)
     check_choice("separation_direction", separation_direction, DIRECTIONS)
@@ -253,6 +291,12 @@ def check_options(reduction: str, separation_power: float, separation_direction:
         raise ValueError(
             f"reduction='log_likelihood' needs a finite separation_power below 0, got {separation_power}: use e.g. -4"
         )
+    # a tensor is not looked at: that would wait for the device
+    given = isinstance(robustness, Tensor)
+    if not given and not 0 <= robustness <= 1:
+        raise ValueError(f"robustness={robustness}: choose 0 (clean labels) to 1, for the module also 'auto'")
+    if (given or robustness > 0) and reduction != "log_likelihood":
+        raise ValueError(f"robustness={robustness} bounds a likelihood: use it with reduction='log_likelihood', or 0")
 
 
 def _check_shapes(log_p: Tensor, log_q: Tensor) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ncmi.centroids import CentroidClassifier, anchor_directions
 from ncmi.checks import check_targets
@@ -18,6 +19,7 @@ from ncmi.functional import (
     check_choice,
     check_finite,
     check_options,
+    likelihood_power,
     ncmi_loss_of_view,
     reduce_terms,
 )
@@ -26,6 +28,8 @@ from ncmi.objective import Objective
 from ncmi.options import Anchors, Centre, CentroidMode, Direction, Distribution, Reduction
 from ncmi.running import ClassMeans, RunningCentre, before_update
 from ncmi.simplex import full_precision, log_simplex, to_log_distribution
+
+_CONFIDENCE_DECAY = 0.98  # the last fifty steps or so
 
 
 class NCMILoss(Objective):
@@ -45,12 +49,15 @@ class NCMILoss(Objective):
         centroids: ``"fixed"``: anchors that never move. ``"learned"``: logits trained by gradient, see
             :meth:`centroid_parameters`. ``"class_mean"``: moving average of the classes' mean distributions.
         anchors: where centroids start: see :func:`ncmi.anchor_directions`.
-        anchor_scale: κ, length of the anchors' logits.
+        anchor_scale: κ, length of the anchors' logits, which are free thereafter (the paper: 10). ``None``: centroids
+            are where features can be, the distributions of unit-length directions over T, and stay there in training.
         centre: ``"none"``; ``"ema"``: moving average of the features; ``"frozen"``: the mean of the first
             ``centre_updates`` batches, constant thereafter.
         centre_decay, centroid_decay: share of the old value that a moving average keeps at each update.
         centre_updates: number of batches that make a frozen centre.
-        separation_power, separation_direction, reduction: see :func:`ncmi.ncmi_loss`.
+        separation_power, separation_direction, reduction, robustness: see :func:`ncmi.ncmi_loss`. A power of ``None``
+            is ``−max(4, 2 log C)``, see :func:`ncmi.functional.likelihood_power`. A robustness of ``"auto"`` is as
+            large as the model is sure: the running mean of its highest probability, at least 1/C.
         class_weights: ``None``; ``[C]`` weights; or ``"balanced"``, N/(C·n_c), from the counts of
             :meth:`set_class_counts` or, without them, from the labels seen so far.
         anchor_seed: of random and ETF anchors.
@@ -70,8 +77,6 @@ class NCMILoss(Objective):
         tensor(True)
     """
 
-    readouts: ClassVar[tuple[str, ...]] = ("cc", "lp")
-
     centroid_logits: Tensor
 
     def __init__(
@@ -82,38 +87,54 @@ class NCMILoss(Objective):
         temperature: float = 0.5,
         distribution: Distribution = "nsf",
         centroids: CentroidMode = "learned",
-        anchors: Anchors = "axis",
-        anchor_scale: float = 10.0,
+        anchors: Anchors = "auto",
+        anchor_scale: float | None = None,
         centre: Centre = "none",
         centre_decay: float = 0.999,
         centre_updates: int = 100,
         centroid_decay: float = 0.99,
-        separation_power: float = -4.0,
+        separation_power: float | None = None,
         separation_direction: Direction = "sample_to_centroid",
         reduction: Reduction = "log_likelihood",
+        robustness: float | Literal["auto"] = 0.0,
         class_weights: Literal["balanced"] | Tensor | Sequence[float] | None = None,
         anchor_seed: int = 0,
     ) -> None:
         super().__init__(num_classes, feature_dim)
-        check_options(reduction, separation_power, separation_direction)
+        if separation_power is None:
+            separation_power = -likelihood_power(num_classes)
+        if isinstance(robustness, str):
+            check_choice("robustness", robustness, ("auto",))
+        check_options(reduction, separation_power, separation_direction, 1.0 if robustness == "auto" else robustness)
         check_choice("centroids", centroids, ("fixed", "learned", "class_mean"))
         check_choice("centre", centre, ("none", "ema", "frozen"))
         to_log_distribution(torch.zeros(1, feature_dim), None, temperature, distribution)  # checks them
-        if not anchor_scale > 0:
-            raise ValueError(f"anchor_scale={anchor_scale}: anchors need a length above 0 (usual: 10)")
+        if anchor_scale is not None and not anchor_scale > 0:
+            raise ValueError(
+                f"anchor_scale={anchor_scale}: anchors need a length above 0, or None for the features' own"
+            )
         self.temperature = temperature
         self.distribution: Distribution = distribution
         self.centroids: CentroidMode = centroids
         self.separation_power = separation_power
         self.separation_direction: Direction = separation_direction
         self.reduction: Reduction = reduction
+        self.robustness: float | Literal["auto"] = robustness
+        self.confidence = (
+            RunningCentre(1, "ema", decay=_CONFIDENCE_DECAY, first_updates=1) if robustness == "auto" else None
+        )
+        # trained centroids decide for themselves; anchors and class means by way of the true class means
+        self.readouts = ("head", "cc", "lp") if centroids == "learned" else ("cc", "lp")
         # a weighted mean divides by the sum of the batch's own weights
         self.couples_samples = reduction == "ratio_of_means" or class_weights is not None
         self.is_papers_form = (
             separation_power == 1 and separation_direction == "centroid_to_sample" and distribution == "nsf"
         )
 
-        logits = anchor_scale * anchor_directions(num_classes, feature_dim, anchors, anchor_seed)
+        # learned centroids without a scale are kept as directions, whose length does not count
+        self.on_feature_sphere = centroids == "learned" and anchor_scale is None
+        scale = 1.0 if self.on_feature_sphere else anchor_scale or 1 / temperature
+        logits = scale * anchor_directions(num_classes, feature_dim, anchors, anchor_seed)
         if centroids == "learned":
             self.centroid_logits = nn.Parameter(logits)
         else:
@@ -133,6 +154,14 @@ class NCMILoss(Objective):
         self._remember_fixed_centroids()
 
     @property
+    def present_robustness(self) -> float | Tensor:
+        """q of the next step: the option, or where that is ``"auto"``, how sure the model has lately been."""
+        if self.confidence is None:
+            assert not isinstance(self.robustness, str)
+            return self.robustness
+        return before_update(self.confidence.mean).clamp_min(1 / self.num_classes)
+
+    @property
     def centre(self) -> Tensor | None:
         """μ ``[D]``, or None without centring."""
         return None if self.running_centre is None else before_update(self.running_centre.mean)
@@ -141,15 +170,26 @@ class NCMILoss(Objective):
         """Log-distributions of the training centroids, ``[C, D]``, with gradient where they are learned."""
         if self.class_means is not None:
             return self.class_means.means.log()
-        return log_simplex(self.centroid_logits, self.distribution)
+        return log_simplex(self._logits(), self.distribution)
+
+    def _logits(self) -> Tensor:
+        """Λ ``[C, D]`` in float32 at least."""
+        logits = full_precision(self.centroid_logits)
+        return F.normalize(logits, dim=-1) / self.temperature if self.on_feature_sphere else logits
 
     @torch.no_grad()
     def set_centroids(self, centroids: Tensor) -> None:
         """Put the centroids to given distributions ``[C, D]``, e.g. the true ones: the closed-form update.
 
         Raises:
-            ValueError: for another shape or a probability that is not positive.
+            ValueError: for another shape, a probability that is not positive, or centroids that may not leave the
+                features' sphere.
         """
+        if self.on_feature_sphere:
+            raise ValueError(
+                "learned centroids without anchor_scale stay where features can be, which class means are not: "
+                "use anchor_scale=10, or centroids='fixed'"
+            )
         if centroids.shape != self.centroid_logits.shape or not bool((centroids > 0).all()):
             raise ValueError(f"centroids must be {list(self.centroid_logits.shape)} positive probabilities")
         log_q = centroids.log()
@@ -168,7 +208,7 @@ class NCMILoss(Objective):
             return self._constant_view
         if self.class_means is not None:
             return CentroidView(before_update(self.class_means.means).to(dtype).log(), self.separation_direction)
-        log_q = log_simplex(self.centroid_logits.to(dtype), self.distribution)
+        log_q = log_simplex(self._logits().to(dtype), self.distribution)
         return CentroidView(log_q, self.separation_direction)
 
     def _remember_fixed_centroids(self) -> None:
@@ -212,7 +252,14 @@ class NCMILoss(Objective):
                 own, separation = self._fused_terms(features, labels)
                 check_finite(own, separation)
                 return reduce_terms(
-                    own, separation, labels, self.num_classes, self.reduction, self.separation_power, weights
+                    own,
+                    separation,
+                    labels,
+                    self.num_classes,
+                    self.reduction,
+                    self.separation_power,
+                    self.present_robustness,
+                    weights,
                 )
         log_p = self._promote(self.log_distribution(features))
         return ncmi_loss_of_view(
@@ -222,6 +269,7 @@ class NCMILoss(Objective):
             num_classes=self.num_classes,
             reduction=self.reduction,
             separation_power=self.separation_power,
+            robustness=self.present_robustness,
             class_weights=weights,
         )
 
@@ -244,7 +292,7 @@ class NCMILoss(Objective):
             centred = centred - full_precision(self.centre)
         centred = self._promote(centred)
         learned = self.centroids == "learned"
-        centroids = self.centroid_logits.to(centred.dtype) if learned else self._view(centred.dtype)
+        centroids = self._logits().to(centred.dtype) if learned else self._view(centred.dtype)
         return fused_terms(centred, self.temperature, labels, centroids)
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
@@ -271,10 +319,12 @@ class NCMILoss(Objective):
             self.class_means.observe(self.log_distribution(features).exp(), labels)
         if self.running_centre is not None:
             self.running_centre.observe(full_precision(features))
+        if self.confidence is not None:
+            self.confidence.observe(self.predict_proba(features).amax(-1, keepdim=True))
 
     def update(self, synchronise: bool = False) -> None:
-        """Bring centre and class means up to date; with ``synchronise``, from the sums over all processes."""
-        for statistics in (self.class_means, self.running_centre):
+        """Bring centre, class means and confidence up to date; with ``synchronise``, from all processes' sums."""
+        for statistics in (self.class_means, self.running_centre, self.confidence):
             if statistics is not None:
                 statistics.update(synchronise)
 
@@ -316,7 +366,7 @@ class NCMILoss(Objective):
         return iter(())
 
     def centroid_parameters(self) -> Iterator[nn.Parameter]:
-        """The centroids' logits Λ ``[C, D]``, with ``centroids="learned"``."""
+        """Learned centroids: their logits Λ, or without ``anchor_scale`` their directions, ``[C, D]``."""
         if isinstance(self.centroid_logits, nn.Parameter):
             yield self.centroid_logits
 

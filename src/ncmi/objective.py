@@ -35,7 +35,7 @@ class Objective(nn.Module, ABC):
     """
 
     views: ClassVar[int] = 1
-    readouts: ClassVar[tuple[str, ...]] = ("head",)
+    readouts: tuple[str, ...] = ("head",)
     couples_samples: bool = False
 
     def __init__(self, num_classes: int, feature_dim: int) -> None:

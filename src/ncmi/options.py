@@ -23,7 +23,7 @@ Reduction = Literal["mean_of_ratios", "ratio_of_means", "log_likelihood", "none"
 Direction = Literal["centroid_to_sample", "sample_to_centroid"]
 Distribution = Literal["nsf", "softmax"]
 CentroidMode = Literal["fixed", "learned", "class_mean"]
-Anchors = Literal["axis", "etf", "random"]
+Anchors = Literal["auto", "axis", "etf", "random"]
 Centre = Literal["none", "ema", "frozen"]
 
 
@@ -118,28 +118,44 @@ def make_objective(name: str, num_classes: int, feature_dim: int, **options: Any
 @register_objective("ncmi")
 @dataclass(frozen=True)
 class NCMIOptions(ObjectiveOptions):
-    """NCMI: within-class concentration over between-class separation (arXiv 2601.02543); see :class:`ncmi.NCMILoss`."""
+    """NCMI: within-class concentration over between-class separation (arXiv 2601.02543); see :class:`ncmi.NCMILoss`.
+
+    The defaults are meant to need no search; docs/findings.md has the reasons and the figures.
+    """
 
     temperature: float = 0.5
     distribution: Distribution = "nsf"
     centroids: CentroidMode = "learned"
-    anchors: Anchors = "axis"
-    anchor_scale: float = 10.0
+    anchors: Anchors = "auto"
+    anchor_scale: float | None = None
     centre: Centre = "none"
     centre_decay: float = 0.999
     centroid_decay: float = 0.99
-    separation_power: float = -4.0
+    separation_power: float | None = None
     separation_direction: Direction = "sample_to_centroid"
     reduction: Reduction = "log_likelihood"
+    robustness: float | Literal["auto"] = 0.0
     class_weights: Literal["balanced"] | None = None
     target: ClassVar[str] = "ncmi.loss:NCMILoss"
+
+    @classmethod
+    def robust(cls) -> NCMIOptions:
+        """The setting for training labels of which many are wrong."""
+        return cls(robustness="auto")
 
 
 @register_objective("cross_entropy")
 @dataclass(frozen=True)
 class CrossEntropyOptions(ObjectiveOptions):
-    """Cross-entropy on the logits of a linear head."""
+    """Cross-entropy on the logits of a linear head; for long tails balanced, or on adjusted logits (Menon et al. 2021).
 
+    Attributes:
+        class_weights: "balanced": weigh each class by N/(C·n_c).
+        logit_adjustment: τ: train on logits + τ·log(class frequency); 0 is off, 1 is usual.
+    """
+
+    class_weights: Literal["balanced"] | None = None
+    logit_adjustment: float = 0.0
     target: ClassVar[str] = "ncmi.baselines.cross_entropy:CrossEntropyObjective"
 
 
@@ -227,3 +243,28 @@ class CMICOptions(ObjectiveOptions):
     separation_weight: float = 1e-4  # Γ has no upper bound: 1e-3 already costs accuracy on digits
     centroid_decay: float = 0.9999
     target: ClassVar[str] = "ncmi.baselines.cmic:CMICObjective"
+
+
+@register_objective("generalised_cross_entropy")
+@dataclass(frozen=True)
+class GeneralisedCrossEntropyOptions(ObjectiveOptions):
+    """Generalised cross-entropy (1−p_y^q)/q, robust to wrong labels (Zhang & Sabuncu 2018)."""
+
+    q: float = 0.7
+    target: ClassVar[str] = "ncmi.baselines.generalised_cross_entropy:GeneralisedCrossEntropyObjective"
+
+
+@register_objective("symmetric_cross_entropy")
+@dataclass(frozen=True)
+class SymmetricCrossEntropyOptions(ObjectiveOptions):
+    """Symmetric cross-entropy −α log p_y − β·A·(1−p_y), robust to wrong labels (Wang et al. 2019).
+
+    Attributes:
+        alpha, beta: published: 0.1 and 1 for CIFAR-10, 6 and 0.1 for CIFAR-100.
+        log_zero: A, what stands for log 0.
+    """
+
+    alpha: float = 0.1
+    beta: float = 1.0
+    log_zero: float = -4.0
+    target: ClassVar[str] = "ncmi.baselines.symmetric_cross_entropy:SymmetricCrossEntropyObjective"

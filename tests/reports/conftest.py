@@ -24,6 +24,8 @@ OBJECTIVES: dict[str, tuple[str, tuple[str, ...], float, float, float, float]] =
     "opl": ("OPL", ("head",), 2.1, 0.30, 0.06, 2.0),
     "supcon": ("SupCon", ("lp",), 3.4, 0.24, 0.02, 0.8),
     "cmic": ("CMIC-DL", ("head",), 1.8, 0.35, 0.02, 2.9),
+    "generalised_cross_entropy": ("GCE", ("head",), 2.5, 0.38, 0.03, 1.8),
+    "symmetric_cross_entropy": ("SCE", ("head",), 2.2, 0.36, 0.02, 2.0),
 }
 READOUTS = ("head", "cc", "lp", "knn")
 DIGITS = tuple("0123456789")

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
+from ncmi import objective_names
 from ncmi.reports import comparison_rows, read_comparison, read_run
 from ncmi.reports.figures.accuracy import accuracy_panels
 from ncmi.reports.figures.confusion import confusion, confusion_panel, worst_pairs
@@ -52,7 +53,8 @@ def three_clusters(spread: float = 0.01) -> tuple[Array, NDArray[np.int64]]:
 
 def test_every_objective_of_the_library_has_a_style_of_its_own() -> None:
     chosen = styles((name, name) for name in KNOWN)
-    assert len(set(chosen.values())) == 11
+    assert len(set(chosen.values())) == len(KNOWN) == 13
+    assert set(KNOWN) == set(objective_names())
     assert chosen["ncmi"].tone == "vermilion"
     assert chosen["cross_entropy"].tone == "ink"
 

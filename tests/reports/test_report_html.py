@@ -114,7 +114,7 @@ def test_ids_are_unique_and_references_resolve(report: Path) -> None:
 
 def test_links_lead_to_the_run_folders(report: Path) -> None:
     links = [value for tag, name, value in Page(report).attributes if tag == "a" and name == "href"]
-    assert len(links) == 53
+    assert len(links) == 63
     assert all((report.parent / unquote(link) / "results.json").is_file() for link in links)
 
 
@@ -131,7 +131,7 @@ def test_report_is_the_same_every_time(new_comparison: NewComparison) -> None:
 def test_legend_brings_out_each_curve(report: Path) -> None:
     page = Page(report)
     classes = Counter(value for tag, name, value in page.attributes if name == "class")
-    for index in range(11):
+    for index in range(13):
         assert classes[f"k{index}"] == 1
         assert classes[f"series s{index}"] == 8  # a line and a band in each of four panels
         assert f".s{index} {{ stroke-width" in report.read_text(encoding="utf-8")

@@ -166,8 +166,8 @@ def test_outputs_must_belong_together(new_run: NewRun) -> None:
 def test_a_comparison_lists_what_is_unfinished(full_comparison: Path) -> None:
     record = read_comparison(full_comparison)
     assert (record.data, record.seeds, record.baseline) == ("digits", (0, 1, 2, 3, 4), "cross_entropy")
-    assert len(record.entries) == 11
-    assert len(record.runs) == 53
+    assert len(record.entries) == 13
+    assert len(record.runs) == 63
     found = {run.folder.name: run.state for run in record.unfinished}
     assert found == {"opl-seed4": "stopped after epoch 7 of 20", "cmic-seed4": "not started"}
     assert [run.seed for run in record.entries[0].runs] == [0, 1, 2, 3, 4]

@@ -41,7 +41,7 @@ def test_rows_are_methods_by_readouts_in_the_stated_order(full_comparison: Path)
     assert [row.method for row in rows[:3]] == ["NCMI-CC", "NCMI-LP", "CE"]
     assert "SupCon-LP" in [row.method for row in rows]
     others = [row.mean for row in rows[3:]]
-    assert len(others) == 9
+    assert len(others) == 11
     assert others == sorted(others, reverse=True)
     assert [row.method for row in rows if row.is_baseline] == ["CE"]
 

@@ -63,7 +63,7 @@ def test_csv_into_a_missing_folder_is_an_error(full_comparison: Path, tmp_path: 
 def test_markdown(full_comparison: Path) -> None:
     lines = to_markdown(read_comparison(full_comparison)).splitlines()
     assert lines[0] == "| Method | n | Accuracy % | Δ CE | 95 % interval | s/epoch | MB | CMI | Γ | NCMI |"
-    assert len(lines) == 2 + 12
+    assert len(lines) == 2 + 14
     assert len({line.count("|") for line in lines}) == 1
     assert sum("**" in line for line in lines) == 1
     rows = comparison_rows(read_comparison(full_comparison))

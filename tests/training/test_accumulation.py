@@ -8,7 +8,14 @@ import pytest
 import torch
 from training_helpers import make_recipe, weights
 
-from ncmi.options import CMICOptions, NCMIOptions, ObjectiveOptions, objective_names, objective_options
+from ncmi.options import (
+    CMICOptions,
+    CrossEntropyOptions,
+    NCMIOptions,
+    ObjectiveOptions,
+    objective_names,
+    objective_options,
+)
 from ncmi.training import train
 
 NCMI = {
@@ -17,7 +24,11 @@ NCMI = {
     "ncmi-ratio-of-means": NCMIOptions(separation_power=1.0, reduction="ratio_of_means"),
     "ncmi-balanced": NCMIOptions(class_weights="balanced"),
 }
-OPTIONS = {name: objective_options(name)() for name in objective_names()} | NCMI
+LONG_TAILS = {
+    "cross-entropy-balanced": CrossEntropyOptions(class_weights="balanced"),
+    "cross-entropy-adjusted": CrossEntropyOptions(logit_adjustment=1.0),
+}
+OPTIONS = {name: objective_options(name)() for name in objective_names()} | NCMI | LONG_TAILS
 OPTIONS["cmic"] = CMICOptions(separation_weight=0.1)  # by default it couples samples too weakly to be seen here
 
 
@@ -52,7 +63,7 @@ def test_accumulation_equals_one_batch_unless_samples_are_coupled(
 
 def test_which_losses_couple_samples() -> None:
     coupled = {name for name, options in OPTIONS.items() if options.build(3, 8).couples_samples}
-    assert coupled == {"opl", "supcon", "cmic", "ncmi-ratio-of-means", "ncmi-balanced"}
+    assert coupled == {"opl", "supcon", "cmic", "ncmi-ratio-of-means", "ncmi-balanced", "cross-entropy-balanced"}
 
 
 def test_more_micro_batches_than_samples(tmp_path: Path) -> None:

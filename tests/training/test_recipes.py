@@ -37,7 +37,16 @@ from ncmi.recipes import (
 )
 
 FULL = Recipe(
-    Data("table.csv", label_column="y", data_dir="/data", validation_fraction=0.1, split_seed=3),
+    Data(
+        "table.csv",
+        label_column="y",
+        data_dir="/data",
+        validation_fraction=0.1,
+        split_seed=3,
+        imbalance=100,
+        label_noise=0.4,
+        noise_kind="pair",
+    ),
     Backbone("convnet", width=16, depth=2, feature_dim=64, dropout=0.5),
     NCMIOptions(separation_power=-math.inf, reduction="mean_of_ratios", class_weights="balanced"),
     Training(

@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 _NAMES = {"head": "trained head", "cc": "centroid comparison (CC)", "lp": "linear probe (LP)", "knn": "20 neighbours"}
 
@@ -92,24 +93,60 @@ class EpochLog:
         say(f"{row['epoch']:5d} {row['train_loss']:9.4f} {judged} {row['seconds']:6.2f}")
 
 
+_COLUMNS = {
+    "validation_accuracy": "validation",
+    "test_accuracy": "test",
+    "test_macro_f1": "macro F1",
+    "test_nll": "NLL",
+    "test_calibration_error": "ECE",
+    "temperature_scale": "τ",
+    "test_calibrated_nll": "NLL, /τ",
+    "test_calibrated_error": "ECE, /τ",
+}
+_FOREIGN = {
+    "distance": "distance to the nearest centroid",
+    "distance_ratio": "nearest / mean of the other distances",
+    "max_probability": "1 − highest probability ({readout})",
+    "feature_norm": "feature norm, shorter is more foreign",
+}
+
+
 def print_readouts(results: dict[str, Any]) -> None:
-    """Accuracies of all read-outs, and CMI, Γ, NCMI."""
-    table = Table(title=f"{results['objective']} on {results['data']}", title_justify="left", box=SIMPLE_HEAD)
+    """Accuracies of all read-outs, how far their probabilities can be trusted, and CMI, Γ, NCMI."""
+    title = f"{results['objective']} on {results['data']}"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("read-out", no_wrap=True)
-    columns = {
-        "validation_accuracy": "validation",
-        "test_accuracy": "test",
-        "test_macro_f1": "macro F1",
-        "test_calibration_error": "calibration error",
-    }
-    shown = [name for name in columns if name in next(iter(results["readouts"].values()))]
+    shown = [name for name in _COLUMNS if name in next(iter(results["readouts"].values()))]
     for name in shown:
-        table.add_column(columns[name], justify="right", no_wrap=True)
+        table.add_column(_COLUMNS[name], justify="right", no_wrap=True)
     for readout, found in results["readouts"].items():
-        cells = [f"{100 * found[name]:.2f} %" if "accuracy" in name else f"{found[name]:.4f}" for name in shown]
-        table.add_row(_NAMES[readout], *cells)
+        table.add_row(_NAMES[readout], *(_cell(name, found[name]) for name in shown))
     _console().print(table)
+    if "temperature_scale" in shown:
+        say("ECE: calibration error. /τ: log-probabilities divided by τ, which is fitted to the validation part")
     print_information(results["information"])
+
+
+def _cell(name: str, value: float | None) -> str:
+    if value is None or value == float("inf"):  # a file has null for it
+        return "∞"
+    if "accuracy" in name:
+        return f"{100 * value:.2f} %"
+    return f"{value:.3g}" if name == "temperature_scale" else f"{value:.4f}"
+
+
+def print_foreign(found: dict[str, dict[str, Any]]) -> None:
+    """How well each score tells foreign data from the run's test part."""
+    for name, one in found.items():
+        title = f"{name} ({one['num_out']}) told from the test part of {one['in_distribution']} ({one['num_in']})"
+        table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD)
+        for column in ("score", "AUROC", "FPR95"):
+            table.add_column(column, justify="left" if column == "score" else "right", no_wrap=True)
+        for score, told in one["scores"].items():
+            label = _FOREIGN[score].format(readout=one["readout"])
+            table.add_row(label, f"{100 * told['auroc']:.2f} %", f"{100 * told['fpr95']:.2f} %")
+        _console().print(table)
+    say("FPR95: share of the foreign samples that pass where 95 % of the test part do. AUROC: 50 % is chance")
 
 
 def print_information(measured: dict[str, Any]) -> None:

@@ -105,23 +105,38 @@ def _train(recipe: Recipe, folder: Path, *, resume: bool) -> None:
     say(f"run folder: {folder}")
 
 
-def evaluate(run: Path, *, on: Data | None = None, json: Path | None = None) -> None:
-    """Judge a run by its head, centroid comparison, linear probe and nearest neighbours.
+def evaluate(run: Path, *, on: str | None = None, ood: tuple[str, ...] = (), json: Path | None = None) -> None:
+    """Judge a run by its head, centroid comparison, linear probe and nearest neighbours; how far to trust it.
 
     Args:
         run: the run folder, finished.
-        on: other labelled data to judge it on; by default the run's own validation and test parts.
+        on: other labelled data to judge it on, by name or path; by default the run's own validation and test parts.
+        ood: foreign data, by names or paths, that it should know to be unknown: told from the run's test part by the
+            distance to the nearest centroid and by other scores. Kept in the run folder for the report.
         json: file to write the figures to.
     """
-    from ncmi.cli.output import print_readouts, say
+    from ncmi.cli.output import print_foreign, print_readouts, say
     from ncmi.evaluation import evaluate_run
     from ncmi.files import write_json
+    from ncmi.kept_evaluation import keep_calibration, keep_foreign
 
-    results = evaluate_run(run, on)
+    results = evaluate_run(run, on, ood)
     print_readouts(results)
+    if ood:
+        print_foreign(results["ood"])
     if json is not None:
         write_json(json, results)
         say(f"written: {json}")
+    try:
+        added = keep_calibration(run, results) if on is None else None
+        kept = [keep_foreign(run, name, found) for name, found in results.get("ood", {}).items()]
+    except OSError as error:  # another's folder may be read only
+        say(f"not kept in {run} ({error.strerror}): the report will not show it")
+        return
+    if added is not None:
+        say(f"calibration added: {added}")
+    for path in kept:
+        say(f"written: {path}")
 
 
 def predict(
@@ -130,21 +145,23 @@ def predict(
     *,
     out: Path = Path("predictions.csv"),
     readout: Literal["auto", "head", "cc", "lp"] = "auto",
+    calibrated: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Predict new data with a run: CSV with the class, its probability and all classes' probabilities.
+    """Predict new data with a run: CSV with the class, its probability, distance, and all classes' probabilities.
 
     Args:
         run: the run folder, finished.
         inputs: table, .npz or folder of images like the training data; labels in it are ignored.
         out: the CSV to write.
         readout: how to decide; by default the objective's own first read-out (cc for ncmi, else head or lp).
+        calibrated: probabilities by the temperature that was fitted to the run's validation part.
         overwrite: replace an existing file.
     """
     from ncmi.cli.output import say
     from ncmi.evaluation import predict_file
 
-    rows = predict_file(run, inputs, out, readout=readout, overwrite=overwrite)
+    rows = predict_file(run, inputs, out, readout=readout, calibrated=calibrated, overwrite=overwrite)
     say(f"{rows} predictions: {out}")
 
 

@@ -59,6 +59,30 @@ TABLE = (
 )
 
 
+CALIBRATION = (
+    "How far the probabilities can be trusted, on test data; lower is better. NLL: negative log-likelihood in nats; "
+    "Brier: mean squared difference of the probabilities from the truth, summed over classes; both reward honest "
+    "probabilities, and accuracy with them. ECE: expected calibration error, the mean difference of confidence and "
+    "accuracy over 15 bins; it is above 0 by chance alone, the more so the fewer samples there are. /τ: after the "
+    "log-probabilities were divided by τ, which is fitted to the validation part and changes no decision (for CC it "
+    "is the same as fitting the exponent of the distances). τ above 1: as trained, the probabilities promise too much."
+)
+CALIBRATION_MEANS = "Means ± sample standard deviation over n seeds; the lowest mean over all seeds in bold."
+RELIABILITY = (
+    "Reliability on test data. Dots: bins of samples with like confidence, the share of them that is decided rightly "
+    "against their mean confidence, with its 95 % Wilson interval; on the dashed line the two agree, below it the "
+    "probabilities promise too much. Orange where the interval misses the line. Bars and numbers: samples in a bin."
+)
+NO_TEMPERATURE = "No τ: this run has no validation part to fit it to."
+FOREIGN = (
+    "Foreign samples told from the test part by scores that are higher for what is foreign. AUROC: how often a foreign "
+    "sample has the higher score of two (50 % is chance). FPR95: share of the foreign samples that pass where 95 % of "
+    "the test part do; lower is better."
+)
+DISTANCES = (
+    "Distance to the nearest class centroid, by which CC decides. The dashed line is passed on its left by 95 % of the "
+    "test part; foreign samples that lie there are taken for known ones."
+)
 NO_VALIDATION = (
     "No curves of CMI, Γ, NCMI and accuracy by epoch: these runs trained on all training data, so there is no "
     "validation part to measure them on, and the test part is read only once."

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ncmi.reports import captions, text
 from ncmi.reports import elements as e
+from ncmi.reports.calibration_sections import comparison_calibration
 from ncmi.reports.figures.accuracy import accuracy_panels
 from ncmi.reports.figures.confusion import confusion
 from ncmi.reports.figures.palette import Style, styles
@@ -41,6 +42,7 @@ def comparison_page(record: ComparisonRecord, path: Path) -> Page:
         _verdict_section(record),
         _table_section(record, rows),
         _figure_sections(record, rows, numbers),
+        comparison_calibration(record.entries, rows),
         _method_section(record),
         _runs_section(record, path),
     ]

@@ -9,6 +9,7 @@ import pandas as pd
 
 from ncmi.reports.files import JsonObject, ReportError, read_json, read_json_lines
 from ncmi.reports.records import ComparisonRecord, EntryRecord, Readout, Results, RunRecord, UnfinishedRun
+from ncmi.reports.reliability import read_reliability
 
 METRICS = (
     "learning_rate",
@@ -36,13 +37,7 @@ def _read_results(path: Path) -> Results | None:
         objective=file.text("objective"),
         seed=file.integer("seed"),
         epochs=file.integer("epochs"),
-        readouts={
-            name: Readout(
-                readouts.child(name).number("test_accuracy"),
-                _optional(readouts.child(name), "validation_accuracy"),
-            )
-            for name in readouts.content
-        },
+        readouts={name: _readout(readouts.child(name)) for name in readouts.content},
         primary_readouts=tuple(str(name) for name in file.items("primary_readouts")),
         cmi=information.number("cmi"),
         separation=information.number("separation"),
@@ -56,11 +51,25 @@ def _read_results(path: Path) -> Results | None:
         num_validation=file.integer("num_validation"),
         num_test=file.integer("num_test"),
         class_names=tuple(str(name) for name in file.items("class_names")),
+        reliability=read_reliability(file),
     )
     absent = [name for name in results.primary_readouts if name not in results.readouts]
     if absent or not results.primary_readouts:
         raise ReportError(f"{path}: 'primary_readouts' {absent} have no entry in 'readouts': run it again")
     return results
+
+
+def _readout(found: JsonObject) -> Readout:
+    return Readout(
+        found.number("test_accuracy"),
+        _optional(found, "validation_accuracy"),
+        nll=_optional(found, "test_nll"),
+        brier=_optional(found, "test_brier"),
+        calibration_error=_optional(found, "test_calibration_error"),
+        temperature=_optional(found, "temperature_scale"),
+        calibrated_nll=_optional(found, "test_calibrated_nll"),
+        calibrated_error=_optional(found, "test_calibrated_error"),
+    )
 
 
 def _optional(file: JsonObject, key: str) -> float:

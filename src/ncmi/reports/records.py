@@ -12,14 +12,26 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ncmi.reports.files import ReportError, read_arrays
+from ncmi.reports.foreign import Foreign, read_foreign
+from ncmi.reports.reliability import Bins
 
 
 @dataclass(frozen=True)
 class Readout:
-    """What one way of deciding (head, cc, lp, knn) achieved; accuracies in 0..1, NaN without a validation part."""
+    """What one way of deciding (head, cc, lp, knn) achieved; accuracies in 0..1, NaN without a validation part.
+
+    What follows is on test data, as trained and ``calibrated`` by the temperature τ: NaN in runs that did not measure
+    it, and for τ and what it makes of the test data also without a validation part. NLL in nats.
+    """
 
     test_accuracy: float
     validation_accuracy: float
+    nll: float = math.nan
+    brier: float = math.nan
+    calibration_error: float = math.nan
+    temperature: float = math.nan
+    calibrated_nll: float = math.nan
+    calibrated_error: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,7 @@ class Results:
     class_names: tuple[str, ...]
     cross_entropy_separation: float = math.nan
     cross_entropy_ncmi: float = math.nan
+    reliability: dict[str, dict[str, Bins]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +109,10 @@ class RunRecord:
         planned = self.recipe["training"].get("epochs", "?")
         done = int(self.metrics.index[-1]) if len(self.metrics) else 0
         return f"stopped after epoch {done} of {planned}"
+
+    def foreign(self) -> tuple[Foreign, ...]:
+        """Foreign data that the run was evaluated with, if any: see :func:`read_foreign`."""
+        return read_foreign(self.folder)
 
     def outputs(self) -> Outputs:
         """Read the outputs on the test set (``test_outputs.npz``).

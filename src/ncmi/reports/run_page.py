@@ -7,10 +7,12 @@ from pathlib import Path
 
 from ncmi.reports import captions, text
 from ncmi.reports import elements as e
+from ncmi.reports.calibration_sections import run_calibration
 from ncmi.reports.figures.confusion import confusion
 from ncmi.reports.figures.palette import styles
 from ncmi.reports.figures.projection import cloud, few_classes
 from ncmi.reports.figures.trajectories import Series, trajectory_panels
+from ncmi.reports.foreign_section import foreign_section
 from ncmi.reports.page import Page
 from ncmi.reports.pictures import confusion_figure, feature_figures
 from ncmi.reports.records import Results, RunRecord
@@ -45,6 +47,8 @@ def run_page(run: RunRecord, path: Path) -> Page:
         if readout in outputs.predictions:
             counts = confusion([(outputs.labels, outputs.predictions[readout])], len(classes))
             body.append(e.section("Confusions", confusion_figure([(name, counts)], classes, "", numbers)))
+        body.append(run_calibration(run.label, run.results, numbers))
+        body.append(foreign_section(run.foreign(), numbers))
     body.append(_settings(run, path))
     return Page(
         title=f"{run.label} on {run.data}, seed {run.seed}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -13,9 +13,22 @@ from torchmetrics.functional.classification import (
     multiclass_f1_score,
 )
 
+from ncmi.calibration import (
+    BINS,
+    Reliability,
+    apply_temperature,
+    brier_score,
+    fit_temperature,
+    negative_log_likelihood,
+    reliability,
+)
+from ncmi.files import finite
 from ncmi.information import InformationAccumulator
 from ncmi.neighbours import NearestNeighbours
 from ncmi.training.model import Model
+
+# torchmetrics gives a confidence of exactly 1 a bin of its own
+_BELOW_ONE = 1 - 2.0**-24
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +37,30 @@ class Features:
 
     features: Tensor
     labels: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """How the read-outs decide.
+
+    Attributes:
+        readouts: for each read-out ``{"test_accuracy": …, "validation_accuracy": …, …}``; with a validation part also
+            ``temperature_scale``, the τ fitted to it, and ``test_calibrated_nll`` and ``test_calibrated_error``, what
+            it makes of the test part's probabilities.
+        predictions: of each read-out on the test part, ``[N]``.
+        reliability: of each read-out on the test part, ``"test"`` and, with a validation part, ``"calibrated"``.
+    """
+
+    readouts: dict[str, dict[str, float]]
+    predictions: dict[str, Tensor]
+    reliability: dict[str, dict[str, Reliability]]
+
+    def plain_reliability(self) -> dict[str, Any]:
+        """:attr:`reliability` as plain lists for JSON, None for an empty bin's values."""
+        plain: dict[str, Any] = finite(
+            {name: {state: asdict(bins) for state, bins in found.items()} for name, found in self.reliability.items()}
+        )
+        return plain
 
 
 def information(model: Model, part: Features) -> dict[str, float]:
@@ -67,38 +104,56 @@ def log_probabilities(model: Model, neighbours: NearestNeighbours, part: Feature
 
 
 def scores_of(log_p: Tensor, labels: Tensor) -> dict[str, float]:
-    """Accuracy, balanced accuracy, macro F1, top-5 accuracy (from 10 classes on) and calibration error (15 bins)."""
+    """Accuracy, balanced accuracy, macro F1, top-5 accuracy (from 10 classes on), calibration error, NLL, Brier score.
+
+    The calibration error is over 15 bins of equal width; see :mod:`ncmi.calibration` for the last three.
+    """
     classes = log_p.shape[1]
     options: dict[str, Any] = {"num_classes": classes, "validate_args": False}
-    # torchmetrics takes a row for logits, and applies softmax, where rounding lifts a probability above 1
-    p = log_p.exp().clamp_max(1)
-    found = {
+    found: dict[str, Any] = {
         "accuracy": multiclass_accuracy(log_p, labels, average="micro", **options),
         "balanced_accuracy": multiclass_accuracy(log_p, labels, average="macro", **options),
         "macro_f1": multiclass_f1_score(log_p, labels, average="macro", **options),
-        "calibration_error": multiclass_calibration_error(p, labels, n_bins=15, **options),
+        "calibration_error": calibration_error(log_p, labels),
+        "nll": negative_log_likelihood(log_p, labels),
+        "brier": brier_score(log_p, labels),
     }
     if classes >= 10:
         found["top5_accuracy"] = multiclass_accuracy(log_p, labels, average="micro", top_k=5, **options)
     return {name: float(value) for name, value in found.items()}
 
 
-def evaluate_readouts(
-    model: Model, parts: dict[str, Features]
-) -> tuple[dict[str, dict[str, float]], dict[str, Tensor]]:
+def calibration_error(log_p: Tensor, labels: Tensor) -> float:
+    """Expected calibration error over 15 bins of equal width."""
+    # torchmetrics takes a row for logits, and applies softmax, where rounding lifts a probability above 1
+    p = log_p.exp().clamp_max(_BELOW_ONE)
+    return float(multiclass_calibration_error(p, labels, log_p.shape[1], n_bins=BINS, validate_args=False))
+
+
+def evaluate_readouts(model: Model, parts: dict[str, Features]) -> Judgement:
     """Fit the read-outs to ``parts["train"]`` and judge them on ``parts["validation"]``, if any, and ``parts["test"]``.
 
-    Returns:
-        For each read-out, ``{"test_accuracy": …, "validation_accuracy": …, …}``; and each read-out's predictions on the
-        test part, ``[N]``.
+    What is chosen by the validation part, the temperature τ of each read-out, is used on the test part as it is.
     """
     neighbours = fit_readouts(model, parts["train"])
-    results: dict[str, dict[str, float]] = {}
-    predictions: dict[str, Tensor] = {}
-    for part in (name for name in ("validation", "test") if name in parts):
-        for readout, log_p in log_probabilities(model, neighbours, parts[part]).items():
-            found = scores_of(log_p, parts[part].labels)
-            results.setdefault(readout, {}).update({f"{part}_{name}": value for name, value in found.items()})
-            if part == "test":
-                predictions[readout] = log_p.argmax(-1)
-    return results, predictions
+    found = {
+        part: log_probabilities(model, neighbours, parts[part]) for part in ("validation", "test") if part in parts
+    }
+    judged, labels = Judgement({}, {}, {}), parts["test"].labels
+    for readout, log_p in found["test"].items():
+        bins = {"test": reliability(log_p, labels)}
+        scores: dict[str, float] = {}
+        for part in found:
+            of_part = scores_of(found[part][readout], parts[part].labels)
+            scores |= {f"{part}_{name}": value for name, value in of_part.items()}
+        if "validation" in found:
+            scale = fit_temperature(found["validation"][readout], parts["validation"].labels)
+            calibrated = apply_temperature(log_p, scale)
+            scores["temperature_scale"] = scale
+            scores["test_calibrated_nll"] = negative_log_likelihood(calibrated, labels)
+            scores["test_calibrated_error"] = calibration_error(calibrated, labels)
+            bins["calibrated"] = reliability(calibrated, labels)
+        judged.readouts[readout] = scores
+        judged.predictions[readout] = log_p.argmax(-1)
+        judged.reliability[readout] = bins
+    return judged

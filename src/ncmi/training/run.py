@@ -21,7 +21,7 @@ from ncmi.training.environment import describe_environment
 from ncmi.training.evaluate import evaluate_readouts, information
 from ncmi.training.loop import Loop
 from ncmi.training.model import Model, Signature
-from ncmi.training.parts import dataset_of, split_of
+from ncmi.training.parts import dataset_of, parts_of
 from ncmi.training.precision import precision_options
 from ncmi.training.run_folder import RunFolder, RunFolderError
 from ncmi.training.signals import StopRequest
@@ -74,7 +74,7 @@ def train(
     started = time.perf_counter()
     if dataset is None:
         dataset = dataset_of(recipe.data)
-    split = split_of(recipe, dataset)
+    dataset, split = parts_of(recipe, dataset)
     recipe = resolve_recipe(recipe, dataset.sample_shape, dataset.num_classes, len(split.train))
     training = recipe.training
     fabric.seed_everything(training.seed, verbose=False)
@@ -116,7 +116,7 @@ def _judge(loop: Loop, recipe: Recipe, dataset: Dataset, started: float) -> dict
         if len(indices)
     }
     final = loop.evaluated.eval()
-    readouts, predictions = evaluate_readouts(final, parts)
+    judged = evaluate_readouts(final, parts)
     results: dict[str, Any] = {
         "format": _FORMAT,
         "status": "finished",
@@ -126,9 +126,10 @@ def _judge(loop: Loop, recipe: Recipe, dataset: Dataset, started: float) -> dict
         "epochs": loop.progress.epoch,
         "best_epoch": loop.progress.best_epoch,
         "selection": training.selection,
-        "readouts": readouts,
+        "readouts": judged.readouts,
         "primary_readouts": list(final.objective.readouts),
         "information": information(final, parts["test"]),
+        "reliability": judged.plain_reliability(),
         "epoch_seconds": statistics.median(row["seconds"] for row in loop.progress.rows),
         "total_seconds": time.perf_counter() - started,
         "peak_memory_mb": max(row["peak_memory_mb"] for row in loop.progress.rows),
@@ -140,7 +141,7 @@ def _judge(loop: Loop, recipe: Recipe, dataset: Dataset, started: float) -> dict
     }
     if fabric.is_global_zero:
         final.save(folder.model)
-        arrays = {f"prediction_{name}": predicted.cpu().numpy() for name, predicted in predictions.items()}
+        arrays = {f"prediction_{name}": predicted.cpu().numpy() for name, predicted in judged.predictions.items()}
         arrays["labels"] = parts["test"].labels.cpu().numpy()
         arrays["features"] = parts["test"].features.half().cpu().numpy()
         write_atomically(folder.outputs, lambda temporary: _write_arrays(temporary, arrays))
