@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ncmi.adapters.sklearn import NCMIClassifier
     from ncmi.alternating import AlternatingOptimiser
+    from ncmi.calibration import apply_temperature, fit_temperature
     from ncmi.centroids import CentroidClassifier, anchor_directions
     from ncmi.functional import ncmi_loss
     from ncmi.information import Information, InformationAccumulator, measure
@@ -44,6 +45,8 @@ _HOME = {
     "Objective": "ncmi.objective",
     "ObjectiveOptions": "ncmi.options",
     "anchor_directions": "ncmi.centroids",
+    "apply_temperature": "ncmi.calibration",
+    "fit_temperature": "ncmi.calibration",
     "log_nsf": "ncmi.simplex",
     "make_objective": "ncmi.options",
     "measure": "ncmi.information",
@@ -68,6 +71,8 @@ __all__ = [
     "Objective",
     "ObjectiveOptions",
     "anchor_directions",
+    "apply_temperature",
+    "fit_temperature",
     "log_nsf",
     "make_objective",
     "measure",

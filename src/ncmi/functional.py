@@ -33,6 +33,7 @@ from ncmi.simplex import full_precision
 
 REDUCTIONS = ("mean_of_ratios", "ratio_of_means", "log_likelihood", "none")
 DIRECTIONS = ("centroid_to_sample", "sample_to_centroid")
+_ROUNDED = 1 / 16  # share of a divergence by which the table's entry may be off before it counts as rounding
 
 
 class CentroidView:
@@ -217,11 +218,16 @@ def _checked(class_weights: Tensor, num_classes: int) -> Tensor:
 def _likelihood_logits(alpha: Tensor, labels: Tensor, view: CentroidView, power: float) -> Tensor:
     """``p·log KL(P‖Q_c)``, ``[B, C]``: the likelihood is their softmax, and the loss its cross-entropy.
 
-    The divergence from the own class, which training makes small, comes from the form without cancellation.
+    The divergence from the own class, which training makes small, comes from the form without cancellation. Where
+    rounding is all that is left of it in the table, it is as rounded as the others: else a sample that lies at every
+    centroid at once would count as certain of its own.
     """
-    own = concentration(alpha, view.own_rows(labels)).clamp_min(torch.finfo(alpha.dtype).tiny)
+    labels = labels.unsqueeze(-1)
     divergence = pairwise_divergence(alpha, *view.table(), view.direction)
-    return power * divergence.scatter(1, labels.unsqueeze(-1), own.unsqueeze(-1)).log()
+    rounded = divergence.gather(1, labels)
+    own = concentration(alpha, view.own_rows(labels.squeeze(-1))).unsqueeze(-1)
+    own = torch.where((rounded - own).abs() < _ROUNDED * own, own, rounded)
+    return power * divergence.scatter(1, labels, own).log()
 
 
 def _hard_terms(alpha: Tensor, labels: Tensor, view: CentroidView, power: float) -> tuple[Tensor, Tensor]:

@@ -91,17 +91,60 @@ def probabilities_of(centroids: np.ndarray, p: np.ndarray, power: float) -> np.n
 def features_and_distributions(fitted: NCMIClassifier, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     with torch.no_grad():
         features = fitted.model_(torch.tensor(inputs)).numpy()
-    z = features / np.linalg.norm(features, axis=1, keepdims=True) / fitted.temperature
+    return features, normalised_sigmoid(unit_rows(features) / fitted.model_.objective.temperature)
+
+
+def unit_rows(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def normalised_sigmoid(z: np.ndarray) -> np.ndarray:
     sigma = 1 / (1 + np.exp(-z))
-    return features, sigma / sigma.sum(1, keepdims=True)
+    return sigma / sigma.sum(1, keepdims=True)
 
 
 def test_head_is_the_likelihood_over_the_training_centroids() -> None:
+    """Directions on the features' sphere by default, free logits where the anchors have a length."""
     fitted = NCMIClassifier(**QUICK, readout="head", separation_power=-3.0, temperature=0.7).fit(X, Y)
     _, p = features_and_distributions(fitted, X)
-    sigma = 1 / (1 + np.exp(-fitted.model_.objective.centroid_logits.detach().numpy()))
-    expected = probabilities_of(sigma / sigma.sum(1, keepdims=True), p, 3.0)
+    directions = fitted.model_.objective.centroid_logits.detach().numpy()
+    expected = probabilities_of(normalised_sigmoid(unit_rows(directions) / 0.7), p, 3.0)
     np.testing.assert_allclose(fitted.predict_proba(X), expected, rtol=1e-8)
+    options = NCMIOptions(anchor_scale=10.0, separation_power=-3.0, temperature=0.7)
+    free = NCMIClassifier(**QUICK, readout="head", objective=options).fit(X, Y)
+    _, p = features_and_distributions(free, X)
+    logits = free.model_.objective.centroid_logits.detach().numpy()
+    expected = probabilities_of(normalised_sigmoid(logits), p, 3.0)
+    np.testing.assert_allclose(free.predict_proba(X), expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize(("centroids", "expected"), [("learned", "head"), ("fixed", "cc"), ("class_mean", "cc")])
+def test_learned_centroids_decide_for_themselves(centroids: Any, expected: str) -> None:
+    fitted = NCMIClassifier(**QUICK, centroids=centroids).fit(X, Y)
+    assert fitted.readout_ == expected
+    chosen = NCMIClassifier(**QUICK, centroids=centroids, readout=expected).fit(X, Y)
+    np.testing.assert_array_equal(fitted.predict_proba(X), chosen.predict_proba(X))
+
+
+def test_the_default_power_follows_the_number_of_classes() -> None:
+    """2 log 10 for ten classes; 4 for three."""
+    x, y = make_blobs(100, centers=10, n_features=4, random_state=0)
+    for inputs, labels, power in ((x, y, 2 * np.log(10)), (X, Y, 4.0)):
+        default = NCMIClassifier(**QUICK).fit(inputs, labels).loss_curve_
+        assert default == NCMIClassifier(**QUICK, separation_power=-power).fit(inputs, labels).loss_curve_
+
+
+def test_robustness_withstands_wrong_labels() -> None:
+    """A bounded loss does not learn by heart labels of which two in five are drawn at random."""
+    x, y = load_digits(return_X_y=True)
+    generator = np.random.RandomState(0)
+    noisy = np.where(generator.rand(len(y)) < 0.4, generator.randint(10, size=len(y)), y)
+    options: dict[str, Any] = {"epochs": 20, "width": 64, "depth": 1, "feature_dim": 32, "learning_rate": 1e-2}
+    plain, robust = (
+        NCMIClassifier(**options, robustness=q, random_state=0).fit(x[:800], noisy[:800]) for q in (0.0, 0.7)
+    )
+    assert robust.score(x[800:], y[800:]) > plain.score(x[800:], y[800:]) + 0.08
+    assert max(robust.loss_curve_) < 1 / 0.7
 
 
 def test_cc_compares_with_the_class_means_of_the_training_samples() -> None:
@@ -152,6 +195,7 @@ def test_options_of_an_objective_are_used() -> None:
         {"centroids": "fixed"},
         {"anchors": "etf"},
         {"separation_power": -2.0},
+        {"robustness": 0.5},
         {"reduction": "mean_of_ratios"},
         {"reduction": "mean_of_ratios", "separation_direction": "centroid_to_sample"},
         {"learning_rate": 1e-2},
@@ -304,7 +348,9 @@ def test_it_writes_no_file_and_speaks_only_when_asked(
         ({"objective": NCMIOptions(reduction="none")}, "training needs a reduction to one number"),
         ({"reduction": "sum"}, "reduction"),
         ({"temperature": -1.0}, "must be above 0"),
-        ({"anchors": "cube"}, "use 'axis', 'etf' or 'random'"),
+        ({"anchors": "cube"}, "use 'auto', 'axis', 'etf' or 'random'"),
+        ({"robustness": 1.5}, "robustness=1.5: choose 0 .clean labels. to 1"),
+        ({"robustness": 0.7, "reduction": "mean_of_ratios"}, "use it with reduction='log_likelihood', or 0"),
         ({"depth": 0}, "depth=0: must be at least 1, or None"),
         ({"width": 0}, "width=0: must be at least 1"),
         ({"feature_dim": 1}, "feature_dim=1: must be at least 2"),

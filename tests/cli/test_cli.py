@@ -124,7 +124,8 @@ def test_predict_writes_probabilities_and_keeps_files(run: Path, tmp_path: Path)
     ncmi("predict", run, "new.csv", "--out", "out.csv", cwd=tmp_path)
     with (tmp_path / "out.csv").open() as file:
         rows = list(csv.DictReader(file))
-    expected = [data.class_names[label] for label in outputs["prediction_cc"]]
+    primary = json.loads((run / "results.json").read_text())["primary_readouts"][0]
+    expected = [data.class_names[label] for label in outputs[f"prediction_{primary}"]]
     assert [row["prediction"] for row in rows] == expected
     for row in rows:
         probabilities = [float(value) for name, value in row.items() if name.startswith("p(")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -17,7 +17,19 @@ SHARES = ((5, 1), (2, 6), (3, 3))  # samples of either process in each step
 LOSSES: dict[str, dict[str, Any]] = {
     "ema and class means": {"centre": "ema", "centre_decay": 0.9, "centroids": "class_mean", "centroid_decay": 0.8},
     "frozen": {"centre": "frozen", "centre_updates": 2, "class_weights": "balanced"},
+    "default": {},
+    "robust": {"robustness": "auto", "class_weights": "balanced"},
 }
+COUPLED: dict[str, dict[str, Any]] = {
+    "ratio of means": {
+        "reduction": "ratio_of_means",
+        "separation_power": 1.0,
+        "separation_direction": "centroid_to_sample",
+    },
+    "default": {},
+    "robust": {"robustness": 0.7, "class_weights": [1.0, 2.0, 3.0, 4.0]},
+}
+ROBUSTNESS: tuple[float | Literal["auto"], ...] = (0.0, 0.7, "auto")
 
 
 def batches() -> list[tuple[Tensor, Tensor]]:
@@ -56,24 +68,37 @@ def run(parts: list[tuple[Tensor, Tensor]]) -> dict[str, Any]:
     return results
 
 
-def gathered_loss(rank: int | None) -> tuple[Tensor, Tensor]:
-    """A loss that couples samples, of the rows of all processes, and the gradient of a shared weight."""
+def gathered_loss(rank: int | None, options: dict[str, Any]) -> tuple[Tensor, ...]:
+    """A loss of the rows of all processes, as one that couples samples needs, with the gradients of what is shared."""
     (features, labels), (first, _) = batches()[0], SHARES[0]
     weight = torch.ones(DIM, dtype=torch.float64, requires_grad=True)
-    loss = ncmi.NCMILoss(
-        CLASSES, DIM, reduction="ratio_of_means", separation_power=1.0, separation_direction="centroid_to_sample"
-    ).double()
+    loss = ncmi.NCMILoss(CLASSES, DIM, **options).double()
     if rank is None:
         rows = features * weight
     else:
         own = features[:first] if rank == 0 else features[first:]
         rows = gather_rows(own * weight, SHARES[0])
     value = loss.loss(rows, labels)
-    (gradient,) = torch.autograd.grad(value, weight)
+    gradients = torch.autograd.grad(value, (weight, *loss.parameters()))
     if rank is not None:
-        dist.all_reduce(gradient)
-        gradient /= dist.get_world_size()  # as DDP does
-    return value.detach(), gradient
+        for gradient in gradients:
+            dist.all_reduce(gradient)
+            gradient /= dist.get_world_size()  # as DDP does
+    return value.detach(), *gradients
+
+
+def trained_centroids(rank: int | None, robustness: float | Literal["auto"]) -> Tensor:
+    """The default form's directions after a step of gradient descent for every batch, uneven shares included."""
+    loss = ncmi.NCMILoss(CLASSES, DIM, robustness=robustness).double()
+    optimiser = torch.optim.SGD(loss.parameters(), lr=0.5)
+    for (features, labels), (first, _) in zip(batches(), SHARES, strict=True):
+        mine = slice(None) if rank is None else slice(0, first) if rank == 0 else slice(first, None)
+        optimiser.zero_grad()
+        (loss(features[mine], labels[mine]) * len(labels[mine]) / len(labels)).backward()
+        if rank is not None:
+            dist.all_reduce(loss.centroid_logits.grad)
+        optimiser.step()
+    return loss.centroid_logits.detach()
 
 
 def process(rank: int, folder: str) -> None:
@@ -85,6 +110,9 @@ def process(rank: int, folder: str) -> None:
         mine = slice(0, first) if rank == 0 else slice(first, None)
         parts.append((features[mine], labels[mine]))
     results = run(parts)
-    results["gathered loss"], results["gathered gradient"] = gathered_loss(rank)
+    for name, options in COUPLED.items():
+        results[f"gathered, {name}"] = gathered_loss(rank, options)
+    for robustness in ROBUSTNESS:
+        results[f"trained, {robustness}"] = trained_centroids(rank, robustness)
     torch.save(results, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()

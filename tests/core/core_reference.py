@@ -23,6 +23,11 @@ def distribution(feature: Tensor, centre: Tensor | None, temperature: float, kin
     return simplex(centred / centred.square().sum(-1, keepdim=True).sqrt() / temperature, kind)
 
 
+def centroids(logits: Tensor, temperature: float | None, kind: str) -> Tensor:
+    """Centroids of free logits, or with a temperature of directions on the features' sphere."""
+    return simplex(logits, kind) if temperature is None else distribution(logits, None, temperature, kind)
+
+
 def kl(p: Tensor, q: Tensor) -> Tensor:
     return (p * (p.log() - q.log())).sum(-1)
 
@@ -55,6 +60,7 @@ def loss(
     reduction: str,
     power: float,
     direction: str,
+    robustness: float = 0.0,
     class_weights: Tensor | None = None,
 ) -> Tensor:
     """The loss of ``p [B, D]``, ``labels [B]`` or soft targets ``[B, C]``, ``q [C, D]``."""
@@ -68,7 +74,8 @@ def loss(
         return (weights * own).sum() / (weights * separation).sum()
     ratio = own / separation
     if reduction == "log_likelihood":
-        ratio = torch.log(1 + (len(q) - 1) * ratio ** (-power))
+        likelihood = 1 / (1 + (len(q) - 1) * ratio ** (-power))
+        ratio = (1 - likelihood**robustness) / robustness if robustness else -likelihood.log()
     losses = (weights * ratio).sum(1)
     if reduction == "none":
         return losses

@@ -25,6 +25,13 @@ def test_axes() -> None:
     assert torch.equal(ncmi.anchor_directions(3, 5, "axis"), torch.eye(3, 5))
 
 
+@pytest.mark.parametrize(("classes", "dim", "kind"), [(3, 5, "axis"), (5, 5, "axis"), (6, 5, "etf"), (9, 2, "etf")])
+def test_auto_takes_axes_while_they_last(classes: int, dim: int, kind: Any) -> None:
+    for seed in (0, 3):
+        found = ncmi.anchor_directions(classes, dim, "auto", seed)
+        assert torch.equal(found, ncmi.anchor_directions(classes, dim, kind, seed))
+
+
 @given(st.integers(2, 12), st.integers(2, 12), st.sampled_from(["etf", "random"]), st.integers(0, 99))
 def test_unit_vectors_no_two_the_same(classes: int, dim: int, anchors: Any, seed: int) -> None:
     found = ncmi.anchor_directions(classes, dim, anchors, seed)
@@ -75,5 +82,5 @@ def test_random_directions_are_nearly_orthogonal() -> None:
 def test_errors_name_the_cure() -> None:
     with pytest.raises(ValueError, match="D=3 is smaller than C=4: axis anchors need D ≥ C; use anchors='etf'"):
         ncmi.anchor_directions(4, 3, "axis")
-    with pytest.raises(ValueError, match="unknown anchors 'corners': use 'axis', 'etf' or 'random'"):
+    with pytest.raises(ValueError, match="unknown anchors 'corners': use 'auto', 'axis', 'etf' or 'random'"):
         ncmi.anchor_directions(4, 3, "corners")  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ PAPER: dict[str, Any] = {
 }
 FORMS: dict[str, dict[str, Any]] = {
     "default": {},
+    "robust": {"robustness": "auto", "class_weights": "balanced"},
     "paper": {**PAPER, "centroids": "fixed", "centre": "ema"},
     "paper, learned": {**PAPER, "centroids": "learned", "centre": "frozen"},
     "class means": {"centroids": "class_mean", "class_weights": "balanced"},

@@ -143,14 +143,16 @@ def test_errors_of_the_function_name_the_cure() -> None:
         ((1, 8), {}, "num_classes=1: a classifier needs at least 2 classes"),
         ((3, 1), {"anchors": "random"}, "D ≥ 2, got D=1: widen the backbone"),
         ((3, 0), {}, "feature_dim=0"),
-        ((9, 8), {}, "D=8 is smaller than C=9: axis anchors need D ≥ C; use anchors='etf' or 'random'"),
+        ((9, 8), {"anchors": "axis"}, "D=8 is smaller than C=9: axis anchors need D ≥ C; use anchors='etf' or 'random'"),
         ((3, 8), {"temperature": 0.0}, "temperature=0.0: it divides the feature and must be above 0"),
         ((3, 8), {"temperature": torch.nan}, "temperature=nan"),
         ((3, 8), {"distribution": "sparsemax"}, "unknown distribution 'sparsemax': use 'nsf' or 'softmax'"),
         ((3, 8), {"centroids": "moving"}, "unknown centroids 'moving': use one of fixed, learned, class_mean"),
         ((3, 8), {"centre": "mean"}, "unknown centre 'mean': use one of none, ema, frozen"),
         ((3, 8), {"anchors": "corners"}, "unknown anchors 'corners'"),
-        ((3, 8), {"anchor_scale": 0.0}, "anchor_scale=0.0: anchors need a length above 0"),
+        ((3, 8), {"anchor_scale": 0.0}, "anchor_scale=0.0: anchors need a length above 0, or None"),
+        ((3, 8), {"anchor_scale": torch.nan}, "anchor_scale=nan: anchors need a length above 0, or None"),
+        ((3, 8), {"centroids": "fixed", "anchor_scale": -1.0}, "anchor_scale=-1.0: anchors need a length above 0"),
         ((3, 8), {"centre": "ema", "centre_decay": 1.0}, "centre_decay=1.0"),
         ((3, 8), {"centre": "frozen", "centre_updates": 0}, "needs at least 1 batch"),
         ((3, 8), {"centroids": "class_mean", "centroid_decay": -0.1}, "centroid_decay=-0.1"),
@@ -169,7 +171,7 @@ def test_errors_of_construction_name_the_cure(
 
 
 def test_errors_of_setters_name_the_cure() -> None:
-    loss = ncmi.NCMILoss(3, 8, class_weights="balanced")
+    loss = ncmi.NCMILoss(3, 8, anchor_scale=10.0, class_weights="balanced")
     with pytest.raises(ValueError, match=r"centroids must be \[3, 8\] positive probabilities"):
         loss.set_centroids(torch.full((2, 8), 0.125))
     with pytest.raises(ValueError, match="positive probabilities"):

@@ -12,7 +12,7 @@ import ncmi
 
 CORE = (
     "simplex", "divergence", "functional", "fused", "class_weights", "running", "centroids", "information", "loss",
-    "objective", "options", "distributed", "checks", "alternating", "neighbours", "probe", "baselines",
+    "objective", "options", "distributed", "checks", "alternating", "neighbours", "probe", "baselines", "calibration",
 )  # fmt: skip
 
 

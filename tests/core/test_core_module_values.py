@@ -14,6 +14,7 @@ from torch import Tensor
 import ncmi
 
 PAPER: dict[str, Any] = {
+    "anchor_scale": 10.0,
     "reduction": "mean_of_ratios",
     "separation_power": 1.0,
     "separation_direction": "centroid_to_sample",
@@ -46,7 +47,9 @@ def expected(loss: ncmi.NCMILoss, features: Tensor, labels: Tensor, temperature:
     z = loss.centroid_logits.detach().double().requires_grad_()
     centre = None if loss.centre is None else loss.centre.double()
     p = reference.distribution(f, centre, temperature, loss.distribution)
-    q = reference.simplex(z, loss.distribution) if loss.class_means is None else loss.class_means.means.double()
+    on_sphere = temperature if loss.on_feature_sphere else None
+    class_means = loss.class_means
+    q = reference.centroids(z, on_sphere, loss.distribution) if class_means is None else class_means.means.double()
     value = reference.loss(
         p,
         labels.double() if labels.is_floating_point() else labels,
@@ -69,7 +72,8 @@ def found(loss: ncmi.NCMILoss, features: Tensor, labels: Tensor) -> list[Tensor]
 @pytest.mark.parametrize("centre", ["none", "ema"])
 @pytest.mark.parametrize("form", FORMS)
 def test_all_modes(form: dict[str, Any], centre: str, centroids: str) -> None:
-    for kind, anchors, temperature in itertools.product(reference.KINDS, ("axis", "etf", "random"), (0.05, 0.7)):
+    starts: tuple[tuple[str, float | None], ...] = (("axis", 3.0), ("etf", 3.0), ("random", 3.0), ("auto", None))
+    for kind, (anchors, scale), temperature in itertools.product(reference.KINDS, starts, (0.05, 0.7)):
         loss = make(
             5,
             7,
@@ -78,10 +82,10 @@ def test_all_modes(form: dict[str, Any], centre: str, centroids: str) -> None:
             distribution=kind,
             centroids=centroids,
             anchors=anchors,
-            anchor_scale=3.0,
             centre=centre,
-            **form,
+            **form | {"anchor_scale": scale},
         )
+        assert loss.on_feature_sphere == (centroids == "learned" and scale is None)
         features, labels = torch.randn(6, 7, dtype=torch.float64), torch.randint(5, (6,))
         for targets in (labels, torch.rand(6, 5, dtype=torch.float64).softmax(1)):
             for one, other in zip(
@@ -105,7 +109,7 @@ def test_papers_form_from_small_to_large(classes: int, dim: int, temperature: fl
 @pytest.mark.parametrize("shift", [0.0, -70.0], ids=["usual logits", "logits of a vanishing sigmoid"])
 def test_near_convergence_and_far_logits(centroids: str, shift: float) -> None:
     """Samples close to their own centroid, whose a is a small difference, and one at T·κ' far out in σ's tail."""
-    loss = ncmi.NCMILoss(4, 6, temperature=1 / 55, centroids=centroids, anchor_scale=4.0, **PAPER).double()
+    loss = ncmi.NCMILoss(4, 6, temperature=1 / 55, centroids=centroids, **PAPER | {"anchor_scale": 4.0}).double()
     with torch.no_grad():
         loss.centroid_logits[:, 0] += shift
     loss.to(torch.float64)
@@ -144,7 +148,8 @@ def test_float32_against_float64(
 
     f = features.double().requires_grad_()
     log_p = reference.distribution(f, None, temperature, "nsf").log()
-    q = reference.simplex(loss.centroid_logits.detach().double(), "nsf")
+    on_sphere = temperature if loss.on_feature_sphere else None
+    q = reference.centroids(loss.centroid_logits.detach().double(), on_sphere, "nsf")
     to_centroid = (log_p.exp() * log_p).sum(1, keepdim=True) - log_p.exp() @ q.log().T
     to_sample = (q * q.log()).sum(1) - log_p @ q.T
     divergence = to_sample if loss.separation_direction == "centroid_to_sample" else to_centroid
@@ -209,7 +214,7 @@ def test_predict_proba_against_its_definition() -> None:
         loss = make(4, 6, torch.float64, temperature=0.3, **form)
         features = torch.randn(5, 6, dtype=torch.float64)
         p = reference.distribution(features, None, 0.3, "nsf")
-        q = reference.simplex(loss.centroid_logits.detach(), "nsf")
+        q = reference.centroids(loss.centroid_logits.detach(), 0.3 if loss.on_feature_sphere else None, "nsf")
         power = loss.separation_power if loss.separation_power < 0 else -1.0
         weights = reference.kl(p[:, None], q[None]) ** power
         torch.testing.assert_close(loss.predict_proba(features), weights / weights.sum(1, keepdim=True))
@@ -217,7 +222,7 @@ def test_predict_proba_against_its_definition() -> None:
 
 def test_reachable_anchor_has_no_concentration() -> None:
     """At T = 1/κ a feature along its axis anchor is the anchor's distribution: a = 0 and the loss is 0."""
-    loss = ncmi.NCMILoss(3, 5, temperature=0.1, anchor_scale=10.0, **PAPER)
+    loss = ncmi.NCMILoss(3, 5, temperature=0.1, **PAPER)
     features = torch.eye(3, 5) * 7
     assert loss.loss(features, torch.arange(3)).item() == pytest.approx(0.0, abs=1e-6)
     assert loss.loss(features, torch.tensor([1, 2, 0])).item() > 0.5

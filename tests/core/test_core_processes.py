@@ -43,9 +43,18 @@ def test_true_centroids(both: list[dict[str, Any]], joint: dict[str, Any]) -> No
         torch.testing.assert_close(results["centroids"], joint["centroids"])
 
 
-def test_gathered_rows(both: list[dict[str, Any]]) -> None:
-    """A loss that couples samples, and its gradient after DDP's mean, as in one process."""
-    value, gradient = core_processes.gathered_loss(None)
+@pytest.mark.parametrize("name", core_processes.COUPLED)
+def test_gathered_rows(both: list[dict[str, Any]], name: str) -> None:
+    """The loss of all rows, and its gradients after DDP's mean, as in one process."""
+    alone = core_processes.gathered_loss(None, core_processes.COUPLED[name])
     for results in both:
-        torch.testing.assert_close(results["gathered loss"], value)
-        torch.testing.assert_close(results["gathered gradient"], gradient)
+        for found, expected in zip(results[f"gathered, {name}"], alone, strict=True):
+            torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("robustness", core_processes.ROBUSTNESS)
+def test_directions_of_centroids_take_the_same_steps(both: list[dict[str, Any]], robustness: Any) -> None:
+    alone = core_processes.trained_centroids(None, robustness)
+    assert (alone - torch.eye(*alone.shape, dtype=alone.dtype)).abs().max() > 0.05
+    for results in both:
+        torch.testing.assert_close(results[f"trained, {robustness}"], alone)

@@ -15,7 +15,9 @@ from torch import Tensor
 
 import ncmi
 
-PAPER: dict[str, Any] = {
+FREE: dict[str, Any] = {"anchor_scale": 10.0}
+ROBUST: dict[str, Any] = {"robustness": "auto"}
+PAPER: dict[str, Any] = FREE | {
     "reduction": "mean_of_ratios",
     "separation_power": 1.0,
     "separation_direction": "centroid_to_sample",
@@ -23,7 +25,7 @@ PAPER: dict[str, Any] = {
 MODES = [
     {"centroids": centroids, "centre": centre, "class_weights": weights, "anchors": "random", **form}
     for centroids, centre, weights, form in itertools.product(
-        ("fixed", "learned", "class_mean"), ("none", "ema", "frozen"), (None, "balanced"), ({}, PAPER)
+        ("fixed", "learned", "class_mean"), ("none", "ema", "frozen"), (None, "balanced"), (ROBUST, FREE, PAPER)
     )
 ]
 
@@ -33,7 +35,11 @@ def trained(seed: int = 0, **options: Any) -> ncmi.NCMILoss:
     loss = ncmi.NCMILoss(5, 7, anchor_seed=seed, **options)
     for _ in range(3):
         loss(torch.randn(8, 7) + 1, torch.randint(5, (8,)))
-    loss.set_centroids(torch.randn(5, 7).softmax(1))
+    if loss.on_feature_sphere:
+        with torch.no_grad():
+            loss.centroid_logits.normal_()
+    else:
+        loss.set_centroids(torch.randn(5, 7).softmax(1))
     loss.observe(torch.randn(4, 7), torch.tensor([0, 1, 1, 4]))
     return loss
 
@@ -118,7 +124,7 @@ def test_casts(options: dict[str, Any]) -> None:
 def test_fixed_centroids_are_never_stale() -> None:
     """Constants derived from them follow every way of changing them."""
     features, labels = torch.randn(6, 7), torch.randint(5, (6,))
-    for form in ({}, PAPER, PAPER | {"separation_power": -2.0}):
+    for form in (FREE, PAPER, PAPER | {"separation_power": -2.0}):
         fixed = ncmi.NCMILoss(5, 7, centroids="fixed", **form)
         learned = ncmi.NCMILoss(5, 7, centroids="learned", **form)
 
@@ -140,7 +146,7 @@ def test_fixed_centroids_are_never_stale() -> None:
 @pytest.mark.parametrize("distribution", ["nsf", "softmax"])
 @pytest.mark.parametrize("centroids", ["fixed", "learned", "class_mean"])
 def test_set_centroids(centroids: Any, distribution: Any) -> None:
-    loss = ncmi.NCMILoss(3, 6, centroids=centroids, distribution=distribution)
+    loss = ncmi.NCMILoss(3, 6, centroids=centroids, distribution=distribution, anchor_scale=10.0)
     for wanted in (torch.randn(3, 6).softmax(1), (5 * torch.randn(3, 6)).softmax(1), torch.full((3, 6), 1 / 6)):
         loss.set_centroids(wanted)
         torch.testing.assert_close(loss.log_centroids().exp(), wanted)

@@ -26,8 +26,13 @@ PROCESS_CASES: dict[str, Callable[..., Recipe]] = {
         **more,
     ),
     "ncmi-class-means": lambda **more: make_recipe(
-        alternation=Alternation("class_means"), ema_decay=0.8, batch_size=FEW, **more
+        NCMIOptions(anchor_scale=10.0),
+        alternation=Alternation("class_means"),
+        ema_decay=0.8,
+        batch_size=FEW,
+        **more,
     ),
+    "ncmi-robust": lambda **more: make_recipe(NCMIOptions.robust(), batch_size=UNEVEN, **more),
     "cross-entropy-accumulated": lambda **more: make_recipe(
         CrossEntropyOptions(), batch_size=ZERO, accumulate=3, clip_norm=0.1, selection="best", **more
     ),

@@ -20,8 +20,9 @@ from ncmi.training import train
 
 NCMI = {
     "ncmi-class-mean-ema-centre": NCMIOptions(centroids="class_mean", centre="ema", centre_decay=0.5),
-    "ncmi-paper": NCMIOptions(separation_power=1.0, reduction="mean_of_ratios"),
-    "ncmi-ratio-of-means": NCMIOptions(separation_power=1.0, reduction="ratio_of_means"),
+    "ncmi-paper": NCMIOptions(anchor_scale=10.0, separation_power=1.0, reduction="mean_of_ratios"),
+    "ncmi-ratio-of-means": NCMIOptions(anchor_scale=10.0, separation_power=1.0, reduction="ratio_of_means"),
+    "ncmi-robust": NCMIOptions.robust(),
     "ncmi-balanced": NCMIOptions(class_weights="balanced"),
 }
 LONG_TAILS = {

@@ -54,7 +54,9 @@ def movements(folder: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> 
 def test_who_moves_when(
     alternation: Alternation, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert movements(tmp_path / "run", monkeypatch, alternation=alternation) == expected.replace(" ", "")
+    options = NCMIOptions(anchor_scale=10.0 if alternation.mode == "class_means" else None)
+    moved = movements(tmp_path / "run", monkeypatch, objective=options, alternation=alternation)
+    assert moved == expected.replace(" ", "")
 
 
 def test_without_centroids_the_network_always_moves(tmp_path: Path) -> None:
@@ -96,7 +98,9 @@ def test_class_means_are_the_true_ones(
         return extract(self, indices, model)
 
     monkeypatch.setattr(Loop, "extract", checked)
-    options = NCMIOptions(centroids=centroids, distribution=distribution, centre="ema", centre_decay=0.5)
+    options = NCMIOptions(
+        centroids=centroids, anchor_scale=10.0, distribution=distribution, centre="ema", centre_decay=0.5
+    )
     train(make_recipe(options, alternation=Alternation("class_means"), ema_decay=ema_decay), tmp_path / "run")
     assert len(errors) == 6
     assert max(errors) < 1e-5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, top_k_accuracy_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, log_loss, top_k_accuracy_score
+from training_helpers import make_recipe
 
+from ncmi.calibration import fit_temperature
 from ncmi.training import environment, memory
 from ncmi.training.environment import describe_environment
-from ncmi.training.evaluate import accuracy, scores_of
+from ncmi.training.evaluate import (
+    Features,
+    accuracy,
+    evaluate_readouts,
+    fit_readouts,
+    log_probabilities,
+    scores_of,
+)
 from ncmi.training.memory import mark_peak, peak_megabytes
+from ncmi.training.model import Model, Signature
 
 
 def calibration_error(p: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], bins: int = 15) -> float:
@@ -36,6 +47,8 @@ def test_scores_are_scikit_learns(classes: int) -> None:
         "balanced_accuracy": balanced_accuracy_score(labels, predicted),
         "macro_f1": f1_score(labels, predicted, average="macro"),
         "calibration_error": calibration_error(p, labels.numpy()),
+        "nll": -np.log(p.astype(np.float64))[np.arange(len(p)), labels].mean(),
+        "brier": ((p - np.eye(classes)[labels]) ** 2).sum(1).mean(),
     }
     if classes >= 10:
         expected["top5_accuracy"] = top_k_accuracy_score(labels, p, k=5)
@@ -48,6 +61,44 @@ def test_a_probability_that_rounds_to_more_than_one() -> None:
     p = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0 + 2e-7, 0.0]])
     labels = torch.tensor([0, 1, 0])
     assert scores_of(p.log().clamp_min(-80), labels)["calibration_error"] == pytest.approx(0.0, abs=1e-6)
+
+
+def random_part(seed: int, count: int) -> Features:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 3
+    return Features(2 * torch.eye(8)[labels] + torch.randn(count, 8, generator=generator), labels)
+
+
+def test_the_temperature_is_chosen_on_validation_and_judged_on_test() -> None:
+    model = Model(make_recipe(), Signature("table", (13,), ("a", "b", "c"), None)).eval()
+    parts = {name: random_part(seed, 90) for seed, name in enumerate(("train", "validation", "test"))}
+    judged = evaluate_readouts(model, parts)
+    neighbours = fit_readouts(model, parts["train"])
+    seen = {name: log_probabilities(model, neighbours, part) for name, part in parts.items()}
+    for readout, found in judged.readouts.items():
+        tau = fit_temperature(seen["validation"][readout], parts["validation"].labels)
+        assert found["temperature_scale"] == pytest.approx(tau, rel=1e-6)
+        assert tau != pytest.approx(fit_temperature(seen["test"][readout], parts["test"].labels), rel=1e-3)
+        p = np.exp(seen["test"][readout].double().numpy() / tau)
+        p /= p.sum(1, keepdims=True)
+        labels = parts["test"].labels.numpy()
+        assert found["test_calibrated_nll"] == pytest.approx(log_loss(labels, p, labels=range(3)), rel=1e-5)
+        assert found["test_calibrated_error"] == pytest.approx(calibration_error(p, labels), abs=1e-6)
+        assert judged.reliability[readout]["calibrated"].error == pytest.approx(
+            found["test_calibrated_error"], abs=1e-6
+        )
+        assert judged.reliability[readout]["test"].error == pytest.approx(found["test_calibration_error"], abs=1e-6)
+        assert torch.equal(judged.predictions[readout], seen["test"][readout].argmax(1))
+    plain = judged.plain_reliability()
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
+
+    del parts["validation"]
+    without = evaluate_readouts(model, parts)
+    for readout, found in without.readouts.items():
+        expected = judged.readouts[readout]
+        kept = {name for name in expected if name.startswith("test") and "calibrated" not in name}
+        assert found == pytest.approx({name: expected[name] for name in kept}, rel=1e-6)
+        assert list(without.reliability[readout]) == ["test"]
 
 
 def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,12 +15,14 @@ from ncmi.training import train
 
 OPTIONS = {name: (objective_options(name)(), Alternation()) for name in objective_names()} | {
     "ncmi-phases": (NCMIOptions(), Alternation("phases")),
-    "ncmi-class-means": (NCMIOptions(), Alternation("class_means")),
+    "ncmi-class-means": (NCMIOptions(anchor_scale=10.0), Alternation("class_means")),
+    "ncmi-robust": (NCMIOptions.robust(), Alternation()),
     "ncmi-fixed": (NCMIOptions(centroids="fixed"), Alternation()),
     "ncmi-class-mean": (NCMIOptions(centroids="class_mean", centre="ema"), Alternation()),
     "ncmi-paper": (
         NCMIOptions(
             centroids="fixed",
+            anchor_scale=10.0,
             separation_power=1.0,
             reduction="mean_of_ratios",
             separation_direction="centroid_to_sample",

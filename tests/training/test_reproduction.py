@@ -69,8 +69,19 @@ def test_learning_rate_follows_the_batch_size() -> None:
 def test_only_some_entries_keep_the_baseline() -> None:
     (group,) = plan_experiment("table1", "small", seeds=(0,), only=("focal", "ncmi-released"))
     assert [entry.label for entry in group.plan.entries] == ["Cross-entropy", "Focal", "NCMI (released)"]
-    with pytest.raises(ComparisonError, match=r"unknown entry 'ncmi': table1 has cross_entropy, .*ncmi-released"):
-        plan_experiment("table1", "small", seeds=(0,), only=("ncmi",))
+    with pytest.raises(ComparisonError, match=r"unknown entry 'nmci': table1 has cross_entropy, .*ncmi-released"):
+        plan_experiment("table1", "small", seeds=(0,), only=("nmci",))
+
+
+def test_published_and_present_forms_stand_side_by_side() -> None:
+    """Options of NCMI in table 1: what was published or measured keeps its anchors; the default is what users get."""
+    (group,) = plan_experiment("table1", "small", seeds=(0,))
+    options = {entry.label: entry.recipe.objective for entry in group.plan.entries}
+    assert options["NCMI (default)"] == NCMIOptions()
+    others = {label: one for label, one in options.items() if isinstance(one, NCMIOptions) and one != NCMIOptions()}
+    assert len(others) == 5
+    assert {one.anchor_scale for one in others.values()} == {10.0}
+    assert {one.separation_power for one in others.values()} == {1.0, -4.0}
 
 
 def test_figure_2_chooses_its_networks_itself() -> None:

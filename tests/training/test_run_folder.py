@@ -88,7 +88,10 @@ def test_results(run: Path) -> None:
     parts = (split.train, split.validation, split.test)
     assert (found["num_train"], found["num_validation"], found["num_test"]) == tuple(map(len, parts))
     assert (found["status"], found["objective"], found["data"], found["seed"]) == ("finished", "ncmi", "wine", 0)
-    assert (found["primary_readouts"], found["class_names"]) == (["cc", "lp"], ["class_0", "class_1", "class_2"])
+    assert (found["primary_readouts"], found["class_names"]) == (
+        ["head", "cc", "lp"],
+        ["class_0", "class_1", "class_2"],
+    )
     assert set(found["readouts"]) == {"head", "cc", "lp", "knn"}
     # 13·16 + 16, 16·8 + 8, three centroids of 8: what is trained, without the probe
     assert found["parameters"] == 224 + 136 + 24

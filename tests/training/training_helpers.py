@@ -48,6 +48,7 @@ RESUME_CASES: dict[str, Callable[..., Recipe]] = {
         selection="best",
         **more,
     ),
+    "ncmi-robust": lambda **more: make_recipe(NCMIOptions.robust(), accumulate=2, ema_decay=0.8, **more),
     "cross-entropy-everything": lambda **more: make_recipe(
         CrossEntropyOptions(),
         backbone=Backbone("mlp", width=16, depth=2, feature_dim=8, dropout=0.3),

@@ -88,14 +88,14 @@ def comparison_calibration(entries: Sequence[EntryRecord], rows: Sequence[Row]) 
 
 
 def _column(measure: _Measure, found: Sequence[Sequence[Readout]]) -> list[str]:
-    """Mean ± sd of each row; the lowest mean in bold, of the rows with the most seeds."""
+    """Mean ± sd of each row; in bold the lowest mean, in the decimals that are printed, of rows with the most seeds."""
     most = max(map(len, found))
     means, cells = [], []
     for measured in found:
         values = [measure.value(one) for one in measured]
-        sd = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
-        told = text.fixed(float(np.mean(values)), measure.decimals)
-        means.append(float(np.mean(values)) if len(values) == most else math.nan)
+        mean, sd = float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+        told = text.fixed(mean, measure.decimals)
+        means.append(round(mean, measure.decimals) if len(values) == most else math.nan)
         cells.append(f"{told} ± {text.fixed(sd, measure.decimals)}" if math.isfinite(sd) else told)
     best = min((mean for mean in means if math.isfinite(mean)), default=math.nan)
     if measure.is_setting:

@@ -23,6 +23,7 @@ from ncmi.reports.verdict import run_verdict
 
 def run_page(run: RunRecord, path: Path) -> Page:
     """Build the page of a run, finished or not, that will be written to ``path``."""
+    foreign = run.foreign()  # before anything is drawn: a damaged file is told at once
     numbers = iter(range(1, 99))
     first, *others = run_verdict(run)
     inner = e.paragraph(first, "main") + "".join(e.paragraph(sentence) for sentence in others)
@@ -48,7 +49,7 @@ def run_page(run: RunRecord, path: Path) -> Page:
             counts = confusion([(outputs.labels, outputs.predictions[readout])], len(classes))
             body.append(e.section("Confusions", confusion_figure([(name, counts)], classes, "", numbers)))
         body.append(run_calibration(run.label, run.results, numbers))
-        body.append(foreign_section(run.foreign(), numbers))
+        body.append(foreign_section(foreign, numbers))
     body.append(_settings(run, path))
     return Page(
         title=f"{run.label} on {run.data}, seed {run.seed}",
