@@ -179,7 +179,7 @@ def reliability(log_p: Tensor, labels: Tensor, bins: int = BINS) -> Reliability:
     if bins < 1:
         raise ValueError(f"bins={bins}: needs at least 1")
     highest, decided = log_p.double().max(1)
-    confidence = highest.exp()
+    confidence = highest.exp().clamp_max(1)  # rounding may lift it above
     edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64, device=log_p.device)
     where = (torch.bucketize(confidence, edges, right=True) - 1).clamp_(0, bins - 1)
     counts = torch.bincount(where, minlength=bins)

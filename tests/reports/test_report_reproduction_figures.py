@@ -233,6 +233,6 @@ def test_styles_of_several_ncmi_entries() -> None:
     # where hues are free each has its own
     assert len({style.tone for style in few.values()}) == 4
     many = styles([(name, name) for name in KNOWN] + [(f"n{k}", "ncmi") for k in range(4)])
-    assert len(set(many.values())) == 15
+    assert len(set(many.values())) == 17
     assert [many[f"n{k}"].tone for k in range(3)] == ["vermilion"] * 3
     assert list(many)[-1] == "n3"

@@ -259,3 +259,10 @@ def test_a_confidence_of_one_is_in_the_last_bin() -> None:
     # together: mean confidence 0.975, accuracy ½; in two bins it would be the mean of |0 − 1| and |1 − 0.95|
     assert calibration_error(log_p, torch.tensor([1, 0])) == pytest.approx(0.475, abs=1e-6)
     assert reliability(log_p, torch.tensor([1, 0])).counts == (0,) * 14 + (2,)
+
+
+def test_a_confidence_that_rounds_above_one_is_one() -> None:
+    above = torch.tensor([[1e-7, -20.0], [-20.0, 1e-7]])  # as float32 logarithms of votes come out
+    found = reliability(above, torch.tensor([0, 1]))
+    assert found.confidence[-1] == 1
+    assert found.error == 0
