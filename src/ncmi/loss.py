@@ -177,6 +177,14 @@ class NCMILoss(Objective):
         logits = full_precision(self.centroid_logits)
         return F.normalize(logits, dim=-1) / self.temperature if self.on_feature_sphere else logits
 
+    def check_settable(self) -> None:
+        """Raise ValueError where :meth:`set_centroids` cannot be used."""
+        if self.on_feature_sphere:
+            raise ValueError(
+                "learned centroids without anchor_scale stay where features can be, which class means are not: "
+                "use anchor_scale=10, or centroids='fixed'"
+            )
+
     @torch.no_grad()
     def set_centroids(self, centroids: Tensor) -> None:
         """Put the centroids to given distributions ``[C, D]``, e.g. the true ones: the closed-form update.
@@ -185,11 +193,7 @@ class NCMILoss(Objective):
             ValueError: for another shape, a probability that is not positive, or centroids that may not leave the
                 features' sphere.
         """
-        if self.on_feature_sphere:
-            raise ValueError(
-                "learned centroids without anchor_scale stay where features can be, which class means are not: "
-                "use anchor_scale=10, or centroids='fixed'"
-            )
+        self.check_settable()
         if centroids.shape != self.centroid_logits.shape or not bool((centroids > 0).all()):
             raise ValueError(f"centroids must be {list(self.centroid_logits.shape)} positive probabilities")
         log_q = centroids.log()

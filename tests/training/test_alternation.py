@@ -127,3 +127,10 @@ def test_both_step_only_where_both_are_there() -> None:
 def test_phases_need_steps(change: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="at least 1 step each"):
         Alternation("phases", **change)
+
+
+def test_class_means_for_centroids_that_cannot_go_there_are_refused_at_once(tmp_path: Path) -> None:
+    recipe = make_recipe(NCMIOptions(), alternation=Alternation("class_means"))
+    with pytest.raises(ValueError, match="use anchor_scale=10, or centroids='fixed'"):
+        train(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -16,6 +16,7 @@ from torch import nn
 from ncmi.backbones import load_weights
 from ncmi.data import Dataset, Standardiser
 from ncmi.files import write_atomically
+from ncmi.loss import NCMILoss
 from ncmi.recipes import Recipe, recipe_from_dict, recipe_to_dict, resolve_recipe
 from ncmi.training.environment import describe_environment
 from ncmi.training.evaluate import evaluate_readouts, information
@@ -53,7 +54,8 @@ def train(
         The content of ``results.json``.
 
     Raises:
-        ValueError: for a recipe with a misspelt or mistyped value, or for weights that do not fit its backbone.
+        ValueError: for a recipe with a misspelt or mistyped value, for weights that do not fit its backbone, or for
+            alternation by class means with centroids that cannot be put there.
         RunFolderError: if the folder exists (without ``resume``), or holds another recipe (with it).
         Interrupted: when asked to stop.
         FloatingPointError: when the run diverges; the message names the cure.
@@ -79,6 +81,8 @@ def train(
     training = recipe.training
     fabric.seed_everything(training.seed, verbose=False)
     model = Model(recipe, Signature.of(dataset))
+    if training.alternation.mode == "class_means" and isinstance(model.objective, NCMILoss):
+        model.objective.check_settable()
     if recipe.backbone.weights is not None and not (resume and RunFolder(path).begun):
         load_weights(model.backbone, recipe.backbone.weights)
     if training.devices > 1 and fabric.device.type == "cuda":
