@@ -154,7 +154,7 @@ def predict(
         run: the run folder, finished.
         inputs: table, .npz or folder of images like the training data; labels in it are ignored.
         out: the CSV to write.
-        readout: how to decide; by default the objective's own first read-out (head, or cc for NCMI without learned centroids).
+        readout: how to decide; by default the objective's own first one (head; cc for NCMI with anchors that stay).
         calibrated: probabilities by the temperature that was fitted to the run's validation part.
         overwrite: replace an existing file.
     """
