@@ -46,7 +46,7 @@ def test_weights_that_break_in_the_last_step_are_seen(
             next(iter(self.model.backbone.parameters())).detach().fill_(float("nan"))
 
     monkeypatch.setattr(Loop, "_step", broken)
-    recipe = make_recipe(NCMIOptions(), alternation=Alternation(mode))
+    recipe = make_recipe(NCMIOptions(anchor_scale=10.0), alternation=Alternation(mode))
     with pytest.raises(FloatingPointError, match="features are not finite in epoch 1: lower the learning rate"):
         train(recipe, tmp_path / "run")
 
