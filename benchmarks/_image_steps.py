@@ -20,7 +20,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from ncmi.data import Dataset, Split, Standardiser, batch_slices, load_dataset
 from ncmi.recipes import Recipe, resolve_recipe
-from ncmi.training.loop import Loop
+from ncmi.training.tensor_loop import TensorLoop
 from ncmi.training.model import Model, Signature
 from ncmi.training.optimisers import make_optimisers
 from ncmi.training.run_folder import RunFolder
@@ -59,7 +59,7 @@ def make_model(recipe: Recipe, dataset: Dataset, device: torch.device) -> tuple[
 
 
 class Ours:
-    """An epoch of :class:`ncmi.training.loop.Loop`, driven as :func:`ncmi.training.train` drives it."""
+    """An epoch of :class:`ncmi.training.tensor_loop.TensorLoop`, driven as :func:`ncmi.training.train` drives it."""
 
     def __init__(self, recipe: Recipe, dataset: Dataset, device: torch.device) -> None:
         recipe, self.model = make_model(recipe, dataset, device)
@@ -69,7 +69,7 @@ class Ours:
         fabric.launch()
         self._scratch = Path(tempfile.mkdtemp(prefix="ncmi-benchmark-"))
         folder = RunFolder.create(self._scratch / "run", recipe)
-        self.loop = Loop(fabric, self.model, dataset, whole(dataset), training, folder, ())
+        self.loop = TensorLoop(fabric, self.model, dataset, whole(dataset), training, folder, ())
         self.steps_seconds: list[float] = []
 
     def epoch(self) -> None:

@@ -6,17 +6,16 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from ncmi.errors import Interrupted
 from ncmi.files import write_json
 from ncmi.options import objective_options
-from ncmi.recipes import Data, Recipe, recipe_from_dict, recipe_to_dict
+from ncmi.pool import run_side_by_side
+from ncmi.recipes import Data, Recipe, recipe_from_dict, recipe_to_dict, slide_recipe_from_dict
 
 BASELINE = "cross_entropy"
 _FORMAT = 1
@@ -172,31 +171,39 @@ def compare_many(
     """
     descriptions = [plan.describe(command) for plan, _ in plans]
     for (_, folder), description in zip(plans, descriptions, strict=True):
-        _open(folder, description, resume)
+        open_comparison(folder, description, resume)
     started = time.perf_counter()
     tasks = {
         os.path.normpath(folder / name): recipe for plan, folder in plans for name, recipe in plan.runs()
     }  # without links resolved: names stay as the user gave them
-    failures = _run_all(tasks, plans[0][0], on_run)
+    first = plans[0][0]
+    work = partial(_train_one, imports=first.imports)
+    contents = {path: recipe_to_dict(recipe) for path, recipe in tasks.items()}
+    failures = run_side_by_side(work, contents, first.workers, on_run)
     spent = time.perf_counter() - started
     for (plan, folder), description in zip(plans, descriptions, strict=True):
         environment = folder / plan.runs()[0][0] / "environment.json"
-        machine = _read(environment) if environment.exists() else {}
-        earlier = float(_read(folder / "comparison.json").get("total_seconds", 0.0))
+        machine = read_comparison_file(environment) if environment.exists() else {}
+        earlier = float(read_comparison_file(folder / "comparison.json").get("total_seconds", 0.0))
         write_json(folder / "comparison.json", {**description, "total_seconds": earlier + spent, "machine": machine})
     if failures:
         listed = "; ".join(f"{Path(path).name}: {error}" for path, error in failures.items())
         raise ComparisonError(f"{len(failures)} of {len(tasks)} runs failed: {listed}")
 
 
-def _open(folder: Path, description: dict[str, Any], resume: bool | None) -> None:
+def open_comparison(folder: Path, description: dict[str, Any], resume: bool | None) -> None:
+    """Make the folder of a comparison, or find the one of an earlier one of the same content; see :func:`compare`.
+
+    Raises:
+        ComparisonError: as :func:`compare`.
+    """
     known = folder / "comparison.json"
     if resume is None:
         resume = known.exists()
     if resume:
         if not known.exists():
             raise ComparisonError(f"{folder} holds no comparison to go on with: leave --resume out")
-        earlier = _read(known)
+        earlier = read_comparison_file(known)
         recipes = {entry["runs"][0]: entry.get("recipe") for entry in earlier.get("entries", [])}
         for entry in description["entries"]:
             if not _same_recipe(recipes.get(entry["runs"][0], entry["recipe"]), entry["recipe"]):
@@ -213,51 +220,22 @@ def _open(folder: Path, description: dict[str, Any], resume: bool | None) -> Non
 def _same_recipe(earlier: Any, now: dict[str, Any]) -> bool:
     """Whether an earlier recipe says the same; fields that it does not know yet have their defaults."""
     try:
-        return isinstance(earlier, dict) and recipe_from_dict(earlier) == recipe_from_dict(now)
+        if not isinstance(earlier, dict):
+            return False
+        convert = slide_recipe_from_dict if now.get("kind") == "slides" else recipe_from_dict
+        return convert(earlier) == convert(now)
     except ValueError:
         return False
 
 
-def _run_all(tasks: dict[str, Recipe], plan: Plan, on_run: Callable[[str, dict[str, Any]], None]) -> dict[str, str]:
-    workers = plan.workers or _processors()
-    failures: dict[str, str] = {}
-    # fresh processes: torch must not be forked, and this one stays without it
-    pool = ProcessPoolExecutor(min(workers, len(tasks)), mp_context=get_context("spawn"))
-    try:
-        futures: dict[Future[dict[str, Any]], str] = {
-            pool.submit(_train_one, recipe_to_dict(recipe), path, plan.imports): path for path, recipe in tasks.items()
-        }
-        for future in as_completed(futures):
-            path = futures[future]
-            try:
-                on_run(Path(path).name, future.result())
-            except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
-                failures[path] = str(error)
-    except (KeyboardInterrupt, Interrupted):
-        # the workers have had the signal as well: they stop after their step and write a checkpoint
-        pool.shutdown(wait=True, cancel_futures=True)
-        raise KeyboardInterrupt from None
-    pool.shutdown()
-    return failures
-
-
-def _processors() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 _DATASETS: dict[Data, Any] = {}
-# the pool has handed a worker its next run before it is asked to stop: that one must not begin
-_STOPPED: list[str] = []
 
 
-def _train_one(content: dict[str, Any], path: str, imports: tuple[str, ...]) -> dict[str, Any]:
+def _train_one(path: str, content: dict[str, Any], *, imports: tuple[str, ...]) -> dict[str, Any]:
     """One run, in a worker; the data set is loaded once a worker."""
     from ncmi.training import RunFolder, train
     from ncmi.training.parts import dataset_of
 
-    if _STOPPED:
-        raise Interrupted("stopped before it began")
     for module in imports:
         import_module(module)
     recipe = recipe_from_dict(content)
@@ -265,14 +243,15 @@ def _train_one(content: dict[str, Any], path: str, imports: tuple[str, ...]) -> 
         _DATASETS.clear()  # one at a time: they may be large
         _DATASETS[recipe.data] = dataset_of(recipe.data)
     begun = (RunFolder(path).path / "recipe.json").exists()
-    try:
-        return train(recipe, path, resume=begun, dataset=_DATASETS[recipe.data])
-    except Interrupted:
-        _STOPPED.append(path)
-        raise
+    return train(recipe, path, resume=begun, dataset=_DATASETS[recipe.data])
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_comparison_file(path: Path) -> dict[str, Any]:
+    """A JSON object of a comparison's folder.
+
+    Raises:
+        ComparisonError: if it is damaged.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

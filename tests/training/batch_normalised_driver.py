@@ -48,13 +48,13 @@ def digest(tensors: list[Tensor]) -> str:
 
 def main(images: str, root: Path) -> None:
     from ncmi.training import run, train
-    from ncmi.training.loop import Loop
+    from ncmi.training.tensor_loop import TensorLoop
     from ncmi.training.run_folder import RunFolder
 
-    extract, write = Loop.extract, RunFolder.write
+    extract, write = TensorLoop.extract, RunFolder.write
     seen: dict[str, Any] = {}
 
-    def watched(self: Loop, *args: Any) -> Any:
+    def watched(self: TensorLoop, *args: Any) -> Any:
         features = extract(self, *args)
         judged = self.evaluated
         seen["rank"] = self.fabric.global_rank
@@ -67,7 +67,7 @@ def main(images: str, root: Path) -> None:
         seen["written"].append(name)
         write(self, name, content)
 
-    Loop.extract, RunFolder.write = watched, noted  # type: ignore[method-assign]
+    TensorLoop.extract, RunFolder.write = watched, noted  # type: ignore[method-assign]
     for case, decay in (("plain", None), ("average", 0.8)):
         seen.update(extracted=[], written=[])
         run.train(image_recipe(images, devices=2, epochs=2, ema_decay=decay), root / case)

@@ -13,7 +13,7 @@ from training_helpers import make_recipe
 from ncmi.alternating import AlternatingOptimiser
 from ncmi.options import Alternation, CrossEntropyOptions, NCMIOptions
 from ncmi.training import train
-from ncmi.training.loop import Loop
+from ncmi.training.tensor_loop import TensorLoop
 
 STEPS = 4  # of an epoch
 
@@ -74,9 +74,9 @@ def test_class_means_are_the_true_ones(
     centroids: Any, distribution: Any, ema_decay: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors: list[float] = []
-    extract = Loop.extract
+    extract = TensorLoop.extract
 
-    def naive_error(loop: Loop, model: Any) -> float:
+    def naive_error(loop: TensorLoop, model: Any) -> float:
         """Largest relative difference of the centroids from the class means of P, in float64."""
         indices = loop.split.train
         with torch.no_grad():
@@ -89,7 +89,7 @@ def test_class_means_are_the_true_ones(
             found: Tensor = model.objective.log_centroids().double().exp()
             return float(((found - means) / means).abs().max())
 
-    def checked(self: Loop, indices: Tensor, model: Any = None) -> Any:
+    def checked(self: TensorLoop, indices: Tensor, model: Any = None) -> Any:
         if indices is self.split.validation and self.progress.epoch < self.training.epochs:
             errors.append(naive_error(self, self.evaluated))
             was = self.model.training
@@ -97,7 +97,7 @@ def test_class_means_are_the_true_ones(
             self.model.train(was)
         return extract(self, indices, model)
 
-    monkeypatch.setattr(Loop, "extract", checked)
+    monkeypatch.setattr(TensorLoop, "extract", checked)
     options = NCMIOptions(
         centroids=centroids, anchor_scale=10.0, distribution=distribution, centre="ema", centre_decay=0.5
     )

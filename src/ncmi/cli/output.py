@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -14,22 +15,24 @@ from rich.text import Text
 _NAMES = {"head": "trained head", "cc": "centroid comparison (CC)", "lp": "linear probe (LP)", "knn": "20 neighbours"}
 
 
-def _console() -> Console:
-    console = Console(highlight=False)
+def console() -> Console:
+    """Where to print: as wide as the terminal, 100 columns elsewhere."""
+    terminal = Console(highlight=False)
     # a file or a pipe has no width: keep lines whole
-    return console if console.is_terminal else Console(width=100, highlight=False)
+    return terminal if terminal.is_terminal else Console(width=100, highlight=False)
 
 
 def say(text: str) -> None:
     """One line; paths are not wrapped."""
-    _console().print(text, soft_wrap=True, markup=False)
+    console().print(text, soft_wrap=True, markup=False)
 
 
 class Counter:
-    """Progress of the runs of a comparison: a bar on a terminal, a line a run elsewhere."""
+    """Progress of the runs of a comparison: a bar on a terminal, a line a run elsewhere, which ``line`` makes."""
 
-    def __init__(self, title: str, total: int) -> None:
-        self._console = _console()
+    def __init__(self, title: str, total: int, line: Callable[[dict[str, Any]], str] | None = None) -> None:
+        self._line = line or _accuracies
+        self._console = console()
         self._total = total
         self._done = 0
         self._bar = Progress(
@@ -58,11 +61,14 @@ class Counter:
         self._done += 1
         self._bar.advance(self._task)
         if not self._console.is_terminal:
-            judged = ", ".join(
-                f"{readout} {100 * results['readouts'][readout]['test_accuracy']:.2f} %"
-                for readout in results["primary_readouts"]
-            )
-            say(f"{self._done}/{self._total}  {name}: {judged}, {results['total_seconds']:.1f} s")
+            say(f"{self._done}/{self._total}  {name}: {self._line(results)}, {results['total_seconds']:.1f} s")
+
+
+def _accuracies(results: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{readout} {100 * results['readouts'][readout]['test_accuracy']:.2f} %"
+        for readout in results["primary_readouts"]
+    )
 
 
 class EpochLog:
@@ -121,7 +127,7 @@ def print_readouts(results: dict[str, Any]) -> None:
         table.add_column(_COLUMNS[name], justify="right", no_wrap=True)
     for readout, found in results["readouts"].items():
         table.add_row(_NAMES[readout], *(_cell(name, found[name]) for name in shown))
-    _console().print(table)
+    console().print(table)
     if "temperature_scale" in shown:
         say("ECE: calibration error. /τ: log-probabilities divided by τ, which is fitted to the validation part")
     print_information(results["information"])
@@ -145,7 +151,7 @@ def print_foreign(found: dict[str, dict[str, Any]]) -> None:
         for score, told in one["scores"].items():
             label = _FOREIGN[score].format(readout=one["readout"])
             table.add_row(label, f"{100 * told['auroc']:.2f} %", f"{100 * told['fpr95']:.2f} %")
-        _console().print(table)
+        console().print(table)
     say("FPR95: share of the foreign samples that pass where 95 % of the test part do. AUROC: 50 % is chance")
 
 

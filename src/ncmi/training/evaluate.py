@@ -25,7 +25,7 @@ from ncmi.calibration import (
 from ncmi.files import finite
 from ncmi.information import InformationAccumulator
 from ncmi.neighbours import NearestNeighbours
-from ncmi.training.model import Model
+from ncmi.training.model import Classifier
 
 # torchmetrics gives a confidence of exactly 1 a bin of its own
 _BELOW_ONE = 1 - 2.0**-24
@@ -63,7 +63,7 @@ class Judgement:
         return plain
 
 
-def information(model: Model, part: Features) -> dict[str, float]:
+def information(model: Classifier, part: Features) -> dict[str, float]:
     """CMI, Γ and NCMI of the objective's output distribution on a part: Γ by centroid KL, and by cross-entropy."""
     log_p = model.objective.log_distribution(part.features)
     accumulator = InformationAccumulator(model.objective.num_classes, log_p.shape[1], device=log_p.device)
@@ -86,16 +86,21 @@ def accuracy(scores: Tensor, labels: Tensor) -> float:
 
 
 @torch.no_grad()
-def fit_readouts(model: Model, train: Features) -> NearestNeighbours:
-    """Fit CC and LP of the model to the training features, and return kNN fitted to them."""
+def fit_cc_and_lp(model: Classifier, train: Features) -> None:
+    """Fit CC and LP of the model to the training features."""
     # a new one, with the centre as it now is; and as every process has gathered all features, its sums are the sums
     model.cc = model.centroid_classifier().to(train.features.device).partial_fit(train.features, train.labels)
     model.lp.fit(train.features, train.labels)
+
+
+def fit_readouts(model: Classifier, train: Features) -> NearestNeighbours:
+    """Fit CC and LP of the model to the training features, and return kNN fitted to them."""
+    fit_cc_and_lp(model, train)
     return NearestNeighbours(model.objective.num_classes).fit(train.features, train.labels)
 
 
 @torch.no_grad()
-def log_probabilities(model: Model, neighbours: NearestNeighbours, part: Features) -> dict[str, Tensor]:
+def log_probabilities(model: Classifier, neighbours: NearestNeighbours, part: Features) -> dict[str, Tensor]:
     """Log-probabilities ``[N, C]`` of every read-out: head, CC, LP and kNN."""
     found = {name: model.log_proba(part.features, name) for name in ("head", "cc", "lp")}
     # a vote of zero keeps a finite logarithm
@@ -130,7 +135,7 @@ def calibration_error(log_p: Tensor, labels: Tensor) -> float:
     return float(multiclass_calibration_error(p, labels, log_p.shape[1], n_bins=BINS, validate_args=False))
 
 
-def evaluate_readouts(model: Model, parts: dict[str, Features]) -> Judgement:
+def evaluate_readouts(model: Classifier, parts: dict[str, Features]) -> Judgement:
     """Fit the read-outs to ``parts["train"]`` and judge them on ``parts["validation"]``, if any, and ``parts["test"]``.
 
     What is chosen by the validation part, the temperature τ of each read-out, is used on the test part as it is.

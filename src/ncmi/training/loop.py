@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -17,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ncmi.alternating import AlternatingOptimiser
 from ncmi.centroids import CentroidClassifier
-from ncmi.data import Dataset, Split, batch_slices, epoch_order, process_shares
+from ncmi.data import Split, batch_slices, epoch_order, process_shares
 from ncmi.distributed import gather_rows
 from ncmi.errors import Interrupted
 from ncmi.loss import NCMILoss
@@ -26,24 +28,23 @@ from ncmi.training.checkpoint import load_checkpoint, save_checkpoint
 from ncmi.training.evaluate import Features, accuracy, information
 from ncmi.training.loop_state import restore, state_of
 from ncmi.training.memory import mark_peak, peak_megabytes
-from ncmi.training.model import Model
+from ncmi.training.model import Classifier
 from ncmi.training.optimisers import make_optimisers
 from ncmi.training.progress import Progress
 from ncmi.training.run_folder import RunFolder
 from ncmi.training.schedule import learning_rate_factor
 from ncmi.training.signals import StopRequest
-from ncmi.training.views import ViewMaker, split_views
 
-_EVALUATION_BATCH = 1024
+M = TypeVar("M", bound=Classifier)
 
 
-class Loop:
-    """Trains a model on the training part of a data set.
+class Loop(ABC, Generic[M]):
+    """Trains a classifier on the training part of some data; subclasses know where its inputs come from.
 
     Args:
         fabric: launched; gives device, precision and processes.
         model: on the device.
-        dataset: in memory; it is moved to the device.
+        labels: of the whole data set, ``[N]``.
         split: its parts.
         training: the recipe's section.
         folder: where checkpoints and metrics go.
@@ -53,8 +54,8 @@ class Loop:
     def __init__(
         self,
         fabric: Fabric,
-        model: Model,
-        dataset: Dataset,
+        model: M,
+        labels: Tensor,
         split: Split,
         training: Training,
         folder: RunFolder,
@@ -62,11 +63,9 @@ class Loop:
     ) -> None:
         self.fabric, self.model, self.split, self.training = fabric, model, split, training
         self.folder, self.on_epoch = folder, on_epoch
-        self.inputs = dataset.inputs.to(fabric.device)
-        self.labels = dataset.labels.to(fabric.device)
+        self.labels = labels.to(fabric.device)
         self.dtype = torch.float64 if training.precision == "64-true" else torch.float32
-        self.views = ViewMaker(training.augmentation, dataset.kind, model.objective.views, training.seed)
-        counts = torch.bincount(self.labels[split.train.to(fabric.device)], minlength=dataset.num_classes)
+        counts = torch.bincount(self.labels[split.train.to(fabric.device)], minlength=model.objective.num_classes)
         model.objective.set_class_counts(counts)
         network, centroids = make_optimisers(model, training)
         backbone: nn.Module = model.backbone
@@ -89,11 +88,50 @@ class Loop:
         self.progress = Progress()
         self.saved_at = -math.inf
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=fabric.device)
+        self.penalty_sum = torch.zeros_like(self.loss_sum)
+
+    @abstractmethod
+    def own_features(self, own: Tensor, micro: Tensor, at: tuple[int, int, int]) -> tuple[Tensor, Tensor | None]:
+        """Features of a training step's own samples, and what the network adds to the loss.
+
+        Args:
+            own: indices of this process's samples, a run of ``micro``.
+            micro: indices of the micro-batch of all processes.
+            at: epoch, step and number of the micro-batch: all that randomness may depend on.
+
+        Returns:
+            Features ``[n, D]`` or ``[n, views, D]``, and a penalty, the mean over the own samples, or None.
+        """
+
+    @abstractmethod
+    def extract(self, indices: Tensor, model: M | None = None) -> Features:
+        """Features of samples, in evaluation mode, in their order, whole on every process.
+
+        Raises:
+            FloatingPointError: when they are no longer finite.
+        """
+
+    def epoch_samples(self) -> Tensor:
+        """Indices of the present epoch's samples in their order: by default all of the training part, shuffled."""
+        return self.split.train[epoch_order(len(self.split.train), seed=self.training.seed, epoch=self.progress.epoch)]
+
+    def reading(self, batches: Sequence[Tensor]) -> AbstractContextManager[None]:
+        """Around the steps of an epoch that are still to be made, whose batches are known. Default: nothing."""
+        return nullcontext()
+
+    def after_step(self) -> None:
+        """After each optimiser step. Default: nothing."""
+
+    def own_share(self, samples: Tensor) -> Tensor:
+        """The part of some samples that this process takes."""
+        shares = process_shares(len(samples), self.fabric.world_size)
+        start = sum(shares[: self.fabric.global_rank])
+        return samples[start : start + shares[self.fabric.global_rank]]
 
     @property
-    def evaluated(self) -> Model:
+    def evaluated(self) -> M:
         """The model that is judged: the average of the weights, where one is kept."""
-        return self.model if self.average is None else cast(Model, self.average.module)
+        return self.model if self.average is None else cast(M, self.average.module)
 
     def run(self, stop: StopRequest) -> None:
         """Train from where the progress stands to the end.
@@ -116,48 +154,51 @@ class Loop:
         started = time.perf_counter() - progress.epoch_seconds
         mark_peak(self.fabric.device)
         self.model.train()
-        order = self.split.train[epoch_order(len(self.split.train), seed=self.training.seed, epoch=progress.epoch)]
-        order = order.to(self.fabric.device)
-        slices = batch_slices(len(order), self.training.batch_size)
-        while progress.step < len(slices):
-            self._step(order[slices[progress.step]])
-            progress.step += 1
-            progress.total_steps += 1
-            progress.epoch_seconds = time.perf_counter() - started
-            every = self.training.checkpoint_steps
-            if stop.requested:
-                self._save()
-                raise Interrupted(f"stopped in epoch {progress.epoch + 1} after step {progress.step}")
-            if every is not None and progress.total_steps % every == 0:
-                self._save()
+        order = self.epoch_samples().to(self.fabric.device)
+        batches = [order[one] for one in batch_slices(len(order), self.training.batch_size)]
+        with self.reading(batches[progress.step :]):
+            while progress.step < len(batches):
+                self._step(batches[progress.step])
+                progress.step += 1
+                progress.total_steps += 1
+                progress.epoch_seconds = time.perf_counter() - started
+                every = self.training.checkpoint_steps
+                if stop.requested:
+                    self._save()
+                    raise Interrupted(f"stopped in epoch {progress.epoch + 1} after step {progress.step}")
+                if every is not None and progress.total_steps % every == 0:
+                    self._save()
         self._finish_epoch(len(order), started)
 
     def _step(self, batch: Tensor) -> None:
         self.optimiser.zero_grad()
-        micro_batches = [part for part in batch.tensor_split(self.training.accumulate) if len(part)]
+        micro_batches = self.micro_batches(batch)
         objective = self.model.objective
         for number, micro in enumerate(micro_batches):
-            shares = process_shares(len(micro), self.fabric.world_size)
-            start = sum(shares[: self.fabric.global_rank])
-            own = slice(start, start + shares[self.fabric.global_rank])
             at = (self.progress.epoch, self.progress.step, number)
+            own = self.own_share(micro)
             # index_select: several times as fast on a CPU as indexing with a tensor
-            inputs = self.views(self.inputs.index_select(0, micro), own, self.model.standardise, self.dtype, at)
             labels = self.labels.index_select(0, micro)
             with self.fabric.no_backward_sync(self.backbone, enabled=number < len(micro_batches) - 1):
-                own_features = split_views(self.backbone(inputs), objective.views)
-                features = gather_rows(own_features, shares)
+                own_features, penalty = self.own_features(own, micro, at)
+                features = gather_rows(own_features, process_shares(len(micro), self.fabric.world_size))
                 with self.fabric.autocast():
                     loss = objective.loss(features, labels)
                 if loss.dim() > 0:
                     raise ValueError(f"the loss has shape {list(loss.shape)}: training needs a reduction to one number")
-                self.fabric.backward(loss * (len(micro) / len(batch)))
+                total = loss
+                if penalty is not None:
+                    # DDP takes the mean over processes where the sum over samples is wanted
+                    total = loss + penalty * (len(own) * self.fabric.world_size / len(micro))
+                    self.penalty_sum += penalty.detach().double() * len(own)
+                self.fabric.backward(total * (len(micro) / len(batch)))
             objective.observe(features.detach(), labels)
             self.loss_sum += loss.detach().double() * len(micro)
         if self.training.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.training.clip_norm)
         self.optimiser.step(step=self.progress.total_steps, epoch=self.progress.epoch)
         objective.update()
+        self.after_step()
         with warnings.catch_warnings():
             # whoever's turn it is not does not step, while its schedule does: that is meant
             warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step")
@@ -166,11 +207,15 @@ class Loop:
         if self.average is not None:
             self.average.update_parameters(self.model)
 
+    def micro_batches(self, batch: Tensor) -> list[Tensor]:
+        """The parts that a batch is worked through in."""
+        return [part for part in batch.tensor_split(self.training.accumulate) if len(part)]
+
     def _finish_epoch(self, samples: int, started: float) -> None:
         progress = self.progress
         train_loss = float(self.loss_sum) / samples
         if not math.isfinite(train_loss):
-            raise self._diverged(f"the loss is {train_loss}")
+            raise self.diverged(f"the loss is {train_loss}")
         if self.training.alternation.mode == "class_means":
             self._put_centroids_to_class_means()
         seconds = time.perf_counter() - started
@@ -180,7 +225,7 @@ class Loop:
             "steps": progress.total_steps,
             "learning_rate": self.raw_optimisers[0].param_groups[0]["lr"],
             "train_loss": train_loss,
-            **self._validate(),
+            **self.validate(),
             "seconds": seconds,
             "peak_memory_mb": peak,
         }
@@ -188,10 +233,11 @@ class Loop:
         progress.epoch += 1
         progress.step, progress.epoch_seconds = 0, 0.0
         self.loss_sum.zero_()
-        judged = row["validation_accuracy"]
-        better = judged is None or judged > progress.best_accuracy
+        self.penalty_sum.zero_()
+        judged = self.judge(row)
+        better = judged is None or judged > progress.best
         if better:
-            progress.best_accuracy, progress.best_epoch = judged or 0.0, progress.epoch
+            progress.best, progress.best_epoch = judged or [], progress.epoch
         if self.fabric.is_global_zero:
             if better and self.training.selection == "best":
                 save_checkpoint(self.folder.best, {"model": self.evaluated.state_dict()})
@@ -202,7 +248,7 @@ class Loop:
         if last or time.monotonic() - self.saved_at >= self.training.checkpoint_seconds:
             self._save()
 
-    def _validate(self) -> dict[str, float | None]:
+    def validate(self) -> dict[str, float | None]:
         """Accuracy, CMI, Γ and NCMI on the validation part; None where all of it is trained on."""
         names = ("accuracy", "cmi", "separation", "ncmi")
         if len(self.split.validation) == 0:
@@ -211,40 +257,30 @@ class Loop:
         validation = self.extract(self.split.validation)
         scores = self.evaluated.objective.scores(validation.features)
         if not bool(scores.isfinite().all()):
-            raise self._diverged("scores are not finite")
+            raise self.diverged("scores are not finite")
         measured = {"accuracy": accuracy(scores, validation.labels), **information(self.evaluated, validation)}
         return {f"validation_{name}": measured[name] for name in names}
 
-    @torch.no_grad()
-    def extract(self, indices: Tensor, model: Model | None = None) -> Features:
-        """Features of samples, in evaluation mode, in their order, whole on every process.
+    def judge(self, row: dict[str, Any]) -> list[float] | None:
+        """What of an epoch's metrics ``selection="best"`` goes by, the more the better; None without validation."""
+        return None if row["validation_accuracy"] is None else [row["validation_accuracy"]]
 
-        Raises:
-            FloatingPointError: when they are no longer finite.
-        """
-        model = self.evaluated if model is None else model
+    @contextmanager
+    def evaluating(self, model: M) -> Iterator[None]:
+        """Evaluation mode, alike on every process, inside it."""
         was_training = model.training
         model.eval()
         if self.fabric.world_size > 1:
             # running statistics of batch normalisation are each process's own until here
             for buffer in model.backbone.buffers():
                 torch.distributed.broadcast(buffer, 0)
-        indices = indices.to(self.fabric.device)
-        parts = []
-        for batch in indices.split(_EVALUATION_BATCH):
-            shares = process_shares(len(batch), self.fabric.world_size)
-            start = sum(shares[: self.fabric.global_rank])
-            own = self.inputs[batch[start : start + shares[self.fabric.global_rank]]]
-            with self.fabric.autocast():
-                features = model.backbone(model.standardise(own).to(self.dtype))
-            parts.append(gather_rows(features.to(self.dtype), shares))
-        model.train(was_training)
-        whole = torch.cat(parts)
-        if not bool(whole.isfinite().all()):
-            raise self._diverged("features are not finite")
-        return Features(whole, self.labels[indices])
+        try:
+            yield
+        finally:
+            model.train(was_training)
 
-    def _diverged(self, what: str) -> FloatingPointError:
+    def diverged(self, what: str) -> FloatingPointError:
+        """The error that says where the run has diverged, and the cure."""
         epoch = self.progress.epoch + 1
         return FloatingPointError(f"{what} in epoch {epoch}: lower the learning rate or clip gradients (clip_norm=1)")
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ncmi.training.loop import Loop
 
 
-def state_of(loop: Loop) -> dict[str, Any]:
+def state_of(loop: Loop[Any]) -> dict[str, Any]:
     """The state as a tree of tensors and plain values."""
     return {
         "model": loop.model.state_dict(),
@@ -24,11 +24,12 @@ def state_of(loop: Loop) -> dict[str, Any]:
         "schedulers": [scheduler.last_epoch for scheduler in loop.schedulers],
         "random": random_state(loop.fabric.device),
         "loss_sum": loop.loss_sum,
+        "penalty_sum": loop.penalty_sum,
         "progress": vars(loop.progress),
     }
 
 
-def restore(loop: Loop, state: dict[str, Any]) -> None:
+def restore(loop: Loop[Any], state: dict[str, Any]) -> None:
     """Put a loop into a state from :func:`state_of`.
 
     Raises:
@@ -45,6 +46,7 @@ def restore(loop: Loop, state: dict[str, Any]) -> None:
             scheduler.last_epoch = last
         set_random_state(state["random"], loop.fabric.device)
         loop.loss_sum.copy_(state["loss_sum"])
+        loop.penalty_sum.copy_(state["penalty_sum"])
         loop.progress = Progress(**state["progress"])
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())

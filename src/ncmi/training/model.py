@@ -35,23 +35,20 @@ class Signature:
         return cls(dataset.kind, dataset.sample_shape, dataset.class_names, dataset.feature_names)
 
 
-class Model(nn.Module):
-    """Standardiser, backbone and objective, made from a recipe; later also the fitted read-outs CC and LP.
+class Classifier(nn.Module):
+    """Backbone and objective, later also the fitted read-outs CC and LP.
 
     Args:
-        recipe: backbone and objective.
-        signature: of the data.
+        backbone: from inputs to features.
+        objective: on the features.
     """
 
-    def __init__(self, recipe: Recipe, signature: Signature) -> None:
+    def __init__(self, backbone: nn.Module, objective: Objective) -> None:
         super().__init__()
-        num_classes, dim = len(signature.class_names), recipe.backbone.feature_dim
-        self.signature = signature
-        self.standardise = Standardiser(signature.sample_shape[0], signature.kind)
-        self.backbone = make_backbone(recipe.backbone, signature.sample_shape)
-        self.objective: Objective = recipe.objective.build(num_classes, dim)
+        self.backbone = backbone
+        self.objective = objective
         self.cc = self.centroid_classifier()
-        self.lp = LinearProbe(num_classes, dim)
+        self.lp = LinearProbe(objective.num_classes, objective.feature_dim)
 
     def centroid_classifier(self) -> CentroidClassifier:
         """An unfitted CC, with the objective's own centre, temperature and distribution where it has them."""
@@ -60,14 +57,10 @@ class Model(nn.Module):
         return CentroidClassifier(self.objective.num_classes, self.objective.feature_dim)
 
     def trained_parameters(self) -> Iterator[nn.Parameter]:
-        """What training moves: all but the linear probe."""
-        yield from self.backbone.parameters()
-        yield from self.objective.parameters()
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Features of raw inputs, ``[B, *sample_shape] → [B, D]``."""
-        features: Tensor = self.backbone(self.standardise(inputs))
-        return features
+        """What training moves: all but the linear probe, and what follows the weights without gradient."""
+        for parameter in (*self.backbone.parameters(), *self.objective.parameters()):
+            if parameter.requires_grad:
+                yield parameter
 
     @torch.no_grad()
     def log_proba(self, features: Tensor, readout: str) -> Tensor:
@@ -83,6 +76,26 @@ class Model(nn.Module):
         if readout == "lp":
             return self.lp.predict_log_proba(features)
         raise ValueError(f"unknown read-out {readout!r}: use 'head', 'cc' or 'lp'")
+
+
+class Model(Classifier):
+    """Standardiser, backbone and objective, made from a recipe; later also the fitted read-outs CC and LP.
+
+    Args:
+        recipe: backbone and objective.
+        signature: of the data.
+    """
+
+    def __init__(self, recipe: Recipe, signature: Signature) -> None:
+        backbone = make_backbone(recipe.backbone, signature.sample_shape)
+        super().__init__(backbone, recipe.objective.build(len(signature.class_names), recipe.backbone.feature_dim))
+        self.signature = signature
+        self.standardise = Standardiser(signature.sample_shape[0], signature.kind)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Features of raw inputs, ``[B, *sample_shape] → [B, D]``."""
+        features: Tensor = self.backbone(self.standardise(inputs))
+        return features
 
     def save(self, path: Path) -> None:
         """Write all weights and the signature into one safetensors file."""

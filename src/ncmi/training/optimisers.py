@@ -8,16 +8,17 @@ import torch
 from torch.optim import Optimizer
 
 from ncmi.recipes import Training
-from ncmi.training.model import Model
+from ncmi.training.model import Classifier
 
 
-def make_optimisers(model: Model, training: Training) -> tuple[Optimizer, Optimizer | None]:
+def make_optimisers(model: Classifier, training: Training) -> tuple[Optimizer, Optimizer | None]:
     """Optimisers of the network's and of the centroids' parameters; None where nothing is learned of the latter.
 
     Weight decay acts on matrices and kernels, on biases and normalisation only where the recipe says so, and never on
     centroids.
     """
-    parameters = [*model.backbone.parameters(), *model.objective.network_parameters()]
+    every = [*model.backbone.parameters(), *model.objective.network_parameters()]
+    parameters = [parameter for parameter in every if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": training.weight_decay},
         {

@@ -14,6 +14,6 @@ class Progress:
     step: int = 0  # steps finished in the present epoch
     total_steps: int = 0
     epoch_seconds: float = 0.0  # spent in the present epoch before the last stop
-    best_accuracy: float = -1.0
+    best: list[float] = field(default_factory=list)  # compared item by item; more is better
     best_epoch: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)

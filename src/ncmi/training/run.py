@@ -8,24 +8,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 
 from ncmi.backbones import load_weights
 from ncmi.data import Dataset, Standardiser
-from ncmi.files import write_atomically
 from ncmi.loss import NCMILoss
 from ncmi.recipes import Recipe, recipe_from_dict, recipe_to_dict, resolve_recipe
 from ncmi.training.environment import describe_environment
 from ncmi.training.evaluate import evaluate_readouts, information
-from ncmi.training.loop import Loop
 from ncmi.training.model import Model, Signature
 from ncmi.training.parts import dataset_of, parts_of
-from ncmi.training.precision import precision_options
-from ncmi.training.run_folder import RunFolder, RunFolderError
+from ncmi.training.run_folder import RunFolder
+from ncmi.training.session import launch, open_folder, write_arrays
 from ncmi.training.signals import StopRequest
+from ncmi.training.tensor_loop import TensorLoop
 from ncmi.training.tensorboard import TensorBoardLog
 
 _FORMAT = 1
@@ -62,15 +59,7 @@ def train(
     """
     recipe = recipe_from_dict(recipe_to_dict(recipe))  # as a folder would give it back: every value is checked
     training = recipe.training
-    if training.threads is not None:
-        torch.set_num_threads(training.threads)
-    fabric = Fabric(
-        accelerator=training.accelerator,
-        devices=training.devices,
-        strategy="ddp" if training.devices > 1 else "auto",
-        **precision_options(training.precision),
-    )
-    fabric.launch()
+    fabric = launch(training)
     if fabric.device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # batches keep their shape
     started = time.perf_counter()
@@ -89,7 +78,7 @@ def train(
         # statistics of the whole batch, as on one device; there is no such layer for CPUs
         model.backbone = nn.SyncBatchNorm.convert_sync_batchnorm(model.backbone)
     # the folder comes last: what cannot be trained leaves nothing behind
-    folder = _folder(recipe, path, resume, fabric)
+    folder = open_folder(recipe, path, resume, fabric)
     if folder.finished:
         return folder.read("results.json")
     standardiser = Standardiser.fit(dataset.inputs[split.train], dataset.kind)
@@ -102,7 +91,7 @@ def train(
         if resume and fabric.is_global_zero:
             folder.remove_partial_files()
         with StopRequest(enabled=catch_signals) as stop, board:
-            loop = Loop(fabric, model, dataset, split, training, folder, (board, on_epoch))
+            loop = TensorLoop(fabric, model, dataset, split, training, folder, (board, on_epoch))
             if resume and folder.checkpoint.exists():
                 loop.resume()
             elif fabric.is_global_zero:
@@ -111,7 +100,7 @@ def train(
         return _judge(loop, recipe, dataset, started)
 
 
-def _judge(loop: Loop, recipe: Recipe, dataset: Dataset, started: float) -> dict[str, Any]:
+def _judge(loop: TensorLoop, recipe: Recipe, dataset: Dataset, started: float) -> dict[str, Any]:
     """Fit and judge the read-outs of a trained model, and write model, outputs and results."""
     fabric, folder, split, training = loop.fabric, loop.folder, loop.split, recipe.training
     parts = {
@@ -148,24 +137,7 @@ def _judge(loop: Loop, recipe: Recipe, dataset: Dataset, started: float) -> dict
         arrays = {f"prediction_{name}": predicted.cpu().numpy() for name, predicted in judged.predictions.items()}
         arrays["labels"] = parts["test"].labels.cpu().numpy()
         arrays["features"] = parts["test"].features.half().cpu().numpy()
-        write_atomically(folder.outputs, lambda temporary: _write_arrays(temporary, arrays))
+        write_arrays(folder.outputs, arrays)
         folder.write("results.json", results)
     fabric.barrier()
     return results
-
-
-def _folder(recipe: Recipe, path: str | Path, resume: bool, fabric: Fabric) -> RunFolder:
-    if resume:
-        folder = RunFolder.open(path)
-        if folder.recipe() != recipe:
-            raise RunFolderError(f"{folder.path} holds another recipe: resume it with its own, or choose another --out")
-        return folder
-    if fabric.is_global_zero:
-        RunFolder.create(path, recipe)
-    fabric.barrier()
-    return RunFolder(path)
-
-
-def _write_arrays(path: Path, arrays: dict[str, Any]) -> None:
-    with path.open("wb") as file:
-        np.savez_compressed(file, **arrays)

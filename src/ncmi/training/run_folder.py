@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
 from ncmi.files import PARTIAL, finite, write_json, write_text
-from ncmi.recipes import Recipe, recipe_from_dict, recipe_to_dict
+from ncmi.recipes import Recipe, SlideRecipe, recipe_from_dict, recipe_to_dict, slide_recipe_from_dict
+
+R = TypeVar("R")
 
 
 class RunFolderError(ValueError):
@@ -35,7 +37,7 @@ class RunFolder:
         self.outputs = self.path / "test_outputs.npz"
 
     @classmethod
-    def create(cls, path: str | Path, recipe: Recipe) -> RunFolder:
+    def create(cls, path: str | Path, recipe: Recipe | SlideRecipe) -> RunFolder:
         """Make the folder of a new run.
 
         Raises:
@@ -96,9 +98,20 @@ class RunFolder:
         Raises:
             RunFolderError: if recipe.json is damaged.
         """
+        return self._recipe(recipe_from_dict)
+
+    def slide_recipe(self) -> SlideRecipe:
+        """The recipe of a slide classifier as it was resolved.
+
+        Raises:
+            RunFolderError: if recipe.json is damaged or of another kind of run.
+        """
+        return self._recipe(slide_recipe_from_dict)
+
+    def _recipe(self, convert: Callable[[dict[str, Any]], R]) -> R:
         content = self.read("recipe.json")
         try:
-            return recipe_from_dict(content)
+            return convert(content)
         except ValueError as error:
             raise RunFolderError(f"{self.path / 'recipe.json'}: {error}") from None
 
