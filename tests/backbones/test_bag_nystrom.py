@@ -1,0 +1,93 @@
+"""The parts of TransMIL: segments, pseudo-inverse, a row of the attention matrix, position encoding, attention."""
+
+from __future__ import annotations
+
+import bag_reference as reference
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ncmi.backbones.bags import TransMIL
+from ncmi.backbones.bags.class_row import class_row
+from ncmi.backbones.bags.nystrom import NystromAttention, pseudo_inverse, segment_means
+from ncmi.backbones.bags.ppeg import PPEG
+from ncmi.backbones.bags.transmil import _attention
+
+
+@given(count=st.integers(1, 60), segments=st.integers(1, 20))
+def test_segments(count: int, segments: int) -> None:
+    tokens = torch.randn(2, count, 3, dtype=torch.float64)
+    expected = [tokens[:, part].mean(1) for part in reference.segments(count, segments)]
+    torch.testing.assert_close(segment_means(tokens, segments), torch.stack(expected, 1))
+
+
+def test_pseudo_inverse_converges_for_each_matrix_by_itself() -> None:
+    matrices = (4 * torch.randn(3, 6, 6, dtype=torch.float64)).softmax(-1)
+    torch.testing.assert_close(pseudo_inverse(matrices, 40), torch.linalg.pinv(matrices), rtol=1e-6, atol=1e-8)
+    for matrix, found in zip(matrices, pseudo_inverse(matrices, 6), strict=True):
+        torch.testing.assert_close(found, reference.inverse(matrix))
+
+
+def test_attention_is_exact_where_every_token_is_a_landmark() -> None:
+    torch.manual_seed(0)
+    attention = NystromAttention(8, heads=2, landmarks=16, iterations=60).double()
+    torch.nn.init.normal_(attention.qkv.weight)
+    torch.nn.init.zeros_(attention.neighbours.weight)
+    tokens = torch.randn(5, 8, dtype=torch.float64)
+    q, k, v = (tokens @ w.T for w in attention.qkv.weight.split(8))
+    heads = [(q[:, c] @ k[:, c].T / 2).softmax(-1) @ v[:, c] for c in (slice(0, 4), slice(4, 8))]
+    torch.testing.assert_close(attention(tokens), attention.output(torch.cat(heads, 1)), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 16, 17, 18, 41])
+def test_class_token_is_the_first_of_all_tokens(count: int) -> None:
+    attention = NystromAttention(6, heads=3, landmarks=4).double()
+    tokens = torch.randn(count, 6, dtype=torch.float64)
+    whole, matrices = reference.nystrom(reference.double_state(attention), "", tokens, 3, 4)
+    token, row = attention.class_token(tokens)
+    torch.testing.assert_close(attention(tokens), whole.detach())
+    torch.testing.assert_close(token, whole[0].detach())
+    torch.testing.assert_close(row, matrices[:, 0].detach())
+
+
+def test_row_and_its_gradient() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weights, landmarks, keys = (
+        torch.randn(*shape, dtype=torch.float64, generator=generator, requires_grad=True)
+        for shape in ((2, 3), (2, 3, 4), (2, 7, 4))
+    )
+    expected = (weights[:, None] @ (landmarks @ keys.mT).softmax(-1))[:, 0]
+    torch.testing.assert_close(class_row(weights, landmarks, keys), expected)
+    assert torch.autograd.gradcheck(class_row, (weights, landmarks, keys))
+
+
+def test_position_encoding_is_three_convolutions_and_identity() -> None:
+    encoding = PPEG(4).double()
+    tokens = torch.randn(36, 4, dtype=torch.float64)
+    square = tokens.T.reshape(1, 4, 6, 6)
+    expected = square + sum(convolution(square) for convolution in encoding.convolutions)
+    torch.testing.assert_close(encoding(tokens, 6), expected[0].flatten(1).T)
+    assert [convolution.kernel_size for convolution in encoding.convolutions] == [(7, 7), (5, 5), (3, 3)]
+
+
+def test_attention_of_a_row_with_negative_factors() -> None:
+    # three instances, the first of them repeated; head means 0.9 (class token), 0.5, -0.1, 0.2, 0.1 (repetition)
+    row = torch.tensor([[0.9, 0.7, 0.2, 0.2, 0.0], [0.9, 0.3, -0.4, 0.2, 0.2]])
+    torch.testing.assert_close(_attention(row, 3), torch.tensor([0.75, 0.0, 0.25]))
+
+
+def test_attention_where_no_instance_is_read() -> None:
+    row = torch.tensor([[1.0, 0.0, -0.1, 0.0, 0.0]])
+    torch.testing.assert_close(_attention(row, 3), torch.full((3,), 1 / 3))
+
+
+def test_order_matters_and_repetitions_do_not_stand_for_themselves() -> None:
+    torch.manual_seed(0)
+    network = TransMIL(4, width=8, heads=2).double().eval()
+    bag = torch.randn(9, 4, dtype=torch.float64)
+    assert not torch.allclose(network(bag).vector, network(bag.flip(0)).vector)
+    # 8 instances are made up to 9 by the first one
+    made_up = torch.cat([bag[:8], bag[:1]])
+    torch.testing.assert_close(network(bag[:8]).vector, network(made_up).vector)
+    torch.testing.assert_close(network(bag[:8]).attention.sum(), torch.ones((), dtype=torch.float64))
