@@ -1,0 +1,199 @@
+"""A slide opened with OpenSlide, or a plain image with Pillow: its pyramid, its pixel size, its pixels."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
+"""What is read with Pillow, whole, where OpenSlide does not know it."""
+_PLAUSIBLE_MPP = (0.02, 20.0)
+_MAX_ANISOTROPY = 0.05
+_UNITS = {"inch": 25_400.0, "centimeter": 10_000.0}
+_MODES = ("RGB", "RGBA", "L", "P", "CMYK", "YCbCr")
+
+
+class SlideError(ValueError):
+    """A slide cannot be read or tiled; the message names the file, the reason and the cure."""
+
+
+def slide_name(path: Path) -> str:
+    """A slide's name: its file's without the suffix; of DICOM slides, which are several files, their folder's."""
+    return path.parent.name if path.suffix.lower() == ".dcm" else path.stem
+
+
+class Slide:
+    """An open slide; close it, or use it in a ``with`` statement.
+
+    Args:
+        path: any format that OpenSlide reads, or a plain TIFF, PNG or JPEG image.
+        mpp: microns per pixel of level 0, where the file does not say it or says it wrongly.
+
+    Attributes:
+        name: the file's name without its suffix; of DICOM files, their folder's name.
+        size: (width, height) of level 0 in pixels.
+        level_sizes: the same of each level.
+        downsamples: how many times smaller each level is than level 0, ascending from 1.
+        objective_power: nominal magnification of level 0; None where the file does not say it.
+
+    Raises:
+        SlideError: if the file is missing, damaged or of an unknown format.
+    """
+
+    def __init__(self, path: str | Path, mpp: float | None = None) -> None:
+        self.path = Path(path)
+        self.name = slide_name(self.path)
+        self._handle, properties = _open(self.path)
+        sizes = tuple((int(width), int(height)) for width, height in self._handle.level_dimensions)
+        downsamples = tuple(float(value) for value in self._handle.level_downsamples)
+        self.size = sizes[0]
+        self.level_sizes = sizes
+        self.downsamples = downsamples
+        self.objective_power = _number(properties, "openslide.objective-power")
+        self._mpp, self._mpp_problem = (mpp, "") if mpp is not None else _pixel_size(properties)
+        self._background = "#" + properties.get("openslide.background-color", "FFFFFF")
+
+    @property
+    def mpp(self) -> float:
+        """Microns per pixel of level 0: as given, by the file's own words, or 10 / objective power.
+
+        Raises:
+            SlideError: where none of these is known.
+        """
+        if self._mpp is None:
+            raise SlideError(
+                f"{self.path}: {self._mpp_problem}: give the microns per pixel of its level 0 as slide_mpp"
+                " (about 0.25 for a 40x scan, 0.5 for 20x)"
+            )
+        return self._mpp
+
+    def level_for(self, downsample: float) -> int:
+        """The smallest level that is no coarser than ``downsample`` times level 0 (to a thousandth)."""
+        return max(
+            (level for level, own in enumerate(self.downsamples) if own <= downsample * 1.001),
+            key=lambda level: self.downsamples[level],
+            default=0,
+        )
+
+    def read(self, x: int, y: int, level: int, width: int, height: int) -> NDArray[np.uint8]:
+        """Pixels of a level, ``[height, width, 3]``; what the scanner left out has the slide's background colour.
+
+        Args:
+            x, y: upper left corner in pixels of level 0.
+            level: which level.
+            width, height: in pixels of that level.
+
+        Raises:
+            SlideError: if the file is damaged there.
+        """
+        from openslide import OpenSlideError
+        from PIL import Image
+
+        try:
+            region = self._handle.read_region((int(x), int(y)), level, (int(width), int(height)))
+        except (OpenSlideError, OSError) as error:
+            raise SlideError(
+                f"{self.path}: cannot be read at x={x}, y={y} of level {level} ({error}): the file is damaged or"
+                " incomplete; copy it again from its source"
+            ) from None
+        if region.getchannel("A").getextrema()[0] == 255:
+            return np.asarray(region.convert("RGB"))
+        image = Image.new("RGB", region.size, self._background)
+        image.paste(region, mask=region.getchannel("A"))
+        return np.asarray(image)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._handle.close()
+
+    def __enter__(self) -> Slide:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+def _open(path: Path) -> tuple[Any, Mapping[str, str]]:
+    import openslide
+
+    if not path.is_file():
+        raise SlideError(f"{path}: no such file: check the path")
+    try:
+        handle = openslide.OpenSlide(path)
+        return handle, handle.properties
+    except openslide.OpenSlideUnsupportedFormatError:
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            return _open_image(path)
+        raise SlideError(
+            f"{path}: OpenSlide cannot read it: the file is damaged, or of a format that it does not know; copy it"
+            " again, or convert it to a tiled pyramidal TIFF (for example with: vips tiffsave IN OUT.tif --tile"
+            " --pyramid)"
+        ) from None
+    except openslide.OpenSlideError as error:
+        raise SlideError(f"{path}: damaged ({error}): copy it again from its source") from None
+
+
+def _open_image(path: Path) -> tuple[Any, Mapping[str, str]]:
+    """A plain image, read whole, with the properties that OpenSlide would give a TIFF."""
+    import openslide
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            with Image.open(path) as image:
+                mode, tags = image.mode, dict(getattr(image, "tag_v2", {}))
+                pixels = image.convert("RGB") if mode in _MODES else None
+        except Image.DecompressionBombError:
+            raise SlideError(
+                f"{path}: too large for an image without tiles: convert it to a tiled pyramidal TIFF (for example"
+                " with: vips tiffsave IN OUT.tif --tile --pyramid)"
+            ) from None
+        except Exception as error:  # Pillow raises nearly anything on a damaged file
+            raise SlideError(f"{path}: neither OpenSlide nor Pillow can read it ({error}): copy it again") from None
+    if pixels is None:
+        raise SlideError(f"{path}: has pixels of kind {mode}: convert it to 8-bit RGB")
+    unit = {2: "inch", 3: "centimeter"}.get(tags.get(296, 2), "none")
+    properties = {"tiff.ResolutionUnit": unit}
+    properties |= {name: str(float(tags[tag])) for tag, name in _RESOLUTION_TAGS.items() if tag in tags}
+    return openslide.ImageSlide(pixels), properties
+
+
+_RESOLUTION_TAGS = {282: "tiff.XResolution", 283: "tiff.YResolution"}
+
+
+def _pixel_size(properties: Mapping[str, str]) -> tuple[float | None, str]:
+    """Microns per pixel, or None and what is wrong."""
+    x, y = (_number(properties, f"openslide.mpp-{axis}") for axis in "xy")
+    unit = _UNITS.get(properties.get("tiff.ResolutionUnit", "none"))
+    if x is None and unit is not None:
+        x, y = (unit / value if value else None for value in map(_of(properties), _RESOLUTION_TAGS.values()))
+    problem = "its pixel size is not known (no openslide.mpp-x, resolution or objective power)"
+    if x is not None:
+        y = x if y is None else y
+        if abs(x - y) > _MAX_ANISOTROPY * max(x, y):
+            return None, f"its pixels are not square ({x:.4g} by {y:.4g} microns)"
+        if _PLAUSIBLE_MPP[0] <= x <= _PLAUSIBLE_MPP[1]:
+            return (x + y) / 2, ""
+        problem = f"its resolution is said to be {x:.4g} microns per pixel, which no scanner makes"
+    power = _number(properties, "openslide.objective-power")
+    return (10 / power, "") if power else (None, problem)
+
+
+def _of(properties: Mapping[str, str]) -> Any:
+    return lambda name: _number(properties, name)
+
+
+def _number(properties: Mapping[str, str], name: str) -> float | None:
+    """A positive number, or None."""
+    try:
+        value = float(properties.get(name, ""))
+    except ValueError:
+        return None
+    return value if 0 < value < float("inf") else None
