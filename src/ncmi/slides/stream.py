@@ -1,0 +1,171 @@
+"""Bags one after another, read ahead in the background with bounded memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ncmi.slides.bag import Bag, BagError, BagSource
+
+_VALUE_BYTES = 4
+
+
+def bag_bytes(bag: Bag) -> int:
+    """Memory that a bag takes."""
+    return sum(tensor.nbytes for tensor in (bag.features, bag.coords) if tensor is not None)
+
+
+class BagCache:
+    """Keeps the bags of a cohort in memory if they all fit, else none of them.
+
+    It fills as bags are read; once they exceed the limit it lets go of all, and stays empty from then on. Bags in it
+    are shared: they must not be changed in place.
+
+    Args:
+        gigabytes: limit, in 10⁹ bytes; 0 to keep nothing.
+    """
+
+    def __init__(self, gigabytes: float) -> None:
+        self.limit = round(gigabytes * 1e9)
+        self.bytes = 0
+        self.open = self.limit > 0
+        self._bags: dict[str, Bag] = {}
+
+    def get(self, name: str) -> Bag | None:
+        """A bag that was kept, or None."""
+        return self._bags.get(name)
+
+    def put(self, bag: Bag) -> None:
+        """Keep a bag, if all that were put so far fit."""
+        if not self.open or bag.name in self._bags:
+            return
+        self.bytes += bag_bytes(bag)
+        if self.bytes > self.limit:
+            self.open, self.bytes = False, 0
+            self._bags.clear()
+        else:
+            self._bags[bag.name] = bag
+
+
+class BagStream:
+    """Bags in a given order; the next ones are read in background threads while one is used.
+
+    Each iteration begins anew. An error of reading is raised where its bag would have come. What is read ahead of the
+    bag in use takes no more than ``prefetch_bytes``, or is one bag where that alone is larger. The threads end with
+    the iteration: when it is through, is closed (``contextlib.closing(iter(stream))``), or Python lets go of it.
+
+    Args:
+        source: of the bags.
+        names: of the bags, in order; a name may occur several times.
+        prefetch_bytes: bound on what is read ahead, counted as float32.
+        threads: that read at once.
+        cache: bags that are in it are not read again, and those that are read are put into it.
+
+    Example:
+        ``for bag in BagStream(cohort.source, cohort.names): network(bag.features)``
+    """
+
+    def __init__(
+        self,
+        source: BagSource,
+        names: Sequence[str],
+        *,
+        prefetch_bytes: int = 256 * 2**20,
+        threads: int = 2,
+        cache: BagCache | None = None,
+    ) -> None:
+        if prefetch_bytes < 0 or threads < 1:
+            raise ValueError(f"prefetch_bytes={prefetch_bytes}, threads={threads}: give at least 0 and 1")
+        self.source = source
+        self.names = tuple(names)
+        self.prefetch_bytes = prefetch_bytes
+        self.threads = threads
+        self.cache = cache
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Generator[Bag, None, None]:
+        executor = ThreadPoolExecutor(self.threads, thread_name_prefix="ncmi-bags")
+        ahead: deque[tuple[Future[Bag] | Bag, int]] = deque()
+        waiting = deque(self.names)
+        ahead_bytes = 0
+
+        def read_ahead() -> None:
+            nonlocal ahead_bytes
+            while waiting:
+                cached = self.cache.get(waiting[0]) if self.cache is not None else None
+                size = 0 if cached is not None else self._size(waiting[0])
+                if ahead and ahead_bytes + size > self.prefetch_bytes:
+                    return
+                name = waiting.popleft()
+                ahead.append((cached if cached is not None else executor.submit(self.source.load, name), size))
+                ahead_bytes += size
+
+        try:
+            read_ahead()
+            while ahead:
+                first, size = ahead.popleft()
+                bag = first if isinstance(first, Bag) else first.result()
+                ahead_bytes -= size
+                if self.cache is not None:
+                    self.cache.put(bag)
+                read_ahead()
+                yield bag
+        finally:
+            executor.shutdown(wait=True, cancel_futures=True)
+
+    def _size(self, name: str) -> int:
+        try:
+            instances, width = self.source.shape(name)
+        except BagError:
+            return 0  # reading it will say so, when its turn has come
+        return instances * (width * _VALUE_BYTES + 16)
+
+
+def subsample(bag: Bag, instances: int, seed: tuple[int, ...]) -> Bag:
+    """So many instances of a bag, drawn without repetition, in their order; the bag itself where it has no more.
+
+    The same for the same seed on every platform.
+
+    Args:
+        instances: 0 for all.
+        seed: whole numbers, 0 or larger, such as (training seed, epoch, index of the slide).
+    """
+    count = len(bag.features)
+    if instances < 0:
+        raise ValueError(f"instances={instances}: give 0 for all, or more")
+    if instances == 0 or count <= instances:
+        return bag
+    # raw bits, because of NumPy's generators only their stream is promised never to change
+    keys = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(count)
+    chosen = torch.from_numpy(np.sort(np.argsort(keys, kind="stable")[:instances]).astype(np.int64))
+    return replace(bag, features=bag.features[chosen], coords=None if bag.coords is None else bag.coords[chosen])
+
+
+def pad_bags(features: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+    """Several bags as one batch ``[B, N, D]``, padded with zeros, and the mask ``[B, N]``, True at instances.
+
+    The mask is None where all bags have the same number of instances.
+
+    Raises:
+        ValueError: without bags, or for bags of different width.
+
+    Example:
+        >>> batch, mask = pad_bags([torch.ones(1, 2), torch.ones(3, 2)])
+        >>> batch.shape, mask.sum(dim=1)
+        (torch.Size([2, 3, 2]), tensor([1, 3]))
+    """
+    if not features or len({bag.shape[1:] for bag in features}) > 1:
+        raise ValueError(f"bags of shapes {[list(bag.shape) for bag in features]}: give at least one, all [N, D]")
+    batch = torch.nn.utils.rnn.pad_sequence(list(features), batch_first=True)
+    counts = torch.tensor([len(bag) for bag in features])
+    if bool((counts == batch.shape[1]).all()):
+        return batch, None
+    return batch, torch.arange(batch.shape[1]) < counts[:, None]
