@@ -1,0 +1,294 @@
+"""Runs of slide classifiers: what they learn, what they leave behind, that they can be stopped and gone on with."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from slide_helpers import CLASSES, WIDTH, read, rows, slide_recipe, without_times, write_cohort
+
+from ncmi.errors import Interrupted
+from ncmi.options import CrossEntropyOptions, NCMIOptions, ObjectiveOptions, SupConOptions
+from ncmi.recipes import Augmentation, SlideRecipe, recipe_to_dict, slide_recipe_from_dict
+from ncmi.slides.loop import BagLoop
+from ncmi.slides.model import load_slide_model
+from ncmi.slides.readers import open_bags
+from ncmi.slides.run import train_slides
+from ncmi.training import RunFolder, load_model
+from ncmi.training.loop import Loop
+from ncmi.training.run_folder import RunFolderError
+
+NETWORKS = ("abmil", "transmil", "aem", "asmil", "mean", "max")
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_cohort(tmp_path_factory.mktemp("cohort"))
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return [without_times(json.loads(line)) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    one, other = load_file(a / "model.safetensors"), load_file(b / "model.safetensors")
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+    assert metrics(a) == metrics(b)
+    assert without_times(read(a, "results.json")) == without_times(read(b, "results.json"))
+    assert (a / "slides.csv").read_text() == (b / "slides.csv").read_text()
+
+
+@pytest.mark.parametrize("objective", [CrossEntropyOptions(), NCMIOptions()], ids=lambda one: one.name)
+def test_learns_which_instance_counts(tmp_path: Path, objective: ObjectiveOptions) -> None:
+    table = write_cohort(tmp_path / "cohort", slides=120, patients=40)
+    recipe = slide_recipe(table, objective=objective, epochs=8, selection="last")
+    results = train_slides(recipe, tmp_path / "run")
+    for readout in ("head", "cc", "lp"):
+        assert results["readouts"][readout]["test"]["macro_f1"]["value"] > 0.9
+    # attention finds the planted instances better than chance does on every kept slide that has some
+    above = []
+    for kept in (tmp_path / "run" / "attention").glob("*.npz"):
+        with h5py.File(table.parent / "features" / f"{kept.stem}.h5") as file:
+            planted = file["planted"][:]
+        attention = np.load(kept)["attention"]
+        assert attention.shape == planted.shape
+        np.testing.assert_allclose(attention.sum(), 1, rtol=1e-5)
+        if planted.any():
+            above.append(attention[planted].mean() > attention[~planted].mean())
+    assert above
+    assert all(above)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("objective", [CrossEntropyOptions(), NCMIOptions()], ids=lambda one: one.name)
+def test_all_networks_train(tmp_path: Path, table: Path, network: str, objective: ObjectiveOptions) -> None:
+    results = train_slides(slide_recipe(table, network, objective, batch_size=4), tmp_path / "run")
+    rows_of = metrics(tmp_path / "run")
+    assert all(np.isfinite(row["train_loss"]) and np.isfinite(row["train_penalty"]) for row in rows_of)
+    # the auxiliary terms are those networks' own
+    assert (rows_of[0]["train_penalty"] != 0) == (network in ("aem", "asmil"))
+    assert results["network"] == network
+    assert results["primary_readouts"] == (["head"] if objective.name == "cross_entropy" else ["head", "cc", "lp"])
+
+
+def test_what_a_run_leaves_behind(tmp_path: Path, table: Path) -> None:
+    results = train_slides(slide_recipe(table), tmp_path / "run")
+    folder = tmp_path / "run"
+    assert read(folder, "results.json") == json.loads(json.dumps(results))
+    assert slide_recipe_from_dict(read(folder, "recipe.json")).network.width == 16
+    table_rows = rows(folder / "slides.csv")
+    assert len(table_rows) == 36
+    parts = {part: [row for row in table_rows if row["part"] == part] for part in ("train", "validation", "test")}
+    for part, found in parts.items():
+        assert len(found) == results[f"num_{part}"]
+    for one, other in itertools.combinations(parts, 2):
+        assert not {row["patient"] for row in parts[one]} & {row["patient"] for row in parts[other]}
+    for row in table_rows:
+        for readout in ("head", "cc", "lp"):
+            p = np.array([float(row[f"{readout}:{name}"]) for name in CLASSES])
+            np.testing.assert_allclose(p.sum(), 1, atol=1e-6)
+    # the metrics are those of the table
+    right = [row["label"] == max(CLASSES, key=lambda name: float(row[f"head:{name}"])) for row in parts["test"]]
+    assert results["readouts"]["head"]["test"]["accuracy"]["value"] == pytest.approx(np.mean(right))
+    assert results["readouts"]["head"]["test"]["patients"] == len({row["patient"] for row in parts["test"]})
+
+
+def test_the_table_is_what_the_saved_model_says(tmp_path: Path, table: Path) -> None:
+    train_slides(slide_recipe(table, "asmil"), tmp_path / "run")
+    model = load_slide_model(tmp_path / "run")
+    source = open_bags(table.parent / "features")
+    with torch.no_grad():
+        for row in rows(tmp_path / "run" / "slides.csv")[::5]:
+            vector = model(source.load(row["slide"]).features).vector[None]
+            for readout in ("head", "cc", "lp"):
+                p = model.log_proba(vector, readout).exp()[0]
+                expected = [float(row[f"{readout}:{name}"]) for name in CLASSES]
+                torch.testing.assert_close(p, torch.tensor(expected), rtol=1e-4, atol=1e-6)
+            distances = torch.tensor([float(row[f"distance:{name}"]) for name in CLASSES])
+            torch.testing.assert_close(model.cc.divergences(vector)[0], distances, rtol=1e-3, atol=1e-7)
+
+
+RESUMED: dict[str, Any] = {
+    "abmil-one-at-a-time": lambda table: slide_recipe(table),
+    "asmil-anchor": lambda table: slide_recipe(table, "asmil", batch_size=3, options={"dropout": 0.2}),
+    "aem-annealed-averaged": lambda table: slide_recipe(table, "aem", batch_size=4, accumulate=2, ema_decay=0.9),
+    "transmil-cross-entropy": lambda table: slide_recipe(table, "transmil", CrossEntropyOptions(), selection="last"),
+    "balanced-few-instances": lambda table: replace(
+        slide_recipe(table, data={"train_instances": 5, "standardise": True}), sampling="balanced"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", RESUMED)
+@pytest.mark.parametrize("stop", [3, 20])
+def test_stopped_and_gone_on_with_is_the_same_run(
+    tmp_path: Path, table: Path, case: str, stop: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = RESUMED[case](table)
+    train_slides(recipe, tmp_path / "whole")
+    steps = read(tmp_path / "whole", "results.json")["num_train"] * 2 // recipe.training.batch_size
+    stop = min(stop, steps - 1)
+    step = Loop._step
+
+    def interrupted(self: BagLoop, batch: Any) -> None:
+        if self.progress.total_steps == stop - 1:
+            signal.raise_signal(signal.SIGINT)
+        step(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_step", interrupted)
+        with pytest.raises(Interrupted):
+            train_slides(recipe, tmp_path / "stopped")
+    assert not RunFolder(tmp_path / "stopped").finished
+    torch.manual_seed(987)
+    train_slides(RunFolder(tmp_path / "stopped").slide_recipe(), tmp_path / "stopped", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_same_recipe_same_run_and_streamed_or_kept_in_memory(tmp_path: Path, table: Path) -> None:
+    recipe = slide_recipe(table)
+    train_slides(recipe, tmp_path / "a")
+    train_slides(replace(recipe, data=replace(recipe.data, cache_gigabytes=0.0)), tmp_path / "b")
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+
+
+def test_batches_are_sums_of_their_bags(tmp_path: Path, table: Path) -> None:
+    """One step on a padded batch moves the weights as the same step worked through bag by bag."""
+    moved = []
+    for accumulate in (1, 6):
+        recipe = slide_recipe(
+            table, objective=CrossEntropyOptions(), batch_size=6, accumulate=accumulate, precision="64-true", epochs=1
+        )
+        train_slides(recipe, tmp_path / str(accumulate))
+        moved.append(load_file(tmp_path / str(accumulate) / "model.safetensors"))
+    for name, value in moved[0].items():
+        if "backbone" in name or "head" in name:
+            torch.testing.assert_close(value, moved[1][name], rtol=1e-6, atol=1e-9)
+
+
+def test_balanced_sampling_draws_classes_alike(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    step = Loop._step
+
+    def recorded(self: BagLoop, batch: Any) -> None:
+        seen.extend(self.labels[batch].tolist())
+        step(self, batch)
+
+    monkeypatch.setattr(Loop, "_step", recorded)
+    recipe = slide_recipe(table, data={"holdout_column": "center", "holdout": ("2",)}, batch_size=4)
+    # make the cohort lopsided: classes "one" and "other" lose most of their slides
+    lopsided = tmp_path / "labels.csv"
+    lines = table.read_text().splitlines()
+    kept = [line for number, line in enumerate(lines[1:]) if line.endswith("none") or number % 12 in (1, 2)]
+    lopsided.write_text("\n".join([lines[0], *kept]) + "\n")
+    recipe = replace(
+        recipe, data=replace(recipe.data, labels=str(lopsided), validation_fraction=0.2), sampling="balanced"
+    )
+    train_slides(recipe, tmp_path / "run")
+    counts = np.bincount(seen, minlength=3)
+    assert counts.max() - counts.min() <= 4
+    trained = [row["label"] for row in rows(tmp_path / "run" / "slides.csv") if row["part"] == "train"]
+    assert trained.count("none") > 2 * trained.count("one")
+
+
+def test_standardised_features_have_the_training_part_s_units(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    counts = random.integers(1, 9, size=30)
+    x = random.normal(size=(int(counts.sum()), 4)) * [1, 1e-3, 50, 0] + [0, 1000, -3, 7]
+    np.savez(
+        tmp_path / "bags.npz",
+        x=x.astype(np.float32),
+        bag=np.repeat(np.arange(30), counts),
+        bag_label=np.arange(30) % 2,
+    )
+    recipe = slide_recipe(tmp_path / "bags.npz", data={"standardise": True})
+    recipe = replace(recipe, data=replace(recipe.data, features=str(tmp_path / "bags.npz"), labels=None))
+    train_slides(recipe, tmp_path / "run")
+    model = load_slide_model(tmp_path / "run")
+    train = {int(row["slide"]) for row in rows(tmp_path / "run" / "slides.csv") if row["part"] == "train"}
+    own = x.astype(np.float32).astype(np.float64)[np.isin(np.repeat(np.arange(30), counts), list(train))]
+    np.testing.assert_allclose(model.mean.numpy(), own.mean(0), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(model.scale.numpy()[:3], own.std(0)[:3], rtol=1e-4)
+    assert model.scale[3] == 1
+
+
+def test_selection_is_by_validation(tmp_path: Path, table: Path) -> None:
+    results = train_slides(slide_recipe(table, epochs=8, selection="best"), tmp_path / "run")
+    judged = [(row["validation_auc"], -row["validation_loss"]) for row in metrics(tmp_path / "run")]
+    assert results["best_epoch"] == 1 + judged.index(max(judged))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: replace(r, data=replace(r.data, validation_fraction=0.0)), "nothing to select by"),
+        (lambda r: replace(r, objective=SupConOptions()), "several views"),
+        (
+            lambda r: replace(r, training=replace(r.training, augmentation=Augmentation(enabled=True))),
+            "neither augmentation",
+        ),
+        (lambda r: replace(r, network=replace(r.network, heads=5, name="aem")), "heads"),
+        (lambda r: replace(r, data=replace(r.data, features="nowhere")), "nowhere"),
+    ],
+)
+def test_what_cannot_be_trained_leaves_nothing_behind(tmp_path: Path, table: Path, change: Any, message: str) -> None:
+    with pytest.raises((ValueError, OSError), match=message):
+        train_slides(change(slide_recipe(table)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_run_folders_of_the_two_kinds_are_not_mixed_up(tmp_path: Path, table: Path) -> None:
+    recipe = slide_recipe(table)
+    train_slides(recipe, tmp_path / "run")
+    with pytest.raises(RunFolderError, match="ncmi slides"):
+        load_model(tmp_path / "run")
+    with pytest.raises(RunFolderError, match="not empty"):
+        train_slides(recipe, tmp_path / "run")
+    other = replace(recipe, training=replace(recipe.training, seed=5))
+    with pytest.raises(RunFolderError, match="another recipe"):
+        train_slides(other, tmp_path / "run", resume=True)
+
+
+def test_recipes_survive_json_and_misspelt_ones_do_not(table: Path) -> None:
+    recipe = replace(slide_recipe(table, "asmil", data={"classes": CLASSES}), sampling="balanced")
+    content = json.loads(json.dumps(recipe_to_dict(recipe)))
+    assert slide_recipe_from_dict(content) == recipe
+    assert isinstance(slide_recipe_from_dict(content), SlideRecipe)
+    for change, message in (
+        ({"network": {**content["network"], "wdith": 3}}, "unknown field wdith"),
+        ({"network": {**content["network"], "name": "abmill"}}, "network"),
+        ({"sampling": "some"}, "sampling"),
+        ({"kind": "images"}, "no slide classifier"),
+        ({"data": {**content["data"], "folds": 1}}, "folds"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            slide_recipe_from_dict({**content, **change})
+
+
+def test_a_diverging_run_says_so(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Loop._step
+
+    def broken(self: BagLoop, batch: Any) -> None:
+        original(self, batch)
+        with torch.no_grad():
+            next(self.model.backbone.parameters()).fill_(float("nan"))
+
+    monkeypatch.setattr(Loop, "_step", broken)
+    with pytest.raises((FloatingPointError, ValueError), match=r"learning rate|finite"):
+        train_slides(slide_recipe(table), tmp_path / "run")
+
+
+def test_width_of_features_follows(tmp_path: Path, table: Path) -> None:
+    train_slides(slide_recipe(table, options={"width": 0}), tmp_path / "run")
+    model = load_slide_model(tmp_path / "run")
+    assert model.instance_dim == WIDTH
+    assert model.backbone.feature_dim == 128
