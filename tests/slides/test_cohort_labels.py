@@ -1,0 +1,145 @@
+"""The table of slides: columns are guessed or asked for, and what does not add up is refused with the cure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from bag_writers import write_table
+
+from ncmi.slides.labels import SlideTable, read_slide_table, slide_name
+
+
+def read(path: Path, text: str | bytes, **options: str | bool) -> SlideTable:
+    file = path / "labels.csv"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_slide_table(file, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "slide_id,patient_id,label",
+        "Slide ID,Patient-ID,Label",
+        "slide,case_id,class",
+        "filename, patient ,target",
+        "image,subject,diagnosis",
+        "WSI Filename,Case,WSI label",
+    ],
+)
+def test_usual_column_names_are_guessed(tmp_path: Path, header: str) -> None:
+    table = read(tmp_path, f"{header}\na,p,x\nb,q,y\n")
+    assert (table.slides, table.patients, table.labels) == (("a", "b"), ("p", "q"), ("x", "y"))
+    assert table.values == {}
+    assert table.notes == ()
+
+
+def test_columns_asked_for_and_the_others(tmp_path: Path) -> None:
+    text = "a,b,c,slide,centre\n1,2,3,4,5\n"
+    table = read(tmp_path, text, slide_column="c", patient_column="b", label_column="a")
+    assert (table.slides, table.patients, table.labels) == (("3",), ("2",), ("1",))
+    assert table.values == {"slide": ("4",), "centre": ("5",)}
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("a,label\n1,2\n", {}, r"no column is called like a slide; there is 'a', 'label': .*\(--data\.slide-column\)"),
+        ("slide,a\n1,2\n", {}, r"no column is called like a label; there is .*\(--data\.label-column\)"),
+        (
+            "slide,image,label\n1,2,3\n",
+            {},
+            r"several columns could be the slide \('slide', 'image'\).*--data\.slide-column",
+        ),
+        ("slide,label,class\n1,2,3\n", {}, r"several columns could be the label .*--data\.label-column"),
+        ("slide,label,case,patient\n1,2,3,4\n", {}, r".*could be the patient .*--data\.patient-column"),
+        (
+            "slide,label\n1,2\n",
+            {"label_column": "grade"},
+            r"no column 'grade' \(--data\.label-column\); there is 'slide'",
+        ),
+        ("slide,label\n,2\n1,2\n,3\n", {}, r"line 2 has no slide in column 'slide' \(2 such lines\)"),
+        ("slide,patient,label\n1,p,2\n2, ,2\n", {}, r"line 3 has no patient in column 'patient' \(1 such"),
+        ("slide,label\na,x\nb,y\na,z\n", {}, r"slide 'a' stands there more than once .*\(label: 'x' and 'z'\), 1 such"),
+        ("slide,label\na.svs,x\na,x\n", {}, r"slide 'a' stands there more than once .*slide: 'a\.svs' and 'a'"),
+        ("slide,patient,label\na,p,x\na,q,x\n", {}, r".*patient: 'p' and 'q'"),
+        ("slide,label\n", {}, "no rows"),
+        ("", {}, "not a readable CSV"),
+        ("slide,label\na,x,y\n", {}, "not a readable CSV"),
+        (b"slide,label\n\xff\xfe,x\n", {}, r"not UTF-8 \(byte 12\)"),
+    ],
+)
+def test_tables_that_do_not_add_up(tmp_path: Path, text: str | bytes, options: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=rf"labels\.csv: {message}"):
+        read(tmp_path, text, **options)
+
+
+def test_a_table_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"labels\.csv: no such file"):
+        read_slide_table(tmp_path / "labels.csv")
+
+
+def test_spaces_byte_order_mark_semicolons_and_row_index(tmp_path: Path) -> None:
+    expected = (("a b", "c"), ("p", "q"), ("x", "y"))
+    for text in (
+        "\ufeffslide,patient,label\r\n a b , p ,x \r\nc,q,y\r\n",
+        "slide;patient;label\na b;p;x\nc;q;y\n",
+        "slide\tpatient\tlabel\na b\tp\tx\nc\tq\ty\n",
+        ",slide,patient,label\n0,a b,p,x\n1,c,q,y\n",
+        '"slide","patient","label"\n"a b","p","x"\n"c","q","y"\n"c","q","y"\n',
+    ):
+        table = read(tmp_path, text)
+        assert (table.slides, table.patients, table.labels) == expected
+
+
+def test_names_stay_text(tmp_path: Path) -> None:
+    table = read(tmp_path, "slide,patient,label\n007,01,N\n1e5,02,NA\n008,03,None\n")
+    assert table.slides == ("007", "1e5", "008")
+    assert table.patients == ("01", "02", "03")
+    assert table.labels == ("N", "NA", "None")
+
+
+def test_missing_labels_and_numbers(tmp_path: Path) -> None:
+    assert read(tmp_path, "slide,label\na,\nb,nan\nc,x\n").labels == (None, None, "x")
+    assert read(tmp_path, "slide,label\na,1.0\nb,\nc,02\n").labels == ("1", None, "2")
+    assert read(tmp_path, "slide,label\na,1.5\nb,1\n").labels == ("1.5", "1")
+
+
+def test_without_patients_or_labels(tmp_path: Path) -> None:
+    table = read(tmp_path, "slide\na.svs\nb\n", need_labels=False)
+    assert table.patients == table.slides == ("a", "b")
+    assert table.labels == (None, None)
+    assert "each slide counts as a patient of its own" in table.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("tumor_001.tif", "tumor_001"),
+        ("C:\\scans\\a.NDPI ", "a"),
+        ("x/y/b.ome.tiff", "b.ome"),
+        ("TCGA-1.2b3c-4d.svs", "TCGA-1.2b3c-4d"),
+        ("TCGA-1.2b3c-4d", "TCGA-1.2b3c-4d"),
+        ("patient_000_node_0", "patient_000_node_0"),
+    ],
+)
+def test_slide_names(text: str, name: str) -> None:
+    assert slide_name(text) == name
+
+
+def test_the_tables_of_the_challenges(data_dir: Path) -> None:
+    if not (data_dir / "labels").is_dir():
+        pytest.skip(f"needs {data_dir / 'labels'}")
+    table = read_slide_table(data_dir / "labels" / "camelyon17.csv")
+    assert (len(table.slides), len(set(table.patients)), list(table.values)) == (500, 100, ["center"])
+    counts = {label: table.labels.count(label) for label in table.labels}
+    assert counts == {"negative": 318, "itc": 36, "micro": 59, "macro": 87}
+    with pytest.raises(ValueError, match=r"bracs\.csv: no column is called like a label.*'label_fine', 'label_coarse'"):
+        read_slide_table(data_dir / "labels" / "bracs.csv")
+    table = read_slide_table(data_dir / "labels" / "bracs.csv", label_column="label_coarse")
+    assert (len(table.slides), len(set(table.patients)), set(table.labels)) == (547, 189, {"BT", "AT", "MT"})
+
+
+def test_writer_of_these_tests(tmp_path: Path) -> None:
+    table = read_slide_table(write_table(tmp_path / "t.csv", [("a", "p", 1)]))
+    assert table.labels == ("1",)
