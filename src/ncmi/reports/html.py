@@ -11,6 +11,7 @@ from ncmi.reports.read import read_comparison, read_run
 from ncmi.reports.reproduction import FILE as REPRODUCTION
 from ncmi.reports.reproduction_write import write_reproduction
 from ncmi.reports.run_page import run_page
+from ncmi.reports.slides import is_slides_folder, write_slides_report
 from ncmi.reports.write import refuse_others, write_report_file
 
 NAME = "report.html"
@@ -32,6 +33,8 @@ def write_report(folder: Path | str, out: Path | str | None = None) -> Path:
             or ``out`` cannot be written or is something else than a report. Nothing is written then.
     """
     folder = Path(folder)
+    if is_slides_folder(folder):
+        return write_slides_report(folder, out=out)
     path = folder / NAME if out is None else Path(out)
     if path.is_dir():
         path = path / NAME

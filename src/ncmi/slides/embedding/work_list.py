@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ncmi.slides.embedding.features_file import EmbedError
-from ncmi.slides.tiling.coords_file import Coords, CoordsError, read_coords
+from ncmi.slides.tiling.coords_file import Coords, read_coords
 from ncmi.slides.tiling.search import find_slides
 
 _FOLDERS = ("coords", "patches", ".")  # ours; TRIDENT's and CLAM's; the folder itself
@@ -38,13 +38,7 @@ class Work:
             raise EmbedError(
                 f"{self.path}: has no coordinates: tile it first (the tiling's summary.csv says if that failed)"
             )
-        try:
-            return read_coords(self.coords)
-        except CoordsError:
-            raise
-        except Exception as error:  # h5py raises nearly anything on a damaged file
-            reason = " ".join(str(error).split())
-            raise CoordsError(f"{self.coords}: damaged ({reason}): tile the slide again") from None
+        return read_coords(self.coords)
 
 
 def find_work(tiles: Path, slides: Path) -> list[Work]:

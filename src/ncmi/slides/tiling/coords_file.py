@@ -70,17 +70,24 @@ def read_coords(path: str | Path) -> Coords:
     Raises:
         CoordsError: if the file is missing, damaged, or does not say how large the patches are.
     """
-    import h5py
-
     path = Path(path)
     try:
-        with h5py.File(path, "r") as file:
-            if "coords" not in file:
-                raise CoordsError(f"{path}: holds no data set coords: give a file that tile, TRIDENT or CLAM wrote")
-            xy = np.asarray(file["coords"][()])
-            attributes = {key: _plain(value) for key, value in file["coords"].attrs.items()}
-    except OSError as error:
-        raise CoordsError(f"{path}: cannot be read ({error}): tile the slide again") from None
+        return _read(path)
+    except (CoordsError, MemoryError):
+        raise
+    except Exception as error:  # h5py raises nearly anything on a damaged file
+        reason = " ".join(str(error).split())
+        raise CoordsError(f"{path}: cannot be read ({reason}): tile the slide again") from None
+
+
+def _read(path: Path) -> Coords:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        if "coords" not in file:
+            raise CoordsError(f"{path}: holds no data set coords: give a file that tile, TRIDENT or CLAM wrote")
+        xy = np.asarray(file["coords"][()])
+        attributes = {key: _plain(value) for key, value in file["coords"].attrs.items()}
     if xy.ndim == 3 and len(xy) == 1:
         xy = xy[0]
     if xy.size == 0:
