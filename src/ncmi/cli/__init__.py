@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+_SLIDE_PACKAGES = ("h5py", "onnxruntime", "openslide", "openslide_bin", "skimage")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``ncmi`` with the given arguments (by default the process's) and return the exit code.
@@ -34,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()  # the reader has gone: nobody to complain to
         return 0
     except ModuleNotFoundError as error:
-        print(f"ncmi: error: {error.name} is not installed: pip install 'ncmi[app]'", file=sys.stderr)
+        extra = "slides" if str(error.name).partition(".")[0] in _SLIDE_PACKAGES else "app"
+        print(f"ncmi: error: {error.name} is not installed: pip install 'ncmi[{extra}]'", file=sys.stderr)
         return 2
     except (ValueError, OSError, ArithmeticError, KeyError) as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error

@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 import tyro
 
 import ncmi
-from ncmi.cli import verbs
+from ncmi.cli import slide_verbs, verbs
 from ncmi.options import ObjectiveOptions, objective_names, objective_options
 from ncmi.recipes import Recipe, named_recipe, recipe_names
 
@@ -21,7 +21,14 @@ _DESCRIPTION = f"""ncmi {ncmi.__version__}: train and judge classifiers by norma
 
 Objectives (--objective NAME; its options are --objective.*): {", ".join(objective_names())}.
 Recipes (--recipe NAME sets the defaults of train and compare; ncmi recipes tells them): {", ".join(recipe_names())}.
-Start with: ncmi compare digits"""
+Start with: ncmi compare digits
+Whole slides: ncmi slides --help"""
+_SLIDES = """Slide classifiers: from a folder of slides, or of patch features by the usual tools, and a CSV of labels to
+macro F1 and AUC with intervals over patients, attention heat maps and predictions.
+
+slides: tile, embed; features: check, train, compare, predict, report."""
+
+_CONFIG = (tyro.conf.PositionalRequiredArgs, tyro.conf.FlagCreatePairsOff)
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
@@ -42,6 +49,9 @@ def run(arguments: Sequence[str] | None = None) -> None:
     options = objective_options(names[-1] if names else "ncmi")()
     verbs.COMMAND[:] = command
     verbs.IMPORTS[:] = modules
+    if words[:1] == ["slides"]:
+        _run_slides(words[1:], options, recipes)
+        return
     tyro.extras.subcommand_cli_from_dict(
         {
             "compare": _typed(verbs.compare, options, recipe),
@@ -54,11 +64,32 @@ def run(arguments: Sequence[str] | None = None) -> None:
             "reproduce": verbs.reproduce,
             "recipes": verbs.recipes,
             "doctor": verbs.doctor,
+            "slides": _slides,
         },
         prog="ncmi",
         description=_DESCRIPTION,
         args=words,
-        config=(tyro.conf.PositionalRequiredArgs, tyro.conf.FlagCreatePairsOff),
+        config=_CONFIG,
+    )
+
+
+def _slides() -> None:
+    """Whole-slide images: tile, embed, train, compare, predict, report; ncmi slides --help tells them."""
+    raise AssertionError("handled before it is parsed")
+
+
+def _run_slides(words: list[str], options: ObjectiveOptions, recipes: list[str]) -> None:
+    if recipes:
+        raise ValueError("--recipe is for images and tables: `ncmi slides` has its own defaults, see --help")
+    tyro.extras.subcommand_cli_from_dict(
+        {
+            name: _typed(verb, options, None) if name in slide_verbs.TYPED else verb
+            for name, verb in slide_verbs.VERBS.items()
+        },
+        prog="ncmi slides",
+        description=_SLIDES,
+        args=words,
+        config=_CONFIG,
     )
 
 

@@ -13,6 +13,16 @@ _OPTIONAL = {
     "tensorboard": "TensorBoard logs (--training.tensorboard)",
     "torchvision": "torchvision's networks and transforms",
     "timm": "timm's networks",
+    "h5py": "ncmi slides: features files; pip install 'ncmi[slides]'",
+    "openslide": "ncmi slides tile, embed; pip install 'ncmi[slides]'",
+    "skimage": "ncmi slides tile, embed; pip install 'ncmi[slides]'",
+    "onnxruntime": "ncmi slides embed --encoder onnx:FILE; pip install 'ncmi[slides]'",
+}
+_DISTRIBUTIONS = {
+    "sklearn": "scikit-learn",
+    "lightning_fabric": "lightning-fabric",
+    "openslide": "openslide-python",
+    "skimage": "scikit-image",
 }
 
 Finding = tuple[bool | None, str, str]
@@ -28,7 +38,7 @@ def examine() -> list[Finding]:
 
 
 def _package(name: str, *, needed: bool) -> Finding:
-    distribution = {"sklearn": "scikit-learn", "lightning_fabric": "lightning-fabric"}.get(name, name)
+    distribution = _DISTRIBUTIONS.get(name, name)
     try:
         import_module(name)
         return True, name, version(distribution)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from ncmi.options import NCMIOptions, ObjectiveOptions
@@ -77,6 +78,13 @@ class SlideData:
     bad: Literal["error", "skip"] = "error"
     train_instances: int = 0
     cache_gigabytes: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """What to call the cohort: its file or folder, or the one above where that is called features or the like."""
+        path = Path(self.features)
+        generic = path.stem in ("features", "h5_files", "pt_files", "h5", "pt")
+        return path.resolve().parent.name if generic else path.stem
 
     def __post_init__(self) -> None:
         if self.folds < 0 or self.folds == 1 or not 0 <= self.fold < max(self.folds, 1):

@@ -25,7 +25,7 @@ from ncmi.errors import Interrupted
 from ncmi.loss import NCMILoss
 from ncmi.recipes import Training
 from ncmi.training.checkpoint import load_checkpoint, save_checkpoint
-from ncmi.training.evaluate import Features, accuracy, information
+from ncmi.training.evaluate import Features
 from ncmi.training.loop_state import restore, state_of
 from ncmi.training.memory import mark_peak, peak_megabytes
 from ncmi.training.model import Classifier
@@ -36,6 +36,7 @@ from ncmi.training.schedule import learning_rate_factor
 from ncmi.training.signals import StopRequest
 
 M = TypeVar("M", bound=Classifier)
+_METRICS_SECONDS = 1.0
 
 
 class Loop(ABC, Generic[M]):
@@ -86,7 +87,7 @@ class Loop(ABC, Generic[M]):
             else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(training.ema_decay), use_buffers=True)
         )
         self.progress = Progress()
-        self.saved_at = -math.inf
+        self.saved_at = self.told_at = -math.inf
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=fabric.device)
         self.penalty_sum = torch.zeros_like(self.loss_sum)
 
@@ -110,6 +111,14 @@ class Loop(ABC, Generic[M]):
         Raises:
             FloatingPointError: when they are no longer finite.
         """
+
+    @abstractmethod
+    def validate(self) -> dict[str, float | None]:
+        """Metrics of the validation part, by names; None for each where all of it is trained on."""
+
+    @abstractmethod
+    def judge(self, row: dict[str, Any]) -> list[float] | None:
+        """What of an epoch's metrics ``selection="best"`` goes by, the more the better; None without validation."""
 
     def epoch_samples(self) -> Tensor:
         """Indices of the present epoch's samples in their order: by default all of the training part, shuffled."""
@@ -241,29 +250,16 @@ class Loop(ABC, Generic[M]):
         if self.fabric.is_global_zero:
             if better and self.training.selection == "best":
                 save_checkpoint(self.folder.best, {"model": self.evaluated.state_dict()})
-            self.folder.write_metrics(progress.rows)
             for tell in self.on_epoch:
                 tell(row)
         last = progress.epoch == self.training.epochs or self._out_of_patience()
-        if last or time.monotonic() - self.saved_at >= self.training.checkpoint_seconds:
+        saving = last or time.monotonic() - self.saved_at >= self.training.checkpoint_seconds
+        # where checkpoints are left out because epochs are short, so are most of these: each waits for the disk
+        if self.fabric.is_global_zero and (saving or time.monotonic() - self.told_at >= _METRICS_SECONDS):
+            self.folder.write_metrics(progress.rows)
+            self.told_at = time.monotonic()
+        if saving:
             self._save()
-
-    def validate(self) -> dict[str, float | None]:
-        """Accuracy, CMI, Γ and NCMI on the validation part; None where all of it is trained on."""
-        names = ("accuracy", "cmi", "separation", "ncmi")
-        if len(self.split.validation) == 0:
-            return {f"validation_{name}": None for name in names}
-        self.evaluated.eval()
-        validation = self.extract(self.split.validation)
-        scores = self.evaluated.objective.scores(validation.features)
-        if not bool(scores.isfinite().all()):
-            raise self.diverged("scores are not finite")
-        measured = {"accuracy": accuracy(scores, validation.labels), **information(self.evaluated, validation)}
-        return {f"validation_{name}": measured[name] for name in names}
-
-    def judge(self, row: dict[str, Any]) -> list[float] | None:
-        """What of an epoch's metrics ``selection="best"`` goes by, the more the better; None without validation."""
-        return None if row["validation_accuracy"] is None else [row["validation_accuracy"]]
 
     @contextmanager
     def evaluating(self, model: M) -> Iterator[None]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ncmi.data import Dataset, Split, process_shares
 from ncmi.distributed import gather_rows
 from ncmi.recipes import Training
-from ncmi.training.evaluate import Features
+from ncmi.training.evaluate import Features, accuracy, information
 from ncmi.training.loop import Loop
 from ncmi.training.model import Model
 from ncmi.training.run_folder import RunFolder
@@ -61,3 +61,18 @@ class TensorLoop(Loop[Model]):
         if not bool(whole.isfinite().all()):
             raise self.diverged("features are not finite")
         return Features(whole, self.labels[indices])
+
+    def validate(self) -> dict[str, float | None]:
+        names = ("accuracy", "cmi", "separation", "ncmi")
+        if len(self.split.validation) == 0:
+            return {f"validation_{name}": None for name in names}
+        self.evaluated.eval()
+        validation = self.extract(self.split.validation)
+        scores = self.evaluated.objective.scores(validation.features)
+        if not bool(scores.isfinite().all()):
+            raise self.diverged("scores are not finite")
+        measured = {"accuracy": accuracy(scores, validation.labels), **information(self.evaluated, validation)}
+        return {f"validation_{name}": measured[name] for name in names}
+
+    def judge(self, row: dict[str, Any]) -> list[float] | None:
+        return None if row["validation_accuracy"] is None else [row["validation_accuracy"]]
