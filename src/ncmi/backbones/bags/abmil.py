@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ncmi.backbones.bags.packing import PackedNetwork, Pooled
+from ncmi.backbones.bags.packing import PackedNetwork, Pooled, outside
 from ncmi.backbones.bags.projection import without_autocast
 from ncmi.simplex import full_precision
 
@@ -44,8 +44,8 @@ class ABMIL(PackedNetwork):
         self.hidden = nn.Linear(self.feature_dim, attention_dim * (2 if gated else 1))
         self.score = nn.Linear(attention_dim, 1, bias=False)
 
-    def pool(self, *parts: Tensor) -> Pooled:
-        (instances,) = parts
+    def encode(self, rows: Tensor) -> tuple[Tensor, ...]:
+        (instances,) = super().encode(rows)
         hidden = self.hidden(instances)
         if self.gated:
             signal, gate = hidden.chunk(2, -1)
@@ -53,6 +53,10 @@ class ABMIL(PackedNetwork):
         else:
             hidden = torch.tanh(hidden)
         with without_autocast(instances):
-            scores = full_precision(hidden) @ full_precision(self.score.weight[0])
-            attention = torch.softmax(scores, 0)
-            return Pooled(attention @ instances, attention)
+            return instances, full_precision(hidden) @ full_precision(self.score.weight[0])
+
+    def pool(self, mask: Tensor | None, *parts: Tensor) -> Pooled:
+        instances, scores = parts
+        with without_autocast(instances):
+            attention = torch.softmax(outside(scores, mask), -1)
+            return Pooled((attention[:, None] @ instances)[:, 0], attention)

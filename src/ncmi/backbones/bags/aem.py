@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ncmi.backbones.bags.packing import PackedNetwork, Pooled
+from ncmi.backbones.bags.packing import PackedNetwork, Pooled, finite_at, outside
 from ncmi.backbones.bags.projection import without_autocast
 from ncmi.backbones.bags.query_attention import Query, Values
 
@@ -62,13 +62,14 @@ class AEM(PackedNetwork):
             raise ValueError(f"share={share}: the part of the training that is done runs from 0 to 1")
         self.progress.fill_(share)
 
-    def pool(self, *parts: Tensor) -> Pooled:
+    def pool(self, mask: Tensor | None, *parts: Tensor) -> Pooled:
         (instances,) = parts
         with without_autocast(instances):
-            logs = torch.log_softmax(self.query.directions() @ instances.T, -1)
+            logs = torch.log_softmax(outside(self.query.directions() @ instances.mT, mask), -1)
             weights = logs.exp()
             vector = self.values(weights @ instances)
-            return Pooled(vector, weights.mean(0), self._penalty(weights, logs) if self.training else None)
+            penalty = self._penalty(weights, finite_at(mask, logs)) if self.training else None
+            return Pooled(vector, weights.mean(1), penalty)
 
     def _penalty(self, weights: Tensor, logs: Tensor) -> Tensor:
         negative_entropy = (weights * logs).sum(-1).mean()

@@ -7,10 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ncmi.backbones.bags.anchor import anchor_of, move_anchor
-from ncmi.backbones.bags.packing import PackedNetwork, Pooled
+from ncmi.backbones.bags.packing import PackedNetwork, Pooled, finite_at, outside
 from ncmi.backbones.bags.projection import without_autocast
 from ncmi.backbones.bags.query_attention import Query, Values
-from ncmi.simplex import log_nsf
 
 
 class ASMIL(PackedNetwork):
@@ -89,30 +88,39 @@ class ASMIL(PackedNetwork):
             with without_autocast(rows):
                 return instances, anchored @ _directions(self.anchor["queries"]).T
 
-    def pool(self, *parts: Tensor) -> Pooled:
-        instances = parts[0]
+    def pool(self, mask: Tensor | None, *parts: Tensor) -> Pooled:
+        instances, count = parts[0], len(self.queries)
         with without_autocast(instances):
-            logs = torch.log_softmax(_directions(self.queries) @ instances.T, -1)
+            logs = torch.log_softmax(outside(_directions(self.queries) @ instances.mT, mask), -1)
             weights = logs.exp()
-            pooled = (weights @ instances).unflatten(0, (len(self.queries), -1))
-            by_query = weights.unflatten(0, (len(self.queries), -1)).mean(1)
-            if self.training and self.kept < len(self.queries):
-                # of the CPU's generator on every device: the draw belongs to the bag, not to where it is worked out
-                kept = sorted(torch.randperm(len(self.queries))[: self.kept].tolist())
-            else:
-                kept = list(range(len(self.queries)))
+            pooled = (weights @ instances).unflatten(1, (count, -1))
+            by_query = weights.unflatten(1, (count, -1)).mean(2)
             # all of them, so that every weight has a gradient in every step, be it zero
-            tokens = torch.stack([values(means) for values, means in zip(self.values, pooled, strict=True)])[kept]
-            token_weights = torch.softmax(self.class_query.directions() @ tokens.T, -1)
+            tokens = torch.stack([values(pooled[:, index]) for index, values in enumerate(self.values)], 1)
+            kept = self._kept(len(instances)).to(tokens.device)[:, :, None]
+            tokens = tokens.gather(1, kept.expand(-1, -1, tokens.shape[2]))
+            token_weights = torch.softmax(self.class_query.directions() @ tokens.mT, -1)
             vector = self.class_values(token_weights @ tokens)
-            attention = token_weights.mean(0) @ by_query[kept]
-            return Pooled(vector, attention, self._penalty(logs, *parts[1:]) if self.training else None)
+            by_query = by_query.gather(1, kept.expand(-1, -1, by_query.shape[2]))
+            attention = (token_weights.mean(1)[:, None] @ by_query)[:, 0]
+            penalty = self._penalty(finite_at(mask, logs), mask, *parts[1:]) if self.training else None
+            return Pooled(vector, attention, penalty)
 
-    def _penalty(self, logs: Tensor, *anchor_scores: Tensor) -> Tensor | None:
+    def _kept(self, bags: int) -> Tensor:
+        """Which tokens each bag keeps, ``[B, kept]``."""
+        count = len(self.queries)
+        if not self.training or self.kept == count:
+            return torch.arange(count).expand(bags, -1)
+        # of the CPU's generator on every device: the draw belongs to the bag, not to where it is worked out
+        return torch.stack([torch.randperm(count)[: self.kept].sort().values for _ in range(bags)])
+
+    def _penalty(self, logs: Tensor, mask: Tensor | None, *anchor_scores: Tensor) -> Tensor | None:
         if not anchor_scores:
             return None
-        divergence = F.kl_div(logs, log_nsf(anchor_scores[0].T), reduction="sum", log_target=True)
-        return self.anchor_weight * divergence / len(logs)
+        # log NSF is the log-softmax of log σ
+        target = torch.log_softmax(outside(F.logsigmoid(anchor_scores[0].mT), mask), -1)
+        divergence = target.exp() * (finite_at(mask, target) - logs)
+        return self.anchor_weight * divergence.sum() / (logs.shape[0] * logs.shape[1])
 
 
 def _directions(queries: nn.Module) -> Tensor:

@@ -19,11 +19,12 @@ class MeanPool(PackedNetwork):
 
     def __init__(self, feature_dim_in: int, *, width: int = 0, dropout: float = 0.0) -> None:
         super().__init__(feature_dim_in, width, dropout)
+        self.pools_together = False
 
-    def pool(self, *parts: Tensor) -> Pooled:
+    def pool(self, mask: Tensor | None, *parts: Tensor) -> Pooled:
         (instances,) = parts
-        count = len(instances)
-        return Pooled(instances.mean(0), instances.new_full((count,), 1 / count))
+        count = instances.shape[1]
+        return Pooled(instances.mean(1), instances.new_full((1, count), 1 / count))
 
 
 class MaxPool(PackedNetwork):
@@ -40,10 +41,11 @@ class MaxPool(PackedNetwork):
 
     def __init__(self, feature_dim_in: int, *, width: int = 0, dropout: float = 0.0) -> None:
         super().__init__(feature_dim_in, width, dropout)
+        self.pools_together = False
 
-    def pool(self, *parts: Tensor) -> Pooled:
+    def pool(self, mask: Tensor | None, *parts: Tensor) -> Pooled:
         (instances,) = parts
-        vector = instances.amax(0)
-        largest = (instances.detach() == vector.detach()).to(instances.dtype)
+        vector = instances.amax(1)
+        largest = (instances.detach() == vector.detach()[:, None]).to(instances.dtype)
         with without_autocast(instances):
-            return Pooled(vector, largest @ (1 / largest.sum(0)) / len(vector))
+            return Pooled(vector, (largest @ (1 / largest.sum(1))[:, :, None])[..., 0] / vector.shape[1])

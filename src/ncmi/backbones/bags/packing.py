@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from ncmi.backbones.bags.interface import BagNetwork, BagOutput
 from ncmi.backbones.bags.projection import Projection
 
+_TOGETHER = 1 << 16  # instances, with padding, of bags that are pooled at once: for larger ones it saves nothing
+
 
 @dataclass(frozen=True, eq=False)
 class Pooled:
-    """One bag's vector ``[D]``, attention ``[N]`` and, in training, penalty."""
+    """Of B bags: vectors ``[B, D]``, attention ``[B, N]``, 0 at padding, and in training the mean penalty."""
 
     vector: Tensor
     attention: Tensor
@@ -60,18 +62,26 @@ class PackedBags:
             raise ValueError(f"bag {sizes.index(0)} of the batch has no instance in its mask: leave empty bags out")
         return cls(features[mask], sizes, mask, single=False)
 
+    def padded(self, part: Tensor) -> Tensor:
+        """``[M, ...]`` as ``[B, N, ...]``, zero at padding."""
+        if self.mask is None:
+            return part.view(len(self.sizes), -1, *part.shape[1:])
+        return part.new_zeros((*self.mask.shape, *part.shape[1:])).index_put((self.mask,), part)
+
     def output(self, pooled: Sequence[Pooled]) -> BagOutput:
-        """The bags' results in the form of the input; the penalty is their mean."""
+        """The results of all bags at once, or of each, in the form of the input; the penalty is their mean."""
         penalties = [one.penalty for one in pooled if one.penalty is not None]
         penalty = torch.stack(penalties).mean() if penalties else None
         if self.single:
+            return BagOutput(pooled[0].vector[0], pooled[0].attention[0], penalty)
+        if len(pooled) == 1:
             return BagOutput(pooled[0].vector, pooled[0].attention, penalty)
-        attention = torch.cat([one.attention for one in pooled])
+        attention = torch.cat([one.attention[0] for one in pooled])
         if self.mask is None:
             attention = attention.view(len(pooled), -1)
         else:
             attention = attention.new_zeros(self.mask.shape).masked_scatter(self.mask, attention)
-        return BagOutput(torch.stack([one.vector for one in pooled]), attention, penalty)
+        return BagOutput(torch.cat([one.vector for one in pooled]), attention, penalty)
 
 
 def _check(features: Tensor, mask: Tensor | None, feature_dim_in: int) -> None:
@@ -98,11 +108,12 @@ def _check(features: Tensor, mask: Tensor | None, feature_dim_in: int) -> None:
 
 
 class PackedNetwork(BagNetwork):
-    """A bag network that begins with Linear + ReLU for each instance and then works bag by bag.
+    """A bag network that begins with Linear + ReLU for each instance and then pools each bag.
 
     The first layer, which takes most of the time, runs over the instances of all bags at once. What follows depends on
     a whole bag (softmax, landmarks, the square of TransMIL) and is taken from each bag's own instances, so a batch
-    gives what its bags give one by one, and padding is never read.
+    gives what its bags give one by one, and what stands at padding is never read. Small bags are pooled at once, with
+    zeros at their padding; large ones one by one, without any.
 
     Args:
         feature_dim_in: D_feat.
@@ -115,16 +126,34 @@ class PackedNetwork(BagNetwork):
         self.projection = Projection(feature_dim_in, width)
         self.dropout = nn.Dropout(dropout)
         self.feature_dim = self.projection.width
+        self.pools_together = True
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> BagOutput:
         bags = PackedBags.of(features, mask, self.projection.feature_dim_in)
-        parts = [one.split(bags.sizes) for one in self.encode(bags.rows)]
-        return bags.output([self.pool(*bag) for bag in zip(*parts, strict=True)])
+        parts = self.encode(bags.rows)
+        if self.pools_together and len(bags.sizes) * max(bags.sizes) <= _TOGETHER:
+            return bags.output([self.pool(bags.mask, *map(bags.padded, parts))])
+        split = [one.split(bags.sizes) for one in parts]
+        return bags.output([self.pool(None, *(part[None] for part in bag)) for bag in zip(*split, strict=True)])
 
     def encode(self, rows: Tensor) -> tuple[Tensor, ...]:
         """What each instance gives by itself: tensors ``[M, ...]`` of ``rows [M, D_feat]``."""
         return (self.dropout(self.projection(rows)),)
 
     @abstractmethod
-    def pool(self, *parts: Tensor) -> Pooled:
-        """One bag's result from its part of what :meth:`encode` gives."""
+    def pool(self, mask: Tensor | None, *parts: Tensor) -> Pooled:
+        """The result of B bags from their part of what :meth:`encode` gives, ``[B, N, ...]``, 0 outside the mask."""
+
+
+def outside(logits: Tensor, mask: Tensor | None) -> Tensor:
+    """Logits ``[B, ..., N]`` with −∞ at padding."""
+    if mask is None:
+        return logits
+    return logits.masked_fill(~mask.view(len(mask), *(1,) * (logits.dim() - 2), -1), -torch.inf)
+
+
+def finite_at(mask: Tensor | None, logs: Tensor) -> Tensor:
+    """Logarithms ``[B, ..., N]`` with 0 at padding, where they are −∞: for sums of products with zeros."""
+    if mask is None:
+        return logs
+    return logs.masked_fill(~mask.view(len(mask), *(1,) * (logs.dim() - 2), -1), 0.0)

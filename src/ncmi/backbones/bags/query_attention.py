@@ -55,9 +55,9 @@ class Values(nn.Module):
         self.output = nn.Linear(dim, dim)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """``[d]`` of the instances' means under each head's weights, ``[H, d]``."""
+        """``[..., d]`` of the instances' means under each head's weights, ``[..., H, d]``."""
         weight = full_precision(self.value.weight).view(self.heads, -1, self.value.in_features)
-        value = (weight @ pooled[:, :, None]).flatten() + full_precision(self.value.bias)
+        value = (weight @ pooled[..., None]).flatten(-3) + full_precision(self.value.bias)
         return F.linear(value, full_precision(self.output.weight), full_precision(self.output.bias))
 
 

@@ -44,6 +44,8 @@ class TransMIL(PackedNetwork):
         self, feature_dim_in: int, *, width: int = 0, dropout: float = 0.0, heads: int = 8, landmarks: int = 0
     ) -> None:
         super().__init__(feature_dim_in, width, dropout)
+        # a bag's square, segments and pseudo-inverse have its own sizes: there is nothing that two bags could share
+        self.pools_together = False
         dim = self.feature_dim
         self.class_token = nn.Parameter(torch.randn(1, dim))
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
@@ -51,9 +53,8 @@ class TransMIL(PackedNetwork):
         self.positions = PPEG(dim)
         self.last = NystromAttention(dim, heads, landmarks or max(dim // 2, 1))
 
-    def pool(self, *parts: Tensor) -> Pooled:
-        # a bag's square, segments and pseudo-inverse have its own sizes: there is nothing that two bags could share
-        (instances,) = parts
+    def pool(self, mask: Tensor | None, *parts: Tensor) -> Pooled:
+        instances = parts[0][0]
         count = len(instances)
         side = math.isqrt(count - 1) + 1
         repeated = side**2 - count
@@ -63,7 +64,7 @@ class TransMIL(PackedNetwork):
         tokens = torch.cat([class_token, self.positions(square, side)])
         read, row = self.last.class_token(self.norms[1](tokens))
         vector = self.norms[2](class_token[0] + read)
-        return Pooled(vector, _attention(row.detach(), count))
+        return Pooled(vector[None], _attention(row.detach(), count)[None])
 
 
 def _attention(row: Tensor, count: int) -> Tensor:
