@@ -20,11 +20,11 @@ from torch.utils.data import Dataset as TorchDataset
 
 from ncmi.data import Dataset, Split, Standardiser, batch_slices, load_dataset
 from ncmi.recipes import Recipe, resolve_recipe
-from ncmi.training.tensor_loop import TensorLoop
 from ncmi.training.model import Model, Signature
 from ncmi.training.optimisers import make_optimisers
 from ncmi.training.run_folder import RunFolder
 from ncmi.training.signals import StopRequest
+from ncmi.training.tensor_loop import TensorLoop
 
 # one line for every loop that is made would tear the table apart
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)

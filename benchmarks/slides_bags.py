@@ -13,6 +13,7 @@ ABMIL's folds on Musk1, in a split that is not among these. "plain" is ABMIL wit
 Each nucleus of the colon is described by colour and texture (`ncmi slides embed`'s descriptor: no weights, nothing
 learned from these images), 105 numbers; the published network learns its features from the pixels.
 
+Folds of a repeat are pooled; mean ± sd over repeats. Repeats share their bags: the interval is a bootstrap over bags.
 Published (Ilse et al. 2018, Tables 1 and 3; five repeats of 10-fold, ± standard error as printed there).
 """
 
@@ -30,9 +31,11 @@ import numpy as np
 from ncmi.files import write_text
 from ncmi.options import CrossEntropyOptions, NCMIOptions
 from ncmi.recipes import BagNetwork, SlideData, SlideRecipe, slide_training
-from ncmi.reports.slides import comparison_cells, print_slides_table, read_slide_comparison
+from ncmi.reports.slides import SlideComparison, comparison_cells, print_slides_table, read_slide_comparison
+from ncmi.reports.slides.repeats import repeats_of
 from ncmi.reports.slides.table import slides_csv
 from ncmi.slides.compare import SlidePlan, compare_slides, slide_entries
+from ncmi.slides.metrics import paired_difference
 
 NETWORKS = ("abmil", "plain", "aem", "asmil", "transmil")
 # set, network: accuracy and its printed error, AUC and its; None where none is printed
@@ -107,10 +110,26 @@ def place(value: float, middle: float, half: float) -> str:
     return "inside" if abs(value - middle) <= half else "above" if value > middle else "below"
 
 
+def over_bags(record: SlideComparison, readout: str, score: str) -> str:
+    """95 % bootstrap interval over bags of NCMI's mean difference from cross-entropy: other bags, not other folds."""
+    by_objective = {entry.objective: repeats_of(entry, record.folds) for entry in record.entries}
+    ours, theirs = (list(by_objective[name].values()) for name in ("ncmi", "cross_entropy"))
+    if not ours or len(ours) != len(theirs):
+        return ""
+    found = paired_difference(
+        ours[0].test.labels,
+        np.stack([one.test.probabilities[readout] for one in ours]),
+        np.stack([one.test.probabilities["head"] for one in theirs]),
+        ours[0].test.slides,
+        score,
+    )
+    return f"{found['low']:+.3f} … {found['high']:+.3f}"
+
+
 def summary(name: str, folders: dict[str, Path]) -> tuple[str, str]:
     """The table of one set in Markdown and CSV: accuracy and AUC of pooled folds over repeats."""
-    head = ("network", "method", "repeats", "accuracy", "Δ cross-entropy", "AUC", "Δ cross-entropy", "published")
-    lines = [f"| {' | '.join(head)} |", "|---|---|" + "---:|" * 6]
+    head = ("network", "method", "repeats", "accuracy", "Δ CE", "over bags", "AUC", "Δ CE", "over bags", "published")
+    lines = [f"| {' | '.join(head)} |", "|---|---|" + "---:|" * 8]
     csv = []
     for network, folder in folders.items():
         record = read_slide_comparison(folder)
@@ -121,9 +140,9 @@ def summary(name: str, folders: dict[str, Path]) -> tuple[str, str]:
             shown = []
             for score in ("accuracy", "auc"):
                 value, other = cell.scores[score], cell.differences.get(score)
-                shown.append(f"{value.mean:.3f} ± {value.sd:.3f}")
-                low, high = other.interval if other and other.interval else (np.nan, np.nan)
-                shown.append("" if other is None else f"{other.mean:+.3f} ({low:+.3f} … {high:+.3f})")
+                shown.append(f"{value.mean:.3f}" + (f" ± {value.sd:.3f}" if np.isfinite(value.sd) else ""))
+                shown.append("" if other is None else f"{other.mean:+.3f}")
+                shown.append("" if cell.is_baseline else over_bags(record, cell.readout, score))
             told = ""
             if known and cell.is_baseline:
                 accuracy, error, auc, auc_error = known
@@ -132,7 +151,7 @@ def summary(name: str, folders: dict[str, Path]) -> tuple[str, str]:
                     where = place(cell.scores["auc"].mean, auc, auc_error)
                     told += f"; AUC {auc:.3f} ± {auc_error:.3f}: {where}"
             label = "ABMIL, plain" if network == "plain" else "ABMIL, gated" if network == "abmil" else cell.network
-            row = (label, cell.method, str(len(cell.seeds)), shown[0], shown[1], shown[2], shown[3], told)
+            row = (label, cell.method, str(len(cell.seeds)), *shown, told)
             lines.append(f"| {' | '.join(row)} |")
     header, *rest = csv[0].splitlines()
     rows = [f"{network},{line}" for network, text in zip(folders, csv, strict=True) for line in text.splitlines()[1:]]
