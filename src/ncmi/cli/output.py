@@ -27,6 +27,12 @@ def say(text: str) -> None:
     console().print(text, soft_wrap=True, markup=False)
 
 
+def progress_bar(where: Console) -> Progress:
+    """A bar with description, count and time; nothing where there is no terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=where, disable=not where.is_terminal)
+
+
 class Counter:
     """Progress of the runs of a comparison: a bar on a terminal, a line a run elsewhere, which ``line`` makes."""
 
@@ -35,14 +41,7 @@ class Counter:
         self._console = console()
         self._total = total
         self._done = 0
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
+        self._bar = progress_bar(self._console)
         self._task = self._bar.add_task(title, total=total)
         if not self._console.is_terminal:
             say(title)

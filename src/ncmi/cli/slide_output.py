@@ -9,10 +9,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ncmi.cli.output import console, print_information, say
+from ncmi.cli.output import console, print_information, progress_bar, say
 from ncmi.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -31,14 +30,7 @@ class SlideCounter:
     def __init__(self, title: str) -> None:
         self.count = 0
         self._console = console()
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
+        self._bar = progress_bar(self._console)
         self._slides = self._bar.add_task(title, total=None)
         self._patches = self._bar.add_task("patches", total=None, visible=False)
 

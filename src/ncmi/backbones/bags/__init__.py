@@ -13,65 +13,17 @@ from ncmi.backbones.bags.transmil import TransMIL
 from ncmi.recipes.slides import BagNetwork as Options
 
 
-def _abmil(options: Options, feature_dim_in: int) -> BagNetwork:
-    return ABMIL(
-        feature_dim_in,
-        width=options.width,
-        dropout=options.dropout,
-        attention_dim=options.attention_dim,
-        gated=options.gated,
-    )
-
-
-def _transmil(options: Options, feature_dim_in: int) -> BagNetwork:
-    return TransMIL(
-        feature_dim_in,
-        width=options.width,
-        dropout=options.dropout,
-        heads=options.heads,
-        landmarks=options.landmarks,
-    )
-
-
-def _aem(options: Options, feature_dim_in: int) -> BagNetwork:
-    return AEM(
-        feature_dim_in,
-        width=options.width,
-        dropout=options.dropout,
-        heads=options.heads,
-        entropy_weight=options.entropy_weight,
-        anneal=options.anneal_entropy,
-    )
-
-
-def _asmil(options: Options, feature_dim_in: int) -> BagNetwork:
-    return ASMIL(
-        feature_dim_in,
-        width=options.width,
-        dropout=options.dropout,
-        heads=options.heads,
-        queries=options.queries,
-        query_dropout=options.query_dropout,
-        anchor_weight=options.anchor_weight,
-        anchor_decay=options.anchor_decay,
-    )
-
-
-def _mean(options: Options, feature_dim_in: int) -> BagNetwork:
-    return MeanPool(feature_dim_in, width=options.width, dropout=options.dropout)
-
-
-def _max(options: Options, feature_dim_in: int) -> BagNetwork:
-    return MaxPool(feature_dim_in, width=options.width, dropout=options.dropout)
-
-
-_NETWORKS: dict[str, Callable[[Options, int], BagNetwork]] = {
-    "abmil": _abmil,
-    "transmil": _transmil,
-    "aem": _aem,
-    "asmil": _asmil,
-    "mean": _mean,
-    "max": _max,
+# of each network: its class, and its arguments by the option that gives them
+_NETWORKS: dict[str, tuple[Callable[..., BagNetwork], dict[str, str]]] = {
+    "abmil": (ABMIL, {"attention_dim": "attention_dim", "gated": "gated"}),
+    "transmil": (TransMIL, {"heads": "heads", "landmarks": "landmarks"}),
+    "aem": (AEM, {"heads": "heads", "entropy_weight": "entropy_weight", "anneal": "anneal_entropy"}),
+    "asmil": (
+        ASMIL,
+        {name: name for name in ("heads", "queries", "query_dropout", "anchor_weight", "anchor_decay")},
+    ),
+    "mean": (MeanPool, {}),
+    "max": (MaxPool, {}),
 }
 
 
@@ -87,7 +39,9 @@ def make_bag_network(options: Options, feature_dim_in: int) -> BagNetwork:
     """
     if options.name not in _NETWORKS:
         raise ValueError(f"unknown bag network {options.name!r}; known: {', '.join(_NETWORKS)}")
-    return _NETWORKS[options.name](options, feature_dim_in)
+    network, arguments = _NETWORKS[options.name]
+    own = {argument: getattr(options, option) for argument, option in arguments.items()}
+    return network(feature_dim_in, width=options.width, dropout=options.dropout, **own)
 
 
 __all__ = [
