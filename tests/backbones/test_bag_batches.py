@@ -137,3 +137,13 @@ def test_vector_depends_on_every_instance(name: str) -> None:
     network(bag).vector.square().sum().backward()
     assert bag.grad is not None
     assert (bag.grad.abs().sum(1) > 0).all()
+
+
+@names
+def test_what_is_not_a_number_at_an_instance_is_not_hidden(name: str) -> None:
+    network = make(name).eval()
+    batch, mask = padded([torch.randn(4, D_IN, dtype=torch.float64) for _ in range(2)], 0.0)
+    batch[1, int(mask[1].nonzero()[2]), 3] = math.nan
+    vectors = network(batch, mask).vector
+    assert vectors[0].isfinite().all()
+    assert vectors[1].isnan().any()
