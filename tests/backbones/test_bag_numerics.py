@@ -44,7 +44,8 @@ def test_from_one_instance_to_two_hundred_thousand(name: str, count: int) -> Non
 
 @names
 def test_a_large_bag_is_exact(name: str) -> None:
-    network, features = make(name).eval(), torch.randn(200_000, D_IN)
+    count = 30_000 if name == "transmil" else 200_000  # its convolutions in float64 take seconds
+    network, features = make(name).eval(), torch.randn(count, D_IN)
     with torch.no_grad():
         found = network(features)
         exact = network.double()(features.double())

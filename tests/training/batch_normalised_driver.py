@@ -48,8 +48,8 @@ def digest(tensors: list[Tensor]) -> str:
 
 def main(images: str, root: Path) -> None:
     from ncmi.training import run, train
-    from ncmi.training.tensor_loop import TensorLoop
     from ncmi.training.run_folder import RunFolder
+    from ncmi.training.tensor_loop import TensorLoop
 
     extract, write = TensorLoop.extract, RunFolder.write
     seen: dict[str, Any] = {}

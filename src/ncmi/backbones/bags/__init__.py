@@ -12,7 +12,6 @@ from ncmi.backbones.bags.interface import BagNetwork, BagOutput
 from ncmi.backbones.bags.transmil import TransMIL
 from ncmi.recipes.slides import BagNetwork as Options
 
-
 # of each network: its class, and its arguments by the option that gives them
 _NETWORKS: dict[str, tuple[Callable[..., BagNetwork], dict[str, str]]] = {
     "abmil": (ABMIL, {"attention_dim": "attention_dim", "gated": "gated"}),
