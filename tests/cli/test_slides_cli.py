@@ -51,8 +51,10 @@ def test_train_predict_report(tmp_path: Path, table: Path) -> None:
             assert int(row["instances"]) == len(file["features"])
         assert np.load(tmp_path / "attention" / f"{row['slide']}.npz")["attention"].sum() == pytest.approx(1, abs=1e-4)
     assert "exists" in ncmi("slides", "predict", "run", new, "--out", "p.csv", cwd=tmp_path, check=2).stderr
-    done = ncmi("slides", "report", "run", cwd=tmp_path)
+    ncmi("slides", "report", "run", cwd=tmp_path)
     page = (tmp_path / "run" / "report.html").read_text()
+    ncmi("report", "run", "--out", "again.html", cwd=tmp_path)
+    assert "macro F1" in (tmp_path / "again.html").read_text().replace("Macro", "macro")
     assert "macro F1" in page.replace("Macro", "macro")
 
 

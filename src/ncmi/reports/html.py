@@ -11,7 +11,6 @@ from ncmi.reports.read import read_comparison, read_run
 from ncmi.reports.reproduction import FILE as REPRODUCTION
 from ncmi.reports.reproduction_write import write_reproduction
 from ncmi.reports.run_page import run_page
-from ncmi.reports.slides import is_slides_folder, write_slides_report
 from ncmi.reports.write import refuse_others, write_report_file
 
 NAME = "report.html"
@@ -32,6 +31,8 @@ def write_report(folder: Path | str, out: Path | str | None = None) -> Path:
         ReportError: if ``folder`` is neither, a file in it is damaged, no run of a comparison has finished,
             or ``out`` cannot be written or is something else than a report. Nothing is written then.
     """
+    from ncmi.reports.slides import is_slides_folder, write_slides_report
+
     folder = Path(folder)
     if is_slides_folder(folder):
         return write_slides_report(folder, out=out)
