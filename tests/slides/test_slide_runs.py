@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import signal
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from slide_helpers import CLASSES, WIDTH, read, rows, slide_recipe, without_times, write_cohort
 
+from ncmi.backbones.bags import ABMIL
 from ncmi.errors import Interrupted
 from ncmi.options import CrossEntropyOptions, NCMIOptions, ObjectiveOptions, SupConOptions
 from ncmi.recipes import Augmentation, SlideRecipe, recipe_to_dict, slide_recipe_from_dict
@@ -292,3 +294,21 @@ def test_width_of_features_follows(tmp_path: Path, table: Path) -> None:
     model = load_slide_model(tmp_path / "run")
     assert model.instance_dim == WIDTH
     assert model.backbone.feature_dim == 128
+
+
+def test_no_tensor_outlives_its_bag(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What outlives a bag keeps the next ones from its place in memory: ten thousand slides would fill any machine."""
+    vectors: list[weakref.ref[torch.Tensor]] = []
+    most = []
+    forward = ABMIL.forward
+
+    def watched(self: ABMIL, *args: Any) -> Any:
+        output = forward(self, *args)
+        vectors.append(weakref.ref(output.vector))
+        most.append(sum(one() is not None for one in vectors))
+        return output
+
+    monkeypatch.setattr(ABMIL, "forward", watched)
+    train_slides(slide_recipe(table), tmp_path / "run")
+    assert len(vectors) > 50
+    assert max(most) <= 2

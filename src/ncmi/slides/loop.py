@@ -112,16 +112,15 @@ class BagLoop(Loop[SlideModel]):
     def extract(self, indices: Tensor, model: SlideModel | None = None) -> Features:
         model = self.evaluated if model is None else model
         indices = indices.to(self.fabric.device)
-        vectors = []
-        with self.evaluating(model), self._bags(self.own_share(indices)) as bags:
-            for bag in bags:
+        share = self.own_share(indices)
+        # one tensor for all: small ones that outlive their bags would lie in the holes that these leave in memory, so
+        # that the next bag finds no place in them, and memory grows by a bag with every bag
+        own = torch.empty((len(share), model.objective.feature_dim), dtype=self.dtype, device=self.fabric.device)
+        with self.evaluating(model), self._bags(share) as bags:
+            for row, bag in enumerate(bags):
                 with self.fabric.autocast():
-                    vectors.append(model.backbone(self._instances(model, bag)).vector.to(self.dtype))
-        shares = process_shares(len(indices), self.fabric.world_size)
-        own = (
-            torch.stack(vectors) if vectors else self.labels.new_empty((0, model.objective.feature_dim)).to(self.dtype)
-        )
-        whole = gather_rows(own, shares)
+                    own[row] = model.backbone(self._instances(model, bag)).vector
+        whole = gather_rows(own, process_shares(len(indices), self.fabric.world_size))
         if not bool(whole.isfinite().all()):
             raise self.diverged("bag vectors are not finite")
         return Features(whole, self.labels[indices])
