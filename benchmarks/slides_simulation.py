@@ -21,8 +21,8 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -181,7 +181,7 @@ def balanced(labels: Path | None, count: int) -> Path | None:
         if row["patient_id"] not in patients:
             patients.append(row["patient_id"])
     kept = {patient for patients in centres.values() for patient in patients[: max(1, count // 25)]}
-    path = Path(os.environ.get("TMPDIR", "/tmp")) / f"camelyon17-{count}.csv"
+    path = Path(tempfile.gettempdir()) / f"camelyon17-{count}.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
