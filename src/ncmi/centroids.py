@@ -82,7 +82,7 @@ class CentroidClassifier(nn.Module):
     Args:
         num_classes: C ≥ 2.
         feature_dim: D ≥ 2.
-        temperature, distribution, centre: of the map from feature to distribution; those of training.
+        temperature, distribution, homogeneous, centre: of the map from feature to distribution; those of training.
         power: γ of :meth:`predict_log_proba`, ``π_c ∝ KL(P‖S_c)^{−γ}``.
         chunk_classes: classes compared at a time; bounds memory at ``B × chunk_classes``.
 
@@ -103,6 +103,7 @@ class CentroidClassifier(nn.Module):
         *,
         temperature: float = 0.5,
         distribution: Distribution = "nsf",
+        homogeneous: float = 0.0,
         centre: Tensor | None = None,
         power: float = 4.0,
         chunk_classes: int = 4096,
@@ -116,15 +117,17 @@ class CentroidClassifier(nn.Module):
         self.num_classes = num_classes
         self.temperature = temperature
         self.distribution: Distribution = distribution
+        self.homogeneous = homogeneous
         self.power = power
         self.chunk_classes = chunk_classes
-        self.register_buffer("sums", torch.zeros(num_classes, feature_dim, dtype=torch.float64))
+        width = feature_dim + (homogeneous > 0)
+        self.register_buffer("sums", torch.zeros(num_classes, width, dtype=torch.float64))
         self.register_buffer("counts", torch.zeros(num_classes, dtype=torch.float64))
         self.register_buffer("centre", torch.zeros(feature_dim) if centre is None else centre.detach().clone())
 
     def log_distribution(self, features: Tensor) -> Tensor:
-        """Log-distributions of features, ``[B, D] → [B, D]``."""
-        return to_log_distribution(features, self.centre, self.temperature, self.distribution)
+        """Log-distributions of features, ``[B, D] → [B, D]``, with h > 0 ``[B, D + 1]``."""
+        return to_log_distribution(features, self.centre, self.temperature, self.distribution, self.homogeneous)
 
     @torch.no_grad()
     def partial_fit(self, features: Tensor, labels: Tensor) -> CentroidClassifier:

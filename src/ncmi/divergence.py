@@ -131,8 +131,13 @@ def wrong_sum(rest: Tensor, labels: Tensor, sums: CentroidSums) -> Tensor:
 
 def _at_least_rounding(divergence: Tensor, apart: Tensor) -> Tensor:
     """``divergence``, the small difference of terms of the size of ``apart``, but no less than their rounding error."""
-    limits = torch.finfo(divergence.dtype)
-    return torch.maximum(divergence, (apart.detach() * limits.eps).clamp_min(limits.tiny))
+    return torch.maximum(divergence, rounding_of(apart))
+
+
+def rounding_of(apart: Tensor) -> Tensor:
+    """Rounding error of terms of the size of ``apart``, above 0; a constant."""
+    limits = torch.finfo(apart.dtype)
+    return (apart.detach() * limits.eps).clamp_min(limits.tiny)
 
 
 def concentration(alpha: Tensor, beta: Tensor) -> Tensor:

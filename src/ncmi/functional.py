@@ -28,12 +28,12 @@ from ncmi.divergence import (
     pairwise_divergence,
     ratio_to_uniform,
 )
+from ncmi.likelihood import likelihood_logits
 from ncmi.options import Direction, Reduction
 from ncmi.simplex import full_precision
 
 REDUCTIONS = ("mean_of_ratios", "ratio_of_means", "log_likelihood", "none")
 DIRECTIONS = ("centroid_to_sample", "sample_to_centroid")
-_ROUNDED = 1 / 16  # share of a divergence by which the table's entry may be off before it counts as rounding
 
 
 class CentroidView:
@@ -55,6 +55,12 @@ class CentroidView:
         if self._sums is None:
             self._sums = centroid_sums(self.beta, self.direction)
         return self._sums
+
+    def gap_from_uniform(self) -> Tensor:
+        """``KL(U‖Q_c)`` of every centroid, ``[C]``, without gradient."""
+        if "sample_to_centroid" in self._tables:
+            return self._tables["sample_to_centroid"][1].detach()
+        return centroid_table(self.beta.detach(), "sample_to_centroid")[1]
 
     def table(self, direction: Direction | None = None) -> tuple[Tensor, Tensor]:
         """Side and gap of every centroid, by default in the view's own direction."""
@@ -144,8 +150,8 @@ def ncmi_loss_of_view(
         alpha = ratio_to_uniform(log_p)
         hard = not labels.is_floating_point()
         if hard and reduction == "log_likelihood" and view.direction == "sample_to_centroid":
-            logits = _likelihood_logits(alpha, labels, view, separation_power)
-            check_finite(logits, logits)
+            logits = likelihood_logits(alpha, view.beta, view.gap_from_uniform(), labels, separation_power)
+            check_finite(logits)
             weights = None if class_weights is None else _checked(class_weights, num_classes).to(logits)
             if not isinstance(robustness, Tensor) and robustness == 0:
                 return F.cross_entropy(logits, labels, weight=weights)
@@ -213,21 +219,6 @@ def _checked(class_weights: Tensor, num_classes: int) -> Tensor:
     if class_weights.shape != (num_classes,):
         raise ValueError(f"class_weights {list(class_weights.shape)}: expected [{num_classes}], one for each class")
     return class_weights
-
-
-def _likelihood_logits(alpha: Tensor, labels: Tensor, view: CentroidView, power: float) -> Tensor:
-    """``p·log KL(P‖Q_c)``, ``[B, C]``: the likelihood is their softmax, and the loss its cross-entropy.
-
-    The divergence from the own class, which training makes small, comes from the form without cancellation. Where
-    rounding is all that is left of it in the table, it is as rounded as the others: else a sample that lies at every
-    centroid at once would count as certain of its own.
-    """
-    labels = labels.unsqueeze(-1)
-    divergence = pairwise_divergence(alpha, *view.table(), view.direction)
-    rounded = divergence.gather(1, labels)
-    own = concentration(alpha, view.own_rows(labels.squeeze(-1))).unsqueeze(-1)
-    own = torch.where((rounded - own).abs() < _ROUNDED * own, own, rounded)
-    return power * divergence.scatter(1, labels, own).log()
 
 
 def _hard_terms(alpha: Tensor, labels: Tensor, view: CentroidView, power: float) -> tuple[Tensor, Tensor]:
@@ -319,7 +310,9 @@ def check_finite(*divergences: Tensor) -> None:
     if divergences[0].device.type != "cpu" or torch.compiler.is_compiling():
         return
     # the sum over a row is finite where all of the row is
-    finite = torch.stack([divergence.detach().sum(-1) for divergence in divergences]).isfinite().all(0)
+    finite = divergences[0].detach().sum(-1).isfinite()
+    for divergence in divergences[1:]:
+        finite = finite & divergence.detach().sum(-1).isfinite()
     if not bool(finite.all()):
         raise ValueError(
             f"row {int(finite.int().argmin())} of the batch has no finite divergence from the centroids. Features that "

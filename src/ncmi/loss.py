@@ -27,7 +27,7 @@ from ncmi.fused import STEEPEST, fused_terms
 from ncmi.objective import Objective
 from ncmi.options import Anchors, Centre, CentroidMode, Direction, Distribution, Reduction
 from ncmi.running import ClassMeans, RunningCentre, before_update
-from ncmi.simplex import full_precision, log_simplex, to_log_distribution
+from ncmi.simplex import centred_feature, full_precision, log_simplex, to_log_distribution
 
 _CONFIDENCE_DECAY = 0.98  # the last fifty steps or so
 
@@ -46,6 +46,8 @@ class NCMILoss(Objective):
         feature_dim: D ≥ 2, the width of the feature and of the simplex.
         temperature: T > 0 that the unit-length feature is divided by.
         distribution: ``"nsf"`` or ``"softmax"``.
+        homogeneous: h ≥ 0. Above 0, the coordinate ``h·√D`` stands behind the centred feature before it is brought to
+            unit length, so that length counts and not direction alone; distributions and centroids are then D + 1 wide.
         centroids: ``"fixed"``: anchors that never move. ``"learned"``: logits trained by gradient, see
             :meth:`centroid_parameters`. ``"class_mean"``: moving average of the classes' mean distributions.
         anchors: where centroids start: see :func:`ncmi.anchor_directions`.
@@ -69,7 +71,7 @@ class NCMILoss(Objective):
     Raises:
         ValueError: for options out of range or that exclude each other; the message names the cure.
 
-    Source: arXiv 2601.02543; p ≠ 1 and the likelihood form are this library's.
+    Source: arXiv 2601.02543; p ≠ 1, the likelihood form and the homogeneous coordinate are this library's.
 
     Example:
         >>> criterion = NCMILoss(num_classes=3, feature_dim=8)
@@ -86,6 +88,7 @@ class NCMILoss(Objective):
         *,
         temperature: float = 0.5,
         distribution: Distribution = "nsf",
+        homogeneous: float = 0.0,
         centroids: CentroidMode = "learned",
         anchors: Anchors = "auto",
         anchor_scale: float | None = None,
@@ -108,13 +111,14 @@ class NCMILoss(Objective):
         check_options(reduction, separation_power, separation_direction, 1.0 if robustness == "auto" else robustness)
         check_choice("centroids", centroids, ("fixed", "learned", "class_mean"))
         check_choice("centre", centre, ("none", "ema", "frozen"))
-        to_log_distribution(torch.zeros(1, feature_dim), None, temperature, distribution)  # checks them
+        to_log_distribution(torch.zeros(1, feature_dim), None, temperature, distribution, homogeneous)  # checks them
         if anchor_scale is not None and not anchor_scale > 0:
             raise ValueError(
                 f"anchor_scale={anchor_scale}: anchors need a length above 0, or None for the features' own"
             )
         self.temperature = temperature
         self.distribution: Distribution = distribution
+        self.homogeneous = homogeneous
         self.centroids: CentroidMode = centroids
         self.separation_power = separation_power
         self.separation_direction: Direction = separation_direction
@@ -134,7 +138,8 @@ class NCMILoss(Objective):
         # learned centroids without a scale are kept as directions, whose length does not count
         self.on_feature_sphere = centroids == "learned" and anchor_scale is None
         scale = 1.0 if self.on_feature_sphere else anchor_scale or 1 / temperature
-        logits = scale * anchor_directions(num_classes, feature_dim, anchors, anchor_seed)
+        width = feature_dim + (homogeneous > 0)
+        logits = scale * anchor_directions(num_classes, width, anchors, anchor_seed)
         if centroids == "learned":
             self.centroid_logits = nn.Parameter(logits)
         else:
@@ -170,7 +175,13 @@ class NCMILoss(Objective):
         """Log-distributions of the training centroids, ``[C, D]``, with gradient where they are learned."""
         if self.class_means is not None:
             return self.class_means.means.log()
-        return log_simplex(self._logits(), self.distribution)
+        return self._log_centroids(full_precision(self.centroid_logits).dtype)
+
+    def _log_centroids(self, dtype: torch.dtype) -> Tensor:
+        """The log-distributions of Λ, ``[C, D]``."""
+        if self.on_feature_sphere:
+            return to_log_distribution(self.centroid_logits.to(dtype), None, self.temperature, self.distribution)
+        return log_simplex(self._logits().to(dtype), self.distribution)
 
     def _logits(self) -> Tensor:
         """Λ ``[C, D]`` in float32 at least."""
@@ -212,8 +223,7 @@ class NCMILoss(Objective):
             return self._constant_view
         if self.class_means is not None:
             return CentroidView(before_update(self.class_means.means).to(dtype).log(), self.separation_direction)
-        log_q = log_simplex(self._logits().to(dtype), self.distribution)
-        return CentroidView(log_q, self.separation_direction)
+        return CentroidView(self._log_centroids(dtype), self.separation_direction)
 
     def _remember_fixed_centroids(self) -> None:
         """Fixed centroids are constants: with what the loss derives from them, a step costs O(B·D) whatever C is."""
@@ -235,8 +245,8 @@ class NCMILoss(Objective):
         self._remember_fixed_centroids()
 
     def log_distribution(self, features: Tensor) -> Tensor:
-        """Log-distributions of features with the present centre, ``[B, D] → [B, D]``."""
-        return to_log_distribution(features, self.centre, self.temperature, self.distribution)
+        """Log-distributions of features with the present centre, ``[B, D] → [B, D]`` (``[B, D + 1]`` with h > 0)."""
+        return to_log_distribution(features, self.centre, self.temperature, self.distribution, self.homogeneous)
 
     def loss(self, features: Tensor, labels: Tensor) -> Tensor:
         """The loss, without any update of state: ``features [B, D]``, ``labels [B]`` or soft targets ``[B, C]``.
@@ -291,10 +301,7 @@ class NCMILoss(Objective):
         )
 
     def _fused_terms(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        centred = full_precision(features)
-        if self.centre is not None:
-            centred = centred - full_precision(self.centre)
-        centred = self._promote(centred)
+        centred = self._promote(centred_feature(features, self.centre, self.homogeneous))
         learned = self.centroids == "learned"
         centroids = self._logits().to(centred.dtype) if learned else self._view(centred.dtype)
         return fused_terms(centred, self.temperature, labels, centroids)
@@ -381,6 +388,7 @@ class NCMILoss(Objective):
             self.feature_dim,
             temperature=self.temperature,
             distribution=self.distribution,
+            homogeneous=self.homogeneous,
             centre=self.centre,
             power=power or self.likelihood_power,
         )

@@ -125,6 +125,7 @@ class NCMIOptions(ObjectiveOptions):
 
     temperature: float = 0.5
     distribution: Distribution = "nsf"
+    homogeneous: float = 0.0
     centroids: CentroidMode = "learned"
     anchors: Anchors = "auto"
     anchor_scale: float | None = None

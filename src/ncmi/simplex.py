@@ -6,6 +6,7 @@ Half-precision input is taken to float32 first, also inside autocast: the differ
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -58,10 +59,40 @@ def log_nsf(z: Tensor) -> Tensor:
     return log_p
 
 
+class _LogNSFOfDirection(torch.autograd.Function):
+    """``log NSF(f/‖f‖₂/T)`` as one function: for a small batch, the time of a step is that of the number of kernels."""
+
+    @staticmethod
+    def forward(ctx: Any, f: Tensor, temperature: float) -> Tensor:
+        norm = length(f)
+        unit = f / norm
+        log_p = F.log_softmax(F.logsigmoid(unit / temperature), dim=-1)
+        ctx.save_for_backward(unit, norm, log_p)
+        ctx.temperature = temperature
+        return log_p
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        unit, norm, log_p = ctx.saved_tensors
+        gradient = gradients[0]
+        by_logit = torch.addcmul(gradient, log_p.exp(), gradient.sum(-1, keepdim=True), value=-1)
+        by_logit *= torch.sigmoid(unit / -ctx.temperature)
+        return _across(by_logit, unit) / (norm * ctx.temperature), None
+
+
+def _across(gradient: Tensor, unit: Tensor) -> Tensor:
+    """The part of a gradient that is at right angles to the unit vectors, row by row."""
+    with torch.autocast(gradient.device.type, enabled=False):  # which takes dot products for matrix products
+        along = torch.linalg.vecdot(unit, gradient).unsqueeze(-1)
+    return torch.addcmul(gradient, unit, along, value=-1)
+
+
 def length(f: Tensor) -> Tensor:
     """Divisor that takes rows of f to unit length, ``[..., 1]``: 1 for a zero row, NaN where ‖f‖₂ overflows."""
-    norm = torch.linalg.vector_norm(f, dim=-1, keepdim=True)
-    return torch.where(norm == 0, 1.0, torch.where(norm < torch.inf, norm, torch.nan))
+    norm: Tensor = torch.linalg.vector_norm(f, dim=-1, keepdim=True)
+    # infinity times 0 is NaN
+    return norm * 0 + norm + (norm == 0)
 
 
 class _UnitVector(torch.autograd.Function):
@@ -85,19 +116,33 @@ class _UnitVector(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         unit, norm = ctx.saved_tensors
-        gradient = gradients[0]
-        along = torch.linalg.vecdot(unit, gradient).unsqueeze(-1)
-        result: Tensor = torch.addcmul(gradient, unit, along, value=-1) / norm
-        return result
+        across: Tensor = _across(gradients[0], unit) / norm
+        return across
 
 
 def unit_vector(feature: Tensor, centre: Tensor | None = None) -> Tensor:
     """Centred feature at unit length, ``(f − μ)/‖f − μ‖₂``: ``[..., D] → [..., D]``; a zero vector stays zero."""
+    unit: Tensor = _UnitVector.apply(centred_feature(feature, centre))[0]  # type: ignore[no-untyped-call]
+    return unit
+
+
+def centred_feature(feature: Tensor, centre: Tensor | None, homogeneous: float = 0.0) -> Tensor:
+    """``f − μ`` in float32 at least, with the homogeneous coordinate ``h·√D`` behind it where h > 0.
+
+    Args:
+        feature: ``[..., D]``.
+        centre: μ, ``[D]``, or None.
+        homogeneous: h, in units of √D, the length of a feature whose components are about 1.
+
+    Returns:
+        ``[..., D]``, or with h > 0 ``[..., D + 1]``.
+    """
     centred = full_precision(feature)
     if centre is not None:
         centred = centred - full_precision(centre)
-    unit: Tensor = _UnitVector.apply(centred)[0]  # type: ignore[no-untyped-call]
-    return unit
+    if homogeneous == 0:
+        return centred
+    return F.pad(centred, (0, 1), value=homogeneous * math.sqrt(feature.shape[-1]))
 
 
 def to_log_distribution(
@@ -105,30 +150,43 @@ def to_log_distribution(
     centre: Tensor | None,
     temperature: float | Tensor,
     kind: Literal["nsf", "softmax"] = "nsf",
+    homogeneous: float = 0.0,
 ) -> Tensor:
     """Log-distribution of a feature: centre, L2-normalise, divide by the temperature, NSF or softmax.
+
+    The length of a feature is lost, unless a homogeneous coordinate goes with it: the direction of ``(f − μ, h·√D)``
+    tells all of f.
 
     Args:
         feature: ``[..., D]``, any floating dtype.
         centre: μ, ``[D]``, or None for no centring.
         temperature: T > 0.
         kind: ``"nsf"`` (the paper) or ``"softmax"`` (its ablation).
+        homogeneous: h ≥ 0; 0 is the paper.
 
     Returns:
-        ``[..., D]`` log-probabilities, float32 (float64 for float64 features), also inside autocast. A feature that
-        equals the centre has no direction and gives the uniform distribution.
+        ``[..., D]`` (with h > 0 ``[..., D + 1]``) log-probabilities, float32 (float64 for float64 features), also
+        inside autocast. A feature that equals the centre has no direction and, with h = 0, gives the uniform
+        distribution.
 
     Raises:
-        ValueError: for a temperature that is not positive, an unknown kind, or D < 2.
+        ValueError: for a temperature that is not positive, an unknown kind, h < 0, or D < 2.
 
-    Source: arXiv 2601.02543, centring, L2 normalisation and NSF.
+    Source: arXiv 2601.02543, centring, L2 normalisation and NSF; the homogeneous coordinate is this library's.
     """
     if feature.shape[-1] < 2:
         raise ValueError(f"the simplex needs a feature of width D ≥ 2, got D={feature.shape[-1]}: widen the backbone")
     if not isinstance(temperature, Tensor) and not temperature > 0:
         raise ValueError(f"temperature={temperature}: it divides the feature and must be above 0 (usual: 0.05 to 2)")
-    z = unit_vector(feature, centre) / temperature
-    return log_simplex(z, kind)
+    if not 0 <= homogeneous < math.inf:
+        raise ValueError(
+            f"homogeneous={homogeneous}: use 0 (directions alone, the paper) or a number above it, about 1"
+        )
+    centred = centred_feature(feature, centre, homogeneous)
+    if kind == "nsf" and not isinstance(temperature, Tensor):
+        log_p: Tensor = _LogNSFOfDirection.apply(centred, temperature)  # type: ignore[no-untyped-call]
+        return log_p
+    return log_simplex(unit_vector(centred) / temperature, kind)
 
 
 def log_simplex(z: Tensor, kind: Literal["nsf", "softmax"]) -> Tensor:

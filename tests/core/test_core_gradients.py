@@ -10,6 +10,7 @@ from torch.autograd import gradcheck
 from ncmi import fused
 from ncmi.divergence import CentroidSums, _LinearTerms, pairwise_divergence, wrong_sum
 from ncmi.functional import CentroidView, wrong_class_mean
+from ncmi.likelihood import likelihood_logits
 from ncmi.simplex import _LogNSF, log_nsf, to_log_distribution, unit_vector
 
 
@@ -25,6 +26,40 @@ def test_log_nsf() -> None:
 def test_unit_vector() -> None:
     centre = torch.randn(5, dtype=torch.float64)
     assert gradcheck(lambda f: unit_vector(f, centre), (random(3, 5),))
+
+
+def test_log_nsf_of_direction() -> None:
+    centre = torch.randn(5, dtype=torch.float64)
+    assert gradcheck(lambda f: to_log_distribution(f, centre, 0.3), (random(3, 5),))
+    assert gradcheck(lambda f: to_log_distribution(f, centre, 0.3, "nsf", 0.7), (random(3, 5),))
+
+
+def test_likelihood_logits() -> None:
+    """Of distributions: the hand-written gradient leaves out the direction in which they would not sum to one."""
+    labels = torch.tensor([0, 2, 2, 1, 0])
+
+    def logits(f: Tensor, q: Tensor) -> Tensor:
+        alpha, beta = (log_nsf(one) + torch.log(torch.tensor(6.0, dtype=torch.float64)) for one in (f, q))
+        gap = (torch.expm1(beta) - beta).mean(1).detach()
+        return likelihood_logits(alpha, beta, gap, labels, -4.0)
+
+    features, centroids = random(5, 6), random(3, 6)
+    assert gradcheck(logits, (features, centroids))
+    log_p, log_q = log_nsf(features.detach()), log_nsf(centroids.detach())
+    divergence = (log_p.exp()[:, None] * (log_p[:, None] - log_q)).sum(-1)
+    torch.testing.assert_close(logits(features, centroids).detach(), -4 * divergence.log())
+
+
+def test_gradient_of_a_direction_under_autocast_is_that_without() -> None:
+    gradients = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        f, weight = torch.randn(4, 64, requires_grad=True), torch.randn(4, 64)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            (unit_vector(f) * weight).sum().backward()
+            (to_log_distribution(f, None, 0.5) * weight).sum().backward()
+        gradients.append(f.grad)
+    torch.testing.assert_close(*gradients)
 
 
 def test_linear_terms() -> None:

@@ -19,7 +19,9 @@ class MeanPool(PackedNetwork):
 
     def __init__(self, feature_dim_in: int, *, width: int = 0, dropout: float = 0.0) -> None:
         super().__init__(feature_dim_in, width, dropout)
-        self.pools_together = False
+
+    def groups(self, sizes: list[int]) -> list[list[int]]:
+        return [[bag] for bag in range(len(sizes))]
 
     def pool(self, mask: Tensor | None, *parts: Tensor) -> Pooled:
         (instances,) = parts
@@ -41,7 +43,9 @@ class MaxPool(PackedNetwork):
 
     def __init__(self, feature_dim_in: int, *, width: int = 0, dropout: float = 0.0) -> None:
         super().__init__(feature_dim_in, width, dropout)
-        self.pools_together = False
+
+    def groups(self, sizes: list[int]) -> list[list[int]]:
+        return [[bag] for bag in range(len(sizes))]
 
     def pool(self, mask: Tensor | None, *parts: Tensor) -> Pooled:
         (instances,) = parts

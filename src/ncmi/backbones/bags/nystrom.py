@@ -1,8 +1,9 @@
-"""Nyström attention (Xiong et al., "Nyströmformer", AAAI 2021), for one sequence of tokens."""
+"""Nyström attention (Xiong et al., "Nyströmformer", AAAI 2021), for sequences of tokens of one length."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -44,42 +45,46 @@ class NystromAttention(nn.Module):
         self.output = nn.Linear(dim, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """``[n, d] → [n, d]``."""
-        q, k, v = full_precision(self.qkv(tokens)).view(1, len(tokens), 3, self.heads, -1).transpose(1, 3).unbind(2)
+        """``[G, n, d] → [G, n, d]``: each of G sequences by itself."""
+        q, k, v = self._by_head(self.qkv(tokens), 3)
         with without_autocast(tokens):
             q_landmarks, k_landmarks = segment_means(q, self.landmarks), segment_means(k, self.landmarks)
             # attention's fused kernel keeps no table [H, n, m] for the gradient
             read = F.scaled_dot_product_attention(q_landmarks, k, v)
-            read = self._inverse(q_landmarks, k_landmarks) @ read
+            landmarks = torch.softmax(q_landmarks @ k_landmarks.mT / math.sqrt(q.shape[-1]), -1)
+            read = pseudo_inverse_times(landmarks, read, self.iterations)
             out = F.scaled_dot_product_attention(q, k_landmarks, read) + self.neighbours(v)
         return self.output(out.transpose(1, 2).reshape(tokens.shape))  # type: ignore[no-any-return]
 
+    def _by_head(self, projected: Tensor, parts: int) -> Sequence[Tensor]:
+        """``[G, n, parts · d]`` as ``parts`` tensors ``[G, H, n, d/H]``."""
+        whole = full_precision(projected).view(*projected.shape[:2], parts, self.heads, -1)
+        return whole.permute(2, 0, 3, 1, 4).unbind()
+
     def class_token(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """The first token's output ``[d]`` alone, and the weights with which it reads the values, ``[H, n]``.
+        """The first tokens' outputs ``[G, d]`` alone, and the weights with which they read the values, ``[G, H, n]``.
 
         They are the first row of the approximated attention matrix: some can be negative, and their sum is about 1.
         Costs less than half of all tokens' outputs: queries are needed at the landmarks alone, and as
         projections are linear, a segment's mean query is the query of its mean token.
         """
         w_q, w_kv = self.qkv.weight.split([self.dim, 2 * self.dim])
-        places = torch.cat([tokens[:1], segment_means(tokens, self.landmarks)])
-        q = full_precision(F.linear(places, w_q)).view(len(places), self.heads, -1).transpose(0, 1)
-        kv = full_precision(F.linear(tokens, w_kv)).view(len(tokens), 2, self.heads, -1)
-        k, v = kv.permute(1, 2, 0, 3)
+        places = torch.cat([tokens[:, :1], segment_means(tokens, self.landmarks)], 1)
+        (q,) = self._by_head(F.linear(places, w_q), 1)
+        k, v = self._by_head(F.linear(tokens, w_kv), 2)
         with without_autocast(tokens):
             q = q / math.sqrt(q.shape[-1])
             k_landmarks = segment_means(k, self.landmarks)
-            own = torch.softmax(q[:, :1] @ k_landmarks.mT, -1)
-            inverse = pseudo_inverse(torch.softmax(q[:, 1:] @ k_landmarks.mT, -1), self.iterations)
-            row = class_row((own @ inverse)[:, 0], q[:, 1:], k)
+            own, q = q.split([1, q.shape[2] - 1], 2)
+            own = torch.softmax(own @ k_landmarks.mT, -1)
+            # the transpose of the pseudo-inverse is that of the transpose
+            landmarks = torch.softmax(q @ k_landmarks.mT, -1).mT
+            own = pseudo_inverse_times(landmarks, own.mT, self.iterations).squeeze(-1)
+            row = class_row(own, q, k)
             # the convolution reaches no further from the first token
-            near = self.neighbours(v[:, : _TAPS // 2 + 1])[:, 0]
-            out = (row[:, None] @ v)[:, 0] + near
-        return self.output(out.flatten()), row
-
-    def _inverse(self, q_landmarks: Tensor, k_landmarks: Tensor) -> Tensor:
-        logits = q_landmarks @ k_landmarks.mT / math.sqrt(q_landmarks.shape[-1])
-        return pseudo_inverse(torch.softmax(logits, -1), self.iterations)
+            near = self.neighbours(v[:, :, : _TAPS // 2 + 1])[:, :, 0]
+            out = (row.unsqueeze(2) @ v).squeeze(2) + near
+        return self.output(out.flatten(1)), row
 
 
 def segment_means(tokens: Tensor, segments: int) -> Tensor:
@@ -103,11 +108,30 @@ def pseudo_inverse(matrices: Tensor, iterations: int) -> Tensor:
 
     ``Z ← Z (13 − A Z (15 − A Z (7 − A Z))) / 4`` converges cubically. Source: arXiv 2102.03902, Eq. 11.
     """
-    identity = torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
+    count, shape = matrices.shape[-1], matrices.shape
+    matrices = matrices.reshape(-1, count, count)
     absolute = matrices.abs()
     norms = absolute.sum(-2).amax(-1) * absolute.sum(-1).amax(-1)
     z = matrices.mT / norms[..., None, None]
+    identity = torch.eye(count, dtype=matrices.dtype, device=matrices.device)
+    seven, fifteen, thirteen = 7 * identity, 15 * identity, -13 * identity
     for _ in range(iterations):
         az = matrices @ z
-        z = z @ (13 * identity - az @ (15 * identity - az @ (7 * identity - az))) / 4
-    return z
+        # product and multiple of I in one kernel, signs so that nothing is left to scale: small bags wait for kernels
+        negative = torch.baddbmm(thirteen, az, torch.baddbmm(fifteen, az, az - seven))
+        z = (z / -4) @ negative
+    return z.view(shape)
+
+
+def pseudo_inverse_times(matrices: Tensor, right: Tensor, iterations: int) -> Tensor:
+    """``pseudo_inverse(matrices, iterations) @ right``, ``[..., m, k]``.
+
+    The last iteration is never made for a whole matrix: for narrow ``right`` it then costs nearly nothing.
+    """
+    if iterations == 0:
+        return pseudo_inverse(matrices, 0) @ right
+    z = pseudo_inverse(matrices, iterations - 1)
+    once = matrices @ (z @ right)
+    twice = matrices @ (z @ once)
+    thrice = matrices @ (z @ twice)
+    return z @ (13 * right - 15 * once + 7 * twice - thrice) / 4

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from ncmi.backbones.bags.interface import BagNetwork, BagOutput
 from ncmi.backbones.bags.projection import Projection
 
-_TOGETHER = 1 << 16  # instances, with padding, of bags that are pooled at once: for larger ones it saves nothing
+TOGETHER = 1 << 16  # instances, with padding, of bags that are pooled at once: for larger ones it saves nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,20 +69,26 @@ class PackedBags:
             return part.view(len(self.sizes), -1, *part.shape[1:])
         return part.new_zeros((*self.mask.shape, *part.shape[1:])).index_put((self.mask,), part)
 
-    def output(self, pooled: Sequence[Pooled]) -> BagOutput:
-        """The results of all bags at once, or of each, in the form of the input; the penalty is their mean."""
-        penalties = [one.penalty for one in pooled if one.penalty is not None]
-        penalty = torch.stack(penalties).mean() if penalties else None
+    def output(self, groups: Sequence[Sequence[int]], pooled: Sequence[Pooled]) -> BagOutput:
+        """The results of groups of bags, which together are all bags, in the form of the input; penalties' mean."""
+        penalties = [
+            one.penalty * (len(group) / len(self.sizes))
+            for group, one in zip(groups, pooled, strict=True)
+            if one.penalty is not None
+        ]
+        penalty = torch.stack(penalties).sum() if penalties else None
         if self.single:
             return BagOutput(pooled[0].vector[0], pooled[0].attention[0], penalty)
-        if len(pooled) == 1:
+        if len(groups) == 1 and list(groups[0]) == list(range(len(self.sizes))):
             return BagOutput(pooled[0].vector, pooled[0].attention, penalty)
-        attention = torch.cat([one.attention[0] for one in pooled])
+        order = torch.tensor([bag for group in groups for bag in group]).argsort()
+        vector = torch.cat([one.vector for one in pooled])
+        vector = vector.index_select(0, order.to(vector.device))
+        rows = [row for one in pooled for row in one.attention]
+        flat = torch.cat([rows[place][: self.sizes[bag]] for bag, place in enumerate(order.tolist())])
         if self.mask is None:
-            attention = attention.view(len(pooled), -1)
-        else:
-            attention = attention.new_zeros(self.mask.shape).masked_scatter(self.mask, attention)
-        return BagOutput(torch.cat([one.vector for one in pooled]), attention, penalty)
+            return BagOutput(vector, flat.view(len(self.sizes), -1), penalty)
+        return BagOutput(vector, flat.new_zeros(self.mask.shape).masked_scatter(self.mask, flat), penalty)
 
 
 def _check(features: Tensor, mask: Tensor | None, feature_dim_in: int) -> None:
@@ -112,8 +119,8 @@ class PackedNetwork(BagNetwork):
 
     The first layer, which takes most of the time, runs over the instances of all bags at once. What follows depends on
     a whole bag (softmax, landmarks, the square of TransMIL) and is taken from each bag's own instances, so a batch
-    gives what its bags give one by one, and what stands at padding is never read. Small bags are pooled at once, with
-    zeros at their padding; large ones one by one, without any.
+    gives what its bags give one by one, and what stands at padding is never read. Small bags are pooled in groups, see
+    :meth:`groups`, with zeros at their padding; large ones one by one, without any.
 
     Args:
         feature_dim_in: D_feat.
@@ -126,15 +133,28 @@ class PackedNetwork(BagNetwork):
         self.projection = Projection(feature_dim_in, width)
         self.dropout = nn.Dropout(dropout)
         self.feature_dim = self.projection.width
-        self.pools_together = True
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> BagOutput:
         bags = PackedBags.of(features, mask, self.projection.feature_dim_in)
         parts = self.encode(bags.rows)
-        if self.pools_together and len(bags.sizes) * max(bags.sizes) <= _TOGETHER:
-            return bags.output([self.pool(bags.mask, *map(bags.padded, parts))])
+        groups = self.groups(bags.sizes)
+        if len(groups) == 1:
+            return bags.output(groups, [self.pool(bags.mask, *map(bags.padded, parts))])
         split = [one.split(bags.sizes) for one in parts]
-        return bags.output([self.pool(None, *(part[None] for part in bag)) for bag in zip(*split, strict=True)])
+        pooled = []
+        for group in groups:
+            longest, shortest = max(bags.sizes[bag] for bag in group), min(bags.sizes[bag] for bag in group)
+            own = None
+            if shortest < longest:
+                own = torch.tensor([[bags.sizes[bag]] for bag in group]) > torch.arange(longest)
+                own = own.to(bags.rows.device)
+            pooled.append(self.pool(own, *(pad_sequence([one[bag] for bag in group], True) for one in split)))
+        return bags.output(groups, pooled)
+
+    def groups(self, sizes: list[int]) -> list[list[int]]:
+        """Which bags are pooled at once, given the N of each: by default all, or where they are large, none."""
+        bags = list(range(len(sizes)))
+        return [bags] if len(sizes) * max(sizes) <= TOGETHER else [[bag] for bag in bags]
 
     def encode(self, rows: Tensor) -> tuple[Tensor, ...]:
         """What each instance gives by itself: tensors ``[M, ...]`` of ``rows [M, D_feat]``."""

@@ -9,7 +9,7 @@ _SIZES = (7, 5, 3)
 
 
 class PPEG(nn.Module):
-    """``x + C₇ x + C₅ x + C₃ x`` with depth-wise convolutions over a square of tokens: ``[s², d] → [s², d]``.
+    """``x + C₇ x + C₅ x + C₃ x`` with depth-wise convolutions over a square of tokens: ``[G, s², d] → [G, s², d]``.
 
     The sum of the three is one convolution with the sum of their kernels, so it is worked out as one.
 
@@ -31,6 +31,6 @@ class PPEG(nn.Module):
             margin = (_SIZES[0] - part.kernel_size[0]) // 2
             weight = weight + F.pad(part.weight, (margin,) * 4)
             bias = bias + part.bias
-        square = tokens.view(1, side, side, -1).permute(0, 3, 1, 2)  # as it lies: channels last
-        moved = F.conv2d(square, weight, bias, padding=_SIZES[0] // 2, groups=tokens.shape[1])
+        square = tokens.view(len(tokens), side, side, -1).permute(0, 3, 1, 2)  # as it lies: channels last
+        moved = F.conv2d(square, weight, bias, padding=_SIZES[0] // 2, groups=tokens.shape[2])
         return tokens + moved.permute(0, 2, 3, 1).reshape(tokens.shape)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ncmi.backbones.bags.nystrom import NystromAttention
-from ncmi.backbones.bags.packing import PackedNetwork, Pooled
+from ncmi.backbones.bags.packing import TOGETHER, PackedNetwork, Pooled
 from ncmi.backbones.bags.ppeg import PPEG
 
 
@@ -44,8 +44,6 @@ class TransMIL(PackedNetwork):
         self, feature_dim_in: int, *, width: int = 0, dropout: float = 0.0, heads: int = 8, landmarks: int = 0
     ) -> None:
         super().__init__(feature_dim_in, width, dropout)
-        # a bag's square, segments and pseudo-inverse have its own sizes: there is nothing that two bags could share
-        self.pools_together = False
         dim = self.feature_dim
         self.class_token = nn.Parameter(torch.randn(1, dim))
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
@@ -53,25 +51,54 @@ class TransMIL(PackedNetwork):
         self.positions = PPEG(dim)
         self.last = NystromAttention(dim, heads, landmarks or max(dim // 2, 1))
 
+    def groups(self, sizes: list[int]) -> list[list[int]]:
+        """Bags whose squares are equal have segments and pseudo-inverses of equal sizes."""
+        by_side: dict[int, list[list[int]]] = {}
+        for bag, size in enumerate(sizes):
+            side = _side(size)
+            found = by_side.setdefault(side, [[]])
+            if (len(found[-1]) + 1) * side**2 > TOGETHER and found[-1]:
+                found.append([])
+            found[-1].append(bag)
+        return [group for found in by_side.values() for group in found]
+
     def pool(self, mask: Tensor | None, *parts: Tensor) -> Pooled:
-        instances = parts[0][0]
-        count = len(instances)
-        side = math.isqrt(count - 1) + 1
-        repeated = side**2 - count
-        tokens = torch.cat([self.class_token.to(instances.dtype), instances, instances[:repeated]])
+        (instances,) = parts
+        count, longest, dim = instances.shape
+        side = _side(longest)
+        # the first instances again where the square is not full
+        turn = torch.arange(side**2, device=instances.device)
+        if mask is None:
+            mask = torch.ones((count, longest), dtype=torch.bool, device=instances.device)
+            places = (turn % longest).expand(count, -1)
+            square = torch.cat([instances, instances[:, : side**2 - longest]], 1)
+        else:
+            own = torch.argsort(mask.byte(), dim=1, descending=True, stable=True)
+            places = own.gather(1, turn % mask.sum(1, keepdim=True))
+            square = instances.gather(1, places.unsqueeze(-1).expand(-1, -1, dim))
+        tokens = torch.cat([self.class_token.to(instances.dtype).expand(count, 1, dim), square], 1)
         tokens = tokens + self.first(self.norms[0](tokens))
-        class_token, square = tokens.split([1, side**2])
-        tokens = torch.cat([class_token, self.positions(square, side)])
+        class_token, square = tokens.split([1, side**2], 1)
+        tokens = torch.cat([class_token, self.positions(square, side)], 1)
         read, row = self.last.class_token(self.norms[1](tokens))
-        vector = self.norms[2](class_token[0] + read)
-        return Pooled(vector[None], _attention(row.detach(), count)[None])
+        vector = self.norms[2](class_token[:, 0] + read)
+        return Pooled(vector, _attention(row.detach(), places, mask))
 
 
-def _attention(row: Tensor, count: int) -> Tensor:
-    """Shares of ``count`` instances, from the class token's row ``[H, 1 + s²]``."""
-    share, repeated = row.mean(0)[1:].split([count, row.shape[1] - 1 - count])
-    share[: len(repeated)] += repeated
-    share = share.clamp_min(0)
-    total = share.sum()
+def _side(size: int) -> int:
+    """Side of the smallest square that holds a bag."""
+    return math.isqrt(size - 1) + 1
+
+
+def _attention(row: Tensor, places: Tensor, mask: Tensor) -> Tensor:
+    """Shares of the instances ``[G, N]``, from the class tokens' rows ``[G, H, 1 + s²]``.
+
+    Args:
+        row: factors with which class tokens read themselves and the square.
+        places: which of the N stands at each place of the square, ``[G, s²]``.
+        mask: which of the N are instances, ``[G, N]``.
+    """
+    share = row.new_zeros(mask.shape).scatter_add_(1, places, row.mean(1)[:, 1:]).clamp_min_(0)
+    total = share.sum(1, keepdim=True)
     # where the class token reads itself alone, to the last digit, no instance counts more than another
-    return torch.where(total > 0, share / total, 1 / count)
+    return torch.where(total > 0, share / total, mask / mask.sum(1, keepdim=True).to(share.dtype))
