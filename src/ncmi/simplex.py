@@ -83,9 +83,8 @@ class _LogNSFOfDirection(torch.autograd.Function):
 
 def _across(gradient: Tensor, unit: Tensor) -> Tensor:
     """The part of a gradient that is at right angles to the unit vectors, row by row."""
-    with torch.autocast(gradient.device.type, enabled=False):  # which takes dot products for matrix products
-        along = torch.linalg.vecdot(unit, gradient).unsqueeze(-1)
-    return torch.addcmul(gradient, unit, along, value=-1)
+    # not vecdot, which autocast runs in half precision
+    return torch.addcmul(gradient, unit, (unit * gradient).sum(-1, keepdim=True), value=-1)
 
 
 def length(f: Tensor) -> Tensor:
