@@ -28,7 +28,7 @@ from ncmi.divergence import (
     pairwise_divergence,
     ratio_to_uniform,
 )
-from ncmi.likelihood import likelihood_logits
+from ncmi.likelihood import likelihood_surprisal
 from ncmi.options import Direction, Reduction
 from ncmi.simplex import full_precision
 
@@ -150,15 +150,13 @@ def ncmi_loss_of_view(
         alpha = ratio_to_uniform(log_p)
         hard = not labels.is_floating_point()
         if hard and reduction == "log_likelihood" and view.direction == "sample_to_centroid":
-            logits = likelihood_logits(alpha, view.beta, view.gap_from_uniform(), labels, separation_power)
+            gap = view.gap_from_uniform()
+            losses, logits = likelihood_surprisal(alpha, view.beta, gap, labels, separation_power)
             check_finite(logits)
-            weights = None if class_weights is None else _checked(class_weights, num_classes).to(logits)
-            if not isinstance(robustness, Tensor) and robustness == 0:
-                return F.cross_entropy(logits, labels, weight=weights)
-            losses = bounded(F.cross_entropy(logits, labels, reduction="none"), robustness)
-            if weights is None:
+            losses = bounded(losses, robustness)
+            if class_weights is None:
                 return losses.mean()
-            weights = weights.index_select(0, labels)
+            weights = _checked(class_weights, num_classes).to(losses).index_select(0, labels)
             return (weights * losses).sum() / weights.sum()
         own, separation = (_hard_terms if hard else _soft_terms)(alpha, labels, view, separation_power)
         check_finite(own, separation)

@@ -98,6 +98,24 @@ def test_a_batch_needs_no_mask_where_no_bag_is_padded(name: str) -> None:
 
 
 @names
+@pytest.mark.parametrize("counts", [[4], [7], [1], [16], [16, 16], [5, 6], [16, 15, 10], [3, 30, 3, 4]])
+def test_padding_beyond_the_longest_bag(name: str, counts: list[int]) -> None:
+    """Batches padded to a length of the caller's, at the end of each row."""
+    network = make(name).eval()
+    bags = [torch.randn(count, D_IN, dtype=torch.float64) for count in counts]
+    batch = torch.full((len(bags), 33, D_IN), math.nan, dtype=torch.float64)
+    mask = torch.arange(33) < torch.tensor(counts)[:, None]
+    batch[mask] = torch.cat(bags)
+    together = network(batch, mask)
+    assert together.attention.shape == mask.shape
+    assert (together.attention[~mask] == 0).all()
+    for row, bag in enumerate(bags):
+        alone = network(bag)
+        torch.testing.assert_close(together.vector[row], alone.vector, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(together.attention[row, : len(bag)], alone.attention, rtol=1e-9, atol=1e-12)
+
+
+@names
 @given(seed=st.integers(0, 10_000), counts=st.lists(st.integers(1, 40), min_size=1, max_size=4))
 def test_attention_is_a_distribution_over_instances(name: str, seed: int, counts: list[int]) -> None:
     network = make(name).eval()

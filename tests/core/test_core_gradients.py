@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from ncmi import fused
+from ncmi import NCMILoss, fused
 from ncmi.divergence import CentroidSums, _LinearTerms, pairwise_divergence, wrong_sum
 from ncmi.functional import CentroidView, wrong_class_mean
-from ncmi.likelihood import likelihood_logits
+from ncmi.likelihood import likelihood_surprisal
 from ncmi.simplex import _LogNSF, log_nsf, to_log_distribution, unit_vector
 
 
@@ -34,20 +34,40 @@ def test_log_nsf_of_direction() -> None:
     assert gradcheck(lambda f: to_log_distribution(f, centre, 0.3, "nsf", 0.7), (random(3, 5),))
 
 
-def test_likelihood_logits() -> None:
+def test_likelihood_surprisal() -> None:
     """Of distributions: the hand-written gradient leaves out the direction in which they would not sum to one."""
     labels = torch.tensor([0, 2, 2, 1, 0])
 
-    def logits(f: Tensor, q: Tensor) -> Tensor:
+    def surprisal(f: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
         alpha, beta = (log_nsf(one) + torch.log(torch.tensor(6.0, dtype=torch.float64)) for one in (f, q))
         gap = (torch.expm1(beta) - beta).mean(1).detach()
-        return likelihood_logits(alpha, beta, gap, labels, -4.0)
+        return likelihood_surprisal(alpha, beta, gap, labels, -4.0)
 
     features, centroids = random(5, 6), random(3, 6)
-    assert gradcheck(logits, (features, centroids))
+    assert gradcheck(lambda f, q: surprisal(f, q)[0], (features, centroids))
     log_p, log_q = log_nsf(features.detach()), log_nsf(centroids.detach())
-    divergence = (log_p.exp()[:, None] * (log_p[:, None] - log_q)).sum(-1)
-    torch.testing.assert_close(logits(features, centroids).detach(), -4 * divergence.log())
+    expected = -4 * (log_p.exp()[:, None] * (log_p[:, None] - log_q)).sum(-1).log()
+    value, logits = surprisal(features, centroids)
+    torch.testing.assert_close(logits, expected)
+    torch.testing.assert_close(value.detach(), torch.nn.functional.cross_entropy(expected, labels, reduction="none"))
+
+
+@pytest.mark.parametrize("distance", [0.1, 0.05, 0.02, 0.01])
+def test_what_is_left_to_learn_is_not_lost_in_rounding(distance: float) -> None:
+    """Features close to their centroids: losses down to 1e-17, whose gradient float32 keeps."""
+    torch.manual_seed(0)
+    loss = NCMILoss(20, 256, temperature=0.1)
+    labels = torch.randint(20, (16,))
+    features = torch.eye(256)[labels] + distance * torch.nn.functional.normalize(torch.randn(16, 256), dim=1)
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        f = features.to(dtype).requires_grad_()
+        value = loss.to(dtype).loss(f, labels)
+        found.append((value.detach().double(), torch.autograd.grad(value, f)[0].double()))
+    (value, gradient), (expected, expected_gradient) = found
+    assert 0 < expected < 1e-2
+    assert abs(value - expected) <= 1e-5 * expected
+    assert (gradient - expected_gradient).norm() <= 1e-4 * expected_gradient.norm()
 
 
 def test_gradient_of_a_direction_under_autocast_is_that_without() -> None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from ncmi.backbones.bags.interface import BagNetwork, BagOutput
 from ncmi.backbones.bags.projection import Projection
@@ -63,11 +62,25 @@ class PackedBags:
             raise ValueError(f"bag {sizes.index(0)} of the batch has no instance in its mask: leave empty bags out")
         return cls(features[mask], sizes, mask, single=False)
 
-    def padded(self, part: Tensor) -> Tensor:
-        """``[M, ...]`` as ``[B, N, ...]``, zero at padding."""
-        if self.mask is None:
-            return part.view(len(self.sizes), -1, *part.shape[1:])
-        return part.new_zeros((*self.mask.shape, *part.shape[1:])).index_put((self.mask,), part)
+    def mask_of(self, group: Sequence[int]) -> Tensor | None:
+        """``[G, N]``, True at the instances of some bags that begin their rows; None where all are as long."""
+        sizes = [self.sizes[bag] for bag in group]
+        if min(sizes) == max(sizes):
+            return None
+        return (torch.tensor(sizes)[:, None] > torch.arange(max(sizes))).to(self.rows.device)
+
+    def rows_of(self, group: Sequence[int], part: Tensor) -> Tensor:
+        """Of ``part [M, ...]`` what belongs to some bags."""
+        chunks = part.split(self.sizes)
+        # a large bag by itself is not copied
+        return chunks[group[0]] if len(group) == 1 else torch.cat([chunks[bag] for bag in group])
+
+    def is_as_pooled(self, group: Sequence[int]) -> bool:
+        """Whether the batch came as a group's rows are: all bags in their order, padded behind and no further."""
+        own = self.mask_of(group)
+        if list(group) != list(range(len(self.sizes))) or (own is None) != (self.mask is None):
+            return False
+        return own is None or self.mask is None or torch.equal(own, self.mask)
 
     def output(self, groups: Sequence[Sequence[int]], pooled: Sequence[Pooled]) -> BagOutput:
         """The results of groups of bags, which together are all bags, in the form of the input; penalties' mean."""
@@ -79,7 +92,7 @@ class PackedBags:
         penalty = torch.stack(penalties).sum() if penalties else None
         if self.single:
             return BagOutput(pooled[0].vector[0], pooled[0].attention[0], penalty)
-        if len(groups) == 1 and list(groups[0]) == list(range(len(self.sizes))):
+        if len(groups) == 1 and self.is_as_pooled(groups[0]):
             return BagOutput(pooled[0].vector, pooled[0].attention, penalty)
         order = torch.tensor([bag for group in groups for bag in group]).argsort()
         vector = torch.cat([one.vector for one in pooled])
@@ -138,17 +151,11 @@ class PackedNetwork(BagNetwork):
         bags = PackedBags.of(features, mask, self.projection.feature_dim_in)
         parts = self.encode(bags.rows)
         groups = self.groups(bags.sizes)
-        if len(groups) == 1:
-            return bags.output(groups, [self.pool(bags.mask, *map(bags.padded, parts))])
-        split = [one.split(bags.sizes) for one in parts]
         pooled = []
         for group in groups:
-            longest, shortest = max(bags.sizes[bag] for bag in group), min(bags.sizes[bag] for bag in group)
-            own = None
-            if shortest < longest:
-                own = torch.tensor([[bags.sizes[bag]] for bag in group]) > torch.arange(longest)
-                own = own.to(bags.rows.device)
-            pooled.append(self.pool(own, *(pad_sequence([one[bag] for bag in group], True) for one in split)))
+            own = bags.mask_of(group)
+            rows = parts if len(groups) == 1 else [bags.rows_of(group, part) for part in parts]
+            pooled.append(self.pool(own, *(_in_rows(part, own, len(group)) for part in rows)))
         return bags.output(groups, pooled)
 
     def groups(self, sizes: list[int]) -> list[list[int]]:
@@ -162,7 +169,17 @@ class PackedNetwork(BagNetwork):
 
     @abstractmethod
     def pool(self, mask: Tensor | None, *parts: Tensor) -> Pooled:
-        """The result of B bags from their part of what :meth:`encode` gives, ``[B, N, ...]``, 0 outside the mask."""
+        """The result of B bags from their part of what :meth:`encode` gives, ``[B, N, ...]``, 0 outside the mask.
+
+        Each bag begins its row, and the longest fills it; there is no mask where all do.
+        """
+
+
+def _in_rows(part: Tensor, mask: Tensor | None, count: int) -> Tensor:
+    """``[M, ...]`` of some bags as ``[G, N, ...]``, zero at padding."""
+    if mask is None:
+        return part.view(count, -1, *part.shape[1:])
+    return part.new_zeros((*mask.shape, *part.shape[1:])).index_put((mask,), part)
 
 
 def outside(logits: Tensor, mask: Tensor | None) -> Tensor:

@@ -73,8 +73,7 @@ class TransMIL(PackedNetwork):
             places = (turn % longest).expand(count, -1)
             square = torch.cat([instances, instances[:, : side**2 - longest]], 1)
         else:
-            own = torch.argsort(mask.byte(), dim=1, descending=True, stable=True)
-            places = own.gather(1, turn % mask.sum(1, keepdim=True))
+            places = turn % mask.sum(1, keepdim=True)
             square = instances.gather(1, places.unsqueeze(-1).expand(-1, -1, dim))
         tokens = torch.cat([self.class_token.to(instances.dtype).expand(count, 1, dim), square], 1)
         tokens = tokens + self.first(self.norms[0](tokens))
