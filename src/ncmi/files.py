@@ -29,6 +29,22 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def check_writable(path: Path) -> None:
+    """See now whether a file could be written here, which is made only after long work.
+
+    Raises:
+        OSError: naming the path, the reason and the cure.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: give the name of a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OSError(f"{path}: cannot be written ({error.strerror}): choose another place") from None
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     write_atomically(path, lambda temporary: _write_text(temporary, text))

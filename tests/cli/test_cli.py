@@ -278,6 +278,6 @@ def test_ctrl_c_stops_a_comparison_at_once(tmp_path: Path) -> None:
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "go on with the same command and --resume" in errors
+    assert "a comparison with the same command and --resume" in errors
     assert [path.name for path in (tmp_path / "c/runs").iterdir()] == ["cross_entropy-seed0"]
     assert (tmp_path / "c/runs/cross_entropy-seed0/checkpoints/last.safetensors").is_file()

@@ -103,16 +103,19 @@ def test_check_tells_the_parts_and_what_is_wrong(tmp_path: Path, table: Path) ->
     }
 
 
-def test_not_a_number_is_found_while_training(tmp_path: Path) -> None:
+def test_not_a_number_is_found_before_anything_is_written(tmp_path: Path) -> None:
     table = write_cohort(tmp_path / "cohort")
-    for number in range(36):
+    for number in range(35):
         with h5py.File(table.parent / "features" / f"slide{number:02d}.h5", "r+") as file:
             values = file["features"][:]
             values[-1, 2] = np.inf
             file["features"][:] = values
-    told = ncmi("slides", "train", *data_of(table), *QUICK, "--out", "run", cwd=tmp_path, check=2).stderr
-    assert "finite" in told
-    assert "--data.bad skip" in told
+    for words in (("check", *data_of(table)), ("train", *data_of(table), *QUICK, "--out", "run")):
+        told = ncmi("slides", *words, cwd=tmp_path, check=2).stderr
+        assert "35 of 36 slides cannot be used ('slide00'" in told
+        assert "1 NaN or infinite features, in 1 of " in told
+        assert "--data.bad skip" in told
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,9 @@ def test_a_truncated_file(tmp_path: Path, kind: str, share: float) -> None:
     cut(tmp_path / f"a.{kind}", share)
     source = open_bags(tmp_path)
     for use in (source.shape, source.load):
-        with pytest.raises(BagError, match=rf"a\.{kind}: not a readable .* truncated or damaged .*--data\.bad skip"):
+        with pytest.raises(
+            BagError, match=rf"a\.{kind}: (not a readable .* truncated or damaged|an empty file).*--data\.bad skip"
+        ):
             use("a")
 
 
@@ -195,7 +197,7 @@ def test_what_is_no_layout_lists_the_layouts(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "notes.txt"):
         with pytest.raises(BagError, match=r"TRIDENT, CLAM.*AEM, ASMIL.*bag_label"):
             open_bags(path)
-    with pytest.raises(BagError, match=r"nowhere: no such file or folder: check --data\.features"):
+    with pytest.raises(BagError, match=r"nowhere: no such file or folder: check the path of the features"):
         open_bags(tmp_path / "nowhere")
     with h5py.File(tmp_path / "empty.h5", "w"):
         pass

@@ -30,7 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"ncmi: {stopped}", file=sys.stderr)
         return 130
     except KeyboardInterrupt:
-        print("ncmi: stopped; go on with the same command and --resume", file=sys.stderr)
+        print(
+            "ncmi: stopped; a run goes on with `ncmi resume RUN` (of slides: `ncmi slides resume RUN`), a comparison "
+            "with the same command and --resume",
+            file=sys.stderr,
+        )
         return 130
     except BrokenPipeError:
         sys.stderr.close()  # the reader has gone: nobody to complain to
@@ -41,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except (ValueError, OSError, ArithmeticError, KeyError) as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        if isinstance(error, OSError) and error.filename is not None and error.strerror:
+            message = f"{error.filename}: {error.strerror}: check the path, its permissions and the room on its disk"
         print(f"ncmi: error: {message}", file=sys.stderr)
         return 2
     return 0

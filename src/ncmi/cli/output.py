@@ -156,11 +156,15 @@ def print_foreign(found: dict[str, dict[str, Any]]) -> None:
 
 def print_information(measured: dict[str, Any]) -> None:
     """CMI, Γ and NCMI."""
-    lines = [f"CMI {measured['cmi']:.6g} nats"]
+
+    def told(name: str) -> str:
+        # not defined where all samples are of one class
+        return "–" if measured[name] is None else f"{measured[name]:.6g}"
+
+    lines = [f"CMI {told('cmi')} nats"]
     for name, meaning in (("", "centroid KL"), ("cross_entropy_", "cross entropy")):
         if f"{name}separation" in measured:
-            gamma, ncmi = measured[f"{name}separation"], measured[f"{name}ncmi"]
-            lines.append(f"Γ ({meaning}) {gamma:.6g} nats   NCMI {ncmi:.6g}")
+            lines.append(f"Γ ({meaning}) {told(f'{name}separation')} nats   NCMI {told(f'{name}ncmi')}")
     if "per_class_cmi" in measured:
         values = " ".join("–" if value is None else f"{value:.4g}" for value in measured["per_class_cmi"])
         lines.append(f"CMI by class: {values}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from ncmi.cli.output import console, print_information, progress_bar, say
 from ncmi.errors import Interrupted
@@ -84,9 +85,10 @@ def _list(title: str, faults: Sequence[tuple[str, str]]) -> None:
 
 def print_cohort(cohort: Cohort, split: Split) -> None:
     """Slides, patients and instances of each part by class, and what is left out."""
+    # names are the user's: as text, or rich would read [b] as markup
     table = Table(title=f"{len(cohort.slides)} slides, features of width {cohort.feature_dim}", box=SIMPLE_HEAD)
     for column in ("part", "slides", "patients", "instances", *cohort.class_names):
-        table.add_column(column, justify="left" if column == "part" else "right", no_wrap=True)
+        table.add_column(Text(column), justify="left" if column == "part" else "right", no_wrap=True)
     for name in ("train", "validation", "test"):
         indices = getattr(split, name).tolist()
         labels = Counter(cohort.slides[index].label for index in indices)
@@ -123,7 +125,7 @@ def print_slide_results(results: dict[str, Any]) -> None:
     """Test metrics of all read-outs with their intervals, and CMI, Γ, NCMI."""
     first = next(iter(results["readouts"].values()))["test"]
     title = f"{results['network']}, {results['objective']} on {results['data']}: test part"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("read-out", no_wrap=True)
     for column in ("macro F1", "AUC", "balanced acc.", "accuracy"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -150,8 +152,12 @@ def _with_interval(found: dict[str, float | None]) -> str:
 
 def slide_line(results: dict[str, Any]) -> str:
     """A finished run in a line: macro F1 and AUC of the read-outs that it is judged by."""
+
+    def told(readout: str, name: str) -> str:
+        value = results["readouts"][readout]["test"][name]["value"]
+        return "–" if value is None else f"{value:.3f}"
+
     return ", ".join(
-        f"{readout} F1 {results['readouts'][readout]['test']['macro_f1']['value']:.3f} "
-        f"AUC {results['readouts'][readout]['test']['auc']['value']:.3f}"
+        f"{readout} F1 {told(readout, 'macro_f1')} AUC {told(readout, 'auc')}"
         for readout in results["primary_readouts"]
     )

@@ -50,8 +50,9 @@ class SlideData:
             training, or from training and validation where the other side is test.
         standardise: scale each feature by its mean and spread over the instances of the training part; for features
             of unlike units, such as measured descriptors.
-        bad: slides that cannot be used (features missing, not finite, truncated, empty bag; no label): "error", or
-            "skip", which reads all features once before training, and lists and counts what is left out.
+        bad: slides that cannot be used (features missing, not finite, truncated, of another width than most; an empty
+            bag; no label): "error", or "skip", which lists and counts what is left out. Either way all features are
+            read once before training.
         train_instances: train on so many instances of a bag, drawn anew each time; 0 for all.
         cache_gigabytes: keep the cohort in memory where its features take no more than that.
     """
@@ -89,9 +90,9 @@ class SlideData:
     def __post_init__(self) -> None:
         if self.folds < 0 or self.folds == 1 or not 0 <= self.fold < max(self.folds, 1):
             raise ValueError(f"folds={self.folds}, fold={self.fold}: at least 2 folds, of which fold is one from 0 on")
-        for name, least in (("validation_fraction", 0), ("test_fraction", 0)):
-            if not least <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least {least} and below 1")
+        for name in ("validation_fraction", "test_fraction"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 0 and below 1")
         if self.train_instances < 0 or self.cache_gigabytes < 0:
             raise ValueError("train_instances and cache_gigabytes must be at least 0")
         if bool(self.holdout) != (self.holdout_column is not None):

@@ -77,13 +77,13 @@ class Cohort:
         return torch.tensor([-1 if slide.label is None else slide.label for slide in self.slides], dtype=torch.int64)
 
 
-def load_cohort(data: SlideData, *, need_labels: bool = True) -> Cohort:
-    """Open features and labels and bring them together.
-
-    Features are not read, but for their shapes; with ``data.bad="skip"`` they are all read once.
+def load_cohort(data: SlideData, *, need_labels: bool = True, read: bool = True) -> Cohort:
+    """Open features and labels, bring them together and read all features once, to know that they can be used.
 
     Args:
         need_labels: False for slides to predict: labels are then taken where there are any.
+        read: False to read no more of the features than their shapes; with ``data.bad="skip"`` they are read all the
+            same.
 
     Raises:
         ValueError: for a table or features that cannot be read, slides that cannot be used (unless they are to be
@@ -98,10 +98,14 @@ def load_cohort(data: SlideData, *, need_labels: bool = True) -> Cohort:
         unlabelled = (name for name, label in zip(table.slides, table.labels, strict=True) if label is None)
         problems |= {name: "no label" for name in unlabelled if name not in problems}
     shapes = _each(source.shape, (name for name in source.names if name not in problems), problems)
-    _check_widths(shapes, str(data.features))
-    if data.bad == "skip":
-        _each(lambda name: source.load(name).features.shape, tuple(shapes), problems, threads=2)
-    elif problems:
+    skip = data.bad == "skip"
+    problems |= _other_widths(shapes, str(data.features), skip)
+    if read or skip:
+        if problems and not skip:
+            raise _unusable(table, problems, unused)
+        sound = tuple(name for name in shapes if name not in problems)
+        _each(lambda name: source.load(name).features.shape, sound, problems, threads=2)
+    if problems and not skip:
         raise _unusable(table, problems, unused)
     kept = sorted(name for name in shapes if name not in problems)
     if not kept:
@@ -164,21 +168,29 @@ def _each(
     return found
 
 
-def _check_widths(shapes: Mapping[str, tuple[int, int]], path: str) -> None:
+def _other_widths(shapes: Mapping[str, tuple[int, int]], path: str, skip: bool) -> dict[str, str]:
+    """What is wrong with the slides whose features are not as wide as those of more than half of them."""
     widths = Counter(width for _, width in shapes.values())
-    if len(widths) > 1:
-        usual, count = widths.most_common(1)[0]
-        others = sorted(name for name, (_, width) in shapes.items() if width != usual)
+    if len(widths) < 2:
+        return {}
+    usual, count = widths.most_common(1)[0]
+    others = {name: width for name, (_, width) in shapes.items() if width != usual}
+    if not skip or count <= len(others):
         raise BagError(
             f"{path}: {count} slides have features of width {usual}, but others of "
-            f"{', '.join(str(width) for width in sorted(set(widths) - {usual}))} ({listing(others, 5)}): "
+            f"{', '.join(str(width) for width in sorted(set(others.values())))} ({listing(sorted(others), 5)}): "
             "make all with one encoder"
         )
+    return {name: f"features of width {width}, where {count} slides have {usual}" for name, width in others.items()}
 
 
 def _unusable(table: SlideTable, problems: Mapping[str, str], unused: tuple[str, ...]) -> BagError:
-    shown = "; ".join(f"{name}: {problems[name]}" for name in sorted(problems)[:5])
-    more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+    by_reason: dict[str, list[str]] = {}
+    for name in sorted(problems):
+        by_reason.setdefault(problems[name], []).append(name)
+    reasons = list(by_reason.items())
+    shown = "; ".join(f"{listing(names, 5)}: {reason}" for reason, names in reasons[:5])
+    more = f"; and {len(reasons) - 5} other reasons" if len(reasons) > 5 else ""
     others = f", but features of {listing(unused, 3)}, which it does not list" if unused else ""
     cure = "correct the names or paths" if len(problems) == len(table.slides) else "or leave them out (--data.bad skip)"
     return BagError(

@@ -105,13 +105,15 @@ def _from_file(cohort: Cohort, path: Path, skip: bool) -> Parts:
     columns = {name: _WORDS[name.lower()] for name in frame.columns if name.lower() in _WORDS}
     if not {TRAIN, TEST} <= set(columns.values()):
         raise LabelError(f"{path}: columns {listing(list(frame.columns))}: need train and test, and may have val")
-    marked = set(np.unique(frame[list(columns)])) <= {"True", "False", ""}
+    # spreadsheets write TRUE
+    flags = frame[list(columns)].map(str.lower)
+    marked = set(np.unique(flags)) <= {"true", "false", ""}
     numbers = {name: index for index, name in enumerate(cohort.names)}
     known = numbers.keys() | {name for name, _ in cohort.skipped}
     parts = np.full(len(cohort.slides), NONE)
     strangers = []
     for column, part in columns.items():
-        texts = frame.iloc[:, 0][frame[column] == "True"] if marked else frame[column]
+        texts = frame.iloc[:, 0][flags[column] == "true"] if marked else frame[column]
         for name in (slide_name(text) for text in texts if text):
             if name not in known:
                 strangers.append(name)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +90,7 @@ def read_slide_table(
     label = choose_column(path, columns, label_column, LABEL_COLUMNS, "label", needed=need_labels)
     if slide is None:
         raise AssertionError("a needed column is chosen or refused")
+    listed = len(frame)
     frame = _without_repeats(path, frame, slide)
     rows = range(len(frame))
     names = [slide_name(text) for text in frame[slide]]
@@ -98,7 +101,11 @@ def read_slide_table(
             raise LabelError(
                 f"{path}: line {row} has no {what} in column {column!r} ({len(empty)} such lines): fill in"
             )
-    notes = () if patient is not None else ("no column of patients: each slide counts as a patient of its own",)
+    notes: tuple[str, ...] = (
+        () if patient is not None else ("no column of patients: each slide counts as a patient of its own",)
+    )
+    if len(frame) < listed:
+        notes += (f"{listed - len(frame)} rows that say of a slide what another row says are counted once",)
     return SlideTable(
         path=path,
         slides=tuple(names),
@@ -118,22 +125,41 @@ def read_text_frame(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     if not path.is_file():
-        raise LabelError(f"{path}: no such file: check the path")
+        told = "a folder, not a table: give a CSV" if path.is_dir() else "no such file: check the path"
+        raise LabelError(f"{path}: {told}")
     try:
+        with path.open("rb") as opened:
+            if opened.read(4) == b"PK\x03\x04":
+                raise LabelError(f"{path}: a spreadsheet: save the table as CSV in UTF-8")
         with path.open(encoding="utf-8-sig") as file:
             header = file.readline()
+            # written by spreadsheets for spreadsheets
+            skipped = 1 if re.fullmatch(r"sep=.\s*", header) else 0
+            header = file.readline() if skipped else header
         separator = max(",;\t", key=header.count)
         with warnings.catch_warnings():
             # pandas only warns when it drops fields beyond the header
             warnings.simplefilter("error", pd.errors.ParserWarning)
             frame = pd.read_csv(
-                path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False
+                path,
+                sep=separator,
+                dtype=str,
+                keep_default_na=False,
+                encoding="utf-8-sig",
+                index_col=False,
+                skiprows=skipped,
             )
+        named = [name.strip() for name in next(csv.reader([header], delimiter=separator), []) if name.strip()]
+    except LabelError:
+        raise
     except UnicodeDecodeError as error:
         raise LabelError(f"{path}: not UTF-8 (byte {error.start}): save the table as CSV in UTF-8") from error
     except (OSError, ValueError, pd.errors.ParserWarning) as error:
         reason = " ".join(str(error).split())
         raise LabelError(f"{path}: not a readable CSV ({reason}): give one with a header and a row a slide") from error
+    if twice := [name for name, count in Counter(named).items() if count > 1]:
+        raise LabelError(f"{path}: {listing(twice)} names more than one column: give each a name of its own")
+    frame = frame[(frame.map(str.strip) != "").any(axis=1)]
     if len(frame) == 0:
         raise LabelError(f"{path}: no rows: give a header and one row a slide")
     frame.columns = frame.columns.map(lambda name: str(name).strip())
@@ -163,8 +189,8 @@ def choose_column(
 
 def _without_repeats(path: Path, frame: pd.DataFrame, slide: str) -> pd.DataFrame:
     """Rows that stand there twice are taken once; rows of one slide that differ are an error."""
-    frame = frame.drop_duplicates()
-    names = frame[slide].map(slide_name)
+    frame = frame.assign(**{slide: frame[slide].map(slide_name)}).drop_duplicates()
+    names = frame[slide]
     if (again := names.duplicated() & (names != "")).any():
         name = str(names[again].iloc[0])
         first, second = (frame[names == name].iloc[row] for row in (0, 1))

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 
-from ncmi.files import write_atomically
+from ncmi.files import check_writable, write_atomically
 from ncmi.slides.bag import BagError
 from ncmi.slides.model import load_slide_model
 from ncmi.slides.readers import open_bags
+from ncmi.slides.readers.arrays import UnusableBag
 from ncmi.slides.stream import BagStream
 from ncmi.training.run_folder import RunFolder
 from ncmi.training.session import write_arrays
@@ -55,6 +56,7 @@ def predict_slides(
     path = Path(out)
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists: choose another --out, or give --overwrite")
+    check_writable(path)
     model = load_slide_model(run)
     data = RunFolder.open(run).slide_recipe().data
     chosen = model.objective.readouts[0] if readout == "auto" else readout
@@ -70,14 +72,19 @@ def predict_slides(
         except BagError as error:
             if bad == "error":
                 raise
-            skipped.append((name, str(error)))
+            skipped.append((name, error.reason if isinstance(error, UnusableBag) else str(error)))
             continue
         if width != model.instance_dim:
-            raise BagError(
-                f"{name}: features of width {width}, but {run} was trained on {model.instance_dim}: "
-                "embed the slides by the encoder that the training slides were embedded by"
-            )
+            told = f"features of width {width}, but {run} was trained on {model.instance_dim}"
+            if bad == "error":
+                raise BagError(
+                    f"{name}: {told}: embed the slides by the encoder that the training slides were embedded by"
+                )
+            skipped.append((name, told))
+            continue
         names.append(name)
+    if not names:
+        raise BagError(f"{features}: no slide can be used ({'; '.join(': '.join(one) for one in skipped[:3])})")
     rows = []
     for bag in BagStream(source, names):
         output = model(bag.features)

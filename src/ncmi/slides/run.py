@@ -16,6 +16,7 @@ from ncmi.backbones.bags.projection import default_width
 from ncmi.files import finite
 from ncmi.loss import NCMILoss
 from ncmi.recipes import SlideRecipe, recipe_to_dict, slide_recipe_from_dict
+from ncmi.slides import cohort_file
 from ncmi.slides.cohort import Cohort, load_cohort
 from ncmi.slides.loop import BagLoop
 from ncmi.slides.model import SlideModel
@@ -89,12 +90,20 @@ def train_slides(
     recipe = slide_recipe_from_dict(recipe_to_dict(recipe))  # as a folder would give it back: every value is checked
     fabric = launch(recipe.training)
     started = time.perf_counter()
-    cohort = load_cohort(recipe.data) if cohort is None else cohort
+    # what a stopped run has read it need not read again
+    begun = resume and RunFolder(path).begun
+    cohort = load_cohort(recipe.data, read=not begun) if cohort is None else cohort
     split = split_cohort(cohort, recipe.data, recipe.training.seed)
     recipe = resolve_slide_recipe(recipe, cohort.feature_dim)
     training = recipe.training
     if len(split.validation) == 0 and (training.selection == "best" or training.patience is not None):
-        raise ValueError("the split has no validation part to select by: give --training.selection last")
+        patients = len(set(cohort.patients))
+        raise ValueError(
+            f"the split of {patients} patients has no validation part to select by: give more patients, a larger "
+            "--data.validation-fraction, or --training.selection last"
+        )
+    if len(split.test) == 0:
+        raise ValueError("the split has no test part to judge the run by: give --data.test-fraction above 0")
     fabric.seed_everything(training.seed, verbose=False)
     model = SlideModel(recipe, cohort.class_names, cohort.feature_dim)
     if training.alternation.mode == "class_means" and isinstance(model.objective, NCMILoss):
@@ -102,13 +111,14 @@ def train_slides(
     if model.objective.views > 1:
         raise ValueError(f"{recipe.objective.name} needs several views of each sample, which bags do not have")
     cache = BagCache(recipe.data.cache_gigabytes)
-    begun = resume and RunFolder(path).begun
     if recipe.data.standardise and not begun:
         model.mean, model.scale = instance_statistics(cohort, split.train, cache)
     # the folder comes last: what cannot be trained leaves nothing behind
     folder = open_folder(recipe, path, resume, fabric)
     if folder.finished:
         return folder.read("results.json")
+    if resume and folder.checkpoint.exists() and (folder.path / cohort_file.NAME).exists():
+        cohort_file.check_same_cohort(folder, cohort, split)
     model.to(device=fabric.device, dtype=torch.float64 if training.precision == "64-true" else None)
     # with several processes a signal reaches some of them a step earlier: there the last epoch's checkpoint must do
     catch_signals = catch_signals and training.devices == 1
@@ -122,6 +132,7 @@ def train_slides(
                 loop.resume()
             elif fabric.is_global_zero:
                 folder.write("environment.json", describe_environment(fabric.device))
+                folder.write(cohort_file.NAME, cohort_file.describe_cohort(cohort, split))
             loop.run(stop)
         return _judge(loop, started, attention_slides)
 

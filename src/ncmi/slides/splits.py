@@ -67,7 +67,8 @@ def split_cohort(cohort: Cohort, data: SlideData, seed: int) -> CohortSplit:
         parts[pool[drawn]] = VALIDATION
     _check_classes(cohort, parts)
     if not (parts == TEST).any() and (data.folds or data.test_fraction):
-        raise ValueError("no slide in the test part: there are too few patients; give more, or choose fewer folds")
+        cure = "choose fewer folds" if data.folds else "a larger --data.test-fraction, or a split with a test part"
+        raise ValueError(f"no slide in the test part of {len(set(cohort.patients))} patients: give more, or {cure}")
 
     def indices(part: int) -> Tensor:
         return torch.from_numpy(np.flatnonzero(parts == part).astype(np.int64))
@@ -89,7 +90,10 @@ def _check_classes(cohort: Cohort, parts: np.ndarray) -> None:
     missing = [name for name, count in zip(cohort.class_names, counts, strict=True) if count == 0]
     index = cohort.class_names.index(missing[0])
     elsewhere = int((labels == index).sum())
+    skipped = "; ".join(f"{name}: {reason}" for name, reason in cohort.skipped[:3]) if elsewhere == 0 else ""
+    skipped = f"; left out: {skipped}" if skipped else ""
     raise ValueError(
-        f"no slide of class {listing(missing)} in the training part ({elsewhere} of {missing[0]!r} in the others): "
-        "give slides of it, split otherwise, merge it with another class, or take it out of labels and --data.classes"
+        f"no slide of class {listing(missing)} in the training part ({elsewhere} of {missing[0]!r} in the others"
+        f"{skipped}): give slides of it, split otherwise, merge it with another class, or take it out of labels and "
+        "--data.classes"
     )

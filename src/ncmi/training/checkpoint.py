@@ -24,7 +24,10 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a tree of dicts, lists, tensors and plain values, whole or not at all."""
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(_strip(state, "", tensors))
-    write_atomically(path, lambda temporary: save_file(tensors, str(temporary), metadata={"ncmi": tree}))
+    try:
+        write_atomically(path, lambda temporary: save_file(tensors, str(temporary), metadata={"ncmi": tree}))
+    except SafetensorError as error:
+        raise OSError(f"{path}: cannot be written ({error}): make room, then resume the run") from None
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -45,9 +45,12 @@ class RunFolder:
         """
         folder = cls(path)
         if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
+            if not folder.path.is_dir():
+                raise RunFolderError(f"{folder.path} is a file: choose another folder")
+            verb = "ncmi slides" if isinstance(recipe, SlideRecipe) else "ncmi"
             raise RunFolderError(
                 f"{folder.path} exists and is not empty: choose another folder, "
-                "or go on with it (ncmi resume, or ncmi compare --resume)"
+                f"or go on with it ({verb} resume, or {verb} compare --resume)"
             )
         folder.path.mkdir(parents=True, exist_ok=True)
         write_json(folder.path / "recipe.json", recipe_to_dict(recipe))

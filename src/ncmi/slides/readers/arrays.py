@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ COORDS_KEYS = ("coords", "coordinates", "coord", "xy", "locations")
 """Usual names of the patches' positions, in lower case."""
 
 
+LARGEST = 1e18
+"""Features beyond it cannot be computed with in float32."""
+
+
 class UnusableBag(BagError):
     """One bag is missing, empty or damaged.
 
@@ -29,7 +34,11 @@ class UnusableBag(BagError):
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}: make it again, or leave such slides out (--data.bad skip)")
-        self.reason = reason
+        self.path, self.reason = path, reason
+
+    def __reduce__(self) -> tuple[type[UnusableBag], tuple[Path, str]]:
+        # by default an exception is made again from its message: no worker process could hand this one over
+        return type(self), (self.path, self.reason)
 
 
 def find_features(shapes: Mapping[str, Sequence[int]], asked: str | None, path: Path) -> str:
@@ -98,10 +107,13 @@ def to_features(values: Tensor | npt.NDArray[Any], path: Path) -> Tensor:
         values = values.float()
     features = values.reshape(bag_shape(values.shape, path)).contiguous()
     # least and largest value are finite only where all are: much faster than asking each
-    if not all(bool(extreme.isfinite()) for extreme in torch.aminmax(features)):
+    extremes = torch.stack(torch.aminmax(features)).abs()
+    if not bool(extremes.isfinite().all()):
         broken = ~features.isfinite()
         rows = int(broken.any(dim=1).sum())
         raise UnusableBag(path, f"{int(broken.sum())} NaN or infinite features, in {rows} of {len(features)} instances")
+    if bool((extremes > LARGEST).any()):
+        raise UnusableBag(path, f"features up to {float(extremes.max()):.1e}, whose squares float32 does not hold")
     return features
 
 
@@ -111,7 +123,12 @@ def to_coords(values: Tensor | npt.NDArray[Any], instances: int, path: Path) -> 
     Raises:
         BagError: for another shape, or positions that are no finite numbers.
     """
-    found = values if isinstance(values, np.ndarray) else values.numpy()
+    if isinstance(values, Tensor):
+        plain = values.detach()
+        # NumPy has no bfloat16
+        found: npt.NDArray[Any] = (plain.double() if plain.is_floating_point() else plain).numpy()
+    else:
+        found = values
     if found.ndim == 3 and found.shape[0] == 1:
         found = found[0]
     if found.shape != (instances, 2):
@@ -120,6 +137,21 @@ def to_coords(values: Tensor | npt.NDArray[Any], instances: int, path: Path) -> 
     if found.dtype.kind not in "fiu" or not (np.abs(found.astype(np.float64)) < 2**53).all():
         raise UnusableBag(path, "coords that are no positions in pixels")
     return torch.from_numpy(np.round(found).astype(np.int64))
+
+
+def label_text(value: Any) -> str | None:
+    """A label stored beside the features as text: whole numbers without a fraction; None for none, NaN or nothing.
+
+    Example:
+        >>> label_text(1.0), label_text(0.5), label_text(b" tumour "), label_text(float("nan"))
+        ('1', '0.5', 'tumour', None)
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
+    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    return text.strip() or None
 
 
 def patch_size(attributes: Mapping[str, Any]) -> int | None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ncmi.data.dataset import listing
 from ncmi.slides.bag import Bag, BagError, BagSource
+from ncmi.slides.readers.arrays import label_text
 from ncmi.slides.readers.hdf5 import group_bag, group_shape, reading, sets_of
 
 
@@ -69,12 +70,8 @@ class H5Cohort(BagSource):
 
 
 def _text(label: Any) -> str | None:
-    """A label as text: numbers that are whole without a fraction; None for none."""
+    """The one value of an attribute as text; None for none, or several."""
     if label is None:
         return None
     values = np.asarray(label).ravel().tolist()
-    if len(values) != 1:
-        return None
-    value = values[0].decode() if isinstance(values[0], bytes) else values[0]
-    whole = isinstance(value, float) and value.is_integer()
-    return (str(int(value)) if whole else str(value)).strip() or None
+    return label_text(values[0]) if len(values) == 1 else None

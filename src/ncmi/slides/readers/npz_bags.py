@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ncmi.data.dataset import listing
 from ncmi.slides.bag import Bag, BagError, BagSource
-from ncmi.slides.readers.arrays import UnusableBag, bag_shape, find_coords, find_features, make_bag
+from ncmi.slides.readers.arrays import UnusableBag, bag_shape, find_coords, find_features, label_text, make_bag
 from ncmi.slides.readers.folder import FolderSource
 from ncmi.slides.readers.npz_files import npz_array, npz_shapes
 
@@ -45,7 +45,7 @@ class NpzCohort(BagSource):
         self._ends = np.cumsum(np.bincount(bags, minlength=len(labels)))
         digits = len(str(len(labels) - 1))
         self.names = tuple(f"{index:0{digits}d}" for index in range(len(labels)))
-        self._labels = [str(int(value)) if isinstance(value, float) else str(value) for value in labels.tolist()]
+        self._labels = [label_text(value) for value in labels.tolist()]
         self._index = {name: index for index, name in enumerate(self.names)}
         self._values: tuple[Array, Array | None] | None = None
         self._lock = threading.Lock()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+from ncmi.data.dataset import listing
 from ncmi.slides.bag import BagError, BagSource
 from ncmi.slides.readers.h5_cohort import H5Cohort
 from ncmi.slides.readers.h5_folder import H5Folder
@@ -41,7 +42,10 @@ def open_bags(path: str | Path, *, features_key: str | None = None, coords_key: 
     if path.is_dir():
         return _open_folder(path, features_key, coords_key)
     if not path.exists():
-        raise BagError(f"{path}: no such file or folder: check --data.features")
+        raise BagError(
+            f"{path}: no such file or folder: check the path of the features (a run keeps it as it was given: where "
+            "that is relative, start from the same folder)"
+        )
     if is_hdf5(path):
         with reading(path) as file:
             one_slide = bool(sets_of(file)) or (features_key is not None and features_key in file)
@@ -67,6 +71,12 @@ def _open_folder(path: Path, features_key: str | None, coords_key: str | None) -
         for inner in ("pt_files", "h5_files", "features"):
             if (path / inner).is_dir():
                 return _open_folder(path / inner, features_key, coords_key)
+        inside = sorted({file.parent for file in path.glob("*/*") if file.suffix.lower() in _KINDS})
+        if inside:
+            raise BagError(
+                f"{path}: no bags of features here, but in {listing([str(one) for one in inside], 3)}: give that "
+                "folder, or bring all files into one"
+            )
         raise BagError(f"{path}: no bags of features here: give {LAYOUTS}")
     kinds = {_KINDS[suffix] for suffix in files}
     if len(kinds) > 1:

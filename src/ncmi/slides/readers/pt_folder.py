@@ -50,6 +50,8 @@ class PtFolder(FolderSource):
 
 
 def _read_pt(file: Path) -> Any:
+    if file.stat().st_size == 0:
+        raise UnusableBag(file, "an empty file")
     try:
         try:
             return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
