@@ -215,3 +215,12 @@ def test_tables_of_spreadsheets(tmp_path: Path, table: Path) -> None:
     cohort = load_cohort(SlideData(str(table.parent / "features"), labels=str(table)))
     assert len(cohort.slides) == len(rows) - 1
     assert any("1 rows that say of a slide what another row says" in note for note in cohort.notes)
+
+
+def test_a_split_that_another_goes_before(table: Path) -> None:
+    data = SlideData(
+        str(table.parent / "features"), labels=str(table), folds=3, holdout_column="center", holdout=("2",)
+    )
+    notes = load_cohort(data).notes
+    assert "--data.folds says what the test part is; --data.holdout-column is not used" in notes
+    assert not any("not used" in note for note in load_cohort(replace(data, folds=0)).notes)

@@ -124,7 +124,12 @@ def load_cohort(data: SlideData, *, need_labels: bool = True, read: bool = True)
 
 
 def _unused_split(table: SlideTable, data: SlideData) -> tuple[str, ...]:
-    """A column that looks like a given split, where the recipe says nothing of how to split."""
+    """Splits that are given but not used: by another that goes before it, or as the recipe does not speak of it."""
+    given = [name for name in ("holdout_column", "split_column", "splits") if getattr(data, name) is not None]
+    used = ["folds"] if data.folds else []
+    if over := (used + given)[1:]:
+        first, *rest = ("--data." + name.replace("_", "-") for name in (used + given))
+        return (f"{first} says what the test part is; {', '.join(rest)} {'is' if len(over) == 1 else 'are'} not used",)
     if data.folds or data.holdout_column or data.split_column or data.splits:
         return ()
     found = [name for name in table.values if name.lower() in ("split", "set", "partition", "subset")]

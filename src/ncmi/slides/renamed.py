@@ -49,7 +49,8 @@ class RenamedBags(BagSource):
 def match_names(slides: Sequence[str], bags: Sequence[str]) -> tuple[dict[str, str], tuple[str, ...]]:
     """Slide → bag for each slide that has one, and the bags that no slide takes.
 
-    A bag is a slide's if it is called alike; or else alike but for a file ending or a suffix such as ``_features``.
+    A bag is a slide's if it is called alike; or else alike but for a file ending, a suffix such as ``_features``, or the
+    zeros before a number.
 
     Raises:
         BagError: where two bags could be a slide's.
@@ -57,11 +58,16 @@ def match_names(slides: Sequence[str], bags: Sequence[str]) -> tuple[dict[str, s
     Example:
         >>> match_names(["a", "b"], ["a_features", "c.svs"])
         ({'a': 'a_features'}, ('c.svs',))
+        >>> match_names(["0", "1"], ["00", "01"])
+        ({'0': '00', '1': '01'}, ())
     """
     exact = set(bags) & set(slides)
     alike: dict[str, list[str]] = {}
     for bag in sorted(set(bags) - exact):
-        for name in {slide_name(bag), _SUFFIX.sub("", slide_name(bag))} - {bag}:
+        names = {slide_name(bag), _SUFFIX.sub("", slide_name(bag))}
+        if bag.isdecimal():
+            names.add(str(int(bag)))
+        for name in names - {bag}:
             alike.setdefault(name, []).append(bag)
     found = {}
     for slide in slides:
