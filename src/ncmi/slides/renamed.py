@@ -49,7 +49,7 @@ class RenamedBags(BagSource):
 def match_names(slides: Sequence[str], bags: Sequence[str]) -> tuple[dict[str, str], tuple[str, ...]]:
     """Slide → bag for each slide that has one, and the bags that no slide takes.
 
-    A bag is a slide's if it is called alike; or else alike but for a file ending, a suffix such as ``_features``, or the
+    A bag is a slide's if it is called alike; or else alike but for a file ending, a suffix such as ``_features``, or
     zeros before a number.
 
     Raises:
