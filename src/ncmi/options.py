@@ -121,6 +121,23 @@ class NCMIOptions(ObjectiveOptions):
     """NCMI: within-class concentration over between-class separation (arXiv 2601.02543); see :class:`ncmi.NCMILoss`.
 
     The defaults are meant to need no search; docs/findings.md has the reasons and the figures.
+
+    Attributes:
+        temperature: T, which the unit-length feature is divided by.
+        distribution: from features to distributions: normalised sigmoid, or softmax (an ablation).
+        homogeneous: h; above 0, h·√D stands behind the feature before it is brought to unit length, so that its length
+            counts as well. 0 is the paper's, 1 the usual other value.
+        centroids: learned by gradient, fixed at the anchors, or moving averages of the class means.
+        anchors: where centroids start; "auto" takes axes, or where D < C directions as far apart as can be.
+        anchor_scale: κ of the paper, 10 there; by default centroids stay where features can be.
+        centre: what is subtracted from features: nothing, their moving average, or the first batches' mean.
+        centre_decay: of that moving average.
+        centroid_decay: of the class means' moving average.
+        separation_power: p of the mean over the wrong classes, 1 in the paper; by default −max(4, 2 log C).
+        separation_direction: KL(P‖Q_c), or as in the paper KL(Q_c‖P), for the wrong classes.
+        reduction: a likelihood, the released script's mean of ratios, or the paper's ratio of means.
+        robustness: 0 for clean labels, up to 1, or "auto" where many labels are wrong.
+        class_weights: "balanced": weigh each class by N/(C·n_c).
     """
 
     temperature: float = 0.5
