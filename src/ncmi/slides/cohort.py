@@ -101,9 +101,8 @@ def load_cohort(data: SlideData, *, need_labels: bool = True, read: bool = True)
     skip = data.bad == "skip"
     problems |= _other_widths(shapes, str(data.features), skip)
     if read or skip:
-        if problems and not skip:
-            raise _unusable(table, problems, unused)
-        sound = tuple(name for name in shapes if name not in problems)
+        # what is wrong already is told at once
+        sound = () if problems and not skip else tuple(name for name in shapes if name not in problems)
         _each(lambda name: source.load(name).features.shape, sound, problems, threads=2)
     if problems and not skip:
         raise _unusable(table, problems, unused)
