@@ -47,7 +47,8 @@ class _Surprisal(torch.autograd.Function):
         slope.masked_fill_(divergence == least, 0.0)
         ctx.save_for_backward(alpha, beta, excess, delta, slope, labels)
         ctx.mark_non_differentiable(logits)
-        return F.softplus(margin.squeeze(1), threshold=torch.inf), logits
+        # log(1 + e^margin) without overflow; torch's softplus leaves out the 1 from e^20 on
+        return F.logsigmoid(-margin.squeeze(1)).neg_(), logits
 
     @staticmethod
     @once_differentiable

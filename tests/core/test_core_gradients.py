@@ -70,6 +70,24 @@ def test_what_is_left_to_learn_is_not_lost_in_rounding(distance: float) -> None:
     assert (gradient - expected_gradient).norm() <= 1e-4 * expected_gradient.norm()
 
 
+def test_a_sample_at_a_wrong_centroid_has_a_large_finite_loss() -> None:
+    """π_y down to e^−300, which float32 does not hold."""
+    torch.manual_seed(0)
+    loss = NCMILoss(1000, 1024)
+    labels = torch.arange(8)
+    wrong = torch.eye(1024)[labels + 1] + 3e-4 * torch.randn(8, 1024)
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        f = wrong.to(dtype).requires_grad_()
+        value = loss.to(dtype).loss(f, labels)
+        found.append((value.detach().double(), torch.autograd.grad(value, f)[0].double()))
+    (value, gradient), (expected, expected_gradient) = found
+    assert expected > 100
+    # the divergence from the wrong centroid is near its rounding
+    torch.testing.assert_close(value, expected, rtol=1e-2, atol=0)
+    assert (gradient - expected_gradient).norm() <= 0.02 * expected_gradient.norm()
+
+
 def test_gradient_of_a_direction_under_autocast_is_that_without() -> None:
     gradients = []
     for enabled in (False, True):
