@@ -126,7 +126,7 @@ def test_nothing_is_overwritten(run: Path, tmp_path: Path) -> None:
         train(RECIPE, run)
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(RunFolderError, match="not empty"):
+    with pytest.raises(RunFolderError, match="is a file: choose another folder"):
         train(RECIPE, tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
     (tmp_path / "empty").mkdir()
