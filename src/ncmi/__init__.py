@@ -1,4 +1,12 @@
-"""ncmi: classifiers trained and judged by normalised conditional mutual information.
+"""ncmi: classifiers trained and judged by normalized conditional mutual information.
+
+A network's feature becomes a point P of the simplex; class c has a centroid Q_c there. With the label y of a sample,
+
+    NCMI = mean KL(P‖Q_y) / mean (1/C) Σ_{c≠y} KL(Q_c‖P)
+
+is how close samples are to their own class over how far from the others (arXiv 2601.02543, Eq. 8–10);
+:class:`NCMILoss` trains with it, by default with the likelihood ``π_c ∝ KL(P‖Q_c)^{−γ}`` of the same divergences, and
+:func:`measure` gives CMI, Γ and NCMI of any classifier's outputs. All of it in plain sums: ``ncmi.loss.equation``.
 
 Importing the package is light: torch is imported with the first name that needs it.
 """
@@ -9,56 +17,55 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ncmi.adapters.sklearn import NCMIClassifier
-    from ncmi.alternating import AlternatingOptimiser
-    from ncmi.calibration import apply_temperature, fit_temperature
-    from ncmi.centroids import CentroidClassifier, anchor_directions
-    from ncmi.functional import ncmi_loss
-    from ncmi.information import Information, InformationAccumulator, measure
-    from ncmi.loss import NCMILoss
-    from ncmi.neighbours import NearestNeighbours
-    from ncmi.objective import LinearHeadObjective, Objective
-    from ncmi.options import (
-        Alternation,
+    from ncmi.integrations.sklearn import NCMIClassifier
+    from ncmi.loss.alternating import AlternatingOptimizer, Alternation
+    from ncmi.loss.centroids import CentroidClassifier, anchor_directions
+    from ncmi.loss.functional import ncmi_loss
+    from ncmi.loss.information import Information, InformationAccumulator, measure
+    from ncmi.loss.module import NCMILoss
+    from ncmi.loss.simplex import log_nsf, to_log_distribution
+    from ncmi.objectives.interface import LinearHeadObjective, Objective
+    from ncmi.objectives.options import (
         ObjectiveOptions,
         make_objective,
         objective_names,
         objective_options,
         register_objective,
     )
-    from ncmi.probe import LinearProbe
-    from ncmi.simplex import log_nsf, to_log_distribution
+    from ncmi.readouts.calibration import apply_temperature, fit_temperature
+    from ncmi.readouts.linear_probe import LinearProbe
+    from ncmi.readouts.neighbors import NearestNeighbors
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
-    "Alternation": "ncmi.options",
-    "AlternatingOptimiser": "ncmi.alternating",
-    "CentroidClassifier": "ncmi.centroids",
-    "Information": "ncmi.information",
-    "InformationAccumulator": "ncmi.information",
-    "LinearHeadObjective": "ncmi.objective",
-    "LinearProbe": "ncmi.probe",
-    "NCMIClassifier": "ncmi.adapters.sklearn",
-    "NCMILoss": "ncmi.loss",
-    "NearestNeighbours": "ncmi.neighbours",
-    "Objective": "ncmi.objective",
-    "ObjectiveOptions": "ncmi.options",
-    "anchor_directions": "ncmi.centroids",
-    "apply_temperature": "ncmi.calibration",
-    "fit_temperature": "ncmi.calibration",
-    "log_nsf": "ncmi.simplex",
-    "make_objective": "ncmi.options",
-    "measure": "ncmi.information",
-    "ncmi_loss": "ncmi.functional",
-    "objective_names": "ncmi.options",
-    "objective_options": "ncmi.options",
-    "register_objective": "ncmi.options",
-    "to_log_distribution": "ncmi.simplex",
+    "Alternation": "ncmi.loss.alternating",
+    "AlternatingOptimizer": "ncmi.loss.alternating",
+    "CentroidClassifier": "ncmi.loss.centroids",
+    "Information": "ncmi.loss.information",
+    "InformationAccumulator": "ncmi.loss.information",
+    "LinearHeadObjective": "ncmi.objectives.interface",
+    "LinearProbe": "ncmi.readouts.linear_probe",
+    "NCMIClassifier": "ncmi.integrations.sklearn",
+    "NCMILoss": "ncmi.loss.module",
+    "NearestNeighbors": "ncmi.readouts.neighbors",
+    "Objective": "ncmi.objectives.interface",
+    "ObjectiveOptions": "ncmi.objectives.options",
+    "anchor_directions": "ncmi.loss.centroids",
+    "apply_temperature": "ncmi.readouts.calibration",
+    "fit_temperature": "ncmi.readouts.calibration",
+    "log_nsf": "ncmi.loss.simplex",
+    "make_objective": "ncmi.objectives.options",
+    "measure": "ncmi.loss.information",
+    "ncmi_loss": "ncmi.loss.functional",
+    "objective_names": "ncmi.objectives.options",
+    "objective_options": "ncmi.objectives.options",
+    "register_objective": "ncmi.objectives.options",
+    "to_log_distribution": "ncmi.loss.simplex",
 }
 
 __all__ = [
-    "AlternatingOptimiser",
+    "AlternatingOptimizer",
     "Alternation",
     "CentroidClassifier",
     "Information",
@@ -67,7 +74,7 @@ __all__ = [
     "LinearProbe",
     "NCMIClassifier",
     "NCMILoss",
-    "NearestNeighbours",
+    "NearestNeighbors",
     "Objective",
     "ObjectiveOptions",
     "anchor_directions",

@@ -1,6 +1,4 @@
-"""Files that are either written whole or not at all."""
-
-from __future__ import annotations
+"""Files that are either written whole or not at all, and what is to be seen in a folder."""
 
 import json
 import os
@@ -11,6 +9,21 @@ from typing import Any
 
 PARTIAL = ".partial"
 """Ending of a file that is being written."""
+_SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx")
+
+
+def visible(folder: Path) -> list[Path]:
+    """Entries of a folder in order of name, without hidden ones and what operating systems leave behind."""
+    entries = (e for e in folder.iterdir() if not e.name.startswith(".") and e.name.lower() not in _SYSTEM_FILES)
+    return sorted(entries, key=lambda entry: entry.name)
+
+
+def all_files(folder: Path) -> list[Path]:
+    """All visible files below a folder, in order of their path."""
+    files: list[Path] = []
+    for entry in visible(folder):
+        files.extend(all_files(entry) if entry.is_dir() else [entry])
+    return files
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:

@@ -1,0 +1,51 @@
+"""Sums over processes, and batches gathered from all of them. With one process, everything here is the identity."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """Number of processes that train together; 1 where ``torch.distributed`` is not set up."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def all_reduce_sum(*tensors: Tensor) -> None:
+    """Replace each tensor, in place, by its sum over all processes. Every process must call it."""
+    if world_size() > 1:
+        for tensor in tensors:
+            dist.all_reduce(tensor)
+
+
+class _GatherRows(torch.autograd.Function):
+    """All processes' rows, concatenated in order of rank.
+
+    Every process goes on to compute the same loss of the whole batch, so the gradient of a process's own rows is
+    complete already: no communication backwards. It is multiplied by the number of processes because DDP then
+    takes the mean over processes where the sum is wanted.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, counts: tuple[int, ...], rank: int) -> Tensor:
+        start = sum(counts[:rank])
+        ctx.own = slice(start, start + counts[rank])
+        ctx.processes = len(counts)
+        padded = rows.new_zeros((max(counts), *rows.shape[1:]))
+        padded[: rows.shape[0]] = rows
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return gradients[0][ctx.own] * ctx.processes, None, None
+
+
+def gather_rows(rows: Tensor, counts: tuple[int, ...]) -> Tensor:
+    """Rows of all processes ``[Σ counts, ...]``, with gradient; ``counts[r]`` is the number of rows of process r."""
+    if world_size() == 1:
+        return rows
+    gathered: Tensor = _GatherRows.apply(rows, counts, dist.get_rank())  # type: ignore[no-untyped-call]
+    return gathered

@@ -1,0 +1,215 @@
+"""The Kullback–Leibler divergences of the loss, without a B×C×D tensor and without float32 cancellation.
+
+At T = 0.2 and D = 512 every probability lies within a factor 1.4 of uniform and the divergences are about 1e-3, so
+``Σ P (log P − log Q)`` loses four digits in float32. Everything here works with log-ratios to uniform,
+``α = log(D·P)`` and ``β_c = log(D·Q_c)``, and with forms of second order in them:
+
+    KL(P‖Q)   = mean_i e^α (e^δ − 1 − δ),  δ = β − α                      non-negative term by term
+    KL(Q_c‖P) = KL(Q_c‖U) + KL(U‖P) − mean_i (e^β_c − 1)·α                a matrix product
+    KL(P‖Q_c) = KL(U‖Q_c) + KL(P‖U) − mean_i β_c·(e^α − 1)                a matrix product
+
+They equal the plain sums for distributions, and so do the gradients of whatever produced the distributions.
+(The direction that would break ``Σ P = 1`` is the one they leave out; it never reaches a feature or a logit.)
+
+The two autograd functions hold the time of a step: written by hand they take half the passes over memory.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ncmi.loss.forms import Direction
+
+
+class CentroidSums(NamedTuple):
+    """All that a separation with p = 1 needs of the centroids, whatever C is.
+
+    Attributes:
+        gap: ``[C]``, each centroid's divergence from uniform: ``KL(Q_c‖U)`` or ``KL(U‖Q_c)``, by direction.
+        gap_sum: scalar, their sum.
+        side_sum: ``[D]``, sum over classes of the centroids' factor in the matrix product, ``e^β − 1`` or ``β``.
+    """
+
+    gap: Tensor
+    gap_sum: Tensor
+    side_sum: Tensor
+
+
+def ratio_to_uniform(log_p: Tensor) -> Tensor:
+    """``log(D·P)`` of a log-distribution ``[..., D]``."""
+    return log_p + math.log(log_p.shape[-1])
+
+
+def divergence_from_uniform(beta: Tensor, excess: Tensor, *, forward: bool) -> Tensor:
+    """``KL(Q‖U)`` (forward) or ``KL(U‖Q)`` of rows ``β = log(D·Q)`` with ``excess = e^β − 1``: ``[..., D] → [...]``."""
+    if forward:
+        divergence: Tensor = (torch.linalg.vecdot(beta, excess) + (beta - excess).sum(-1)) / beta.shape[-1]
+        return divergence
+    return (excess - beta).mean(-1)
+
+
+def centroid_table(beta: Tensor, direction: Direction) -> tuple[Tensor, Tensor]:
+    """Of ``β = log(D·Q)``, ``side [C, D]`` in the matrix product and ``gap [C]``; see :class:`CentroidSums`."""
+    excess = torch.expm1(beta)
+    if direction == "centroid_to_sample":
+        return excess, divergence_from_uniform(beta, excess, forward=True)
+    return beta, divergence_from_uniform(beta, excess, forward=False)
+
+
+def centroid_sums(beta: Tensor, direction: Direction) -> CentroidSums:
+    """Sums over the centroids, ``β = log(D·Q)`` ``[C, D]``."""
+    side, gap = centroid_table(beta, direction)
+    return CentroidSums(gap, gap.sum(), side.sum(0))
+
+
+class CentroidView:
+    """Centroids as the loss looks at them. What it has computed once it keeps: constants of a step, or of a run."""
+
+    def __init__(self, log_q: Tensor, direction: Direction) -> None:
+        self.beta = ratio_to_uniform(log_q)
+        self.direction: Direction = direction
+        # by hand, since torch.compile cannot see through functools.cached_property
+        self._sums: CentroidSums | None = None
+        self._tables: dict[Direction, tuple[Tensor, Tensor]] = {}
+
+    def own_rows(self, labels: Tensor) -> Tensor:
+        """``log(D·Q_y)`` of each label's centroid, ``[B, D]``."""
+        return self.beta.index_select(0, labels)
+
+    def sums(self) -> CentroidSums:
+        """What p = 1 needs of the centroids."""
+        if self._sums is None:
+            self._sums = centroid_sums(self.beta, self.direction)
+        return self._sums
+
+    def gap_from_uniform(self) -> Tensor:
+        """``KL(U‖Q_c)`` of every centroid, ``[C]``, without gradient."""
+        if "sample_to_centroid" in self._tables:
+            return self._tables["sample_to_centroid"][1].detach()
+        return centroid_table(self.beta.detach(), "sample_to_centroid")[1]
+
+    def table(self, direction: Direction | None = None) -> tuple[Tensor, Tensor]:
+        """Side and gap of every centroid, by default in the view's own direction."""
+        direction = direction or self.direction
+        if direction not in self._tables:
+            self._tables[direction] = centroid_table(self.beta, direction)
+        return self._tables[direction]
+
+
+class _LinearTerms(torch.autograd.Function):
+    """``KL(P‖Q_y)``, and ``Σ_{c≠y} KL(Q_c‖P)`` short of its constants, in one pass over the sample."""
+
+    @staticmethod
+    def forward(ctx: Any, alpha: Tensor, beta: Tensor, side_sum: Tensor, wrong: int) -> tuple[Tensor, Tensor]:
+        dim = alpha.shape[-1]
+        excess = torch.expm1(alpha)
+        p, q = alpha.exp(), beta.exp()  # not excess + 1: near the simplex's border that has lost every digit
+        delta = beta - alpha
+        own = torch.linalg.vecdot(p, torch.expm1(delta).sub_(delta)) / dim
+        others = side_sum + 1 - q
+        rest = (wrong * (excess - alpha).sum(-1) - torch.linalg.vecdot(alpha, others)) / dim
+        ctx.save_for_backward(alpha, excess, p, delta, q, others)
+        ctx.wrong = wrong
+        return own, rest
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
+        alpha, excess, p, delta, q, others = ctx.saved_tensors
+        by_own, by_rest = ((gradient / alpha.shape[-1]).unsqueeze(-1) for gradient in gradients)
+        by_alpha = (excess * ctx.wrong).sub_(others).mul_(by_rest).addcmul_(p * delta, by_own, value=-1)
+        by_beta = by_side = None
+        if ctx.needs_input_grad[1]:
+            by_beta = ((q - p) * by_own).addcmul_(alpha * q, by_rest)
+        if ctx.needs_input_grad[2]:
+            by_side = -(alpha * by_rest).sum(0)
+        return by_alpha, by_beta, by_side, None
+
+
+def own_and_wrong_sum(
+    alpha: Tensor, beta_y: Tensor, labels: Tensor, sums: CentroidSums, direction: Direction
+) -> tuple[Tensor, Tensor]:
+    """``KL(P‖Q_y)`` and the sum over the wrong classes of ``KL(Q_c‖P)`` (or ``KL(P‖Q_c)``), in O(B·D).
+
+    Args:
+        alpha: ``[B, D]``, ``log(D·P)``.
+        beta_y: ``[B, D]``, ``log(D·Q_y)`` of each sample's own class.
+        labels: ``[B]``.
+        sums: of all C centroids, in the same direction.
+        direction: of the divergence from the wrong classes.
+    """
+    wrong = sums.gap.shape[0] - 1
+    if direction == "centroid_to_sample":
+        own, rest = _LinearTerms.apply(alpha, beta_y, sums.side_sum, wrong)  # type: ignore[no-untyped-call]
+    else:
+        excess = torch.expm1(alpha)
+        own = concentration(alpha, beta_y)
+        cross = torch.linalg.vecdot(excess, sums.side_sum - beta_y) / alpha.shape[-1]
+        rest = wrong * divergence_from_uniform(alpha, excess, forward=True) - cross
+    return own, wrong_sum(rest, labels, sums)
+
+
+def wrong_sum(rest: Tensor, labels: Tensor, sums: CentroidSums) -> Tensor:
+    """Σ over the wrong classes from its two parts, ``rest [B]`` and the wrong classes' gaps; > 0.
+
+    A sum that is lost in rounding, where with two classes P is the wrong centroid itself, is raised to that rounding.
+    """
+    gaps = sums.gap_sum - sums.gap.index_select(0, labels)
+    return _at_least_rounding(rest + gaps, gaps)
+
+
+def _at_least_rounding(divergence: Tensor, apart: Tensor) -> Tensor:
+    """``divergence``, the small difference of terms of the size of ``apart``, but no less than their rounding error."""
+    return torch.maximum(divergence, rounding_of(apart))
+
+
+def rounding_of(apart: Tensor) -> Tensor:
+    """Rounding error of terms of the size of ``apart``, above 0; a constant."""
+    limits = torch.finfo(apart.dtype)
+    return (apart.detach() * limits.eps).clamp_min(limits.tiny)
+
+
+def concentration(alpha: Tensor, beta: Tensor) -> Tensor:
+    """``KL(P‖Q)`` row by row: ``α [B, D]`` and ``β [B, D]`` → ``[B]``, ≥ 0."""
+    delta = beta - alpha
+    divergence: Tensor = torch.linalg.vecdot(alpha.exp(), torch.expm1(delta) - delta) / alpha.shape[-1]
+    return divergence
+
+
+class _Product(torch.autograd.Function):
+    """``x @ yᵀ``, and its gradient, in full precision also where ``backward`` is called inside autocast."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        ctx.save_for_backward(x, y)
+        with torch.autocast(x.device.type, enabled=False):
+            return x @ y.T
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, y = ctx.saved_tensors
+        by_x, by_y = ctx.needs_input_grad
+        with torch.autocast(x.device.type, enabled=False):
+            return gradients[0] @ y if by_x else None, gradients[0].T @ x if by_y else None
+
+
+def pairwise_divergence(alpha: Tensor, side: Tensor, gap: Tensor, direction: Direction) -> Tensor:
+    """``KL(Q_c‖P_b)`` (or ``KL(P_b‖Q_c)``) of all pairs, ``[B, C]``, by one matrix product; > 0.
+
+    Its rounding error is about one unit in the last place of ``KL(·‖U)``. Divergences below that are raised to it,
+    so that their logarithm exists; the limit scales with the data and vanishes in no dtype.
+
+    Args:
+        alpha: ``[B, D]``, ``log(D·P)``.
+        side, gap: from :func:`centroid_table`, in the same direction.
+        direction: which way the divergence goes.
+    """
+    to_sample = direction == "centroid_to_sample"
+    excess = torch.expm1(alpha)
+    apart = gap + divergence_from_uniform(alpha, excess, forward=not to_sample).unsqueeze(-1)
+    product: Tensor = _Product.apply(alpha if to_sample else excess, side)  # type: ignore[no-untyped-call]
+    divergence = apart - product / alpha.shape[-1]
+    return _at_least_rounding(divergence, apart)

@@ -1,0 +1,157 @@
+"""What forms the loss has: their names, defaults and checks, without torch, so that a command line can read them."""
+
+import math
+from dataclasses import dataclass
+from operator import ge, gt, le, lt
+from typing import Any, Literal, get_args
+
+Reduction = Literal["mean_of_ratios", "ratio_of_means", "log_likelihood", "none"]
+Direction = Literal["centroid_to_sample", "sample_to_centroid"]
+Distribution = Literal["nsf", "softmax"]
+CentroidMode = Literal["fixed", "learned", "class_mean"]
+Anchors = Literal["auto", "axis", "etf", "random"]
+Center = Literal["none", "ema", "frozen"]
+Separation = Literal["centroid_kl", "cross_entropy"]
+
+
+@dataclass(frozen=True)
+class NCMIForm:
+    """A form of the NCMI loss; the one place of its defaults, and of the checks that need no data.
+
+    The defaults are meant to need no search; docs/findings.md has the reasons and the figures.
+
+    Attributes:
+        temperature: T > 0, which the unit-length feature is divided by.
+        distribution: from features to distributions: normalized sigmoid, or softmax (an ablation).
+        homogeneous: h; above 0, h·√D stands behind the feature before it is brought to unit length, so that its length
+            counts as well. 0 is the paper's, 1 the usual other value.
+        centroids: learned by gradient, fixed at the anchors, or moving averages of the class means.
+        anchors: where centroids start, see :func:`ncmi.anchor_directions`; "auto" takes axes, or where D < C directions
+            as far apart as can be.
+        anchor_scale: κ, length of the anchors' logits, which are free thereafter, 10 in the paper; by default centroids
+            are where features can be, distributions of unit-length directions over T, and stay there.
+        center: what is subtracted from features: nothing, their moving average, or the first batches' mean.
+        center_decay, centroid_decay: share of the old value that the moving averages keep.
+        separation_power: p of the mean over the wrong classes, 1 in the paper; by default −max(4, 2 log C).
+        separation_direction: KL(P‖Q_c), or as in the paper KL(Q_c‖P), for the wrong classes.
+        reduction: a likelihood, the released script's mean of ratios, or the paper's ratio of means.
+        robustness: 0 for clean labels, up to 1; or "auto" where many labels are wrong: as large as the model is sure,
+            the running mean of its highest probability, at least 1/C.
+        class_weights: "balanced": weigh each class by N/(C·n_c).
+
+    Raises:
+        ValueError: for options out of range or that exclude each other; the message names the cure.
+    """
+
+    temperature: float = 0.5
+    distribution: Distribution = "nsf"
+    homogeneous: float = 0.0
+    centroids: CentroidMode = "learned"
+    anchors: Anchors = "auto"
+    anchor_scale: float | None = None
+    center: Center = "none"
+    center_decay: float = 0.999
+    centroid_decay: float = 0.99
+    separation_power: float | None = None
+    separation_direction: Direction = "sample_to_centroid"
+    reduction: Reduction = "log_likelihood"
+    robustness: float | Literal["auto"] = 0.0
+    class_weights: Literal["balanced"] | None = None
+
+    def __post_init__(self) -> None:
+        check_map(self.temperature, self.distribution, self.homogeneous)
+        check_choice("centroids", self.centroids, CentroidMode)
+        check_choice("anchors", self.anchors, Anchors)
+        check_choice("center", self.center, Center)
+        check_range(self, "anchor_scale", above=0, cure="or None for the features' own length")
+        check_range(self, "center_decay", "centroid_decay", least=0, below=1, cure="e.g. 0.99")
+        if isinstance(self.robustness, str) and self.robustness != "auto":
+            raise ValueError(f"unknown robustness {self.robustness!r}: use 0 to 1, or auto")
+        power = -1.0 if self.separation_power is None else self.separation_power
+        robustness = 1.0 if self.robustness == "auto" else self.robustness
+        check_loss(self.reduction, power, self.separation_direction, robustness)
+        check_class_weights(self.class_weights)
+
+
+def likelihood_power(num_classes: int) -> float:
+    """The default γ = −p for C classes, ``max(4, 2 log C)``.
+
+    For π_y to win over C − 1 classes at typical distance, ``(a/b)^γ`` must be below 1/C: what ratio a/b that asks for
+    depends on γ/log C alone. Fixed γ would ask more of the features the more classes there are.
+
+    >>> likelihood_power(2), round(likelihood_power(100), 2)
+    (4.0, 9.21)
+    """
+    return max(4.0, 2 * math.log(num_classes))
+
+
+def check_sizes(num_classes: int, feature_dim: int) -> None:
+    """Raise ValueError for sizes that no classifier has."""
+    if num_classes < 2:
+        raise ValueError(f"num_classes={num_classes}: a classifier needs at least 2 classes")
+    if feature_dim < 1:
+        raise ValueError(f"feature_dim={feature_dim}: the network's feature needs at least 1 component")
+
+
+def check_choice(name: str, value: Any, choices: Any) -> None:
+    """Raise ValueError, listing the choices of a ``Literal``, for a value that is none of them."""
+    if value not in get_args(choices):
+        raise ValueError(f"unknown {name} {value!r}: use one of {', '.join(get_args(choices))}")
+
+
+def check_range(
+    options: object,
+    *names: str,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    cure: str = "",
+) -> None:
+    """Raise ValueError for the first of some fields of ``options`` that is out of bounds or NaN; None is allowed."""
+    bounds = (("at least", ge, least), ("above", gt, above), ("at most", le, most), ("below", lt, below))
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and not all(holds(value, bound) for _, holds, bound in bounds if bound is not None):
+            words = " and ".join(f"{word} {bound}" for word, _, bound in bounds if bound is not None)
+            raise ValueError(f"{name}={value}: must be {words}{cure and ', ' + cure}")
+
+
+def check_class_weights(weights: Any) -> None:
+    """Raise ValueError for another word than ``"balanced"``; numbers are checked where C is known."""
+    if isinstance(weights, str) and weights != "balanced":
+        raise ValueError(f"unknown class_weights {weights!r}: use 'balanced', C numbers or None")
+
+
+def check_map(temperature: Any, distribution: str, homogeneous: float) -> None:
+    """Check the map from feature to distribution; a temperature that is a tensor is not looked at."""
+    if isinstance(temperature, (int, float)) and not temperature > 0:
+        raise ValueError(f"temperature={temperature}: it divides the feature and must be above 0 (usual: 0.05 to 2)")
+    check_choice("distribution", distribution, Distribution)
+    if not 0 <= homogeneous < math.inf:
+        raise ValueError(
+            f"homogeneous={homogeneous}: use 0 (directions alone, the paper) or a number above it, about 1"
+        )
+
+
+def check_loss(reduction: str, separation_power: float, separation_direction: str, robustness: Any = 0.0) -> None:
+    """Check the options that function and module share; a robustness that is a tensor is not looked at.
+
+    Raises:
+        ValueError: for an unknown name, a power that is not a number, a likelihood with p ≥ 0, a robustness outside
+            [0, 1] or without likelihood.
+    """
+    check_choice("reduction", reduction, Reduction)
+    check_choice("separation_direction", separation_direction, Direction)
+    if math.isnan(separation_power):
+        raise ValueError("separation_power is NaN: use 1 (the paper) or a negative power such as -4")
+    if reduction == "log_likelihood" and not -math.inf < separation_power < 0:
+        raise ValueError(
+            f"reduction='log_likelihood' needs a finite separation_power below 0, got {separation_power}: use e.g. -4"
+        )
+    # to look at a tensor would wait for the device
+    is_number = isinstance(robustness, (int, float))
+    if is_number and not 0 <= robustness <= 1:
+        raise ValueError(f"robustness={robustness}: choose 0 (clean labels) to 1, for the module also 'auto'")
+    if reduction != "log_likelihood" and not (is_number and robustness == 0):
+        raise ValueError(f"robustness={robustness} bounds a likelihood: use it with reduction='log_likelihood', or 0")

@@ -1,0 +1,174 @@
+"""CMI, Γ and NCMI of a classifier's outputs: exact, in one pass, from sums that add up over batches and processes.
+
+With ``n_c`` the class counts, ``A_c = Σ P``, ``L_c = Σ log P`` (C×D) and ``e_c = Σ Σ_i P log P`` over class c,
+``S_c = A_c/n_c`` and ``h_c = Σ_i S_ci log S_ci``:
+
+    CMI_c                = e_c/n_c − h_c
+    N·C·Γ (centroid KL)  = Σ_c [ n_c (Σh − h_c) − (ΣS − S_c)·L_c ]
+    N²·Γ (cross entropy) = −(Σ_c A_c)·(Σ_c L_c) + Σ_c A_c·L_c
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ncmi.loss.checks import check_labels
+from ncmi.loss.distributed import all_reduce_sum, world_size
+from ncmi.loss.forms import Separation, check_choice
+
+_CHUNK = 2**19  # elements taken to float64 at a time: 4 MB, independent of the number of samples
+_SUM_TOLERANCE = 1e-2
+
+
+class Information(NamedTuple):
+    """What :func:`measure` returns.
+
+    Attributes:
+        cmi: concentration, the mean within-class ``KL(P‖S_y)``, nats, ≥ 0.
+        separation: Γ, nats.
+        ncmi: CMI/Γ.
+        per_class_cmi: ``[C]`` float64, nats; NaN for a class without samples.
+    """
+
+    cmi: float
+    separation: float
+    ncmi: float
+    per_class_cmi: Tensor
+
+    @property
+    def gamma(self) -> float:
+        """Γ, the separation."""
+        return self.separation
+
+
+class InformationAccumulator:
+    """Sufficient statistics of CMI, Γ and NCMI over batches.
+
+    Args:
+        num_classes: C ≥ 1.
+        dim: D, the width of the distributions.
+        device: where the sums live; by default, the device of the first batch.
+
+    Example:
+        >>> accumulator = InformationAccumulator(num_classes=2, dim=3)
+        >>> log_p = torch.tensor([[0.8, 0.1, 0.1], [0.6, 0.2, 0.2], [0.1, 0.1, 0.8]]).log()
+        >>> round(accumulator.update(log_p, torch.tensor([0, 0, 1])).compute().cmi, 4)
+        0.0161
+    """
+
+    def __init__(self, num_classes: int, dim: int, *, device: torch.device | str | None = None) -> None:
+        if num_classes < 1 or dim < 1:
+            raise ValueError(f"num_classes={num_classes}, dim={dim}: both must be at least 1")
+        self.num_classes, self.dim = num_classes, dim
+        self.counts = torch.zeros(num_classes, dtype=torch.float64, device=device)
+        self.sums = self.counts.new_zeros(num_classes, dim)
+        self.log_sums, self.negative_entropies = torch.zeros_like(self.sums), torch.zeros_like(self.counts)
+        self._device_is_open = device is None
+
+    def _state(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.counts, self.sums, self.log_sums, self.negative_entropies
+
+    @torch.no_grad()
+    def update(self, log_p: Tensor, labels: Tensor) -> InformationAccumulator:
+        """Add a batch, log-distributions ``log_p [B, D]`` of any floating dtype and ``labels [B]``; returns this one.
+
+        Raises:
+            ValueError: for shapes that do not fit, labels out of range, rows that are not log-distributions, NaN, or a
+                probability of exactly zero (Γ would be infinite).
+        """
+        if log_p.dim() != 2 or log_p.shape[1] != self.dim or len(labels) != len(log_p):
+            raise ValueError(
+                f"log_p {list(log_p.shape)} with {len(labels)} labels: expected [B, {self.dim}] and one label a row"
+            )
+        if len(labels) == 0:
+            return self
+        check_labels(labels, self.num_classes)
+        labels = labels.long()
+        if self._device_is_open and self.counts.device != log_p.device:
+            state = (x.to(log_p.device) for x in self._state())
+            self.counts, self.sums, self.log_sums, self.negative_entropies = state
+            self._device_is_open = False
+        step = max(1, _CHUNK // self.dim)
+        for rows, targets in zip(log_p.split(step), labels.split(step), strict=True):
+            self._add(rows.double(), targets)
+        return self
+
+    def _add(self, log_p: Tensor, labels: Tensor) -> None:
+        p = log_p.exp()
+        _check_rows(log_p, p)
+        self.counts += torch.bincount(labels, minlength=self.num_classes)
+        self.sums.index_add_(0, labels, p)
+        self.log_sums.index_add_(0, labels, log_p)
+        self.negative_entropies.index_add_(0, labels, torch.linalg.vecdot(p, log_p))
+
+    def merge(self, other: InformationAccumulator) -> InformationAccumulator:
+        """Add another accumulator's samples to this one's, and return this one.
+
+        Raises:
+            ValueError: for another number of classes or another width.
+        """
+        if (other.num_classes, other.dim) != (self.num_classes, self.dim):
+            raise ValueError(
+                f"cannot merge {other.num_classes}×{other.dim} statistics into {self.num_classes}×{self.dim} ones"
+            )
+        for mine, theirs in zip(self._state(), other._state(), strict=True):
+            mine += theirs.to(mine.device)
+        return self
+
+    def compute(self, separation: Separation = "centroid_kl", *, synchronize: bool = True) -> Information:
+        """CMI, Γ, NCMI and per-class CMI of all samples seen, in all processes.
+
+        Classes without samples are left out, as if they did not exist: they have no centroid to be separate from.
+
+        Args:
+            separation: ``"centroid_kl"`` (arXiv 2601.02543) or ``"cross_entropy"`` (CMIC-DL, arXiv 2309.09123).
+            synchronize: add up over processes; every process must then call this.
+
+        Raises:
+            ValueError: before the first sample, or for an unknown separation.
+        """
+        check_choice("separation", separation, Separation)
+        state: tuple[Tensor, ...] = self._state()
+        if synchronize and world_size() > 1:
+            state = tuple(x.clone() for x in state)  # the accumulator keeps its own process's sums
+            all_reduce_sum(*state)
+        present = state[0] > 0
+        counts, sums, log_sums, negative_entropies = state if bool(present.all()) else (x[present] for x in state)
+        if len(counts) == 0:
+            raise ValueError("no samples yet: call update(log_p, labels) first")
+        total = counts.sum()
+        centroids = sums / counts.unsqueeze(-1)
+        h = torch.xlogy(centroids, centroids).sum(-1)
+        # rounding may leave −1e-17 where all of a class's distributions are equal
+        concentration = (negative_entropies / counts - h).clamp_min(0)
+        cmi = torch.dot(counts, concentration) / total
+        if separation == "centroid_kl":
+            others = centroids.sum(0) - centroids
+            gamma = (torch.dot(counts, h.sum() - h) - torch.dot(others.flatten(), log_sums.flatten())) / (
+                total * len(counts)
+            )
+        else:
+            gamma = (torch.dot(sums.flatten(), log_sums.flatten()) - torch.dot(sums.sum(0), log_sums.sum(0))) / total**2
+        per_class = torch.full((self.num_classes,), torch.nan, dtype=torch.float64, device=state[0].device)
+        per_class[present] = concentration
+        ncmi = float(cmi / gamma) if len(counts) > 1 else float("nan")
+        return Information(float(cmi), float(gamma), ncmi, per_class)
+
+
+def measure(log_p: Tensor, labels: Tensor, num_classes: int, separation: Separation = "centroid_kl") -> Information:
+    """CMI, Γ, NCMI and per-class CMI of ``log_p [N, D]`` with ``labels [N]``; see :class:`InformationAccumulator`.
+
+    Cost O(N·D), extra memory O(C·D), float64 sums. With one class only, Γ is 0 and NCMI is NaN.
+    """
+    accumulator = InformationAccumulator(num_classes, log_p.shape[-1], device=log_p.device)
+    return accumulator.update(log_p, labels).compute(separation)
+
+
+def _check_rows(log_p: Tensor, p: Tensor) -> None:
+    if not bool(((p.sum(-1) - 1).abs() <= _SUM_TOLERANCE).all()):  # NaN fails too
+        raise ValueError("rows of log_p are not log-distributions (or NaN): apply log_softmax or to_log_distribution")
+    if bool(log_p.amin() == -torch.inf):
+        raise ValueError("a probability is exactly 0, so Γ is infinite: pass logits through log_softmax in float32")
