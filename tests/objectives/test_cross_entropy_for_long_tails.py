@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ncmi.baselines import cross_entropy_loss
-from ncmi.options import CrossEntropyOptions, make_objective
+from ncmi.objectives import cross_entropy_loss
+from ncmi.objectives.options import CrossEntropyOptions, make_objective
 
 COUNTS = [1000, 100, 30, 10]
 FEATURES = torch.randn(6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -144,15 +144,15 @@ def fitted(options: CrossEntropyOptions, inputs: Tensor, labels: Tensor) -> Any:
     torch.manual_seed(0)
     objective: Any = options.build(2, 1).double()
     objective.set_class_counts(torch.bincount(labels))
-    optimiser = torch.optim.LBFGS(objective.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(objective.parameters(), max_iter=200, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss: Tensor = objective.loss(inputs, labels)
         loss.backward()
         return loss
 
-    optimiser.step(closure)
+    optimizer.step(closure)
     return objective
 
 

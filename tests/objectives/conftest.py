@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ncmi.objective import Objective
-from ncmi.options import make_objective
+from ncmi.objectives.interface import Objective
+from ncmi.objectives.options import make_objective
 
 B, C, D = 6, 4, 5
 Problem = tuple[Objective, Tensor, Tensor]

@@ -1,15 +1,14 @@
 """Running means of vectors, one for each class, from sums and counts."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 
-from ncmi.baselines._inputs import as_distribution, no_autocast
+from ncmi.loss.forms import check_range
+from ncmi.objectives.interface import as_distribution, no_autocast
 
 
 class ClassMeans(nn.Module):
-    """Exponentially forgetting class means of vectors, updated once per optimiser step.
+    """Exponentially forgetting class means of vectors, updated once per optimizer step.
 
     For each class the state is a sum and a count, ``S ← ρ S + s`` and ``n ← ρ n + m`` with the sum ``s`` and
     the count ``m`` of the step; the mean is ``S / n``. It has no bias towards its start: after one step it is
@@ -41,9 +40,8 @@ class ClassMeans(nn.Module):
 
     def __init__(self, num_classes: int, dim: int, decay: float) -> None:
         super().__init__()
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay={decay}: a running mean needs 0 ≤ decay < 1, e.g. 0.99")
         self.decay = decay
+        check_range(self, "decay", least=0, below=1, cure="e.g. 0.99")
         self.register_buffer("sums", torch.zeros(num_classes, dim))
         self.register_buffer("counts", torch.zeros(num_classes))
         self.register_buffer("step_sums", torch.zeros(num_classes, dim))

@@ -1,19 +1,17 @@
 """Supervised contrastive loss."""
 
-from __future__ import annotations
-
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ncmi.baselines._inputs import check_hard_labels, no_autocast
-from ncmi.baselines.class_means import ClassMeans
-from ncmi.objective import Objective
-from ncmi.simplex import unit_vector
+from ncmi.loss.simplex import unit_vector
+from ncmi.objectives.class_means import ClassMeans
+from ncmi.objectives.interface import Objective, check_hard_labels, no_autocast
+from ncmi.objectives.options import SupConOptions
 
 
-def supcon_loss(embeddings: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
+def supcon_loss(embeddings: Tensor, labels: Tensor, temperature: float = SupConOptions.temperature) -> Tensor:
     """Mean over anchors i of ``−(1/|P(i)|) Σ_{p∈P(i)} log[exp(h_i·h_p/τ) / Σ_{a≠i} exp(h_i·h_a/τ)]``.
 
     P(i) are the other rows with the label of i. An anchor without any contributes 0.
@@ -56,35 +54,19 @@ class SupConObjective(Objective):
 
     Judged by a linear probe on the features, as published. So that it can be followed while it trains, its
     scores are the cosines of a sample's embedding with the running class means of the embeddings.
-
-    Raises:
-        ValueError: if ``temperature`` is not positive, ``projection_dim`` is below 1, or ``prototype_decay``
-            is outside [0, 1).
     """
 
     views: ClassVar[int] = 2
     readouts = ("lp",)
     couples_samples = True
+    options_type = SupConOptions
+    options: SupConOptions
 
-    def __init__(
-        self,
-        num_classes: int,
-        feature_dim: int,
-        *,
-        temperature: float = 0.1,
-        projection_dim: int = 128,
-        prototype_decay: float = 0.99,
-    ) -> None:
-        super().__init__(num_classes, feature_dim)
-        if not temperature > 0:
-            raise ValueError(f"temperature={temperature}: must be positive, usually 0.1")
-        if projection_dim < 1:
-            raise ValueError(f"projection_dim={projection_dim}: must be at least 1, usually 128")
-        self.temperature = temperature
-        self.projection = nn.Sequential(
-            nn.Linear(feature_dim, feature_dim), nn.ReLU(), nn.Linear(feature_dim, projection_dim)
-        )
-        self.prototypes = ClassMeans(num_classes, projection_dim, prototype_decay)
+    def __init__(self, num_classes: int, feature_dim: int, **options: Any) -> None:
+        super().__init__(num_classes, feature_dim, **options)
+        dim = self.options.projection_dim
+        self.projection = nn.Sequential(nn.Linear(feature_dim, feature_dim), nn.ReLU(), nn.Linear(feature_dim, dim))
+        self.prototypes = ClassMeans(num_classes, dim, self.options.prototype_decay)
 
     def embed(self, features: Tensor) -> Tensor:
         """Embeddings of length 1, ``[..., D] → [..., K]``; never in half precision."""
@@ -97,8 +79,8 @@ class SupConObjective(Objective):
                 "give every sample in two augmentations"
             )
         check_hard_labels(labels, features.shape[0], self.num_classes, "SupCon")
-        views = features.shape[1]
-        return supcon_loss(self.embed(features).flatten(0, 1), labels.repeat_interleave(views), self.temperature)
+        labels = labels.repeat_interleave(features.shape[1])
+        return supcon_loss(self.embed(features).flatten(0, 1), labels, self.options.temperature)
 
     def scores(self, features: Tensor) -> Tensor:
         """Cosines with the class prototypes, ``[B, D] → [B, C]``; −1 for a class not observed yet."""
@@ -109,7 +91,7 @@ class SupConObjective(Objective):
 
     def log_distribution(self, features: Tensor) -> Tensor:
         """Softmax of the cosines at the temperature of the training: ``[B, D] → [B, C]``."""
-        return torch.log_softmax(self.scores(features) / self.temperature, dim=-1)
+        return torch.log_softmax(self.scores(features) / self.options.temperature, dim=-1)
 
     @torch.no_grad()
     def observe(self, features: Tensor, labels: Tensor) -> None:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ncmi.baselines import cross_entropy_loss, opl_loss, supcon_loss
-from ncmi.baselines.class_means import ClassMeans
-from ncmi.checks import check_labels, check_targets
-from ncmi.options import make_objective
+from ncmi.loss.checks import check_labels, check_targets
+from ncmi.objectives import cross_entropy_loss, opl_loss, supcon_loss
+from ncmi.objectives.class_means import ClassMeans
+from ncmi.objectives.options import make_objective
 
 BAD_LABELS = [
     (torch.tensor([0, 12]), r"labels run to 12 but num_classes is 10: pass num_classes=13"),
@@ -33,30 +33,30 @@ BAD_TARGETS = [
     (torch.full((2, 10), float("nan")), r"negative or NaN"),
 ]
 BAD_OPTIONS: list[tuple[str, dict[str, Any], str]] = [
-    ("label_smoothing", {"epsilon": 1.5}, "0 ≤ epsilon ≤ 1"),
-    ("focal", {"gamma": -1.0}, "gamma ≥ 0"),
-    ("poly", {"epsilon": -2.0}, "epsilon ≥ -1"),
-    ("square", {"k": 0.0}, "k=0.0: the weight"),
-    ("square", {"target_value": -1.0}, "must be positive; None"),
-    ("anticlass", {"gamma": float("nan")}, "gamma ≥ 0"),
-    ("opl", {"weight": -1.0}, "both ≥ 0"),
-    ("opl", {"gamma": -1.0}, "both ≥ 0"),
-    ("supcon", {"temperature": 0.0}, "must be positive, usually 0.1"),
+    ("label_smoothing", {"epsilon": 1.5}, "epsilon=1.5: must be at least 0 and at most 1"),
+    ("focal", {"gamma": -1.0}, "gamma=-1.0: must be at least 0"),
+    ("poly", {"epsilon": -2.0}, "at least -1, usually 1"),
+    ("square", {"k": 0.0}, "k=0.0: must be above 0, None"),
+    ("square", {"target_value": -1.0}, "target_value=-1.0: must be above 0, None"),
+    ("anticlass", {"gamma": float("nan")}, "gamma=nan: must be at least 0"),
+    ("opl", {"weight": -1.0}, "weight=-1.0: must be at least 0"),
+    ("opl", {"gamma": -1.0}, "gamma=-1.0: must be at least 0"),
+    ("supcon", {"temperature": 0.0}, "must be above 0, usually 0.1"),
     ("supcon", {"projection_dim": 0}, "at least 1, usually 128"),
-    ("supcon", {"prototype_decay": 1.0}, "0 ≤ decay < 1"),
-    ("cmic", {"separation_weight": -0.1}, "both ≥ 0"),
-    ("cmic", {"centroid_decay": -0.1}, "0 ≤ decay < 1"),
-    ("generalised_cross_entropy", {"q": 0.0}, "0 < q ≤ 1, usually 0.7"),
-    ("generalised_cross_entropy", {"q": 1.5}, "0 < q ≤ 1"),
-    ("symmetric_cross_entropy", {"alpha": -1.0}, "both ≥ 0 and one above"),
-    ("symmetric_cross_entropy", {"beta": float("nan")}, "both ≥ 0"),
-    ("symmetric_cross_entropy", {"alpha": 0.0, "beta": 0.0}, "one above, e.g. 0.1 and 1"),
+    ("supcon", {"prototype_decay": 1.0}, "prototype_decay=1.0: .*at least 0 and below 1"),
+    ("cmic", {"separation_weight": -0.1}, "separation_weight=-0.1: must be at least 0"),
+    ("cmic", {"centroid_decay": -0.1}, "centroid_decay=-0.1: .*at least 0 and below 1"),
+    ("generalized_cross_entropy", {"q": 0.0}, "q=0.0: must be above 0 and at most 1, usually 0.7"),
+    ("generalized_cross_entropy", {"q": 1.5}, "q=1.5: must be above 0 and at most 1"),
+    ("symmetric_cross_entropy", {"alpha": -1.0}, "alpha=-1.0: must be at least 0"),
+    ("symmetric_cross_entropy", {"beta": float("nan")}, "beta=nan: must be at least 0"),
+    ("symmetric_cross_entropy", {"alpha": 0.0, "beta": 0.0}, "one of them must be above 0, e.g. 0.1 and 1"),
     ("symmetric_cross_entropy", {"log_zero": 0.0}, "below 0, usually -4"),
-    ("symmetric_cross_entropy", {"log_zero": float("-inf")}, "must be finite"),
+    ("symmetric_cross_entropy", {"log_zero": float("-inf")}, "must be above -inf and below 0"),
     ("cross_entropy", {"class_weights": "inverse"}, "unknown class_weights 'inverse': use 'balanced'"),
     ("cross_entropy", {"class_weights": [1.0, 2.0]}, "class_weights must be 10 numbers ≥ 0"),
-    ("cross_entropy", {"logit_adjustment": -1.0}, "at least 0 and finite, usually 1"),
-    ("cross_entropy", {"logit_adjustment": float("inf")}, "at least 0 and finite"),
+    ("cross_entropy", {"logit_adjustment": -1.0}, "at least 0 and below inf, usually 1"),
+    ("cross_entropy", {"logit_adjustment": float("inf")}, "at least 0 and below inf"),
 ]
 
 
@@ -99,6 +99,9 @@ def test_pure_pair_losses_check_what_they_can(loss: Any) -> None:
 def test_bad_options(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_objective(name, 10, 3, **options)
+    built_directly = type(make_objective(name, 10, 3))
+    with pytest.raises(ValueError, match=message):
+        built_directly(10, 3, **options)
 
 
 def test_supcon_needs_views() -> None:

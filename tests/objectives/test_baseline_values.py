@@ -12,9 +12,9 @@ from sklearn.metrics import log_loss
 from torch import Tensor
 from torch.nn import functional as F
 
-from ncmi.baselines import cross_entropy_loss, opl_loss, square_loss, supcon_loss
-from ncmi.baselines.cmic import batch_separation
-from ncmi.objective import Objective
+from ncmi.objectives import cross_entropy_loss, opl_loss, square_loss, supcon_loss
+from ncmi.objectives.cmic import batch_separation
+from ncmi.objectives.interface import Objective
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "label_smoothing": {"epsilon": 0.3},
@@ -25,7 +25,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "opl": {"weight": 0.6, "gamma": 0.8},
     "supcon": {"temperature": 0.4, "projection_dim": 3},
     "cmic": {"concentration_weight": 0.9, "separation_weight": 0.4},
-    "generalised_cross_entropy": {"q": 0.4},
+    "generalized_cross_entropy": {"q": 0.4},
     "symmetric_cross_entropy": {"alpha": 0.7, "beta": 1.3, "log_zero": -3.0},
 }
 

@@ -1,4 +1,4 @@
-"""Generalised and symmetric cross-entropy: their limits, and the property that makes them bear wrong labels."""
+"""Generalized and symmetric cross-entropy: their limits, and the property that makes them bear wrong labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ncmi.baselines import cross_entropy_loss, generalised_cross_entropy_loss, symmetric_cross_entropy_loss
+from ncmi.objectives import cross_entropy_loss, generalized_cross_entropy_loss, symmetric_cross_entropy_loss
 
 seeds = st.integers(0, 2**31 - 1)
 C = 5
@@ -40,8 +40,8 @@ def same_value_and_gradient(ours: Tensor, theirs: Tensor, logits: Tensor, rtol: 
 def test_limits(seed: int) -> None:
     logits, labels = batch(seed)
     half = absolute_error(logits, labels) / 2
-    same_value_and_gradient(generalised_cross_entropy_loss(logits, labels, q=1.0), half, logits)
-    nearly = generalised_cross_entropy_loss(logits, labels, q=1e-8)
+    same_value_and_gradient(generalized_cross_entropy_loss(logits, labels, q=1.0), half, logits)
+    nearly = generalized_cross_entropy_loss(logits, labels, q=1e-8)
     same_value_and_gradient(nearly, cross_entropy_loss(logits, labels), logits, rtol=1e-6)
     only_reverse = symmetric_cross_entropy_loss(logits, labels, alpha=0.0, beta=1.0, log_zero=-2.0)
     same_value_and_gradient(only_reverse, absolute_error(logits, labels), logits)
@@ -52,7 +52,7 @@ def test_limits(seed: int) -> None:
 @given(seeds, st.floats(0.01, 1))
 def test_gradient_is_that_of_cross_entropy_weighed_by_the_power_of_the_probability(seed: int, q: float) -> None:
     logits, labels = batch(seed)
-    (ours,) = torch.autograd.grad(generalised_cross_entropy_loss(logits, labels, q), logits)
+    (ours,) = torch.autograd.grad(generalized_cross_entropy_loss(logits, labels, q), logits)
     (of_cross_entropy,) = torch.autograd.grad(cross_entropy_loss(logits, labels), logits)
     p = logits.detach().softmax(1)[torch.arange(7), labels]
     torch.testing.assert_close(ours, p[:, None] ** q * of_cross_entropy)
@@ -66,7 +66,7 @@ def sum_over_labels(loss: Callable[..., Tensor], logits: Tensor, **options: floa
 def test_losses_of_all_labels_add_up_to_a_bounded_sum(seed: int, q: float, log_zero: float) -> None:
     """Uniform label noise adds a multiple of this sum: where it is constant, noise does not move the minimum."""
     logits = batch(seed, scale=8.0)[0].detach()
-    found = sum_over_labels(generalised_cross_entropy_loss, logits, q=q)
+    found = sum_over_labels(generalized_cross_entropy_loss, logits, q=q)
     assert (C - C ** (1 - q)) / q <= found * (1 + 1e-9)
     assert found <= (C - 1) / q * (1 + 1e-9)
     reverse = sum_over_labels(symmetric_cross_entropy_loss, logits, alpha=0.0, beta=1.0, log_zero=log_zero)
@@ -76,7 +76,7 @@ def test_losses_of_all_labels_add_up_to_a_bounded_sum(seed: int, q: float, log_z
 def test_a_confident_mistake_costs_little() -> None:
     logits, labels = torch.tensor([[30.0, 0.0, 0.0]]), torch.tensor([1])
     assert float(cross_entropy_loss(logits, labels)) == pytest.approx(30, rel=1e-6)
-    assert float(generalised_cross_entropy_loss(logits, labels)) == pytest.approx(1 / 0.7, rel=1e-6)
+    assert float(generalized_cross_entropy_loss(logits, labels)) == pytest.approx(1 / 0.7, rel=1e-6)
     assert float(symmetric_cross_entropy_loss(logits, labels)) == pytest.approx(0.1 * 30 + 4, rel=1e-6)
 
 
@@ -84,5 +84,5 @@ def test_a_confident_mistake_costs_little() -> None:
 def test_small_powers_keep_their_digits(q: float) -> None:
     """In float32 1 − p^q has an error of 10 % here where q is 1e-4."""
     p = 1 / (1 + math.exp(-5))
-    found = generalised_cross_entropy_loss(torch.tensor([[5.0, 0.0]]), torch.tensor([0]), q)
+    found = generalized_cross_entropy_loss(torch.tensor([[5.0, 0.0]]), torch.tensor([0]), q)
     assert float(found) == pytest.approx((1 - p**q) / q, rel=3e-5)

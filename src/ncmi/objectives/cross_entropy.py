@@ -1,36 +1,25 @@
 """Cross-entropy, the loss that every other is compared with; with class weights or adjusted logits for long tails."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ncmi.baselines._inputs import prepare
-from ncmi.class_weights import ClassWeights
-from ncmi.objective import LinearHeadObjective
+from ncmi.loss.statistics import ClassWeights
+from ncmi.objectives.interface import LinearHeadObjective, prepare
+from ncmi.objectives.options import CrossEntropyOptions
 
 
 def cross_entropy_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
-    """Mean of ``−log p_y``, p the softmax of the logits; with class weights the weighted mean.
+    """Mean of ``−log p_y``, p the softmax of the logits; with class weights the weighted mean. A scalar in nats, ≥ 0.
 
     Args:
-        logits: ``[B, C]``; half precision is computed in float32.
-        labels: ``[B]`` class indices, or soft targets ``[B, C]``.
+        logits, labels: ``[B, C]`` and ``[B]`` or soft ``[B, C]``; these and the errors: see :mod:`ncmi.objectives`.
         class_weights: ``[C]``, ≥ 0: ``Σ_b w_y (−log p_y) / Σ_b w_y``, as ``torch.nn.functional.cross_entropy`` has it
             for class indices; for soft targets both sums are over the labels' expectation.
 
-    Returns:
-        Scalar in nats, ≥ 0.
-
-    Raises:
-        ValueError: for labels out of range or of another shape, an empty batch, or weights that are not ``[C]``.
-
     Example:
-        >>> import torch
         >>> cross_entropy_loss(torch.zeros(1, 4), torch.tensor([2]))  # log 4
         tensor(1.3863)
     """
@@ -57,49 +46,38 @@ class CrossEntropyObjective(LinearHeadObjective):
 
     Class weights and logit adjustment are alternatives: either alone makes up for frequencies, both do so twice.
 
-    Raises:
-        ValueError: for weights as :class:`ncmi.NCMILoss`, or a τ that is negative or not finite.
-
     Source: logit adjustment: Menon et al. 2021, "Long-tail learning via logit adjustment", arXiv 2007.07314, Eq. 10.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        feature_dim: int,
-        *,
-        class_weights: Literal["balanced"] | Tensor | Sequence[float] | None = None,
-        logit_adjustment: float = 0.0,
-    ) -> None:
-        super().__init__(num_classes, feature_dim)
-        if not 0 <= logit_adjustment < float("inf"):
-            raise ValueError(f"logit_adjustment={logit_adjustment}: must be at least 0 and finite, usually 1 (0: off)")
-        self.logit_adjustment = logit_adjustment
+    options_type = CrossEntropyOptions
+    options: CrossEntropyOptions
+
+    def __init__(self, num_classes: int, feature_dim: int, **options: Any) -> None:
+        super().__init__(num_classes, feature_dim, **options)
+        class_weights = self.options.class_weights
         # a weighted mean divides by the sum of the batch's own weights
         self.couples_samples = class_weights is not None
         self.class_weights = None if class_weights is None else ClassWeights(num_classes, class_weights)
-        self.frequencies = ClassWeights(num_classes, "balanced") if logit_adjustment > 0 else None
+        self.frequencies = ClassWeights(num_classes, "balanced") if self.options.logit_adjustment > 0 else None
 
     def criterion(self, logits: Tensor, labels: Tensor) -> Tensor:
         if self.frequencies is not None:
             # balanced weights are 1/(C π): the constant log C does not change a softmax
-            logits = logits - self.logit_adjustment * self.frequencies().log().to(logits)
+            logits = logits - self.options.logit_adjustment * self.frequencies().log().to(logits)
         return cross_entropy_loss(logits, labels, None if self.class_weights is None else self.class_weights())
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """The loss; in training mode also counts the labels where counts are wanted and were not told."""
         if self.training:
             for counted in self._counted():
-                counted.observe(labels, synchronise=True)
+                counted.observe(labels, synchronize=True)
         return self.loss(features, labels)
 
     def observe(self, features: Tensor, labels: Tensor) -> None:
-        """Count a micro-batch's labels, where counts are wanted and were not told."""
         for counted in self._counted():
             counted.observe(labels)
 
     def set_class_counts(self, counts: Tensor) -> None:
-        """Tell how many training samples each class has, ``[C]``."""
         for counted in self._counted():
             counted.set_counts(counts)
 

@@ -1,14 +1,14 @@
 """CMIC-DL: cross-entropy with the conditional mutual information of the class probabilities constrained."""
 
-from __future__ import annotations
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ncmi.baselines._inputs import as_distribution, no_autocast, prepare, rows_of
-from ncmi.baselines.class_means import ClassMeans
-from ncmi.objective import LinearHeadObjective
+from ncmi.objectives.class_means import ClassMeans
+from ncmi.objectives.interface import LinearHeadObjective, as_distribution, no_autocast, prepare, rows_of
+from ncmi.objectives.options import CMICOptions
 
 
 def batch_concentration(log_p: Tensor, labels: Tensor, centroids: Tensor) -> Tensor:
@@ -40,24 +40,17 @@ def cmic_loss(
     logits: Tensor,
     labels: Tensor,
     centroids: Tensor,
-    concentration_weight: float = 0.5,
-    separation_weight: float = 1e-4,
+    concentration_weight: float = CMICOptions.concentration_weight,
+    separation_weight: float = CMICOptions.separation_weight,
 ) -> Tensor:
-    """``CE + λ·mean KL(P ‖ Q_y) − β·Γ``, P the softmax of the logits; see :func:`batch_separation` for Γ.
+    """``CE + λ·mean KL(P ‖ Q_y) − β·Γ``, P the softmax of the logits; for Γ see :func:`batch_separation`. In nats.
 
     Args:
-        logits: ``[B, C]``; half precision is computed in float32, also inside autocast.
-        labels: ``[B]`` class indices, or soft targets ``[B, C]``.
+        logits, labels: ``[B, C]`` and ``[B]`` or soft ``[B, C]``; these and the errors: see :mod:`ncmi.objectives`.
         centroids: Q, ``[C, C]``: row c is the mean distribution of class c, or zeros where there is none yet.
             It is not trained through this loss: pass it without gradient.
         concentration_weight: λ ≥ 0.
         separation_weight: β ≥ 0. Γ has no upper bound: a large β lets it outrun the rest.
-
-    Returns:
-        Scalar in nats, of either sign.
-
-    Raises:
-        ValueError: for labels out of range or of another shape, or an empty batch.
 
     Source: Yang et al. 2023, "Conditional mutual information constrained deep learning", arXiv 2309.09123.
 
@@ -76,37 +69,22 @@ def cmic_loss(
 class CMICObjective(LinearHeadObjective):
     """CMIC-DL on the logits of a linear head; see :func:`cmic_loss`.
 
-    The centroids Q are running class means of P (:class:`~ncmi.baselines.class_means.ClassMeans`), free of
+    The centroids Q are running class means of P (:class:`~ncmi.objectives.class_means.ClassMeans`), free of
     bias towards their start: after a class's first step its Q is that step's mean. Before, the class adds
     nothing to the concentration.
-
-    Raises:
-        ValueError: if a weight is negative or ``centroid_decay`` is outside [0, 1).
     """
 
     couples_samples = True
+    options_type = CMICOptions
+    options: CMICOptions
 
-    def __init__(
-        self,
-        num_classes: int,
-        feature_dim: int,
-        *,
-        concentration_weight: float = 0.5,
-        separation_weight: float = 1e-4,
-        centroid_decay: float = 0.9999,
-    ) -> None:
-        super().__init__(num_classes, feature_dim)
-        if not (concentration_weight >= 0 and separation_weight >= 0):
-            raise ValueError(
-                f"concentration_weight={concentration_weight}, separation_weight={separation_weight}: "
-                "CMIC-DL needs both ≥ 0, e.g. 0.5 and 1e-4"
-            )
-        self.concentration_weight = concentration_weight
-        self.separation_weight = separation_weight
-        self.centroids = ClassMeans(num_classes, num_classes, centroid_decay)
+    def __init__(self, num_classes: int, feature_dim: int, **options: Any) -> None:
+        super().__init__(num_classes, feature_dim, **options)
+        self.centroids = ClassMeans(num_classes, num_classes, self.options.centroid_decay)
 
     def criterion(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return cmic_loss(logits, labels, self.centroids.means(), self.concentration_weight, self.separation_weight)
+        weights = self.options.concentration_weight, self.options.separation_weight
+        return cmic_loss(logits, labels, self.centroids.means(), *weights)
 
     @torch.no_grad()
     def observe(self, features: Tensor, labels: Tensor) -> None:

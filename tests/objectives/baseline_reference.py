@@ -19,7 +19,7 @@ NAMES = (
     "opl",
     "supcon",
     "cmic",
-    "generalised_cross_entropy",
+    "generalized_cross_entropy",
     "symmetric_cross_entropy",
 )
 PAIRING = ("opl", "supcon")
@@ -75,7 +75,7 @@ def anticlass(z: Tensor, y: int, gamma: float) -> Tensor:
     return cross_entropy(z, y) + gamma * occe
 
 
-def generalised_cross_entropy(z: Tensor, y: int, q: float) -> Tensor:
+def generalized_cross_entropy(z: Tensor, y: int, q: float) -> Tensor:
     return (1 - probabilities(z)[y] ** q) / q
 
 

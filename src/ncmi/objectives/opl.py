@@ -1,17 +1,15 @@
 """Orthogonal projection loss: same-label features aligned, different-label features orthogonal."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
-from ncmi.baselines._inputs import check_hard_labels, no_autocast
-from ncmi.baselines.cross_entropy import cross_entropy_loss
-from ncmi.objective import LinearHeadObjective
-from ncmi.simplex import unit_vector
+from ncmi.loss.simplex import unit_vector
+from ncmi.objectives.cross_entropy import cross_entropy_loss
+from ncmi.objectives.interface import LinearHeadObjective, check_hard_labels, no_autocast
+from ncmi.objectives.options import OPLOptions
 
 
-def opl_loss(features: Tensor, labels: Tensor, gamma: float = 0.5) -> Tensor:
+def opl_loss(features: Tensor, labels: Tensor, gamma: float = OPLOptions.gamma) -> Tensor:
     """``(1 − s) + γ d``: s the mean cosine of same-label pairs, d the mean |cosine| of different-label pairs.
 
     The cross-entropy that the paper adds is not part of it. A term without a pair in the batch is 0.
@@ -53,23 +51,15 @@ class OPLObjective(LinearHeadObjective):
     """Cross-entropy on a linear head plus ``weight`` times :func:`opl_loss` on the features.
 
     Usual values: weight 1 and γ 0.5 (CIFAR), weight 0.1 and γ 2 (ImageNet).
-
-    Raises:
-        ValueError: if ``weight`` or ``gamma`` is negative.
     """
 
     couples_samples = True
-
-    def __init__(self, num_classes: int, feature_dim: int, *, weight: float = 1.0, gamma: float = 0.5) -> None:
-        super().__init__(num_classes, feature_dim)
-        if not (weight >= 0 and gamma >= 0):
-            raise ValueError(f"weight={weight}, gamma={gamma}: OPL needs both ≥ 0, usually 1 and 0.5")
-        self.weight = weight
-        self.gamma = gamma
+    options_type = OPLOptions
+    options: OPLOptions
 
     def loss(self, features: Tensor, labels: Tensor) -> Tensor:
         check_hard_labels(labels, features.shape[0], self.num_classes, "OPL")
-        return super().loss(features, labels) + self.weight * opl_loss(features, labels, self.gamma)
+        return super().loss(features, labels) + self.options.weight * opl_loss(features, labels, self.options.gamma)
 
     def criterion(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The cross-entropy part; the rest needs the features."""

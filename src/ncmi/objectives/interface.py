@@ -1,0 +1,176 @@
+"""The interface that every training objective has, and what the losses with a linear head share.
+
+An objective owns whatever stands between the network's feature and the decision: a linear head, a projection
+head, centroids. The trainer knows this interface and nothing else. Objectives are made by name in
+:mod:`ncmi.objectives.options`.
+
+A loss for soft targets ``t`` is the expectation of the loss over labels drawn from ``t``, so mixup is defined
+for every loss that has a value for each label.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ncmi.loss.centroids import CentroidClassifier
+from ncmi.loss.checks import check_labels, check_targets
+from ncmi.loss.forms import check_sizes
+from ncmi.loss.simplex import full_precision
+
+
+class Objective(nn.Module, ABC):
+    """A training objective: ``loss`` for training, ``scores`` for deciding.
+
+    Args:
+        num_classes: C, at least 2.
+        feature_dim: D, the width of the network's feature.
+        options: keywords of ``options_type``.
+
+    Attributes:
+        options_type: what checks the options and has their defaults, an ``ObjectiveOptions``; ``object`` for none.
+        options: one of them, as this objective was made with.
+        views: how many differently augmented views of each sample a step needs. With ``views == 1`` the features
+            are ``[B, D]``; otherwise ``[B, views, D]``.
+        couples_samples: whether the mean loss of a batch is anything but the mean of its samples' own losses. Where it
+            does, gradient accumulation over 4×16 samples is not the same as one batch of 64.
+        readouts: how the objective is judged when it is compared: ``"head"`` (its own scores), ``"cc"`` (centroid
+            comparison), ``"lp"`` (linear probe).
+        sets_centroids: whether it has centroids that :meth:`set_centroids` can put somewhere, as alternation by class
+            means does.
+
+    Raises:
+        ValueError: if ``num_classes < 2`` or ``feature_dim < 1``, and what the options refuse.
+    """
+
+    options_type: ClassVar[type[Any]] = object
+    views: ClassVar[int] = 1
+    readouts: tuple[str, ...] = ("head",)
+    couples_samples: bool = False
+    sets_centroids: ClassVar[bool] = False
+
+    def __init__(self, num_classes: int, feature_dim: int, **options: Any) -> None:
+        super().__init__()
+        check_sizes(num_classes, feature_dim)
+        self.num_classes = num_classes
+        self.feature_dim = feature_dim
+        self.options: Any = self.options_type(**options)
+
+    @abstractmethod
+    def loss(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss of a batch: ``features [B, D]`` (``[B, views, D]``), ``labels [B]`` → scalar float32."""
+
+    @abstractmethod
+    def scores(self, features: Tensor) -> Tensor:
+        """Decision scores, the higher the likelier: ``[B, D] → [B, C]`` float32."""
+
+    def log_distribution(self, features: Tensor) -> Tensor:
+        """Output log-distribution whose CMI, Γ and NCMI are reported: ``[B, D] → [B, K]``; by default over classes."""
+        return torch.log_softmax(self.scores(features).float(), dim=-1)
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        return self.loss(features, labels)
+
+    def network_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters that are trained together with the network: by default, all."""
+        return self.parameters()
+
+    def centroid_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters that have an optimizer of their own (learned centroids): by default, none."""
+        return iter(())
+
+    def observe(self, features: Tensor, labels: Tensor) -> None:
+        """Add a micro-batch's sums and counts to the statistics that :meth:`update` will use. Default: nothing."""
+
+    def update(self) -> None:
+        """Bring center, class means and the like up to date; once per optimizer step. Default: nothing."""
+
+    def set_class_counts(self, counts: Tensor) -> None:
+        """Tell the objective how many training samples each class has, ``[C]``. Default: not used."""
+
+    def check_settable(self) -> None:
+        """Raise ValueError, naming the cure, where these options do not let :meth:`set_centroids` do its work."""
+
+    def set_centroids(self, centroids: Tensor) -> None:
+        """Put the training's centroids to distributions ``[C, K]``, e.g. the true ones. Default: there are none."""
+
+    def centroid_classifier(self) -> CentroidClassifier:
+        """An unfitted CC for this objective's features; by default with the options that CC itself has."""
+        return CentroidClassifier(self.num_classes, self.feature_dim)
+
+
+class LinearHeadObjective(Objective):
+    """An objective on the logits of a linear head. Subclasses give :meth:`criterion`."""
+
+    def __init__(self, num_classes: int, feature_dim: int, **options: Any) -> None:
+        super().__init__(num_classes, feature_dim, **options)
+        self.head = nn.Linear(feature_dim, num_classes)
+
+    @abstractmethod
+    def criterion(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss of ``logits [B, C]`` float32 and ``labels [B]``."""
+
+    def loss(self, features: Tensor, labels: Tensor) -> Tensor:
+        return self.criterion(self.scores(features), labels)
+
+    def scores(self, features: Tensor) -> Tensor:
+        # losses are sums of logarithms: float32 also where autocast ran the head in half precision
+        return full_precision(self.head(features))
+
+
+class LossObjective(LinearHeadObjective):
+    """A loss function of the logits of a linear head; the options are its keywords."""
+
+    function: ClassVar[Callable[..., Tensor]]
+
+    def __init__(self, num_classes: int, feature_dim: int, **options: Any) -> None:
+        super().__init__(num_classes, feature_dim, **options)
+        self.keywords: dict[str, Any] = vars(self.options)
+
+    def criterion(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return type(self).function(logits, labels, **self.keywords)
+
+
+def prepare(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Checked ``logits [B, C]`` in full precision, and ``labels`` as int64 ``[B]`` or floats ``[B, C]``."""
+    if logits.dim() != 2:
+        raise ValueError(f"logits have shape {list(logits.shape)}: pass [B, C], one row for each sample")
+    check_targets(labels, logits.shape[0], logits.shape[1])
+    logits = full_precision(logits)
+    return logits, labels.to(logits.dtype) if labels.is_floating_point() else labels.long()
+
+
+def check_hard_labels(labels: Tensor, batch: int, num_classes: int | None, loss: str) -> None:
+    """Refuse soft targets where a loss pairs samples by their labels; else check the labels as usual."""
+    if labels.is_floating_point() and labels.dim() == 2:
+        raise ValueError(
+            f"{loss} pairs samples by their labels and cannot take soft targets: pass integer labels [B], without mixup"
+        )
+    check_labels(labels, torch.iinfo(torch.int64).max if num_classes is None else num_classes)
+    if labels.shape[0] != batch:
+        raise ValueError(f"{batch} samples but {labels.shape[0]} labels: pass one label for each sample")
+
+
+def as_distribution(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
+    """Labels ``[B]`` as one-hot rows ``[B, C]``; soft targets as they are."""
+    return labels.to(dtype) if labels.is_floating_point() else F.one_hot(labels.long(), num_classes).to(dtype)
+
+
+def expectation(values: Tensor, labels: Tensor) -> Tensor:
+    """Mean over the batch of ``values[b, y_b]``, ``values [B, C]``; the expected value under soft targets."""
+    if labels.is_floating_point():
+        return (labels * values).sum(-1).mean()
+    return values.gather(-1, labels.unsqueeze(-1)).mean()
+
+
+def rows_of(table: Tensor, labels: Tensor) -> Tensor:
+    """Row ``y_b`` of ``table [C, K]`` for each sample, ``[B, K]``; the expected row under soft targets."""
+    return labels @ table if labels.is_floating_point() else table[labels]
+
+
+def no_autocast(values: Tensor) -> torch.autocast:
+    """Context in which matrix products stay in the dtype of their inputs, also inside autocast."""
+    return torch.autocast(values.device.type, enabled=False)
