@@ -1,20 +1,20 @@
-"""The k-nearest-neighbour read-out: how a feature space decides without any training."""
+"""The k-nearest-neighbor read-out: how a feature space decides without any training."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from ncmi.probe import check_frozen_features
-from ncmi.simplex import unit_vector
+from ncmi.loss.simplex import unit_vector
+from ncmi.readouts.linear_probe import check_frozen_features
 
 
-class NearestNeighbours(nn.Module):
-    """k nearest neighbours by cosine similarity, votes weighted by ``exp(similarity/temperature)``.
+class NearestNeighbors(nn.Module):
+    """k nearest neighbors by cosine similarity, votes weighted by ``exp(similarity/temperature)``.
 
     Args:
         num_classes: C ≥ 2.
-        k: neighbours that vote; fewer where the training set is smaller.
+        k: neighbors that vote; fewer where the training set is smaller.
         temperature: of the votes, above 0.
         chunk: queries compared at a time; bounds memory at ``chunk × N``.
 
@@ -29,16 +29,13 @@ class NearestNeighbours(nn.Module):
         if num_classes < 2 or k < 1 or chunk < 1 or not temperature > 0:
             raise ValueError(
                 f"num_classes={num_classes}, k={k}, chunk={chunk}, temperature={temperature}: "
-                "needs at least 2 classes, 1 neighbour, chunks of 1 and a temperature above 0"
+                "needs at least 2 classes, 1 neighbor, chunks of 1 and a temperature above 0"
             )
-        self.num_classes = num_classes
-        self.k = k
-        self.temperature = temperature
-        self.chunk = chunk
+        self.num_classes, self.k, self.temperature, self.chunk = num_classes, k, temperature, chunk
         self.register_buffer("features", torch.empty(0))
         self.register_buffer("labels", torch.empty(0, dtype=torch.long))
 
-    def fit(self, features: Tensor, labels: Tensor) -> NearestNeighbours:
+    def fit(self, features: Tensor, labels: Tensor) -> NearestNeighbors:
         """Keep ``features [N, D]`` at unit length, and ``labels [N]``; forgets earlier fits.
 
         Raises:
@@ -53,16 +50,13 @@ class NearestNeighbours(nn.Module):
     def votes(self, features: Tensor) -> Tensor:
         """Share of the votes for each class, ``[B, D] → [B, C]``, rows sum to one."""
         if len(self.labels) == 0:
-            raise RuntimeError("no neighbours yet: call fit(features, labels) first")
+            raise RuntimeError("no neighbors yet: call fit(features, labels) first")
         parts = []
         for queries in unit_vector(features).split(self.chunk):
             nearest = (queries @ self.features.T).topk(min(self.k, len(self.labels)))
             weights = torch.softmax(nearest.values / self.temperature, dim=-1)
-            parts.append(
-                torch.zeros(len(queries), self.num_classes, dtype=weights.dtype, device=weights.device).scatter_add_(
-                    1, self.labels[nearest.indices], weights
-                )
-            )
+            none = weights.new_zeros(len(queries), self.num_classes)
+            parts.append(none.scatter_add_(1, self.labels[nearest.indices], weights))
         return torch.cat(parts)
 
     def predict(self, features: Tensor) -> Tensor:

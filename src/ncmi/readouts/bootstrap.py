@@ -1,6 +1,4 @@
-"""Bootstrap over patients: slides of one patient are alike, so patients are drawn, and all their slides with them."""
-
-from __future__ import annotations
+"""Bootstrap over groups: slides of one patient are alike, so patients are drawn, and all their slides with them."""
 
 import math
 from collections.abc import Callable, Hashable, Sequence
@@ -19,37 +17,37 @@ _ROUNDS = 50
 _MOST_WEIGHTS = 4_000_000
 
 
-def patient_numbers(patients: Sequence[Hashable]) -> Whole:
-    """Patients numbered from 0 in the order in which they first occur, ``[n]``.
+def group_numbers(groups: Sequence[Hashable]) -> Whole:
+    """Groups numbered from 0 in the order in which they first occur, ``[n]``.
 
-    >>> patient_numbers(["b", "a", "b"]).tolist()
+    >>> group_numbers(["b", "a", "b"]).tolist()
     [0, 1, 0]
     """
     numbers: dict[Hashable, int] = {}
-    return np.array([numbers.setdefault(patient, len(numbers)) for patient in patients], dtype=np.int64)
+    return np.array([numbers.setdefault(group, len(numbers)) for group in groups], dtype=np.int64)
 
 
-def patient_draws(patients: Whole, labels: Whole, *, resamples: int = RESAMPLES, seed: int = 0) -> Whole:
-    """How often each patient is drawn in each resample: P of P patients, with replacement.
+def group_draws(groups: Whole, labels: Whole, *, resamples: int = RESAMPLES, seed: int = 0) -> Whole:
+    """How often each group is drawn in each resample: G of G groups, with replacement.
 
     A resample in which a class of the sample does not occur is drawn anew: recall and AUC of that class are not defined
     in it, and averages without it would be averages of something else. So intervals hold for samples in which every
     class occurs.
 
     Args:
-        patients: number of each slide's patient, ``[n]``, from 0 on without gaps.
-        labels: class of each slide, ``[n]``.
+        groups: number of each sample's group, ``[n]``, from 0 on without gaps.
+        labels: class of each sample, ``[n]``.
         resamples: B.
         seed: of the draws.
 
     Returns:
-        Counts ``[B, P]``, each row with sum P. Fewer rows where so few patients have a class that complete resamples
-        are hardly ever drawn, none with fewer than two patients.
+        Counts ``[B, G]``, each row with sum G. Fewer rows where a class is in so few groups that complete resamples
+        are hardly ever drawn, none with fewer than two groups.
     """
-    count = int(patients.max()) + 1
+    count = int(groups.max()) + 1
     classes = np.unique(labels)
     has = np.zeros((count, len(classes)))
-    has[patients, np.searchsorted(classes, labels)] = 1
+    has[groups, np.searchsorted(classes, labels)] = 1
     rng = np.random.default_rng(seed)
     kept: list[Whole] = [np.empty((0, count), dtype=np.int64)]
     missing = resamples if count > 1 else 0
@@ -62,19 +60,19 @@ def patient_draws(patients: Whole, labels: Whole, *, resamples: int = RESAMPLES,
     return np.concatenate(kept)
 
 
-def resampled(statistics: Statistics, patients: Whole, draws: Whole) -> dict[str, Array]:
+def resampled(statistics: Statistics, groups: Whole, draws: Whole) -> dict[str, Array]:
     """Every statistic in every resample.
 
     Args:
-        statistics: of slides' weights ``[b, n]`` makes by name values ``[b]`` or ``[b, k]``.
-        patients: number of each slide's patient, ``[n]``.
-        draws: counts ``[B, P]`` of :func:`patient_draws`, B ≥ 1.
+        statistics: of samples' weights ``[b, n]`` makes by name values ``[b]`` or ``[b, k]``.
+        groups: number of each sample's group, ``[n]``.
+        draws: counts ``[B, G]`` of :func:`group_draws`; of none there are no statistics.
     """
-    rows = max(1, _MOST_WEIGHTS // len(patients))
+    rows = max(1, _MOST_WEIGHTS // len(groups))
     parts = [
-        statistics(draws[start : start + rows][:, patients].astype(np.float64)) for start in range(0, len(draws), rows)
+        statistics(draws[start : start + rows][:, groups].astype(np.float64)) for start in range(0, len(draws), rows)
     ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
 
 
 def percentile_interval(values: Array, confidence: float = CONFIDENCE) -> tuple[float, float]:

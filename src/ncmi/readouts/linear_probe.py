@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ncmi.checks import check_labels
-from ncmi.simplex import full_precision
+from ncmi.loss.checks import check_labels
+from ncmi.loss.simplex import full_precision
 
 
 def check_frozen_features(features: Tensor, labels: Tensor, num_classes: int) -> None:
@@ -28,8 +28,8 @@ def check_frozen_features(features: Tensor, labels: Tensor, num_classes: int) ->
 class LinearProbe(nn.Module):
     """Linear classifier on frozen features, trained by cross-entropy.
 
-    Features are standardised with the training features' mean and standard deviation (NCMI does not fix the scale of a
-    feature), so one regularisation fits networks of any loss.
+    Features are standardized with the training features' mean and standard deviation (NCMI does not fix the scale of a
+    feature), so one regularization fits networks of any loss.
 
     Args:
         num_classes: C ≥ 2.
@@ -69,16 +69,17 @@ class LinearProbe(nn.Module):
             raise ValueError(
                 f"num_classes={num_classes}, l2={l2}: needs at least 2 classes and a penalty of at least 0"
             )
-        self.num_classes = num_classes
-        self.solver = solver
-        self.l2 = l2
-        self.max_iterations = max_iterations
+        self.num_classes, self.solver, self.l2, self.max_iterations = num_classes, solver, l2, max_iterations
         self.epochs, self.learning_rate, self.batch_size, self.seed = epochs, learning_rate, batch_size, seed
         self.linear = nn.Linear(feature_dim, num_classes)
-        nn.init.zeros_(self.linear.weight)  # the objective is convex: zero is as good as any start, and repeatable
-        nn.init.zeros_(self.linear.bias)
+        self._reset()
         self.register_buffer("mean", torch.zeros(feature_dim))
         self.register_buffer("scale", torch.ones(feature_dim))
+
+    def _reset(self) -> None:
+        """The objective is convex: zero is as good as any start, and repeatable."""
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
 
     def fit(self, features: Tensor, labels: Tensor) -> LinearProbe:
         """Fit to ``features [N, D]`` and ``labels [N]``; forgets earlier fits. The features get no gradient.
@@ -94,8 +95,7 @@ class LinearProbe(nn.Module):
             varies = variance.sqrt() > torch.finfo(x.dtype).eps * mean.abs()
             self.mean.copy_(mean)
             self.scale.copy_(torch.where(varies, variance.sqrt(), 1.0))
-            nn.init.zeros_(self.linear.weight)
-            nn.init.zeros_(self.linear.bias)
+            self._reset()
         x = (x.to(self.mean) - self.mean) / self.scale
         with torch.enable_grad():
             (self._fit_lbfgs if self.solver == "lbfgs" else self._fit_sgd)(x, labels)
@@ -109,7 +109,7 @@ class LinearProbe(nn.Module):
         x = x @ basis
         weight = x.new_zeros(self.linear.weight.shape, requires_grad=True)
         bias = x.new_zeros(self.linear.bias.shape, requires_grad=True)
-        optimiser = torch.optim.LBFGS(
+        optimizer = torch.optim.LBFGS(
             [weight, bias],
             max_iter=self.max_iterations,
             tolerance_grad=1e-7,
@@ -119,19 +119,19 @@ class LinearProbe(nn.Module):
         )
 
         def closure() -> Tensor:
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             penalty = 0.5 * self.l2 * (weight @ basis.T).square().sum()
             objective: Tensor = F.cross_entropy(F.linear(x, weight, bias), labels) + penalty
             objective.backward()
             return objective
 
-        optimiser.step(closure)  # type: ignore[no-untyped-call, unused-ignore]
+        optimizer.step(closure)  # type: ignore[no-untyped-call, unused-ignore]
         with torch.no_grad():
             self.linear.weight.copy_(weight @ basis.T)
             self.linear.bias.copy_(bias)
 
     def _fit_sgd(self, x: Tensor, labels: Tensor) -> None:
-        optimiser = torch.optim.SGD(
+        optimizer = torch.optim.SGD(
             [
                 {"params": [self.linear.weight], "weight_decay": self.l2},
                 {"params": [self.linear.bias], "weight_decay": 0.0},
@@ -139,14 +139,14 @@ class LinearProbe(nn.Module):
             lr=self.learning_rate,
             momentum=0.9,
         )
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.epochs)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.epochs)
         generator = torch.Generator().manual_seed(self.seed)
         for _ in range(self.epochs):
             order = torch.randperm(len(x), generator=generator).to(x.device)
             for index in order.split(self.batch_size):
-                optimiser.zero_grad()
+                optimizer.zero_grad()
                 F.cross_entropy(self.linear(x[index]), labels[index]).backward()
-                optimiser.step()
+                optimizer.step()
             schedule.step()
 
     @torch.no_grad()
@@ -155,8 +155,7 @@ class LinearProbe(nn.Module):
         logits: Tensor = self.linear((full_precision(features).to(self.mean) - self.mean) / self.scale)
         return logits
 
-    def forward(self, features: Tensor) -> Tensor:
-        return self.logits(features)
+    forward = logits
 
     def predict_log_proba(self, features: Tensor) -> Tensor:
         """Log-probabilities, ``[B, D] → [B, C]``."""

@@ -3,16 +3,14 @@
 A read-out is calibrated if, of all samples that it decides with confidence q, the share q is decided rightly.
 """
 
-from __future__ import annotations
-
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ncmi.checks import check_labels
+from ncmi.loss.checks import check_labels
+from ncmi.readouts.scores import Reliability
 
 BINS = 15
 """Bins of equal width for reliability and calibration error, as in Guo et al. 2017."""
@@ -27,7 +25,7 @@ _TOLERANCE = 1e-12
 def fit_temperature(log_p: Tensor, labels: Tensor, *, pseudo_samples: float = 0.5) -> float:
     """The temperature τ > 0 by which to divide log-probabilities, fitted to a validation part.
 
-    Minimises the negative log-likelihood of ``softmax(log_p / τ)``, which is convex in 1/τ. Dividing by τ keeps every
+    Minimizes the negative log-likelihood of ``softmax(log_p / τ)``, which is convex in 1/τ. Dividing by τ keeps every
     decision. For centroid distances, ``π_c ∝ KL(P‖S_c)^{−γ}``, it is the same as fitting γ: the exponent becomes γ/τ.
 
     Args:
@@ -140,27 +138,6 @@ def brier_score(log_p: Tensor, labels: Tensor) -> float:
     return float((p.square().sum(1) - 2 * own + 1).mean())
 
 
-@dataclass(frozen=True)
-class Reliability:
-    """Samples by their confidence, the highest probability: bins of equal width over 0 … 1, the upper bound outside.
-
-    Attributes:
-        counts: samples in each bin; the last also holds confidence 1.
-        confidence: their mean confidence, NaN in an empty bin.
-        accuracy: share of them that is decided rightly, NaN in an empty bin.
-    """
-
-    counts: tuple[int, ...]
-    confidence: tuple[float, ...]
-    accuracy: tuple[float, ...]
-
-    @property
-    def error(self) -> float:
-        """Expected calibration error: the mean of ``|accuracy − confidence|`` over samples, in 0 … 1."""
-        bins = zip(self.counts, self.confidence, self.accuracy, strict=True)
-        return sum(n * abs(right - sure) for n, sure, right in bins if n) / sum(self.counts)
-
-
 def reliability(log_p: Tensor, labels: Tensor, bins: int = BINS) -> Reliability:
     """Confidence against accuracy: what a reliability diagram draws, of ``log_p [N, C]`` and ``labels [N]``.
 
@@ -171,9 +148,11 @@ def reliability(log_p: Tensor, labels: Tensor, bins: int = BINS) -> Reliability:
 
     Example:
         >>> p = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]])
-        >>> found = reliability(p.log(), torch.tensor([0, 1, 1]), bins=2)
-        >>> found.counts, round(found.confidence[1], 3), round(found.accuracy[1], 3), round(found.error, 3)
-        ((0, 3), 0.8, 0.667, 0.133)
+        >>> diagram = reliability(p.log(), torch.tensor([0, 1, 1]), bins=2)
+        >>> diagram.counts, round(diagram.confidence[1], 3), round(diagram.accuracy[1], 3)
+        ([0, 3], 0.8, 0.667)
+        >>> round(calibration_error(diagram), 3)
+        0.133
     """
     _check(log_p, labels)
     if bins < 1:
@@ -185,7 +164,19 @@ def reliability(log_p: Tensor, labels: Tensor, bins: int = BINS) -> Reliability:
     counts = torch.bincount(where, minlength=bins)
     sure = torch.bincount(where, confidence, minlength=bins) / counts  # 0 / 0 is NaN
     right = torch.bincount(where, (decided == labels).double(), minlength=bins) / counts
-    return Reliability(tuple(counts.tolist()), tuple(sure.tolist()), tuple(right.tolist()))
+    return Reliability(counts=counts.tolist(), confidence=_defined(sure), accuracy=_defined(right))
+
+
+def calibration_error(diagram: Reliability) -> float:
+    """Expected calibration error: the mean of ``|accuracy − confidence|`` over samples, in 0 … 1."""
+    bins = zip(diagram.counts, diagram.confidence, diagram.accuracy, strict=True)
+    differences = (n * abs(right - sure) for n, sure, right in bins if sure is not None and right is not None)
+    return sum(differences) / sum(diagram.counts)
+
+
+def _defined(values: Tensor) -> list[float | None]:
+    """Numbers, and None for NaN."""
+    return [None if math.isnan(value) else value for value in values.tolist()]
 
 
 def _check(log_p: Tensor, labels: Tensor) -> None:

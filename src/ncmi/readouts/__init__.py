@@ -1,0 +1,1 @@
+"""Ways to decide on frozen features, and how far to trust them."""

@@ -1,0 +1,441 @@
+"""How well decisions are: scores of a read-out on a part of the data, with intervals where samples have groups.
+
+The one implementation of accuracy, F1 and AUC, for every kind of data. Torch is imported with the first judgment alone:
+whoever reads or draws scores needs none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ncmi.readouts.bootstrap import (
+    CONFIDENCE,
+    RESAMPLES,
+    Array,
+    Whole,
+    group_draws,
+    group_numbers,
+    percentile_interval,
+    resampled,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+INTERVAL_METRICS = ("macro_f1", "macro_auc", "balanced_accuracy", "accuracy")
+"""The scores that have intervals."""
+_TOP = 5
+_MANY_CLASSES = 10  # from which top-5 accuracy says something
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A score, and the bounds of its bootstrap interval where there is one; None where it is not defined."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+class ClassScores(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How one class is recognized: support is its number of samples."""
+
+    name: str
+    support: int
+    precision: float | None
+    recall: Estimate
+    f1: float | None
+
+
+class Scores(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Scores in 0 … 1, but NLL (nats) and Brier score (0 … 2).
+
+    Attributes:
+        samples: n.
+        groups: of samples that belong together (patients); None where each sample stands for itself.
+        macro_auc: one against the rest, mean over the classes that occur; of two classes, that of the second.
+        top5_accuracy: from ten classes on.
+        calibration_error: expected, over 15 bins of equal width.
+        classes: of each class, in order; empty where they were not asked for.
+        resamples: of the bootstrap over groups; 0 for no intervals.
+        confidence: of the intervals.
+        notes: sentences on what is left out.
+    """
+
+    samples: int
+    groups: int | None = None
+    accuracy: Estimate
+    balanced_accuracy: Estimate
+    macro_f1: Estimate
+    macro_auc: Estimate
+    top5_accuracy: float | None = None
+    nll: float | None
+    brier: float | None
+    calibration_error: float | None
+    classes: list[ClassScores] = []
+    resamples: int = 0
+    confidence: float = 0.95
+    notes: list[str] = []
+
+
+class Reliability(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Samples by their confidence, the highest probability: bins of equal width over 0 … 1, the upper bound outside.
+
+    Attributes:
+        counts: samples in each bin; the last also holds confidence 1.
+        confidence: their mean confidence, None in an empty bin.
+        accuracy: share of them that is decided rightly, None in an empty bin.
+    """
+
+    counts: list[int]
+    confidence: list[float | None]
+    accuracy: list[float | None]
+
+    def __post_init__(self) -> None:
+        bins = list(zip(self.counts, self.confidence, self.accuracy, strict=True))
+        shares = [(count, share) for count, *pair in bins for share in pair]
+        if not bins or any(n < 0 or (share is None) != (n == 0) or not 0 <= (share or 0) <= 1 for n, share in shares):
+            raise ValueError("these are no bins of counts and shares")
+
+
+class Detection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How well a score tells out-of-distribution data from the test part.
+
+    Attributes:
+        auroc: probability that an out-of-distribution sample scores higher than a sample of the test part, ties
+            counting half; 0.5 is chance.
+        fpr95: share of out-of-distribution samples that pass where 95 % of the test part pass.
+        threshold: the lowest score at or below which at least 95 % of the test part lie.
+    """
+
+    auroc: float
+    fpr95: float
+    threshold: float
+
+
+class Histogram(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Counts by distance to the nearest centroid, in bins between ``edges``: of the test part, of the other data."""
+
+    edges: list[float]
+    inside: list[int]
+    outside: list[int]
+
+    def __post_init__(self) -> None:
+        counts, edges = [*self.inside, *self.outside], self.edges
+        sizes = len(edges) - 1 == len(self.inside) == len(self.outside) > 0
+        if not (sizes and min(counts) >= 0 and 0 < edges[0] < edges[-1] and edges == sorted(edges)):
+            raise ValueError("this is no histogram of counts between rising edges")
+
+
+class PairedDifference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Difference ``a − b`` of two models in one metric on the same samples, with its interval over groups."""
+
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+    a: float | None
+    b: float | None
+    samples: int
+    groups: int
+    resamples: int
+    confidence: float
+
+
+def judge(
+    log_p: Tensor | ArrayLike,
+    labels: Tensor | ArrayLike,
+    class_names: Sequence[str],
+    *,
+    groups: Sequence[Hashable] | None = None,
+    per_class: bool = True,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+) -> Scores:
+    """How well a read-out decides.
+
+    A sample is decided for its highest probability. Macro F1 is the mean over the classes that occur among labels or
+    decisions, as in scikit-learn, never micro F1, which is the accuracy. AUC is the mean of one-vs-rest over the
+    classes that occur among the labels; of two classes, that of the second. Balanced accuracy is the mean recall over
+    the classes that occur. Calibration error, NLL and Brier score: see :mod:`ncmi.readouts.calibration`.
+
+    Intervals are percentiles over resamples of groups with replacement; resamples that lack a class of the sample are
+    drawn anew: see :func:`ncmi.readouts.bootstrap.group_draws`.
+
+    Args:
+        log_p: log-probabilities ``[n, C]``; −inf for a class that is excluded.
+        labels: class of each sample, ``[n]``, n ≥ 1.
+        class_names: names of the C ≥ 2 classes.
+        groups: of each sample, ``[n]``, e.g. its patient; without them there are no intervals.
+        per_class: also give each class's scores.
+        resamples: B; 0 for no intervals.
+        confidence: of the intervals.
+        seed: of the resamples.
+
+    Raises:
+        ValueError: for arrays that do not belong together, labels without a name, or values that are NaN or +inf.
+
+    >>> p = [[0.9, 0.1], [0.4, 0.6], [0.3, 0.7], [0.2, 0.8]]
+    >>> scores = judge(np.log(p), [0, 0, 1, 1], ["no", "yes"])
+    >>> scores.accuracy.value, scores.macro_auc.value, scores.classes[0].recall.value
+    (0.75, 1.0, 0.5)
+    """
+    import torch
+
+    from ncmi.readouts import calibration
+
+    log_p, labels = torch.as_tensor(log_p).detach().cpu(), torch.as_tensor(labels).cpu()
+    y, runs, numbers = _checked(labels.numpy(), [log_p.double().numpy()], groups)
+    values = runs[0]
+    count, classes = values.shape
+    if len(class_names) != classes:
+        raise ValueError(
+            f"{len(class_names)} class names, but probabilities of {classes} classes: give a name for each column"
+        )
+    judged = Judge(y, values)
+    single = judged(np.ones((1, count)))
+    drawn, spread = 0, {}
+    if numbers is not None:
+        draws = group_draws(numbers, y, resamples=resamples, seed=seed)
+        drawn, spread = len(draws), resampled(judged, numbers, draws)
+
+    def estimate(name: str, column: int | None = None) -> Estimate:
+        value, others = single[name], spread.get(name)
+        if column is not None:
+            value, others = value[:, column], None if others is None else others[:, column]
+        low, high = (math.nan, math.nan) if others is None else percentile_interval(others, confidence)
+        return Estimate(value=_defined(value[0]), low=_defined(low), high=_defined(high))
+
+    support, decided = np.bincount(y, minlength=classes), np.bincount(judged.decided, minlength=classes)
+    right = np.bincount(y[judged.decided == y], minlength=classes)
+    return Scores(
+        samples=count,
+        groups=None if numbers is None else int(numbers.max()) + 1,
+        **{name: estimate(name) for name in INTERVAL_METRICS},
+        top5_accuracy=_top_accuracy(values, y) if classes >= _MANY_CLASSES else None,
+        nll=_defined(calibration.negative_log_likelihood(log_p, labels)),
+        brier=_defined(calibration.brier_score(log_p, labels)),
+        calibration_error=calibration.calibration_error(calibration.reliability(log_p, labels)),
+        classes=[
+            ClassScores(
+                name=str(name),
+                support=int(support[c]),
+                precision=float(right[c] / decided[c]) if decided[c] else None,
+                recall=estimate("recall", c),
+                f1=float(2 * right[c] / (support[c] + decided[c])) if judged.named[c] else None,
+            )
+            for c, name in enumerate(class_names)
+            if per_class
+        ],
+        resamples=drawn,
+        confidence=confidence,
+        notes=_notes(support, class_names, numbers, resamples, drawn),
+    )
+
+
+def paired_difference(
+    labels: ArrayLike,
+    probs_a: ArrayLike,
+    probs_b: ArrayLike,
+    groups: Sequence[Hashable],
+    metric: str = "macro_f1",
+    *,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+) -> PairedDifference:
+    """Difference a − b of two models on the same samples, with a bootstrap interval over groups.
+
+    Both are judged on the same resamples, so what is hard in them is hard for both. Of several runs of a model (seeds)
+    the metric is averaged: the interval is about other groups, not about other seeds.
+
+    Args:
+        labels: class of each sample, ``[n]``.
+        probs_a, probs_b: ``[n, C]``, or ``[S, n, C]`` of S runs; only their order matters.
+        groups: of each sample, ``[n]``.
+        metric: one of :data:`INTERVAL_METRICS`.
+        resamples, confidence, seed: as for :func:`judge`.
+
+    Raises:
+        ValueError: as for :func:`judge`, and for another metric.
+
+    >>> good, poor = [[0.9, 0.1], [0.2, 0.8]], [[0.9, 0.1], [0.6, 0.4]]
+    >>> paired_difference([0, 1], good, poor, ["a", "b"], "accuracy").value
+    0.5
+    """
+    if metric not in INTERVAL_METRICS:
+        raise ValueError(f"metric={metric!r} is none of {', '.join(INTERVAL_METRICS)}: give one of these")
+    models = [value[None] if value.ndim == 2 else value for value in map(_floats, (probs_a, probs_b))]
+    y, runs, numbers = _checked(labels, [run for model in models for run in model], groups)
+    assert numbers is not None
+    judges = [Judge(y, run, (metric,)) for run in runs]
+    count = len(models[0])
+
+    def both(weights: Array) -> dict[str, Array]:
+        values = np.stack([judged(weights)[metric] for judged in judges])
+        return {"a": values[:count].mean(axis=0), "b": values[count:].mean(axis=0)}
+
+    single = both(np.ones((1, len(y))))
+    draws = group_draws(numbers, y, resamples=resamples, seed=seed)
+    spread = resampled(both, numbers, draws)
+    low, high = percentile_interval(spread["a"] - spread["b"], confidence) if spread else (math.nan, math.nan)
+    return PairedDifference(
+        metric=metric,
+        value=_defined(single["a"][0] - single["b"][0]),
+        low=_defined(low),
+        high=_defined(high),
+        a=_defined(single["a"][0]),
+        b=_defined(single["b"][0]),
+        samples=len(y),
+        groups=int(numbers.max()) + 1,
+        resamples=len(draws),
+        confidence=confidence,
+    )
+
+
+class Judge:
+    """Decisions on samples. Called with weights ``[b, n]``, whole numbers ≥ 0, it gives every score ``[b]`` under them.
+
+    A sample of weight 2 counts as two, one of weight 0 not at all; ``recall`` is ``[b, C]``. Which classes take part in
+    an average is settled by all samples, so that it is the same for all weights.
+
+    Args:
+        labels: ``[n]``.
+        scores: ``[n, C]``; the highest decides.
+        names: of the scores to compute.
+    """
+
+    def __init__(self, labels: Whole, scores: Array, names: Sequence[str] = (*INTERVAL_METRICS, "recall")) -> None:
+        self.labels, self.scores, self.names = labels, scores, names
+        self.classes = scores.shape[1]
+        self.decided: Whole = scores.argmax(axis=1)
+        each = np.eye(self.classes)
+        # by class: samples of it, those decided for it, those decided rightly
+        self.is_class, self.is_decided = each[labels], each[self.decided]
+        self.is_right = self.is_class * self.is_decided
+        self.occurs = self.is_class.any(axis=0)
+        self.named = self.occurs | self.is_decided.any(axis=0)
+
+    def __call__(self, weights: Array) -> dict[str, Array]:
+        right, true, decided = (weights @ table for table in (self.is_right, self.is_class, self.is_decided))
+        recall = np.full(right.shape, np.nan)
+        np.divide(right, true, out=recall, where=true > 0)
+        # of a class that decisions name and labels do not, it is 0 under all weights
+        f1 = 2 * right / np.maximum(true + decided, 1)
+        scores = {
+            "macro_f1": f1[:, self.named].mean(axis=1),
+            "balanced_accuracy": recall[:, self.occurs].mean(axis=1),
+            "accuracy": right.sum(axis=1) / weights.sum(axis=1),
+            "recall": recall,
+        }
+        if "macro_auc" in self.names:
+            scores["macro_auc"] = self._auc(weights)
+        return {name: scores[name] for name in self.names}
+
+    def _auc(self, weights: Array) -> Array:
+        if self.occurs.sum() < 2:
+            return np.full(len(weights), math.nan)
+        columns = [1] if self.classes == 2 else np.flatnonzero(self.occurs)
+        mean: Array = np.mean([weighted_auc(self.scores[:, c], self.labels == c, weights) for c in columns], axis=0)
+        return mean
+
+
+def weighted_auc(scores: Array, positive: NDArray[np.bool_], weights: Array) -> Array:
+    """Area under the ROC curve for rows of weights: of a positive and a negative, how often the positive is above.
+
+    A tie counts a half. Source: the Mann–Whitney statistic, by ranks.
+
+    Args:
+        scores: ``[n]``.
+        positive: ``[n]``.
+        weights: ``[b, n]``, ≥ 0, in each row above 0 for some positive and some negative.
+
+    Returns:
+        ``[b]``.
+    """
+    order = np.argsort(np.ascontiguousarray(scores))  # ties in any order: they are counted together
+    ranked = scores[order]
+    starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
+    sorted_weights = weights[:, order]
+    above = np.add.reduceat(sorted_weights * positive[order], starts, axis=1)
+    all_of_tie = np.add.reduceat(sorted_weights, starts, axis=1)
+    below = all_of_tie - above
+    wins = above * (np.cumsum(below, axis=1) - below / 2)
+    result: Array = wins.sum(axis=1) / (above.sum(axis=1) * below.sum(axis=1))
+    return result
+
+
+def confusion_matrix(labels: ArrayLike, decided: ArrayLike, classes: int) -> Whole:
+    """Counts ``[C, C]``: rows true, columns decided.
+
+    >>> confusion_matrix([0, 0, 1], [0, 1, 1], 2).tolist()
+    [[1, 1], [0, 1]]
+    """
+    cells = np.asarray(labels, dtype=np.int64) * classes + np.asarray(decided, dtype=np.int64)
+    counts: Whole = np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+    return counts
+
+
+def _top_accuracy(scores: Array, labels: Whole) -> float:
+    """Share of samples whose label is among the five highest scores; of equal ones the first classes come first."""
+    own, column = scores[np.arange(len(labels)), labels][:, None], np.arange(scores.shape[1])
+    before = (scores > own) | ((scores == own) & (column < labels[:, None]))
+    return float((before.sum(axis=1) < _TOP).mean())
+
+
+def _defined(value: Any) -> float | None:
+    """A number, or None for one that is not finite."""
+    return float(value) if math.isfinite(value) else None
+
+
+def _floats(values: ArrayLike) -> Array:
+    return np.asarray(values, dtype=np.float64)
+
+
+def _checked(
+    labels: ArrayLike, runs: Sequence[ArrayLike], groups: Sequence[Hashable] | None
+) -> tuple[Whole, Array, Whole | None]:
+    """Labels ``[n]``, probabilities or their logarithms ``[S, n, C]``, and the groups' numbers ``[n]``."""
+    y = np.asarray(labels)
+    scores = [_floats(run) for run in runs]
+    if any(run.ndim != 2 or run.shape != scores[0].shape for run in scores) or scores[0].shape[1] < 2:
+        shapes = ", ".join(str(run.shape) for run in scores)
+        raise ValueError(f"probabilities of shape {shapes}: give [n, C], the same for all, with C of at least 2")
+    samples, classes = scores[0].shape
+    if y.shape != (samples,) or not samples or (groups is not None and len(groups) != samples):
+        of_groups = "" if groups is None else f" {len(groups)} groups"
+        raise ValueError(
+            f"labels of shape {y.shape},{of_groups} and probabilities of {samples} samples: "
+            "give one label (and one group) for each sample, and at least one sample"
+        )
+    if not np.issubdtype(y.dtype, np.integer):
+        raise ValueError(f"labels are {y.dtype}: give the classes' numbers as integers")
+    if not 0 <= y.min() <= y.max() < classes:
+        raise ValueError(f"labels run from {y.min()} to {y.max()}, but there are {classes} classes: check the labels")
+    if any(np.isnan(run).any() or np.isposinf(run).any() for run in scores):
+        raise ValueError("probabilities are not all finite: check the model that made them")
+    return y.astype(np.int64), np.stack(scores), None if groups is None else group_numbers(groups)
+
+
+def _notes(support: Whole, class_names: Sequence[str], groups: Whole | None, wanted: int, drawn: int) -> list[str]:
+    absent = [str(name) for name, count in zip(class_names, support, strict=True) if not count]
+    notes = []
+    if absent and len(class_names) - len(absent) < 2:
+        notes.append(f"Only one class occurs (none of {', '.join(absent)}): AUC is not defined.")
+    elif absent:
+        notes.append(f"No sample of {', '.join(absent)}: left out of AUC, balanced accuracy and recall.")
+    if groups is None or not wanted:
+        return notes
+    if groups.max() == 0:
+        notes.append("Samples of one group alone have no interval over groups.")
+    elif drawn < wanted:
+        notes.append(
+            f"A class is in so few groups that only {drawn} of {wanted} resamples with every class could be drawn."
+        )
+    return notes
