@@ -79,8 +79,8 @@ class Reference:
         return x.flatten(2).max(-1).values
 
 
-def randomise(network: nn.Module) -> None:
-    """Give normalisation layers weights, biases and statistics that differ, as training would."""
+def randomize(network: nn.Module) -> None:
+    """Give normalization layers weights, biases and statistics that differ, as training would."""
     with torch.no_grad():
         for name, value in network.state_dict().items():
             if value.dim() == 1:

@@ -9,20 +9,20 @@ from typing import Any
 import pytest
 import torch
 from foreign_resnets import WIDTH, Foreign
-from resnet_reference import randomise
+from resnet_reference import randomize
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ncmi.backbones import export_weights, load_weights, make_backbone
-from ncmi.recipes import Backbone
-from ncmi.recipes.defaults import resolve_backbone
+from ncmi.networks import export_weights, load_weights, make_network
+from ncmi.recipes import Network
+from ncmi.recipes.defaults import resolve_network
 
 STYLES = ("torchvision", "pytorch-cifar", "pytorch-cifar100")
 CLASSIFIER = {"torchvision": "fc", "pytorch-cifar": "linear", "pytorch-cifar100": "fc"}
 
 
 def make(name: str = "resnet18", width: int = WIDTH) -> nn.Module:
-    return make_backbone(resolve_backbone(Backbone(name, width=width), (3, 8, 8), 7), (3, 8, 8))
+    return make_network(resolve_network(Network(name, width=width), (3, 8, 8), 7), (3, 8, 8))
 
 
 def copy_of(network: nn.Module) -> dict[str, Tensor]:
@@ -39,7 +39,7 @@ def assert_same(network: nn.Module, state: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("style", STYLES)
 def test_a_network_of_another_code_base(style: str, name: str, suffix: str, tmp_path: Path) -> None:
     theirs = Foreign(style, name).eval()
-    randomise(theirs)
+    randomize(theirs)
     path = tmp_path / f"weights{suffix}"
     if suffix == ".pth":
         torch.save(theirs.state_dict(), path)
@@ -54,7 +54,7 @@ def test_a_network_of_another_code_base(style: str, name: str, suffix: str, tmp_
             assert module.weight.is_contiguous(memory_format=torch.channels_last)
 
     # and back: the other network takes what is exported for it
-    randomise(ours)
+    randomize(ours)
     exported = export_weights(ours, style)  # type: ignore[arg-type]
     rest = theirs.load_state_dict(exported, strict=False)
     assert rest.unexpected_keys == []
@@ -66,7 +66,7 @@ def test_a_network_of_another_code_base(style: str, name: str, suffix: str, tmp_
 @pytest.mark.parametrize("style", STYLES)
 def test_round_trip(style: str, name: str, tmp_path: Path) -> None:
     first, second = make(name), make(name)
-    randomise(first)
+    randomize(first)
     before = copy_of(first)
     exported = export_weights(first, style)  # type: ignore[arg-type]
     save_file(exported, tmp_path / "w.safetensors")
@@ -98,8 +98,8 @@ WRAPPED: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], list[str]]]
     "compiled": (lambda s: {"model": prefixed(s, "_orig_mod.")}, []),
     "two": (lambda s: {"state_dict": {"model": s}}, []),
     "contrastive": (lambda s: {"model": {**prefixed(s, "encoder.module."), **HEAD}, "epoch": 1}, ["head.0.weight"]),
-    "backbone": (
-        lambda s: prefixed({**prefixed(s, "backbone."), **HEAD}, "module."),
+    "network": (
+        lambda s: prefixed({**prefixed(s, "network."), **HEAD}, "module."),
         ["module.head.0.weight"],
     ),
     "no counters": (lambda s: {k: v for k, v in s.items() if "num_batches" not in k}, []),
@@ -112,7 +112,7 @@ WRAPPED: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], list[str]]]
 def test_wrapped(case: str, legacy: bool, tmp_path: Path) -> None:
     wrap, left_out = WRAPPED[case]
     first, second = make(), make()
-    randomise(first)
+    randomize(first)
     torch.save(wrap(first.state_dict()), tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
     assert load_weights(second, tmp_path / "w.pth") == left_out
     assert_same(second, first.state_dict())
@@ -135,23 +135,23 @@ SHORT = "layer2.0.downsample"
 BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "missing": (
         without("layer1.0.bn1.running_var"),
-        r"not weights of this network: it lacks layer1\.0\.bn1\.running_var: choose the backbone, width and depth",
+        r"not weights of this network: it lacks 'layer1\.0\.bn1\.running_var': choose the network, width and depth",
     ),
     "pre-activation": (
         lambda s: {k: v for k, v in s.items() if "downsample.1" not in k},
-        rf"it lacks {SHORT}\.1\.weight, {SHORT}\.1\.bias, {SHORT}\.1\.running_mean and 9 more: choose",
+        rf"it lacks '{SHORT}\.1\.weight', '{SHORT}\.1\.bias', '{SHORT}\.1\.running_mean' and 9 more: choose",
     ),
     "superfluous": (
         lambda s: {**s, "layer1.2.conv1.weight": torch.ones(1)},
-        r"the network does not have layer1\.2\.conv1\.weight: choose",
+        r"the network does not have 'layer1\.2\.conv1\.weight': choose",
     ),
     "both": (
         lambda s: {**without("bn1.weight")(s), "gate": torch.ones(1)},
-        r"it lacks bn1\.weight and the network does not have gate: choose",
+        r"it lacks 'bn1\.weight' and the network does not have 'gate': choose",
     ),
     "after a relu": (
         lambda s: {**s, "conv2_x.0.residual_function.2.weight": torch.ones(4)},
-        r"does not have conv2_x\.0\.residual_function\.2\.weight",
+        r"does not have 'conv2_x\.0\.residual_function\.2\.weight'",
     ),
     "twice": (
         lambda s: {**s, f"{SHORT[:8]}.shortcut.0.weight": s[f"{SHORT}.0.weight"]},
@@ -161,13 +161,13 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         lambda s: {**s, "conv1.weight": torch.zeros(WIDTH, 3, 7, 7)},
         r"conv1\.weight has shape \[4, 3, 7, 7\], this network \[4, 3, 3, 3\]: networks for ImageNet have this stem",
     ),
-    "grey images": (
+    "gray images": (
         lambda s: {**s, "conv1.weight": torch.zeros(WIDTH, 1, 3, 3)},
-        r"conv1\.weight has shape \[4, 1, 3, 3\], this network \[4, 3, 3, 3\]: choose the backbone, width and number",
+        r"conv1\.weight has shape \[4, 1, 3, 3\], this network \[4, 3, 3, 3\]: choose the network, width and number",
     ),
     "wider": (
         lambda s: make(width=8).state_dict(),
-        r"conv1\.weight has shape \[8, 3, 3, 3\], this network \[4, 3, 3, 3\]: choose the backbone, width",
+        r"conv1\.weight has shape \[8, 3, 3, 3\], this network \[4, 3, 3, 3\]: choose the network, width",
     ),
     "integers": (
         lambda s: {**s, "bn1.weight": torch.ones(WIDTH, dtype=torch.int8)},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ncmi.backbones.bags import ABMIL, AEM, ASMIL, BagNetwork, MaxPool, MeanPool, TransMIL
+from ncmi.networks.bags import ABMIL, AEM, ASMIL, BagModule, MaxPool, MeanPool, TransMIL
 
 D_IN = 24
 NETWORKS = {
@@ -19,12 +19,12 @@ NETWORKS = {
 names = pytest.mark.parametrize("name", NETWORKS)
 
 
-def make(name: str) -> BagNetwork:
+def make(name: str) -> BagModule:
     torch.manual_seed(2)
     return NETWORKS[name]()
 
 
-def check(network: BagNetwork, features: torch.Tensor) -> None:
+def check(network: BagModule, features: torch.Tensor) -> None:
     """Everything finite, gradients as well, and attention sums to 1."""
     output = network(features)
     (output.vector.sum() + (0 if output.penalty is None else output.penalty)).backward()

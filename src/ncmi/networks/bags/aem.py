@@ -1,15 +1,12 @@
-"""Attention entropy maximisation (Zhang et al., "AEM", arXiv 2406.15303)."""
-
-from __future__ import annotations
+"""Attention entropy maximization (Zhang et al., "AEM", arXiv 2406.15303)."""
 
 import math
 
 import torch
 from torch import Tensor
 
-from ncmi.backbones.bags.packing import PackedNetwork, Pooled, finite_at, outside
-from ncmi.backbones.bags.projection import without_autocast
-from ncmi.backbones.bags.query_attention import Query, Values
+from ncmi.networks.bags.attention import Query, Values, without_autocast
+from ncmi.networks.bags.packing import PackedNetwork, Pooled, finite_at, outside
 
 
 class AEM(PackedNetwork):
@@ -19,9 +16,7 @@ class AEM(PackedNetwork):
     and 0, with ``λ_t = λ · (1 + cos πt)/2`` at the share t of the training that is done.
 
     Args:
-        feature_dim_in: D_feat.
-        width: d of the first layer; 0 for 128, 256 or 512 by D_feat. The bag vector is ``[d]``.
-        dropout: after the first layer.
+        instance_dim, width, dropout: of a :class:`PackedNetwork`; the bag vector is ``[d]``.
         heads: of the attention, a divisor of d.
         entropy_weight: λ.
         anneal: λ falls along half a cosine, see :meth:`set_progress`; without, it stays.
@@ -29,7 +24,7 @@ class AEM(PackedNetwork):
     Source: arXiv 2406.15303, negative entropy loss and cosine weight annealing.
 
     Example:
-        >>> network = AEM(feature_dim_in=32, entropy_weight=1.0)
+        >>> network = AEM(instance_dim=32, entropy_weight=1.0)
         >>> bool(-math.log(7) < network(torch.randn(7, 32)).penalty < 0)
         True
         >>> network.set_progress(1.0)
@@ -41,7 +36,7 @@ class AEM(PackedNetwork):
 
     def __init__(
         self,
-        feature_dim_in: int,
+        instance_dim: int,
         *,
         width: int = 0,
         dropout: float = 0.0,
@@ -49,7 +44,7 @@ class AEM(PackedNetwork):
         entropy_weight: float = 0.1,
         anneal: bool = True,
     ) -> None:
-        super().__init__(feature_dim_in, width, dropout)
+        super().__init__(instance_dim, width, dropout)
         self.query = Query(self.feature_dim, heads)
         self.values = Values(self.feature_dim, heads)
         self.entropy_weight = entropy_weight

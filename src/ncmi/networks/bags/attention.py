@@ -1,6 +1,4 @@
-"""Multi-head attention of one learnable query over the instances of a bag."""
-
-from __future__ import annotations
+"""What the bag networks' attention is made of: first layer, queries, values, full precision."""
 
 import math
 
@@ -8,7 +6,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ncmi.simplex import full_precision
+from ncmi.loss.simplex import full_precision
+from ncmi.recipes.defaults import bag_network_width
+
+
+class Projection(nn.Module):
+    """Linear without bias, ReLU: ``[M, D_feat]`` in any floating-point dtype ``→ [M, d]`` in float32 at least.
+
+    Args:
+        instance_dim: D_feat.
+        width: d; 0 for :func:`ncmi.recipes.defaults.bag_network_width`.
+    """
+
+    def __init__(self, instance_dim: int, width: int = 0) -> None:
+        super().__init__()
+        if instance_dim < 1:
+            raise ValueError(f"instance_dim={instance_dim}: must be at least 1")
+        self.instance_dim = instance_dim
+        self.width = width or bag_network_width(instance_dim)
+        self.linear = nn.Linear(instance_dim, self.width, bias=False)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return full_precision(F.relu(self.linear(rows.to(self.linear.weight.dtype)), inplace=True))
+
+
+def without_autocast(like: Tensor) -> torch.autocast:
+    """A context in which matrix products keep the precision of their inputs, on the device of ``like``."""
+    return torch.autocast(like.device.type, enabled=False)
 
 
 class Query(nn.Module):

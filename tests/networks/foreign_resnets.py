@@ -12,7 +12,7 @@ BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3)}
 
 
 def layers(inner: int, channels: int, stride: int, bottleneck: bool) -> list[tuple[nn.Module, nn.Module]]:
-    """Convolutions with their normalisations."""
+    """Convolutions with their normalizations."""
     sizes = [(inner, channels, 3, stride), (channels, channels, 3, 1)]
     if bottleneck:
         sizes = [(inner, channels, 1, 1), (channels, channels, 3, stride), (channels, 4 * channels, 1, 1)]

@@ -150,7 +150,7 @@ def nystrom(state: State, prefix: str, tokens: Tensor, heads: int, landmarks: in
         ql = torch.stack([sum(qh[i] for i in part) / len(part) for part in parts])
         kl = torch.stack([sum(kh[i] for i in part) / len(part) for part in parts])
         matrix = (qh @ kl.T).softmax(-1) @ inverse((ql @ kl.T).softmax(-1)) @ (ql @ kh.T).softmax(-1)
-        taps = state[prefix + "neighbours.weight"][head, 0, :, 0]
+        taps = state[prefix + "neighbors.weight"][head, 0, :, 0]
         near = [sum(taps[t] * vh[i + t - 16] for t in range(33) if 0 <= i + t - 16 < n) for i in range(n)]
         outputs.append(matrix @ vh + torch.stack(near))
         matrices.append(matrix)

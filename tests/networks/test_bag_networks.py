@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from ncmi.backbones.bags import ABMIL, AEM, ASMIL, MaxPool, MeanPool, TransMIL, make_bag_network
-from ncmi.backbones.bags.interface import BagNetwork
-from ncmi.recipes.slides import BagNetwork as Options
+from ncmi.networks.bags import ABMIL, AEM, ASMIL, MaxPool, MeanPool, TransMIL, make_bag_network
+from ncmi.networks.bags.packing import BagModule
+from ncmi.recipes import BagNetwork
 
 CLASSES = {"abmil": ABMIL, "transmil": TransMIL, "aem": AEM, "asmil": ASMIL, "mean": MeanPool, "max": MaxPool}
 names = pytest.mark.parametrize("name", CLASSES)
 
 
-def make(name: str, feature_dim_in: int = 10, **options: Any) -> BagNetwork:
-    return make_bag_network(Options(name, **{"width": 16, **options}), feature_dim_in)  # type: ignore[arg-type]
+def make(name: str, instance_dim: int = 10, **options: Any) -> BagModule:
+    return make_bag_network(BagNetwork(name, **{"width": 16, **options}), instance_dim)  # type: ignore[arg-type]
 
 
 @names
@@ -92,7 +92,7 @@ def test_state_dict_is_all_there_is(name: str) -> None:
 @pytest.mark.parametrize(
     ("features", "mask", "message"),
     [
-        (torch.zeros(4, 7), None, r"7 wide but the network takes 10: make it with feature_dim_in=7"),
+        (torch.zeros(4, 7), None, r"7 wide but the network takes 10: make it with instance_dim=7"),
         (torch.zeros(4), None, r"features \[4\]: expected one bag \[N, D_feat\] or a padded batch"),
         (torch.zeros(1, 1, 4, 10), None, r"expected one bag"),
         (torch.zeros(0, 4, 10), None, r"B ≥ 1"),
@@ -130,8 +130,8 @@ def test_heads_that_do_not_divide_the_width(name: str) -> None:
 
 def test_other_options_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match="unknown bag network 'clam'; known: abmil, transmil, aem, asmil, mean, max"):
-        make_bag_network(replace(Options(), name="clam"), 10)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="feature_dim_in=0: must be at least 1"):
+        make_bag_network(replace(BagNetwork(), name="clam"), 10)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="instance_dim=0: must be at least 1"):
         make("abmil", 0)
     with pytest.raises(ValueError, match="at least one query has to be kept"):
         ASMIL(10, query_dropout=1.0)
@@ -161,14 +161,14 @@ def test_entropy_penalty_is_annealed_along_half_a_cosine() -> None:
 
 def test_entropy_penalty_spreads_attention() -> None:
     network, features = make("aem", entropy_weight=1.0, heads=2), 3 * torch.randn(20, 10)
-    optimiser = torch.optim.Adam(network.parameters(), 0.01)
+    optimizer = torch.optim.Adam(network.parameters(), 0.01)
     before = network(features).penalty
     for _ in range(50):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         penalty = network(features).penalty
         assert penalty is not None
         penalty.backward()
-        optimiser.step()
+        optimizer.step()
     assert before is not None
     assert float(penalty.detach()) < float(before.detach())
     assert float(penalty.detach()) == pytest.approx(-math.log(20), abs=0.02)
@@ -222,14 +222,14 @@ def test_anchor_is_not_trained() -> None:
     network = make("asmil", anchor_weight=3.0)
     assert not any(key.startswith("anchor.") for key, _ in network.named_parameters())
     before = {key: value.clone() for key, value in network.named_buffers()}
-    optimiser = torch.optim.AdamW(network.parameters(), 0.1, weight_decay=0.5)
+    optimizer = torch.optim.AdamW(network.parameters(), 0.1, weight_decay=0.5)
     penalties = []
     for _ in range(30):
         output = network(torch.randn(12, 10))
         assert output.penalty is not None
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         (output.vector.sum() + output.penalty).backward()
-        optimiser.step()
+        optimizer.step()
         penalties.append(float(output.penalty.detach()))
     assert all(penalty >= 0 for penalty in penalties)
     for key, value in network.named_buffers():
@@ -239,13 +239,13 @@ def test_anchor_is_not_trained() -> None:
 
 def test_anchor_penalty_pulls_attention_to_the_anchor() -> None:
     network, features = make("asmil", queries=2, heads=2), torch.randn(15, 10)
-    optimiser = torch.optim.Adam(network.parameters(), 0.01)
+    optimizer = torch.optim.Adam(network.parameters(), 0.01)
     for _ in range(200):
         penalty = network(features).penalty
         assert penalty is not None
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         penalty.backward()
-        optimiser.step()
+        optimizer.step()
     assert float(penalty.detach()) < 1e-3
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ncmi.backbones.bags import ABMIL, AEM, ASMIL, BagNetwork, MaxPool, MeanPool, TransMIL
+from ncmi.networks.bags import ABMIL, AEM, ASMIL, BagModule, MaxPool, MeanPool, TransMIL
 
 D_IN, WIDTH = 5, 12
-Case = tuple[Callable[[], BagNetwork], Callable[[reference.State, Tensor], reference.Result]]
+Case = tuple[Callable[[], BagModule], Callable[[reference.State, Tensor], reference.Result]]
 CASES: dict[str, Case] = {
     "abmil": (
         lambda: ABMIL(D_IN, width=WIDTH, attention_dim=7),
@@ -40,7 +40,7 @@ CASES: dict[str, Case] = {
 }
 
 
-def make(name: str) -> BagNetwork:
+def make(name: str) -> BagModule:
     torch.manual_seed(3)
     network = CASES[name][0]()
     for parameter in network.parameters():

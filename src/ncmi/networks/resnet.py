@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch.nn.functional import conv2d, relu
 
-from ncmi.recipes import Backbone
+from ncmi.recipes import Network
 
 
 class BasicBlock(nn.Module):
@@ -84,13 +84,10 @@ class ResNet(nn.Module):
                 inner = width * 2**stage * block.expansion
             self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
         self.feature_dim = inner
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        _initialize(self)
 
     @classmethod
-    def from_options(cls, sample_shape: tuple[int, ...], options: Backbone) -> ResNet:
+    def from_options(cls, sample_shape: tuple[int, ...], options: Network) -> ResNet:
         """The network of a recipe: resnet18, resnet34, resnet50, resnet101 or resnet_small.
 
         Raises:
@@ -100,12 +97,9 @@ class ResNet(nn.Module):
         if options.name == "resnet_small":
             if options.depth < 1:
                 raise ValueError(f"{options}: resnet_small needs a depth of at least 1 block a stage")
-            block: type[BasicBlock] | type[Bottleneck] = BasicBlock
-            blocks: tuple[int, ...] = (options.depth,) * 3
-        else:
-            block, blocks = _NETWORKS[options.name]
-            if options.depth:
-                raise ValueError(f"depth={options.depth}: the depth of {options.name} is fixed; leave it at 0")
+        elif options.depth:
+            raise ValueError(f"depth={options.depth}: the depth of {options.name} is fixed; leave it at 0")
+        block, blocks = _NETWORKS.get(options.name, (BasicBlock, (options.depth,) * 3))
         net = cls(sample_shape[0], block, blocks, options.width)
         if options.feature_dim != net.feature_dim:
             raise ValueError(
@@ -130,17 +124,95 @@ _NETWORKS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]
 }
 
 
-def check_images(sample_shape: tuple[int, ...], options: Backbone) -> None:
+def check_images(sample_shape: tuple[int, ...], options: Network) -> None:
     """Reject what a residual network does not take."""
     if len(sample_shape) != 3:
-        raise ValueError(f"{options.name} takes images, not samples of shape {list(sample_shape)}: use backbone 'mlp'")
+        raise ValueError(f"{options.name} takes images, not samples of shape {list(sample_shape)}: use network 'mlp'")
     if options.width < 1:
         raise ValueError(f"width={options.width}: {options.name} needs at least 1 channel; usual is 0 for its own")
     if options.dropout:
         raise ValueError(f"dropout={options.dropout}: {options.name} has none; leave it at 0")
 
 
+class _StridedConv2d(nn.Conv2d):
+    """A strided 1×1 convolution, as one without stride of the pixels that it looks at.
+
+    In the backward pass of the strided one, oneDNN (of torch 2.13, on CPUs without AVX-512) writes past its buffers
+    where there are fewer than 8 channels, last in memory.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        down, right = self.stride
+        return conv2d(x[..., ::down, ::right], self.weight)
+
+
 def _shortcut(in_channels: int, out: int, stride: int) -> nn.Module:
     if stride == 1 and in_channels == out:
         return nn.Identity()
-    return nn.Sequential(nn.Conv2d(in_channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+    kind = _StridedConv2d if stride > 1 and in_channels < 8 else nn.Conv2d
+    return nn.Sequential(kind(in_channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+
+
+class ResNet9(nn.Module):
+    """Eight 3×3 convolutions, two of the stages with a residual pair: ``[B, channels, H, W] → [B, 8·width]``.
+
+    The network of the DAWNBench CIFAR-10 entries (D. Page, "How to train your ResNet", 2018), with its feature (the
+    maximum over the image) in place of the ninth, linear layer.
+
+    Args:
+        channels: of the images, which must have at least 8×8 pixels.
+        width: channels of the stem; the stages have two, four and eight times as many.
+    """
+
+    def __init__(self, channels: int, width: int = 64) -> None:
+        super().__init__()
+        self.feature_dim = 8 * width
+        self.stem = _conv(channels, width)
+        self.stage1 = nn.Sequential(_conv(width, 2 * width), nn.MaxPool2d(2), _Residual(2 * width))
+        self.stage2 = nn.Sequential(_conv(2 * width, 4 * width), nn.MaxPool2d(2))
+        self.stage3 = nn.Sequential(_conv(4 * width, 8 * width), nn.MaxPool2d(2), _Residual(8 * width))
+        _initialize(self)
+
+    @classmethod
+    def from_options(cls, sample_shape: tuple[int, ...], options: Network) -> ResNet9:
+        """The network of a recipe.
+
+        Raises:
+            ValueError: for samples that are not images of at least 8×8 pixels, or options that it does not have.
+        """
+        check_images(sample_shape, options)
+        if min(sample_shape[1:]) < 8:
+            raise ValueError(
+                f"resnet9 halves images three times, these have {sample_shape[1:]} pixels: use resnet_small"
+            )
+        if options.depth or options.feature_dim != 8 * options.width:
+            raise ValueError(f"{options}: depth and feature_dim of resnet9 are fixed by its width; leave them at 0")
+        return cls(sample_shape[0], options.width)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.stem(images.contiguous(memory_format=torch.channels_last))
+        features: Tensor = self.stage3(self.stage2(self.stage1(x))).amax((-2, -1))
+        return features.to(torch.promote_types(features.dtype, torch.float32))
+
+
+def _initialize(network: nn.Module) -> None:
+    """Kaiming's weights of convolutions, and channels last."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+class _Residual(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(_conv(channels, channels), _conv(channels, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.inner(x)  # type: ignore[no-any-return]
+
+
+def _conv(in_channels: int, channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
+    )

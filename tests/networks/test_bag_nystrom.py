@@ -8,12 +8,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ncmi.backbones.bags import TransMIL
-from ncmi.backbones.bags import class_row as class_row_module
-from ncmi.backbones.bags.class_row import class_row
-from ncmi.backbones.bags.nystrom import NystromAttention, pseudo_inverse, pseudo_inverse_times, segment_means
-from ncmi.backbones.bags.ppeg import PPEG
-from ncmi.backbones.bags.transmil import _attention
+from ncmi.networks.bags import TransMIL
+from ncmi.networks.bags import transmil as attention_module
+from ncmi.networks.bags.transmil import (
+    PPEG,
+    NystromAttention,
+    _attention,
+    class_row,
+    pseudo_inverse,
+    pseudo_inverse_times,
+    segment_means,
+)
 
 
 @given(count=st.integers(1, 60), segments=st.integers(1, 20))
@@ -34,7 +39,7 @@ def test_attention_is_exact_where_every_token_is_a_landmark() -> None:
     torch.manual_seed(0)
     attention = NystromAttention(8, heads=2, landmarks=16, iterations=60).double()
     torch.nn.init.normal_(attention.qkv.weight)
-    torch.nn.init.zeros_(attention.neighbours.weight)
+    torch.nn.init.zeros_(attention.neighbors.weight)
     tokens = torch.randn(5, 8, dtype=torch.float64)
     q, k, v = (tokens @ w.T for w in attention.qkv.weight.split(8))
     heads = [(q[:, c] @ k[:, c].T / 2).softmax(-1) @ v[:, c] for c in (slice(0, 4), slice(4, 8))]
@@ -69,7 +74,7 @@ def test_row_and_its_gradient() -> None:
 def test_row_does_not_depend_on_how_many_heads_are_worked_out_at_once(
     at_a_time: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(class_row_module, "_AT_A_TIME", at_a_time)
+    monkeypatch.setattr(attention_module, "_AT_A_TIME", at_a_time)
     inputs = [torch.randn(*shape, dtype=torch.float64) for shape in ((2, 5, 3), (2, 5, 3, 4), (2, 5, 7, 4))]
     ours, theirs = ([one.clone().requires_grad_() for one in inputs] for _ in range(2))
     weights, landmarks, keys = theirs

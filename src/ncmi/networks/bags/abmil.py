@@ -1,44 +1,33 @@
 """Attention-based pooling (Ilse, Tomczak, Welling, "Attention-based Deep Multiple Instance Learning", ICML 2018)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 
-from ncmi.backbones.bags.packing import PackedNetwork, Pooled, outside
-from ncmi.backbones.bags.projection import without_autocast
-from ncmi.simplex import full_precision
+from ncmi.loss.simplex import full_precision
+from ncmi.networks.bags.attention import without_autocast
+from ncmi.networks.bags.packing import PackedNetwork, Pooled, outside
 
 
 class ABMIL(PackedNetwork):
     """ABMIL: ``Σ_i a_i h_i`` with ``a = softmax_i(wᵀ(tanh(V h_i + v) ⊙ σ(U h_i + u)))``.
 
     Args:
-        feature_dim_in: D_feat.
-        width: d of the first layer, ``h = ReLU(W x)``; 0 for 128, 256 or 512 by D_feat. The bag vector is ``[d]``.
-        dropout: after the first layer.
+        instance_dim, width, dropout: of a :class:`PackedNetwork`; the bag vector is ``[d]``.
         attention_dim: rows of V and U.
         gated: with the factor σ(U h_i + u); without it the plain attention.
 
     Source: Ilse et al. 2018 (arXiv 1802.04712), Eq. 7–9. A bias next to w would cancel in the softmax.
 
     Example:
-        >>> network = ABMIL(feature_dim_in=32)
-        >>> output = network(torch.randn(7, 32))
+        >>> output = ABMIL(instance_dim=32)(torch.randn(7, 32))
         >>> output.vector.shape, output.attention.shape, output.penalty
         (torch.Size([128]), torch.Size([7]), None)
     """
 
     def __init__(
-        self,
-        feature_dim_in: int,
-        *,
-        width: int = 0,
-        dropout: float = 0.0,
-        attention_dim: int = 128,
-        gated: bool = True,
+        self, instance_dim: int, *, width: int = 0, dropout: float = 0.0, attention_dim: int = 128, gated: bool = True
     ) -> None:
-        super().__init__(feature_dim_in, width, dropout)
+        super().__init__(instance_dim, width, dropout)
         self.gated = gated
         # V and U in one matrix: one matrix product instead of two
         self.hidden = nn.Linear(self.feature_dim, attention_dim * (2 if gated else 1))

@@ -1,15 +1,16 @@
-"""Attention-stabilised multiple instance learning (Ye et al., "ASMIL", arXiv 2603.06658)."""
+"""Attention-stabilized multiple instance learning (Ye et al., "ASMIL", arXiv 2603.06658)."""
 
-from __future__ import annotations
+import copy
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ncmi.backbones.bags.anchor import anchor_of, move_anchor
-from ncmi.backbones.bags.packing import PackedNetwork, Pooled, finite_at, outside
-from ncmi.backbones.bags.projection import without_autocast
-from ncmi.backbones.bags.query_attention import Query, Values
+from ncmi.networks.bags.attention import Query, Values, without_autocast
+from ncmi.networks.bags.packing import PackedNetwork, Pooled, finite_at, outside
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class ASMIL(PackedNetwork):
@@ -21,12 +22,10 @@ class ASMIL(PackedNetwork):
 
     The anchor is a moving average of the first layer and the queries, not trained by gradient. The penalty, the weight
     times ``mean_sk KL(NSF(anchor's scores) ‖ softmax(scores))``, in nats and ≥ 0, holds attention to a distribution
-    that changes slowly and that the normalised sigmoid function (NSF) keeps from concentrating.
+    that changes slowly and that the normalized sigmoid function (NSF) keeps from concentrating.
 
     Args:
-        feature_dim_in: D_feat.
-        width: d of the first layer; 0 for 128, 256 or 512 by D_feat. The bag vector is ``[d]``.
-        dropout: after the first layer; not in the anchor.
+        instance_dim, width, dropout: of a :class:`PackedNetwork`; the anchor has no dropout.
         heads: of each attention, a divisor of d.
         queries: S.
         query_dropout: share of the tokens that is left out, rounded down.
@@ -36,7 +35,7 @@ class ASMIL(PackedNetwork):
     Source: arXiv 2603.06658. In the authors' script the anchor never moves; here it does.
 
     Example:
-        >>> network = ASMIL(feature_dim_in=32)
+        >>> network = ASMIL(instance_dim=32)
         >>> bool(network(torch.randn(7, 32)).penalty > 0)
         True
         >>> network.update()
@@ -46,7 +45,7 @@ class ASMIL(PackedNetwork):
 
     def __init__(
         self,
-        feature_dim_in: int,
+        instance_dim: int,
         *,
         width: int = 0,
         dropout: float = 0.0,
@@ -56,7 +55,7 @@ class ASMIL(PackedNetwork):
         anchor_weight: float = 1.0,
         anchor_decay: float = 0.999,
     ) -> None:
-        super().__init__(feature_dim_in, width, dropout)
+        super().__init__(instance_dim, width, dropout)
         dim = self.feature_dim
         if queries < 1 or not 0 <= query_dropout < 1:
             raise ValueError(f"queries={queries}, query_dropout={query_dropout}: at least one query has to be kept")
@@ -75,7 +74,7 @@ class ASMIL(PackedNetwork):
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move the anchor towards the network; once after each optimiser step."""
+        """Move the anchor towards the network; once after each optimizer step."""
         if self.anchor is not None:
             move_anchor(self.anchor, self._anchored(), self.anchor_decay)
 
@@ -126,3 +125,26 @@ class ASMIL(PackedNetwork):
 def _directions(queries: nn.Module) -> Tensor:
     """Of all heads of all queries, ``[S·H, d]``."""
     return torch.cat([query.directions() for query in queries.children() if isinstance(query, Query)])
+
+
+def anchor_of(module: M) -> M:
+    """A copy of a module whose parameters are buffers: in the ``state_dict``, but nothing an optimizer could find.
+
+    Example:
+        >>> anchor = anchor_of(nn.Linear(2, 3))
+        >>> list(anchor.parameters()), sorted(anchor.state_dict())
+        ([], ['bias', 'weight'])
+    """
+    anchor = copy.deepcopy(module)
+    for part in list(anchor.modules()):
+        for name, parameter in list(part.named_parameters(recurse=False)):
+            delattr(part, name)
+            part.register_buffer(name, parameter.detach())
+    return anchor
+
+
+def move_anchor(anchor: nn.Module, module: nn.Module, decay: float) -> None:
+    """``anchor ← decay · anchor + (1 − decay) · module``, for each parameter of the module."""
+    buffers = dict(anchor.named_buffers())
+    for name, parameter in module.named_parameters():
+        buffers[name].lerp_(parameter.detach(), 1 - decay)

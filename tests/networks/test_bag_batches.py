@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ncmi.backbones.bags import ABMIL, AEM, ASMIL, BagNetwork, MaxPool, MeanPool, TransMIL
+from ncmi.networks.bags import ABMIL, AEM, ASMIL, BagModule, MaxPool, MeanPool, TransMIL
 
 D_IN = 6
 NETWORKS = {
@@ -25,7 +25,7 @@ NETWORKS = {
 names = pytest.mark.parametrize("name", NETWORKS)
 
 
-def make(name: str) -> BagNetwork:
+def make(name: str) -> BagModule:
     torch.manual_seed(1)
     return NETWORKS[name]().double()
 

@@ -1,4 +1,4 @@
-"""A small convolutional network for small images."""
+"""Simple networks: a multi-layer perceptron for tables, a small convolutional network for small images."""
 
 from __future__ import annotations
 
@@ -6,13 +6,44 @@ import math
 
 from torch import Tensor, nn
 
-from ncmi.recipes import Backbone
+from ncmi.recipes import Network
+
+
+class MLP(nn.Module):
+    """Hidden layers of Linear + ReLU, then a linear layer to the feature: ``[B, ...] → [B, feature_dim]``.
+
+    Args:
+        in_features: values of one sample; inputs are flattened.
+        width: units of each hidden layer.
+        depth: number of hidden layers, at least 0.
+        feature_dim: D.
+        dropout: after each hidden layer.
+    """
+
+    def __init__(self, in_features: int, width: int, depth: int, feature_dim: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Flatten()]
+        for _ in range(depth):
+            layers += [nn.Linear(in_features, width), nn.ReLU()]
+            if dropout > 0:
+                layers.append(nn.Dropout(dropout))
+            in_features = width
+        self.layers = nn.Sequential(*layers, nn.Linear(in_features, feature_dim))
+
+    @classmethod
+    def from_options(cls, sample_shape: tuple[int, ...], options: Network) -> MLP:
+        """The network of a recipe."""
+        return cls(math.prod(sample_shape), options.width, options.depth, options.feature_dim, options.dropout)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        features: Tensor = self.layers(inputs)
+        return features
 
 
 class ConvNet(nn.Module):
     """Blocks of two 3×3 convolutions and a halving pool, then the mean over the image: ``[B, C, H, W] → [B, D]``.
 
-    Group normalisation, not batch normalisation: a sample's feature depends on no other sample, so results are the same
+    Group normalization, not batch normalization: a sample's feature depends on no other sample, so results are the same
     on one process and on several.
 
     Args:
@@ -41,14 +72,14 @@ class ConvNet(nn.Module):
         self.project = nn.Linear(channels, feature_dim)
 
     @classmethod
-    def from_options(cls, sample_shape: tuple[int, ...], options: Backbone) -> ConvNet:
+    def from_options(cls, sample_shape: tuple[int, ...], options: Network) -> ConvNet:
         """The network of a recipe.
 
         Raises:
             ValueError: for samples that are not images, or options out of range.
         """
         if len(sample_shape) != 3:
-            raise ValueError(f"a convnet takes images, not samples of shape {list(sample_shape)}: use backbone 'mlp'")
+            raise ValueError(f"a convnet takes images, not samples of shape {list(sample_shape)}: use network 'mlp'")
         if options.depth < 1 or options.width < 1:
             raise ValueError(f"{options}: a convnet needs width and depth of at least 1")
         return cls(sample_shape[0], options.width, options.depth, options.feature_dim, options.dropout)

@@ -1,18 +1,58 @@
-"""Bags of different sizes laid one after another, without padding."""
+"""The interface of all bag networks, and bags of different sizes laid one after another, without padding."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ncmi.backbones.bags.interface import BagNetwork, BagOutput
-from ncmi.backbones.bags.projection import Projection
+from ncmi.networks.bags.attention import Projection
 
 TOGETHER = 1 << 16  # instances, with padding, of bags that are pooled at once: for larger ones it saves nothing
+
+
+class BagOutput(NamedTuple):
+    """What a network makes of a bag ``[N, D_feat]``, or of a padded batch of bags ``[B, N, D_feat]``.
+
+    Attributes:
+        vector: the bag's feature, ``[D]`` or ``[B, D]``.
+        attention: how much each instance counts, ``[N]`` or ``[B, N]``: ≥ 0, sums to 1 over a bag, 0 at padding.
+        penalty: auxiliary term of the network, in training added to any objective's loss; a scalar, mean over the
+            bags, None where the network has none or is not training.
+    """
+
+    vector: Tensor
+    attention: Tensor
+    penalty: Tensor | None = None
+
+
+class BagModule(nn.Module, ABC):
+    """A network from bags of instance features to bag vectors.
+
+    Attributes:
+        feature_dim: D, width of the bag vector.
+    """
+
+    feature_dim: int
+
+    @abstractmethod
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> BagOutput:
+        """Bag vector and attention.
+
+        Args:
+            features: ``[N, D_feat]``, N ≥ 1, or a padded batch ``[B, N, D_feat]``.
+            mask: with a batch, ``[B, N]`` bool, True at instances; None where no bag is padded.
+        """
+
+    def set_progress(self, share: float) -> None:
+        """Tell how much of the training is done, 0 … 1, before a step. Default: not used."""
+
+    def update(self) -> None:
+        """Bring what follows the weights (an anchor) up to date; once after each optimizer step. Default: nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +81,7 @@ class PackedBags:
     single: bool
 
     @classmethod
-    def of(cls, features: Tensor, mask: Tensor | None, feature_dim_in: int) -> PackedBags:
+    def of(cls, features: Tensor, mask: Tensor | None, instance_dim: int) -> PackedBags:
         """Pack ``[N, D_feat]``, or ``[B, N, D_feat]`` with its mask ``[B, N]``.
 
         Raises:
@@ -51,7 +91,7 @@ class PackedBags:
             >>> PackedBags.of(torch.ones(2, 3, 5), torch.tensor([[True] * 3, [True, False, False]]), 5).sizes
             [3, 1]
         """
-        _check(features, mask, feature_dim_in)
+        _check(features, mask, instance_dim)
         if features.dim() == 2:
             return cls(features, [features.shape[0]], None, single=True)
         count, longest, _ = features.shape
@@ -77,17 +117,17 @@ class PackedBags:
 
     def is_as_pooled(self, group: Sequence[int]) -> bool:
         """Whether the batch came as a group's rows are: all bags in their order, padded behind and no further."""
-        own = self.mask_of(group)
-        if list(group) != list(range(len(self.sizes))) or (own is None) != (self.mask is None):
+        mask = self.mask_of(group)
+        if list(group) != list(range(len(self.sizes))) or (mask is None) != (self.mask is None):
             return False
-        return own is None or self.mask is None or torch.equal(own, self.mask)
+        return mask is None or self.mask is None or torch.equal(mask, self.mask)
 
     def output(self, groups: Sequence[Sequence[int]], pooled: Sequence[Pooled]) -> BagOutput:
         """The results of groups of bags, which together are all bags, in the form of the input; penalties' mean."""
         penalties = [
-            one.penalty * (len(group) / len(self.sizes))
-            for group, one in zip(groups, pooled, strict=True)
-            if one.penalty is not None
+            result.penalty * (len(group) / len(self.sizes))
+            for group, result in zip(groups, pooled, strict=True)
+            if result.penalty is not None
         ]
         penalty = torch.stack(penalties).sum() if penalties else None
         if self.single:
@@ -95,23 +135,23 @@ class PackedBags:
         if len(groups) == 1 and self.is_as_pooled(groups[0]):
             return BagOutput(pooled[0].vector, pooled[0].attention, penalty)
         order = torch.tensor([bag for group in groups for bag in group]).argsort()
-        vector = torch.cat([one.vector for one in pooled])
+        vector = torch.cat([result.vector for result in pooled])
         vector = vector.index_select(0, order.to(vector.device))
-        rows = [row for one in pooled for row in one.attention]
+        rows = [row for result in pooled for row in result.attention]
         flat = torch.cat([rows[place][: self.sizes[bag]] for bag, place in enumerate(order.tolist())])
         if self.mask is None:
             return BagOutput(vector, flat.view(len(self.sizes), -1), penalty)
         return BagOutput(vector, flat.new_zeros(self.mask.shape).masked_scatter(self.mask, flat), penalty)
 
 
-def _check(features: Tensor, mask: Tensor | None, feature_dim_in: int) -> None:
+def _check(features: Tensor, mask: Tensor | None, instance_dim: int) -> None:
     shape = list(features.shape)
     if features.dim() not in (2, 3) or 0 in shape[:-2]:
         raise ValueError(f"features {shape}: expected one bag [N, D_feat] or a padded batch [B, N, D_feat], B ≥ 1")
-    if shape[-1] != feature_dim_in:
+    if shape[-1] != instance_dim:
         raise ValueError(
-            f"features {shape} are {shape[-1]} wide but the network takes {feature_dim_in}: "
-            f"make it with feature_dim_in={shape[-1]}, or give it the features of the encoder that it was trained on"
+            f"features {shape} are {shape[-1]} wide but the network takes {instance_dim}: "
+            f"make it with instance_dim={shape[-1]}, or give it the features of the encoder that it was trained on"
         )
     if shape[-2] == 0:
         raise ValueError(f"features {shape}: a bag needs at least one instance; leave empty bags out")
@@ -127,7 +167,7 @@ def _check(features: Tensor, mask: Tensor | None, feature_dim_in: int) -> None:
         )
 
 
-class PackedNetwork(BagNetwork):
+class PackedNetwork(BagModule):
     """A bag network that begins with Linear + ReLU for each instance and then pools each bag.
 
     The first layer, which takes most of the time, runs over the instances of all bags at once. What follows depends on
@@ -136,26 +176,26 @@ class PackedNetwork(BagNetwork):
     :meth:`groups`, with zeros at their padding; large ones one by one, without any.
 
     Args:
-        feature_dim_in: D_feat.
-        width: d of the first layer; 0 for 128, 256 or 512 by D_feat.
+        instance_dim: D_feat.
+        width: d of the first layer, ``h = ReLU(W x)``; 0 for 128, 256 or 512 by D_feat.
         dropout: after the first layer.
     """
 
-    def __init__(self, feature_dim_in: int, width: int = 0, dropout: float = 0.0) -> None:
+    def __init__(self, instance_dim: int, width: int = 0, dropout: float = 0.0) -> None:
         super().__init__()
-        self.projection = Projection(feature_dim_in, width)
+        self.projection = Projection(instance_dim, width)
         self.dropout = nn.Dropout(dropout)
         self.feature_dim = self.projection.width
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> BagOutput:
-        bags = PackedBags.of(features, mask, self.projection.feature_dim_in)
+        bags = PackedBags.of(features, mask, self.projection.instance_dim)
         parts = self.encode(bags.rows)
         groups = self.groups(bags.sizes)
         pooled = []
         for group in groups:
-            own = bags.mask_of(group)
+            inside = bags.mask_of(group)
             rows = parts if len(groups) == 1 else [bags.rows_of(group, part) for part in parts]
-            pooled.append(self.pool(own, *(_in_rows(part, own, len(group)) for part in rows)))
+            pooled.append(self.pool(inside, *(_in_rows(part, inside, len(group)) for part in rows)))
         return bags.output(groups, pooled)
 
     def groups(self, sizes: list[int]) -> list[list[int]]:
@@ -184,13 +224,15 @@ def _in_rows(part: Tensor, mask: Tensor | None, count: int) -> Tensor:
 
 def outside(logits: Tensor, mask: Tensor | None) -> Tensor:
     """Logits ``[B, ..., N]`` with −∞ at padding."""
-    if mask is None:
-        return logits
-    return logits.masked_fill(~mask.view(len(mask), *(1,) * (logits.dim() - 2), -1), -torch.inf)
+    return _filled(logits, mask, -torch.inf)
 
 
 def finite_at(mask: Tensor | None, logs: Tensor) -> Tensor:
     """Logarithms ``[B, ..., N]`` with 0 at padding, where they are −∞: for sums of products with zeros."""
-    if mask is None:
-        return logs
-    return logs.masked_fill(~mask.view(len(mask), *(1,) * (logs.dim() - 2), -1), 0.0)
+    return _filled(logs, mask, 0.0)
+
+
+def _filled(values: Tensor, mask: Tensor | None, padding: float) -> Tensor:
+    return (
+        values if mask is None else values.masked_fill(~mask.view(len(mask), *(1,) * (values.dim() - 2), -1), padding)
+    )

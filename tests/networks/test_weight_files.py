@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ncmi.backbones import export_weights, load_weights, make_backbone
-from ncmi.recipes import Backbone
+from ncmi.networks import export_weights, load_weights, make_network
+from ncmi.recipes import Network
 
 
 def make(width: int = 4) -> nn.Module:
-    return make_backbone(Backbone("resnet_small", width=width, depth=1, feature_dim=4 * width), (3, 8, 8))
+    return make_network(Network("resnet_small", width=width, depth=1, feature_dim=4 * width), (3, 8, 8))
 
 
 def copy_of(network: nn.Module) -> dict[str, Tensor]:
