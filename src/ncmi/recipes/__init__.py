@@ -1,28 +1,35 @@
-"""Recipes: everything that defines a run, as frozen dataclasses. This package imports no torch."""
+"""Recipes: everything that defines a run, as frozen dataclasses, for every kind of data.
 
-from ncmi.recipes.defaults import resolve_backbone, resolve_recipe
-from ncmi.recipes.named import describe_recipe, named_recipe, recipe_names
-from ncmi.recipes.recipe import Augmentation, Backbone, Data, Recipe, Training
-from ncmi.recipes.serialise import recipe_from_dict, recipe_to_dict, slide_recipe_from_dict
-from ncmi.recipes.slides import BagNetwork, NetworkName, SlideData, SlideRecipe, slide_training
+What a recipe leaves open is settled in ``defaults``; ``serialize`` writes and reads it; ``cifar100`` has those of
+published experiments; ``names`` says what things are called. This package imports no torch.
+"""
+
+from ncmi.recipes.cifar100 import describe_recipe, named_recipe, recipe_names
+from ncmi.recipes.data import BagData, Data, ImageData, Kind, SampleData, TableData
+from ncmi.recipes.defaults import resolve_network, resolve_recipe
+from ncmi.recipes.networks import BagNetwork, Network
+from ncmi.recipes.recipe import Augmentation, Recipe, Training, default_training
+from ncmi.recipes.serialize import DATA, recipe_from_dict, recipe_to_dict
 
 __all__ = [
+    "DATA",
     "Augmentation",
-    "Backbone",
+    "BagData",
     "BagNetwork",
     "Data",
-    "NetworkName",
+    "ImageData",
+    "Kind",
+    "Network",
     "Recipe",
-    "SlideData",
-    "SlideRecipe",
+    "SampleData",
+    "TableData",
     "Training",
+    "default_training",
     "describe_recipe",
     "named_recipe",
     "recipe_from_dict",
     "recipe_names",
     "recipe_to_dict",
-    "resolve_backbone",
+    "resolve_network",
     "resolve_recipe",
-    "slide_recipe_from_dict",
-    "slide_training",
 ]

@@ -1,24 +1,29 @@
-"""Recipes for CIFAR-100. Each takes the objective to train with, so that all objectives meet the same conditions."""
+"""Recipes for CIFAR-100, and recipes by name.
 
-from __future__ import annotations
+Each takes the objective to train with, so that all objectives meet the same conditions.
+"""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from ncmi.options import Alternation, NCMIOptions, ObjectiveOptions
-from ncmi.recipes.recipe import Augmentation, Backbone, Data, Recipe, Training
+from ncmi.loss.alternating import Alternation
+from ncmi.objectives.options import NCMIOptions, ObjectiveOptions
+from ncmi.recipes.data import ImageData
+from ncmi.recipes.networks import Network
+from ncmi.recipes.recipe import Augmentation, Recipe, Training
 
 RELEASED_NCMI = NCMIOptions(
     temperature=0.2,
     centroids="fixed",
     anchors="axis",
     anchor_scale=10.0,
-    centre="frozen",
+    center="frozen",
     separation_power=1.0,
     separation_direction="centroid_to_sample",
     reduction="mean_of_ratios",
 )
-"""NCMI as the authors' script computes it: p = 1, anchors that never move, a centre that hardly does (2601.02543)."""
+"""NCMI as the authors' script computes it: p = 1, anchors that never move, a center that hardly does (2601.02543)."""
 
 PAPER_NCMI = replace(RELEASED_NCMI, centroids="learned", reduction="ratio_of_means")
 """NCMI as the paper's text has it: the ratio of the means (its Eq. 8–10), centroids by alternating gradient descent."""
@@ -63,11 +68,11 @@ def released(objective: ObjectiveOptions = RELEASED_NCMI) -> Recipe:
 def _published(objective: ObjectiveOptions, **own: Any) -> Recipe:
     """What the paper's text and the authors' script have in common."""
     return Recipe(
-        Data("cifar100", validation_fraction=0.1, train_on_all=True),
-        Backbone("resnet18"),
+        ImageData("cifar100", validation_fraction=0.1, train_on_all=True),
+        Network("resnet18"),
         objective,
         Training(
-            optimiser="sgd",
+            optimizer="sgd",
             learning_rate=0.1,
             nesterov=False,
             weight_decay=5e-4,
@@ -85,16 +90,16 @@ def fast(objective: ObjectiveOptions = NCMIOptions()) -> Recipe:
 
     All 50,000 images are trained on, a single view of each test image is judged. Not run by us yet: neither its
     accuracy nor its time is known. For comparison: the shortest public time to 75 % is 3.96 s on an A100, a plain
-    baseline of the same organisers takes 59.3 s.
+    baseline of the same organizers takes 59.3 s.
     """
     return Recipe(
-        Data("cifar100", validation_fraction=0.1, train_on_all=True),
-        Backbone("resnet9"),
+        ImageData("cifar100", validation_fraction=0.1, train_on_all=True),
+        Network("resnet9"),
         objective,
         Training(
             epochs=24,
             batch_size=512,
-            optimiser="sgd",
+            optimizer="sgd",
             learning_rate=0.4,
             weight_decay=5e-4,
             centroid_learning_rate=0.4,
@@ -114,13 +119,13 @@ def small(objective: ObjectiveOptions = NCMIOptions()) -> Recipe:
     43.75 ± 0.61 %, NCMI 44.42 ± 0.57 %, NCMI-LP 45.46 ± 0.48 %; the other losses stand in docs/results.md.
     """
     return Recipe(
-        Data("cifar100", image_size=16, validation_fraction=0.1, train_per_class=200),
-        Backbone("resnet_small"),
+        ImageData("cifar100", image_size=16, validation_fraction=0.1, train_per_class=200),
+        Network("resnet_small"),
         objective,
         Training(
             epochs=12,
             batch_size=128,
-            optimiser="sgd",
+            optimizer="sgd",
             learning_rate=0.4,
             weight_decay=5e-4,
             centroid_learning_rate=0.4,
@@ -130,3 +135,36 @@ def small(objective: ObjectiveOptions = NCMIOptions()) -> Recipe:
             threads=1,
         ),
     )
+
+
+_RECIPES: dict[str, Callable[..., Recipe]] = {
+    "cifar100.paper": paper,
+    "cifar100.released": released,
+    "cifar100.fast": fast,
+    "cifar100.small": small,
+}
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Names that :func:`named_recipe` knows."""
+    return tuple(_RECIPES)
+
+
+def describe_recipe(name: str) -> str:
+    """What a recipe is, with its expected result: its docstring."""
+    return " ".join((_find(name).__doc__ or "").split())
+
+
+def named_recipe(name: str) -> Recipe:
+    """The recipe of this name, with its own objective.
+
+    Raises:
+        KeyError: for an unknown name; the message lists the known ones.
+    """
+    return _find(name)()
+
+
+def _find(name: str) -> Callable[..., Recipe]:
+    if name not in _RECIPES:
+        raise KeyError(f"unknown recipe {name!r}; known: {', '.join(_RECIPES)}")
+    return _RECIPES[name]

@@ -1,13 +1,13 @@
 """What a recipe leaves open, settled by shape and size of the data, alike for every objective."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 
-from ncmi.recipes.recipe import Backbone, Recipe
+from ncmi.recipes.data import BagData
+from ncmi.recipes.networks import BagNetwork, Network
+from ncmi.recipes.recipe import Recipe, Training
 
-_STEPS = 1200  # optimiser steps of a default run on small data, whatever its number of samples
+_STEPS = 1200  # optimizer steps of a default run on small data, whatever its number of samples
 _FLAT = 256  # images of no more values than this (digits: 8×8) are small enough for a perceptron
 _RESIDUAL = ("resnet9", "resnet18", "resnet34", "resnet50", "resnet101")
 # width, depth
@@ -16,32 +16,59 @@ _USUAL = {"mlp": (256, 2), "convnet": (32, 3), "resnet_small": (32, 1)} | dict.f
 _STAGED = {"resnet_small": 4, "resnet9": 8, "resnet18": 8, "resnet34": 8, "resnet50": 32, "resnet101": 32}
 
 
-def resolve_backbone(backbone: Backbone, sample_shape: tuple[int, ...], num_classes: int) -> Backbone:
-    """The backbone with name, width, depth and feature width settled for samples ``(F,)`` or ``(channels, H, W)``."""
-    name = backbone.name
+def resolve_network(network: Network, sample_shape: tuple[int, ...], num_classes: int) -> Network:
+    """The network with name, width, depth and feature width settled for samples ``(F,)`` or ``(channels, H, W)``."""
+    name = network.name
     if name == "auto":
         name = "mlp" if len(sample_shape) == 1 or math.prod(sample_shape) <= _FLAT else "convnet"
     usual_width, usual_depth = _USUAL.get(name, (0, 0))
-    width = backbone.width or usual_width
+    width = network.width or usual_width
     # axis anchors need D ≥ C
     usual_dim = width * _STAGED[name] if name in _STAGED else max(128, 64 * math.ceil(num_classes / 64))
-    return replace(
-        backbone,
-        name=name,
-        width=width,
-        depth=backbone.depth or usual_depth,
-        feature_dim=backbone.feature_dim or usual_dim,
-    )
+    depth, feature_dim = network.depth or usual_depth, network.feature_dim or usual_dim
+    return replace(network, name=name, width=width, depth=depth, feature_dim=feature_dim)
+
+
+def bag_network_width(instance_dim: int) -> int:
+    """d of a bag network's first layer: 128 for instance features up to 384 wide, 256 up to 512, else 512."""
+    return 128 if instance_dim <= 384 else 256 if instance_dim <= 512 else 512
 
 
 def resolve_recipe(recipe: Recipe, sample_shape: tuple[int, ...], num_classes: int, num_train: int) -> Recipe:
-    """The recipe with everything settled that it leaves open: this is what a run folder holds."""
+    """The recipe with everything settled that it leaves open: this is what a run folder holds.
+
+    Args:
+        recipe: as it was asked for.
+        sample_shape: ``(F,)`` of a table, ``(channels, H, W)`` of images, ``(D_feat,)`` of the instances of bags.
+        num_classes: C.
+        num_train: samples of the training part.
+
+    Raises:
+        ValueError: for settings that bags do not have.
+    """
+    if isinstance(recipe.network, BagNetwork):
+        network = replace(recipe.network, width=recipe.network.width or bag_network_width(sample_shape[0]))
+        return replace(recipe, network=network, training=_resolve_bag_training(recipe))
     training = recipe.training
     batch_size = training.batch_size or (64 if num_train >= 512 else 32)
     steps_per_epoch = max(1, math.ceil(num_train / batch_size))
     epochs = training.epochs or min(100, max(40, round(_STEPS / steps_per_epoch)))
     return replace(
         recipe,
-        backbone=resolve_backbone(recipe.backbone, sample_shape, num_classes),
+        network=resolve_network(recipe.network, sample_shape, num_classes),
         training=replace(training, batch_size=batch_size, epochs=epochs),
     )
+
+
+def _resolve_bag_training(recipe: Recipe) -> Training:
+    training = recipe.training
+    assert isinstance(recipe.data, BagData)
+    if training.augmentation.enabled or training.compile:
+        raise ValueError("slide classifiers have neither augmentation nor compile: leave --training.augmentation out")
+    if recipe.data.validation_fraction == 0 and (training.selection == "best" or training.patience is not None):
+        has_own = recipe.data.splits is not None or recipe.data.split_column is not None
+        if not has_own or recipe.data.folds:
+            raise ValueError(
+                "validation_fraction=0 leaves nothing to select by: give --training.selection last, without patience"
+            )
+    return replace(training, epochs=training.epochs or 50, batch_size=training.batch_size or training.devices)

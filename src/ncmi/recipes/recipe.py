@@ -1,94 +1,15 @@
-"""The recipe of a run: data, backbone, objective, training."""
+"""The recipe of a run: data, network, objective, training. One for every kind of data."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ncmi.options import Alternation, NCMIOptions, ObjectiveOptions
-
-
-def _check_least(section: object, least: int, *names: str) -> None:
-    for name in names:
-        value = getattr(section, name)
-        if value is not None and not value >= least:
-            raise ValueError(f"{name}={value}: must be at least {least}")
-
-
-@dataclass(frozen=True)
-class Data:
-    """Which data, how it is split, and how its training part is damaged, if it is, to study robustness.
-
-    Damage befalls the training part alone: first ``train_per_class``, then ``imbalance``, then ``label_noise``.
-    Validation and test stay clean, and as balanced as they are. It is drawn by the split's seed, alike for every
-    objective. Losses and read-outs (CC, LP, kNN) are given the wrong labels, as by one who has no others.
-
-    Attributes:
-        name: embedded name (digits, wine, breast_cancer, iris), path, or name of a file below the data folder.
-        label_column: label column of a table, where it is not called label, class, target or y.
-        image_size: side in pixels to which the images of a folder, or those of CIFAR, are scaled.
-        data_dir: folder to search for names; by default the environment variable NCMI_DATA.
-        validation_fraction: part of the data set; of what is outside its official test set, where it has one.
-        test_fraction: part of the data set, where it has no official test set.
-        train_per_class: train on so many samples of each class, drawn at random by the split's seed; None for all.
-        train_on_all: train on the validation part as well. Nothing can be selected then: the last epoch is taken.
-        split_seed: the split; by default the training seed, so that every seed has its own split.
-        imbalance: long tail: class c of C keeps imbalance^(−c/(C−1)) of the largest class's training samples, so that
-            the last one has so many times fewer than the first (usual: 100); 1 for as the data is.
-        label_noise: share of the training labels that are replaced by wrong ones, such as 0.4.
-        noise_kind: "symmetric": any other class, each alike; "pair": class c becomes c + 1, and the last one 0.
-    """
-
-    name: str
-    label_column: str | None = None
-    image_size: int = 32
-    data_dir: str | None = None
-    validation_fraction: float = 0.15
-    test_fraction: float = 0.2
-    train_per_class: int | None = None
-    train_on_all: bool = False
-    split_seed: int | None = None
-    imbalance: float = 1.0
-    label_noise: float = 0.0
-    noise_kind: Literal["symmetric", "pair"] = "symmetric"
-
-    def __post_init__(self) -> None:
-        _check_least(self, 1, "image_size", "train_per_class")
-        if not 1 <= self.imbalance < math.inf:
-            raise ValueError(
-                f"imbalance={self.imbalance}: must be at least 1, the largest class over the smallest, such as 100"
-            )
-        if not 0 <= self.label_noise < 1:
-            raise ValueError(f"label_noise={self.label_noise}: must be at least 0 and below 1, such as 0.4")
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """The network that makes the feature.
-
-    Attributes:
-        name: "mlp" (tables, flattened images), "convnet" (images), "resnet18", "resnet34", "resnet50", "resnet101",
-            "resnet9" or "resnet_small" (small colour images), or "auto" (mlp or convnet, by the shape of a sample).
-        width: hidden width, or channels of the first block; 0 for the network's usual one.
-        depth: hidden layers, or blocks (of each stage, for resnet_small); 0 for the network's usual one.
-        feature_dim: D, the width of the feature; 0 for 128, or more where there are more classes. That of a residual
-            network follows from its width.
-        dropout: probability of dropping a hidden unit (mlp, convnet).
-        weights: safetensors or .pth file with weights of this network to start from; see :mod:`ncmi.backbones.weights`.
-    """
-
-    name: str = "auto"
-    width: int = 0
-    depth: int = 0
-    feature_dim: int = 0
-    dropout: float = 0.0
-    weights: str | None = None
-
-    def __post_init__(self) -> None:
-        _check_least(self, 0, "width", "depth", "feature_dim")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout}: must be at least 0 and below 1")
+from ncmi.loss.alternating import Alternation
+from ncmi.loss.forms import check_range
+from ncmi.objectives.options import NCMIOptions, ObjectiveOptions
+from ncmi.recipes.data import BagData, Data, Kind, SampleData
+from ncmi.recipes.networks import BagNetwork, Network
 
 
 @dataclass(frozen=True)
@@ -99,14 +20,14 @@ class Augmentation:
         enabled: vary the training inputs of one-view objectives as well.
         shift: largest shift of an image in pixels; None for an eighth of its side, at least 1, or, with crop_scale, 0.
         flip: mirror images left and right; not for digits or letters.
-        noise: standard deviation of Gaussian noise on standardised inputs.
+        noise: standard deviation of Gaussian noise on standardized inputs.
         mask: probability that a value of a table is replaced by its column's mean.
         rotation: largest turn of an image in degrees, either way; interpolated bilinearly.
         crop_scale: least and largest part of an image's area in a crop that is scaled to the image's size.
         brightness, contrast, saturation: of RGB images: factors are uniform in 1 − x … 1 + x, not below 0.
         hue: of RGB images: largest turn of the hue, in parts of a full turn, up to ½.
         jitter_probability: that an image's brightness, contrast, saturation and hue are varied at all.
-        grey: probability that an RGB image loses its colours.
+        gray: probability that an RGB image loses its colors.
     """
 
     enabled: bool = False
@@ -121,23 +42,21 @@ class Augmentation:
     saturation: float = 0.0
     hue: float = 0.0
     jitter_probability: float = 0.8
-    grey: float = 0.0
+    gray: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_least(self, 0, "shift", "noise", "brightness", "contrast", "saturation")
-        for name, largest in (("rotation", 180), ("hue", 0.5), ("jitter_probability", 1), ("grey", 1)):
-            value = getattr(self, name)
-            if not 0 <= value <= largest:
-                raise ValueError(f"{name}={value}: must be at least 0 and at most {largest}")
-        if not 0 <= self.mask < 1:
-            raise ValueError(f"mask={self.mask}: must be at least 0 and below 1")
+        check_range(self, "shift", "noise", "brightness", "contrast", "saturation", least=0)
+        check_range(self, "rotation", least=0, most=180)
+        check_range(self, "hue", least=0, most=0.5)
+        check_range(self, "jitter_probability", "gray", least=0, most=1)
+        check_range(self, "mask", least=0, below=1)
         if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise ValueError(f"crop_scale={self.crop_scale}: give least and largest part, above 0 and up to 1: 0.2 1")
 
     @property
-    def varies_colour(self) -> bool:
-        """Whether colours of images are varied, which takes RGB images."""
-        return max(self.brightness, self.contrast, self.saturation, self.hue, self.grey) > 0
+    def varies_color(self) -> bool:
+        """Whether colors of images are varied, which takes RGB images."""
+        return max(self.brightness, self.contrast, self.saturation, self.hue, self.gray) > 0
 
     @classmethod
     def cifar(cls) -> Augmentation:
@@ -146,7 +65,7 @@ class Augmentation:
 
     @classmethod
     def supcon(cls) -> Augmentation:
-        """Resized crop, mirroring, colour jitter and grey: the set of SimCLR and SupCon for CIFAR."""
+        """Resized crop, mirroring, color jitter and gray: the set of SimCLR and SupCon for CIFAR."""
         return cls(
             enabled=True,
             flip=True,
@@ -156,7 +75,7 @@ class Augmentation:
             contrast=0.4,
             saturation=0.4,
             hue=0.1,
-            grey=0.2,
+            gray=0.2,
         )
 
 
@@ -166,12 +85,12 @@ class Training:
 
     Attributes:
         epochs: passes over the training part; 0 for a number by its size.
-        batch_size: samples of one optimiser step, over all processes; 0 for a number by the size of the data.
+        batch_size: samples of one optimizer step, over all processes; 0 for a number by the size of the data.
         accumulate: micro-batches that a batch is worked through in.
-        optimiser: "adamw" or "sgd".
-        learning_rate, weight_decay, momentum, nesterov: of the network's optimiser.
-        decay_all: weight decay on biases and normalisation too, not on matrices and kernels alone.
-        centroid_learning_rate: of the centroids' own optimiser (learned centroids), without weight decay.
+        optimizer: "adamw" or "sgd".
+        learning_rate, weight_decay, momentum, nesterov: of the network's optimizer.
+        decay_all: weight decay on biases and normalization too, not on matrices and kernels alone.
+        centroid_learning_rate: of the centroids' own optimizer (learned centroids), without weight decay.
         schedule: of both learning rates, over steps: "constant", "cosine", "one_cycle" (up for 30 % of the run, then
             down to zero) or "step" (times decay_factor at each of the milestones).
         warmup_epochs: linear warm-up before cosine, step or constant; fractions allowed.
@@ -180,24 +99,26 @@ class Training:
         ema_decay: keep a moving average of the weights and evaluate that; None for none.
         alternation: how network and centroids take turns.
         augmentation: how the training inputs are varied.
-        selection: "last" takes the last epoch; "best" the one of highest validation accuracy.
-        patience: stop after so many epochs without a better validation accuracy; None for never.
+        sampling: "all": every training sample once an epoch; "balanced": as many draws, each class alike.
+        selection: "last" takes the last epoch; "best" the one that does best on the validation part: by accuracy, with
+            bags by macro AUC and then loss.
+        patience: stop after so many epochs that are not better in this sense; None for never.
         precision: "32-true", "bf16-mixed" or "64-true".
         accelerator: "cpu", "cuda", "mps" or "auto".
         devices: processes, one device each.
         threads: CPU threads of each process; None for torch's own choice.
-        compile: torch.compile of the backbone.
+        compile: torch.compile of the network.
         checkpoint_steps: also write a checkpoint after so many steps.
         checkpoint_seconds: leave out an epoch's checkpoint where the last one is not so old; by default each epoch
             writes one. Where epochs take seconds and checkpoints 100 MB, writing them would cost more than the epochs.
         tensorboard: also write TensorBoard logs.
-        seed: of initialisation, order and augmentation.
+        seed: of initialization, order and augmentation.
     """
 
     epochs: int = 0
     batch_size: int = 0
     accumulate: int = 1
-    optimiser: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 5e-3
     weight_decay: float = 1e-2
     momentum: float = 0.9
@@ -212,6 +133,7 @@ class Training:
     ema_decay: float | None = None
     alternation: Alternation = field(default_factory=Alternation)
     augmentation: Augmentation = field(default_factory=Augmentation)
+    sampling: Literal["all", "balanced"] = "all"
     selection: Literal["last", "best"] = "last"
     patience: int | None = None
     precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
@@ -225,29 +147,63 @@ class Training:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_least(self, 0, "epochs", "batch_size", "seed", "weight_decay", "warmup_epochs", "checkpoint_seconds")
-        _check_least(self, 1, "accumulate", "devices", "patience", "threads", "checkpoint_steps")
-        for name in ("learning_rate", "centroid_learning_rate", "decay_factor", "clip_norm"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name}={value}: must be above 0")
-        for name, usual in (("momentum", 0.9), ("ema_decay", 0.999)):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < 1:
-                raise ValueError(f"{name}={value}: must be at least 0 and below 1 (usual: {usual})")
+        check_range(self, "epochs", "batch_size", "seed", "weight_decay", "warmup_epochs", least=0)
+        check_range(self, "checkpoint_seconds", least=0)
+        check_range(self, "accumulate", "devices", "patience", "threads", "checkpoint_steps", least=1)
+        check_range(self, "learning_rate", "centroid_learning_rate", "decay_factor", "clip_norm", above=0)
+        check_range(self, "momentum", least=0, below=1, cure="usually 0.9")
+        check_range(self, "ema_decay", least=0, below=1, cure="usually 0.999")
+        if 0 < self.batch_size < self.devices:
+            raise ValueError(
+                f"batch_size={self.batch_size}, devices={self.devices}: each device takes at least one sample "
+                "of a batch: give a larger batch size, or fewer devices"
+            )
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that defines a run; written into its folder as ``recipe.json``."""
+    """Everything that defines a run; written into its folder as ``recipe.json``.
+
+    Attributes:
+        data: :class:`TableData`, :class:`ImageData` or :class:`BagData`, which is the kind of the run.
+        network: :class:`BagNetwork` for bags, else :class:`Network`; by default the kind's own.
+        objective: options of the loss.
+        training: by default :func:`default_training` of the kind.
+    """
 
     data: Data
-    backbone: Backbone = field(default_factory=Backbone)
+    network: Network | BagNetwork = None  # type: ignore[assignment]  # settled at once, by the kind of data
     objective: ObjectiveOptions = field(default_factory=NCMIOptions)
-    training: Training = field(default_factory=Training)
+    training: Training = None  # type: ignore[assignment]  # the same
 
     def __post_init__(self) -> None:
-        if self.data.train_on_all and (self.training.selection == "best" or self.training.patience is not None):
+        bags = isinstance(self.data, BagData)
+        if self.network is None:
+            object.__setattr__(self, "network", BagNetwork() if bags else Network())
+        if self.training is None:
+            object.__setattr__(self, "training", default_training(self.data.kind))
+        if bags != isinstance(self.network, BagNetwork):
+            raise ValueError(
+                f"{type(self.network).__name__} with {type(self.data).__name__}: bags take a BagNetwork, tables and "
+                "images a Network"
+            )
+        nothing_left = isinstance(self.data, SampleData) and self.data.train_on_all
+        if nothing_left and (self.training.selection == "best" or self.training.patience is not None):
             raise ValueError(
                 "train_on_all leaves nothing to select by: use selection='last' without patience, or leave it out"
             )
+
+
+def default_training(kind: Kind) -> Training:
+    """How data of a kind is usually trained: slide classifiers by AdamW 1e-4, one slide a step, cosine, 50 epochs."""
+    if kind != "bags":
+        return Training()
+    return Training(
+        epochs=50,
+        batch_size=1,
+        learning_rate=1e-4,
+        weight_decay=1e-5,
+        schedule="cosine",
+        selection="best",
+        centroid_learning_rate=1e-4,
+    )

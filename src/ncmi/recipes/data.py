@@ -1,0 +1,178 @@
+"""Which data a run trains on, how it is split, and how its training part is damaged, if it is.
+
+The kind of data is the type: :class:`TableData`, :class:`ImageData` or :class:`BagData`. :func:`ncmi.data.kind_of` sees
+which of them a file or folder is.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from ncmi.loss.forms import check_range
+
+Kind = Literal["table", "image", "bags"]
+
+
+@dataclass(frozen=True)
+class Data:
+    """What all kinds of data have in common.
+
+    Attributes:
+        name: embedded name (digits, wine, breast_cancer, iris), path, or name of a file below the data folder.
+        validation_fraction: part of the data set; of what is outside its official test set, where it has one.
+        test_fraction: part of the data set, where nothing else says what the test part is.
+        split_seed: the split; by default the training seed, so that every seed has its own split.
+    """
+
+    kind: ClassVar[Kind]
+
+    name: str
+    validation_fraction: float = 0.15
+    test_fraction: float = 0.2
+    split_seed: int | None = None
+
+    def __post_init__(self) -> None:
+        check_range(self, "validation_fraction", "test_fraction", least=0, below=1)
+        check_range(self, "split_seed", least=0)
+
+    @property
+    def title(self) -> str:
+        """What tables, pages and folders call it."""
+        return Path(self.name).stem if Path(self.name).suffix else Path(self.name).name
+
+    def seed_of_split(self, training_seed: int) -> int:
+        """The seed that the split of a run is drawn by."""
+        return training_seed if self.split_seed is None else self.split_seed
+
+
+@dataclass(frozen=True)
+class SampleData(Data):
+    """Tables and images: samples that lie in memory, whose training part can be damaged to study robustness.
+
+    Damage befalls the training part alone: first ``train_per_class``, then ``imbalance``, then ``label_noise``.
+    Validation and test stay clean, and as balanced as they are. It is drawn by the split's seed, alike for every
+    objective. Losses and read-outs (CC, LP, kNN) are given the wrong labels, as by one who has no others.
+
+    Attributes:
+        data_dir: folder to search for names; by default the environment variable NCMI_DATA.
+        train_per_class: train on so many samples of each class, drawn at random by the split's seed; None for all.
+        train_on_all: train on the validation part as well. Nothing can be selected then: the last epoch is taken.
+        imbalance: long tail: class c of C keeps imbalance^(−c/(C−1)) of the largest class's training samples, so that
+            the last one has so many times fewer than the first (usual: 100); 1 for as the data is.
+        label_noise: share of the training labels that are replaced by wrong ones, such as 0.4.
+        noise_kind: "symmetric": any other class, each alike; "pair": class c becomes c + 1, and the last one 0.
+    """
+
+    data_dir: str | None = None
+    train_per_class: int | None = None
+    train_on_all: bool = False
+    imbalance: float = 1.0
+    label_noise: float = 0.0
+    noise_kind: Literal["symmetric", "pair"] = "symmetric"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "train_per_class", least=1)
+        check_range(self, "imbalance", least=1, below=math.inf, cure="the largest class over the smallest, such as 100")
+        check_range(self, "label_noise", least=0, below=1, cure="such as 0.4")
+
+
+@dataclass(frozen=True)
+class TableData(SampleData):
+    """A table: rows of numbers with a label each.
+
+    Attributes:
+        label_column: label column of the table, where it is not called label, class, target or y.
+    """
+
+    kind: ClassVar[Kind] = "table"
+
+    label_column: str | None = None
+
+
+@dataclass(frozen=True)
+class ImageData(SampleData):
+    """Images of one size, or scaled to it.
+
+    Attributes:
+        label_column: name of the labels' array in an .npz, where it is not called label, class, target or y.
+        image_size: side in pixels to which the images of a folder, or those of CIFAR, are scaled.
+    """
+
+    kind: ClassVar[Kind] = "image"
+
+    label_column: str | None = None
+    image_size: int = 32
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "image_size", least=1)
+
+
+@dataclass(frozen=True)
+class BagData(Data):
+    """Bags of instances, such as slides of patches: features, labels, and how they are split. No group on two sides.
+
+    The test part is, in this order of precedence: ``fold`` of ``folds``; the slides whose ``holdout_column`` holds one
+    of ``holdout``; what ``split_column`` or ``splits`` say; a random part of the patients.
+
+    Attributes:
+        name: folder of one .h5, .pt or .npz file a slide, or one .h5 or .npz file of a whole cohort.
+        labels: CSV with one row a slide; None where the features' file holds the labels.
+        slide_column, patient_column, label_column: columns of that CSV; by default guessed by their usual names.
+            Without a column of patients each slide is a patient of its own.
+        classes: names of the classes in their order; by default those that occur, in order of their names.
+        features_key, coords_key: names of the data sets in a features file; by default guessed.
+        split_column: column that says train, val or test of each slide, such as BRACS' own.
+        splits: CSV with columns train, val, test, each a list of slides, as CLAM writes.
+        holdout_column, holdout: test on the slides with these values, such as center and 3 4.
+        folds, fold: test on fold number ``fold`` of ``folds`` (stratified, by patient); 0 folds for none.
+        patient_overlap: where given splits put a patient on two sides: "error", or "drop" the patient's slides from
+            training, or from training and validation where the other side is test.
+        standardize: scale each feature by its mean and spread over the instances of the training part; for features
+            of unlike units, such as measured descriptors.
+        bad: slides that cannot be used (features missing, not finite, truncated, of another width than most; an empty
+            bag; no label): "error", or "skip", which lists and counts what is left out. Either way all features are
+            read once before training.
+        train_instances: train on so many instances of a bag, drawn anew each time; 0 for all.
+        cache_gigabytes: keep the cohort in memory where its features take no more than that.
+        attention_slides: of so many test slides the attention is kept: the surest right and wrong ones of each class.
+    """
+
+    kind: ClassVar[Kind] = "bags"
+
+    labels: str | None = None
+    slide_column: str | None = None
+    patient_column: str | None = None
+    label_column: str | None = None
+    classes: tuple[str, ...] = ()
+    features_key: str | None = None
+    coords_key: str | None = None
+    split_column: str | None = None
+    splits: str | None = None
+    holdout_column: str | None = None
+    holdout: tuple[str, ...] = ()
+    folds: int = 0
+    fold: int = 0
+    patient_overlap: Literal["error", "drop"] = "error"
+    standardize: bool = False
+    bad: Literal["error", "skip"] = "error"
+    train_instances: int = 0
+    cache_gigabytes: float = 1.0
+    attention_slides: int = 8
+
+    @property
+    def title(self) -> str:
+        """What to call the cohort: its file or folder, or the one above where that is called features or the like."""
+        path = Path(self.name)
+        generic = path.stem in ("features", "h5_files", "pt_files", "h5", "pt")
+        return path.resolve().parent.name if generic else path.stem
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.folds < 0 or self.folds == 1 or not 0 <= self.fold < max(self.folds, 1):
+            raise ValueError(f"folds={self.folds}, fold={self.fold}: at least 2 folds, of which fold is one from 0 on")
+        check_range(self, "train_instances", "cache_gigabytes", "attention_slides", least=0)
+        if bool(self.holdout) != (self.holdout_column is not None):
+            raise ValueError("holdout_column and holdout belong together: give the column and the values to test on")

@@ -1,0 +1,80 @@
+"""What everything is called, in one place: at the command line, in tables, pages, CSV files and docs.
+
+An objective's name stands with its options (``ObjectiveOptions.label``). This page imports no torch.
+"""
+
+from ncmi.objectives.options import objective_options
+
+BASELINE = "cross_entropy"
+"""The objective that others are compared with."""
+
+READOUTS: dict[str, str] = {"head": "head", "cc": "CC", "lp": "LP", "knn": "kNN"}
+"""How a model decides: by its own trained head, by centroid comparison, a linear probe, or nearest neighbors."""
+
+READOUTS_IN_WORDS: dict[str, str] = {
+    "head": "trained head",
+    "cc": "centroid comparison (CC)",
+    "lp": "linear probe (LP)",
+    "knn": "20 nearest neighbors (kNN)",
+}
+
+NETWORKS: dict[str, str] = {
+    "mlp": "MLP",
+    "convnet": "ConvNet",
+    "resnet_small": "ResNet-small",
+    "resnet9": "ResNet-9",
+    "resnet18": "ResNet-18",
+    "resnet34": "ResNet-34",
+    "resnet50": "ResNet-50",
+    "resnet101": "ResNet-101",
+    "abmil": "ABMIL",
+    "transmil": "TransMIL",
+    "aem": "AEM",
+    "asmil": "ASMIL",
+    "mean": "Mean pooling",
+    "max": "Max pooling",
+}
+
+METRICS: dict[str, str] = {
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "macro_f1": "Macro F1",
+    "macro_auc": "Macro AUC",
+    "top5_accuracy": "Top-5 accuracy",
+    "nll": "NLL",
+    "brier": "Brier score",
+    "calibration_error": "Calibration error",
+    "cmi": "CMI",
+    "separation": "Γ",
+    "ncmi": "NCMI",
+}
+
+
+def objective_label(name: str) -> str:
+    """What an objective is called; one that is not registered here, by the name that it was given."""
+    try:
+        return objective_options(name).label
+    except KeyError:
+        return name
+
+
+def network_label(name: str) -> str:
+    """What a network is called."""
+    return NETWORKS.get(name, name)
+
+
+def method_label(objective: str, readout: str) -> str:
+    """An objective's label with the way that its model decides; the head goes without saying.
+
+    >>> method_label("NCMI", "cc"), method_label("Focal", "head")
+    ('NCMI-CC', 'Focal')
+    >>> method_label("NCMI (released)", "lp"), method_label("softmax, centered", "cc")
+    ('NCMI-LP (released)', 'softmax, centered, CC')
+    """
+    if readout == "head":
+        return objective
+    suffix = READOUTS.get(readout, readout)
+    name, bracket, rest = objective.partition(" (")
+    if bracket and rest.endswith(")"):
+        return f"{name}-{suffix}{bracket}{rest}"
+    return f"{objective}, {suffix}" if ", " in objective else f"{objective}-{suffix}"

@@ -1,0 +1,73 @@
+"""Which network makes the feature: :class:`Network` of tables and images, :class:`BagNetwork` of bags."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ncmi.loss.forms import check_range
+
+
+@dataclass(frozen=True)
+class Network:
+    """The network that makes the feature.
+
+    Attributes:
+        name: "mlp" (tables, flattened images), "convnet" (images), "resnet18", "resnet34", "resnet50", "resnet101",
+            "resnet9" or "resnet_small" (small color images), or "auto" (mlp or convnet, by the shape of a sample).
+        width: hidden width, or channels of the first block; 0 for the network's usual one.
+        depth: hidden layers, or blocks (of each stage, for resnet_small); 0 for the network's usual one.
+        feature_dim: D, the width of the feature; 0 for 128, or more where there are more classes. That of a residual
+            network follows from its width.
+        dropout: probability of dropping a hidden unit (mlp, convnet).
+        weights: safetensors or .pth file with weights of this network to start from; see :mod:`ncmi.networks.weights`.
+    """
+
+    name: str = "auto"
+    width: int = 0
+    depth: int = 0
+    feature_dim: int = 0
+    dropout: float = 0.0
+    weights: str | None = None
+
+    def __post_init__(self) -> None:
+        check_range(self, "width", "depth", "feature_dim", least=0)
+        check_range(self, "dropout", least=0, below=1)
+
+
+@dataclass(frozen=True)
+class BagNetwork:
+    """The network that makes a slide's feature of its patches' features; see :mod:`ncmi.networks.bags`.
+
+    Attributes:
+        name: "abmil", "transmil", "aem", "asmil", or "mean" and "max" pooling.
+        width: d of the first layer Linear(D_feat → d) + ReLU; 0 for 128, 256 or 512 by D_feat.
+        dropout: after the first layer.
+        attention_dim: hidden width of ABMIL's attention.
+        gated: ABMIL with gated attention.
+        heads: of attention in TransMIL, AEM and ASMIL.
+        landmarks: of TransMIL's Nyström attention; 0 for d/2.
+        queries: learnable queries of ASMIL.
+        query_dropout: share of ASMIL's tokens that a training step leaves out.
+        entropy_weight: λ of AEM's negative attention entropy.
+        anneal_entropy: λ falls to zero along half a cosine over the run, as published.
+        anchor_weight: weight of ASMIL's divergence from the anchor's attention.
+        anchor_decay: of ASMIL's anchor, a moving average of the network.
+    """
+
+    name: Literal["abmil", "transmil", "aem", "asmil", "mean", "max"] = "abmil"
+    width: int = 0
+    dropout: float = 0.0
+    attention_dim: int = 128
+    gated: bool = True
+    heads: int = 8
+    landmarks: int = 0
+    queries: int = 4
+    query_dropout: float = 0.5
+    entropy_weight: float = 0.1
+    anneal_entropy: bool = True
+    anchor_weight: float = 1.0
+    anchor_decay: float = 0.999
+
+    def __post_init__(self) -> None:
+        check_range(self, "width", "landmarks", "entropy_weight", "anchor_weight", least=0)
+        check_range(self, "attention_dim", "heads", "queries", least=1)
+        check_range(self, "dropout", "query_dropout", "anchor_decay", least=0, below=1)
