@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ncmi.data import load_dataset
+from ncmi.data.load import load_dataset
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(6, 3))
@@ -75,11 +75,11 @@ def test_images(tmp_path: Path, layout: str) -> None:
     np.testing.assert_array_equal(data.inputs, images)
 
 
-def test_colour_to_grey_is_what_pillow_does(tmp_path: Path) -> None:
+def test_color_to_gray_is_what_pillow_does(tmp_path: Path) -> None:
     images = RNG.integers(0, 256, (6, 5, 7, 3), dtype=np.uint8)
     data = load_dataset(save(tmp_path / "t.npz", x=images, y=Y), channels=1)
-    grey = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in images])
-    np.testing.assert_array_equal(data.inputs[:, 0], grey)
+    gray = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in images])
+    np.testing.assert_array_equal(data.inputs[:, 0], gray)
 
 
 def test_official_test_part(tmp_path: Path) -> None:

@@ -25,9 +25,10 @@ from cifar_layouts import (
     write_python,
 )
 
-from ncmi.data import Dataset, load_dataset
 from ncmi.data.cifar import content_sum
 from ncmi.data.cifar_sets import CIFAR_SETS, CifarSet
+from ncmi.data.dataset import Dataset
+from ncmi.data.load import load_dataset
 
 PARTS = {"cifar10": random_records(10), "cifar100": random_records(100)}
 LABELS, IMAGES = (np.concatenate(pair) for pair in zip(*PARTS["cifar100"], strict=True))

@@ -14,8 +14,8 @@ import torch
 from cifar_layouts import png, random_records, small_set, write_binary, write_parquet, write_python
 from PIL import Image
 
-from ncmi.data import load_dataset
 from ncmi.data.cifar_sets import CIFAR_SETS, CifarSet
+from ncmi.data.load import load_dataset
 
 PARTS = {"cifar10": random_records(10), "cifar100": random_records(100)}
 
@@ -175,16 +175,16 @@ def test_unusable_labels(tmp_path: Path, value: int | None, message: str) -> Non
 def test_other_lossless_encodings(tmp_path: Path) -> None:
     """Formats and modes other than RGB in PNG, as long as the pixels are the same."""
     rng = np.random.default_rng(0)
-    grey = np.tile(rng.integers(0, 256, (20, 1024), dtype=np.uint8), (1, 3))
+    gray = np.tile(rng.integers(0, 256, (20, 1024), dtype=np.uint8), (1, 3))
     (train, (labels, _)) = PARTS["cifar10"]
-    folder = write_parquet(tmp_path / "a", cifar("cifar10"), (train, (labels, grey)))
+    folder = write_parquet(tmp_path / "a", cifar("cifar10"), (train, (labels, gray)))
     images = []
-    for i, row in enumerate(grey):
+    for i, row in enumerate(gray):
         stream = io.BytesIO()
         Image.fromarray(row[:1024].reshape(32, 32)).save(stream, ("PNG", "BMP")[i % 2])
         images.append({"bytes": stream.getvalue(), "path": None})
     rewrite(folder / "test-00000-of-00001.parquet", img=images)
-    np.testing.assert_array_equal(load_dataset(str(folder)).inputs[50:].flatten(1), grey)
+    np.testing.assert_array_equal(load_dataset(str(folder)).inputs[50:].flatten(1), gray)
 
 
 def test_missing_shards_and_parts(tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ncmi.data import Dataset, load_dataset, long_tail, noisy_labels, split_dataset
+from ncmi.data.dataset import Dataset
+from ncmi.data.load import load_dataset
+from ncmi.data.splits import long_tail, noisy_labels, split_dataset
 
 rates = st.floats(0, 0.99)
 seeds = st.integers(0, 2**40)

@@ -10,8 +10,9 @@ import pytest
 import torch
 from sklearn import datasets
 
-from ncmi.data import EMBEDDED, Dataset, load_dataset
-from ncmi.data.embedded import load_embedded
+from ncmi.data.dataset import Dataset
+from ncmi.data.kinds import EMBEDDED
+from ncmi.data.load import load_dataset, load_embedded
 
 
 def table(**changes: Any) -> Dataset:
@@ -106,9 +107,9 @@ def test_unknown_embedded_name() -> None:
 
 
 def test_channels() -> None:
-    colour = load_dataset("digits", channels=3)
-    assert colour.inputs.shape == (1797, 3, 8, 8)
-    assert torch.equal(colour.inputs[:, 2:], load_dataset("digits").inputs)
+    color = load_dataset("digits", channels=3)
+    assert color.inputs.shape == (1797, 3, 8, 8)
+    assert torch.equal(color.inputs[:, 2:], load_dataset("digits").inputs)
     with pytest.raises(ValueError, match="'wine' is a table: leave channels out"):
         load_dataset("wine", channels=3)
     with pytest.raises(ValueError, match="choose 1"):

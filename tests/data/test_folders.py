@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from ncmi.data import load_dataset
+from ncmi.data.load import load_dataset
 
 RNG = np.random.default_rng(0)
 
@@ -26,7 +26,7 @@ def save(path: Path, array: np.ndarray, **options: object) -> Path:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Two classes with one colour image each; tests add the image that they are about."""
+    """Two classes with one color image each; tests add the image that they are about."""
     save(tmp_path / "pets" / "cat" / "a.png", pixels())
     save(tmp_path / "pets" / "dog" / "a.png", pixels())
     return tmp_path / "pets"
@@ -49,23 +49,23 @@ def test_order_names_and_labels(tmp_path: Path) -> None:
     assert (data.kind, data.name) == ("image", tmp_path.name)
 
 
-def test_grey_only_if_all_are_grey(tmp_path: Path) -> None:
-    grey = pixels(channels=1)
-    save(tmp_path / "cat" / "grey.png", grey)
-    save(tmp_path / "dog" / "grey stored in colour.png", grey.repeat(3, axis=2))
+def test_gray_only_if_all_are_gray(tmp_path: Path) -> None:
+    gray = pixels(channels=1)
+    save(tmp_path / "cat" / "gray.png", gray)
+    save(tmp_path / "dog" / "gray stored in color.png", gray.repeat(3, axis=2))
     assert load_dataset(str(tmp_path)).inputs.shape == (2, 1, 32, 32)
-    np.testing.assert_array_equal(only(tmp_path), grey)
+    np.testing.assert_array_equal(only(tmp_path), gray)
     assert load_dataset(str(tmp_path), channels=3).inputs.shape == (2, 3, 32, 32)
-    colour = pixels()
-    save(tmp_path / "dog" / "z.png", colour)
+    color = pixels()
+    save(tmp_path / "dog" / "z.png", color)
     assert load_dataset(str(tmp_path)).inputs.shape == (3, 3, 32, 32)
-    as_grey = np.asarray(Image.fromarray(colour).convert("L"))[..., None]
-    np.testing.assert_array_equal(only(tmp_path, 2, channels=1), as_grey)
+    as_gray = np.asarray(Image.fromarray(color).convert("L"))[..., None]
+    np.testing.assert_array_equal(only(tmp_path, 2, channels=1), as_gray)
 
 
 def test_scaled_to_cover_and_cropped_in_the_middle(root: Path) -> None:
     wide = np.zeros((64, 192, 3), np.uint8)
-    wide[:, 56:136] = pixels(1, 1)  # the middle square, and as far as the filter reaches, is of one colour
+    wide[:, 56:136] = pixels(1, 1)  # the middle square, and as far as the filter reaches, is of one color
     save(root / "cat" / "b.png", wide)
     image = only(root, image_size=16)
     assert image.shape == (16, 16, 3)
@@ -88,11 +88,11 @@ def test_transparency_is_laid_over_white(root: Path) -> None:
     image = only(root)
     assert (image[:16] == 255).all()
     np.testing.assert_array_equal(image[16:], array[16:, :, :3])
-    grey = array[..., [0, 3]]
-    save(root / "cat" / "b.png", grey)
+    gray = array[..., [0, 3]]
+    save(root / "cat" / "b.png", gray)
     image = only(root)
     assert (image[:16] == 255).all()
-    np.testing.assert_array_equal(image[16:, :, 0], grey[16:, :, 0])
+    np.testing.assert_array_equal(image[16:, :, 0], gray[16:, :, 0])
 
 
 def test_palette_with_and_without_transparency(root: Path) -> None:
@@ -141,7 +141,7 @@ def test_sixteen_bits(root: Path, suffix: str) -> None:
 
 def test_unusual_levels_are_refused(root: Path) -> None:
     save(root / "cat" / "b.tiff", np.full((8, 8), 0.5, np.float32))
-    with pytest.raises(ValueError, match=r"cat/b\.tiff .*floating-point grey levels"):
+    with pytest.raises(ValueError, match=r"cat/b\.tiff .*floating-point gray levels"):
         load_dataset(str(root))
     save(root / "cat" / "b.tiff", np.full((8, 8), 70000, np.int32))
     with pytest.raises(ValueError, match=r"cat/b\.tiff .*outside 0…65535"):
@@ -167,7 +167,7 @@ def test_large_jpeg_is_close_to_a_full_decode(root: Path) -> None:
 
 
 def test_first_frame_of_an_animation(root: Path) -> None:
-    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (32, 32), color) for color in ("red", "blue")]
     frames[0].save(root / "cat" / "b.gif", save_all=True, append_images=frames[1:])
     assert (only(root) == [255, 0, 0]).all()
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from ncmi.data import load_dataset
+from ncmi.data.load import load_dataset, load_samples
+from ncmi.recipes import ImageData, TableData
 
 ARRAYS = {"x": np.arange(6.0).reshape(3, 2), "y": np.array([0, 1, 0])}
 
@@ -63,6 +64,15 @@ def test_unknown_type_of_file(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"PK")
         with pytest.raises(ValueError, match=rf"{name}: a file of type .* cannot be read: give a \.npz, \.csv"):
             load_dataset(str(tmp_path / name))
+
+
+def test_the_section_of_a_recipe_names_the_kind() -> None:
+    assert load_samples(TableData("wine")).kind == "table"
+    assert load_samples(ImageData("digits")).kind == "image"
+    with pytest.raises(ValueError, match=r"'digits' is data of kind 'image', .* use ImageData\('digits'\)"):
+        load_samples(TableData("digits"))
+    with pytest.raises(ValueError, match=r"use TableData\('iris'\)"):
+        load_samples(ImageData("iris"))
 
 
 def test_letters() -> None:

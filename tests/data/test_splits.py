@@ -9,10 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ncmi.data import Dataset, batch_slices, epoch_order, load_dataset, process_shares, split_dataset
+from ncmi.data.batches import batch_slices, epoch_order, process_shares
+from ncmi.data.dataset import Dataset
+from ncmi.data.load import load_dataset
+from ncmi.data.splits import split_dataset
 
 
-def labelled(labels: list[int], fixed_test: list[int] | None = None) -> Dataset:
+def labeled(labels: list[int], fixed_test: list[int] | None = None) -> Dataset:
     names = tuple(f"class {c}" for c in range(max(2, max(labels) + 1)))
     test = None if fixed_test is None else torch.tensor(fixed_test)
     return Dataset("toy", torch.zeros(len(labels), 1), torch.tensor(labels), names, "table", fixed_test=test)
@@ -27,7 +30,7 @@ def test_split_is_a_stratified_partition(
 ) -> None:
     labels = [c for c, count in enumerate(counts) for _ in range(count)]
     random.shuffle(labels)  # type: ignore[attr-defined]
-    data = labelled(labels)
+    data = labeled(labels)
     split = split_dataset(data, validation_fraction=validation, test_fraction=test, seed=seed)
     parts = (split.train, split.validation, split.test)
     assert torch.equal(torch.cat(parts).sort().values, torch.arange(len(data)))
@@ -44,7 +47,7 @@ def test_split_is_a_stratified_partition(
 
 @given(st.lists(st.integers(3, 12), min_size=2, max_size=5), st.floats(0.01, 0.97), st.floats(0.01, 0.97))
 def test_extreme_fractions_leave_every_class_in_every_part(counts: list[int], validation: float, test: float) -> None:
-    data = labelled([c for c, count in enumerate(counts) for _ in range(count)])
+    data = labeled([c for c, count in enumerate(counts) for _ in range(count)])
     if validation + test >= 1:
         with pytest.raises(ValueError, match="leave nothing to train on"):
             split_dataset(data, validation_fraction=validation, test_fraction=test)
@@ -56,7 +59,7 @@ def test_extreme_fractions_leave_every_class_in_every_part(counts: list[int], va
 
 @given(class_counts, st.integers(1, 3), st.integers(0, 9))
 def test_limited_training_is_a_balanced_part_of_the_whole_one(counts: list[int], per_class: int, seed: int) -> None:
-    data = labelled([c for c, count in enumerate(counts) for _ in range(count + 5)])
+    data = labeled([c for c, count in enumerate(counts) for _ in range(count + 5)])
     whole = split_dataset(data, seed=seed)
     limited = split_dataset(data, seed=seed, train_per_class=per_class)
     assert torch.equal(limited.validation, whole.validation)
@@ -66,13 +69,13 @@ def test_limited_training_is_a_balanced_part_of_the_whole_one(counts: list[int],
 
 
 def test_limited_training_is_drawn_by_the_seed() -> None:
-    data = labelled([0, 1] * 50)
+    data = labeled([0, 1] * 50)
     drawn = [split_dataset(data, seed=seed, train_per_class=5).train.tolist() for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_more_training_samples_than_there_are() -> None:
-    data = labelled([0] * 100 + [1] * 10)
+    data = labeled([0] * 100 + [1] * 10)
     left = 10 - 2 - 1  # test 0.2, validation 0.15
     with pytest.raises(ValueError, match=f"leaves {left} training samples of class 'class 1': choose 1…{left}"):
         split_dataset(data, train_per_class=left + 1)
@@ -82,7 +85,7 @@ def test_more_training_samples_than_there_are() -> None:
 @given(class_counts, st.booleans(), st.integers(0, 9))
 def test_training_on_all_takes_the_validation_part_in(counts: list[int], fixed: bool, seed: int) -> None:
     labels = [c for c, count in enumerate(counts) for _ in range(count + 1)]
-    data = labelled(labels, [0, len(labels) - 1] if fixed else None)
+    data = labeled(labels, [0, len(labels) - 1] if fixed else None)
     parts, whole = split_dataset(data, seed=seed), split_dataset(data, seed=seed, train_on_all=True)
     assert len(whole.validation) == 0
     assert torch.equal(whole.test, parts.test)
@@ -90,7 +93,7 @@ def test_training_on_all_takes_the_validation_part_in(counts: list[int], fixed: 
 
 
 def test_totals_are_right_with_many_small_classes() -> None:
-    split = split_dataset(labelled(list(range(100)) * 7))
+    split = split_dataset(labeled(list(range(100)) * 7))
     assert len(split.test) == 140
     assert abs(len(split.validation) - 105) <= 1
 
@@ -110,7 +113,7 @@ def test_seeds_differ() -> None:
 
 
 def test_every_sample_is_tested_equally_often() -> None:
-    data = labelled([0, 1] * 20)
+    data = labeled([0, 1] * 20)
     times = torch.zeros(40)
     for seed in range(400):
         times[split_dataset(data, seed=seed).test] += 1
@@ -120,7 +123,7 @@ def test_every_sample_is_tested_equally_often() -> None:
 
 
 def test_official_test_set_stays_as_it_is() -> None:
-    data = labelled([0, 1] * 20, fixed_test=[39, 3, 0, 2])
+    data = labeled([0, 1] * 20, fixed_test=[39, 3, 0, 2])
     split = split_dataset(data, validation_fraction=0.25)
     assert split.test.tolist() == [0, 2, 3, 39]
     assert len(split.validation) == 9
@@ -131,11 +134,11 @@ def test_official_test_set_stays_as_it_is() -> None:
 def test_classes_that_are_too_small() -> None:
     message = "class 'class 1' of 'toy' has 1 sample, but needs one in each of 3 parts: add samples, merge"
     with pytest.raises(ValueError, match=re.escape(message)):
-        split_dataset(labelled([0] * 9 + [1]))
+        split_dataset(labeled([0] * 9 + [1]))
     with pytest.raises(ValueError, match=r"'class 1' of 'toy' has 0 samples, .*3 parts \(2 classes have too few\)"):
-        split_dataset(labelled([0] * 9 + [2, 2]))
+        split_dataset(labeled([0] * 9 + [2, 2]))
     with pytest.raises(ValueError, match="has 1 sample outside its official test set, but needs one in each of 2"):
-        split_dataset(labelled([0] * 9 + [1, 1], fixed_test=[10]))
+        split_dataset(labeled([0] * 9 + [1, 1], fixed_test=[10]))
 
 
 @pytest.mark.parametrize(

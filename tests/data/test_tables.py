@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from ncmi.data import load_dataset
-from ncmi.data.labels import encode_labels
+from ncmi.data.dataset import encode_labels
+from ncmi.data.load import load_dataset
+from ncmi.data.table import read_delimited
 
 FRAME = pd.DataFrame(
     {
@@ -125,7 +126,8 @@ BAD_CSV = {
     "infinite": ("a,y\n1,u\n-inf,v\n", "column 'a', row 1 .* is -inf"),
     "beyond float32": ("a,y\n1,u\n1e39,v\n", "column 'a', row 1 .* finite in float32"),
     "text column": ("a,b,y\n1,red,u\n2,blue,v\n", r"not numbers: 'b' \(.*'red'\): .*get_dummies"),
-    "decimal comma": ('a,y\n"1,5",u\n2,v\n', "not numbers: 'a'"),
+    "decimal comma": ('a,y\n"1,5",u\n2,v\n', "not numbers: 'a' .*a point in decimal numbers"),
+    "spreadsheet": ("PK\x03\x04", "a spreadsheet .*save the table as CSV in UTF-8"),
     "no label": ("a,y\n1,u\n2,\n3,\n", r"row 1 \(counted from 0\) has no label; 2 such rows .*drop them"),
     "numeric label missing": ("a,y\n1,0\n2,\n3,1\n", "row 1 .* has no label"),
     "NA label": ("a,y\n1,u\n2,NA\n", "'NA' or 'None' reads as missing: rename it"),
@@ -134,7 +136,6 @@ BAD_CSV = {
     "only labels": ("y\nu\nv\n", "the label 'y' is the only column"),
     "no rows": ("a,y\n", "the table has no rows"),
     "empty": ("", "not a readable .csv table"),
-    "semicolons": ("a;b;label\n1;2;u\n3;4;v\n", "separated by ';' or tab: save with commas"),
     "row index": (",a,y\n0,1,u\n1,2,v\n", r"column 0 \(counted from 0\) has no name"),
     "row too long": ("a,y\n1,u\n2,v,3\n", "not a readable .csv table .*every row fits the header"),
     "every row too long": ("a,y\n1,u,3\n2,v,4\n", "not a readable .csv table .*every row fits the header"),
@@ -151,10 +152,49 @@ def test_bad_csv(tmp_path: Path, case: str) -> None:
         load_dataset(str(path))
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("start", ["", "\ufeff", "\n"])
+def test_any_separator(tmp_path: Path, separator: str, start: str) -> None:
+    path = tmp_path / "t.csv"
+    lines = (
+        ['"size, in mm";b;label', "1.5;2;u", "3;4;v"] if separator != "," else ["size;b,c,label", "1.5,2,u", "3,4,v"]
+    )
+    path.write_text(start + "\n".join(lines).replace(";" if separator != "," else "\0", separator), encoding="utf-8")
+    data = load_dataset(str(path))
+    assert data.inputs.tolist() == [[1.5, 2.0], [3.0, 4.0]]
+    assert data.class_names == ("u", "v")
+    text = read_delimited(path, as_text=True)
+    assert text.to_numpy().tolist() == [["1.5", "2", "u"], ["3", "4", "v"]]
+
+
+def test_the_separator_that_a_spreadsheet_names(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("sep=;\na,b;label\n1;u\n2;v\n")
+    assert load_dataset(str(path)).feature_names == ("a,b",)
+    assert list(read_delimited(path, as_text=True).columns) == ["a,b", "label"]
+
+
+def test_delimited_text_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("slide; label\n 007 ;NA\n;\n008; 1.0\n")
+    frame = read_delimited(path, as_text=True)
+    assert frame.to_dict("list") == {"slide": ["007", "008"], "label": ["NA", "1.0"]}
+    assert list(frame.index) == [0, 2]
+    path.write_text("a,b,a\n1,2,3\n")
+    with pytest.raises(ValueError, match="'a' names more than one column"):
+        read_delimited(path, as_text=True)
+    path.write_text("a,b\n,\n")
+    with pytest.raises(ValueError, match="no rows"):
+        read_delimited(path, as_text=True)
+    for missing in (tmp_path / "nowhere.csv", tmp_path):
+        with pytest.raises(ValueError, match=r"check the path|give a CSV"):
+            read_delimited(missing)
+
+
 def test_other_encodings(tmp_path: Path) -> None:
     path = tmp_path / "latin.csv"
     path.write_bytes("größe,y\n1,u\n2,v\n".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"latin\.csv: not UTF-8 .*save the file as UTF-8"):
+    with pytest.raises(ValueError, match=r"latin\.csv: not UTF-8 .*UTF-8"):
         load_dataset(str(path))
 
 

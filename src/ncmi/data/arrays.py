@@ -1,4 +1,4 @@
-"""NumPy archives (.npz) of a table or of images. Nothing is ever unpickled."""
+"""NumPy archives (.npz) of a table or of images. Nothing is ever unpickled, and looking into headers takes no torch."""
 
 from __future__ import annotations
 
@@ -6,37 +6,48 @@ import zipfile
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from ncmi.data.dataset import Dataset, Kind, listing
-from ncmi.data.labels import LABEL_NAMES, encode_labels
+from ncmi.data.columns import INPUT_ARRAYS, LABEL_COLUMNS
+from ncmi.errors import listing, reason
+from ncmi.recipes.data import Kind
 
-INPUT_NAMES = ("x", "inputs", "features", "data", "images")
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ncmi.data.dataset import Dataset
 
 
 def archive_keys(path: Path) -> list[str]:
-    """Names of the arrays in an archive.
-
-    Raises:
-        ValueError: for a truncated file or one that is no archive.
-    """
+    """Names of the arrays in an archive; ValueError for a truncated file or one that is no archive."""
     if not zipfile.is_zipfile(path):
         raise ValueError("not a complete .npz archive (truncated, or of another format): write it with numpy.savez")
     with zipfile.ZipFile(path) as archive:
         return [name.removesuffix(".npy") for name in archive.namelist()]
 
 
-def read_array(path: Path, key: str) -> npt.NDArray[Any]:
-    """One array of an archive.
+def archive_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the arrays in an archive, from their headers; ValueError for a damaged file as well."""
+    archive_keys(path)
+    shapes = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.namelist():
+                if member.endswith(".npy"):
+                    with archive.open(member) as file:
+                        is_old = np.lib.format.read_magic(file) == (1, 0)
+                        read = np.lib.format.read_array_header_1_0 if is_old else np.lib.format.read_array_header_2_0
+                        shapes[member.removesuffix(".npy")] = tuple(int(side) for side in read(file)[0])
+    except Exception as error:  # damaged bytes raise whatever the reader was doing
+        raise ValueError(f"damaged ({reason(error)}): write or copy the file again") from error
+    return shapes
 
-    Raises:
-        ValueError: for an object array (it would have to be unpickled, which can run code) or damaged data.
-    """
+
+def read_array(path: Path, key: str) -> npt.NDArray[Any]:
+    """One array of an archive."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             array: npt.NDArray[Any] = archive[key]
@@ -50,20 +61,20 @@ def read_array(path: Path, key: str) -> npt.NDArray[Any]:
         raise ValueError(f"array {key!r} is damaged ({error}): write or copy the file again") from error
 
 
-def find_key(keys: list[str], names: Iterable[str], role: str) -> str | None:
-    """The only key among ``names`` (any case), or ``None``; several are an error."""
-    found = [key for key in keys if key.lower() in names]
-    if len(found) > 1:
-        raise ValueError(f"several arrays could be the {role} ({listing(found)}): keep one of them")
-    return found[0] if found else None
+def find_key(keys: list[str], names: Iterable[str], role: str) -> str:
+    """The only key among ``names`` (any case); ValueError for none, or several."""
+    usual = [key for key in keys if key.lower() in names]
+    if len(usual) > 1:
+        raise ValueError(f"several arrays could be the {role} ({listing(usual)}): keep one of them")
+    if not usual:
+        raise ValueError(f"no {role} found among the arrays {listing(keys)}: call them {' or '.join(names)}")
+    return usual[0]
 
 
 def as_inputs(array: npt.NDArray[Any]) -> tuple[Tensor, Kind]:
-    """``[N, F]`` → table; uint8 ``[N, H, W]``, ``[N, H, W, c]``, ``[N, c, H, W]``, c 1 or 3 → images.
+    """``[N, F]`` → table; uint8 ``[N, H, W]``, ``[N, H, W, c]``, ``[N, c, H, W]``, c 1 or 3 → images."""
+    import torch
 
-    Raises:
-        ValueError: for any other shape or type.
-    """
     if array.ndim == 2 and array.dtype.kind in "biuf":
         with np.errstate(over="ignore"):  # inf is reported by name where the data set is checked
             return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)), "table"
@@ -90,10 +101,11 @@ def load_npz(path: Path, label_key: str | None = None) -> Dataset:
 
     Also read, where present: ``class_names`` (then labels are indices into it) and ``feature_names``; and the
     layout ``x_train, y_train, x_test, y_test``, whose test part becomes the data set's fixed test set.
-
-    Raises:
-        ValueError: for missing (listing the keys) or object arrays, unusable shapes, lengths that disagree.
     """
+    import torch
+
+    from ncmi.data.dataset import Dataset, encode_labels
+
     keys = archive_keys(path)
     parts = [(f"x_{part}", f"y_{part}") for part in ("train", "test")]
     fixed_test = None
@@ -104,13 +116,10 @@ def load_npz(path: Path, label_key: str | None = None) -> Dataset:
         x, y = (np.concatenate(arrays) for arrays in zip(*read, strict=True))
         fixed_test = torch.arange(len(read[0][0]), len(x))
     else:
-        x = read_array(path, _require(keys, find_key(keys, INPUT_NAMES, "inputs"), "inputs", INPUT_NAMES))
-        if label_key is None:
-            y = read_array(path, _require(keys, find_key(keys, LABEL_NAMES, "labels"), "labels", LABEL_NAMES))
-        elif label_key in keys:
-            y = read_array(path, label_key)
-        else:
+        x = read_array(path, find_key(keys, INPUT_ARRAYS, "inputs"))
+        if label_key is not None and label_key not in keys:
             raise ValueError(f"no array {label_key!r}: choose the labels among {listing(keys)} with label_column")
+        y = read_array(path, label_key or find_key(keys, LABEL_COLUMNS, "labels"))
     if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
         raise ValueError(f"inputs {list(x.shape)} and labels {list(y.shape)} differ in length: give one label each")
     inputs, kind = as_inputs(x)
@@ -123,12 +132,6 @@ def load_npz(path: Path, label_key: str | None = None) -> Dataset:
         labels, class_names = encode_labels(y)
     feature_names = _names(path, "feature_names") if "feature_names" in keys and kind == "table" else None
     return Dataset(path.stem, inputs, labels, class_names, kind, feature_names, fixed_test)
-
-
-def _require(keys: list[str], key: str | None, role: str, names: Iterable[str]) -> str:
-    if key is None:
-        raise ValueError(f"no {role} found among the arrays {listing(keys)}: call them {' or '.join(names)}")
-    return key
 
 
 def _names(path: Path, key: str) -> tuple[str, ...]:

@@ -1,7 +1,5 @@
 """The order of samples in an epoch, the batches in it, and each process's share of a batch: without state."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

@@ -1,33 +1,20 @@
-"""The data set in memory: what every loader returns and every split, standardiser and trainer reads."""
-
-from __future__ import annotations
+"""The data set in memory: what every loader returns and every split, standardizer and trainer reads; and its labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Kind = Literal["table", "image"]
-
-
-def listing(names: Sequence[str], limit: int = 20) -> str:
-    """Names for an error message, the first ``limit`` of them.
-
-    >>> listing(["a", "b", "c"], limit=2)
-    "'a', 'b' and 1 more"
-    """
-    shown = ", ".join(repr(str(name)) for name in names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+from ncmi.errors import listing
+from ncmi.recipes.data import Kind
 
 
 def check_finite(inputs: Tensor, feature_names: Sequence[str] | None = None) -> None:
-    """Reject NaN and infinities in a table ``[N, F]``.
-
-    Raises:
-        ValueError: naming the first such column and row, and how many there are.
-    """
+    """Reject NaN and infinities in a table ``[N, F]``, naming the first such column and row."""
     if not inputs.is_floating_point() or bool(torch.isfinite(inputs).all()):
         return
     bad = (~torch.isfinite(inputs)).nonzero()
@@ -41,7 +28,7 @@ def check_finite(inputs: Tensor, feature_names: Sequence[str] | None = None) -> 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A labelled data set in memory, checked when it is made.
+    """A labeled data set in memory, checked when it is made.
 
     Args:
         name: what reports call it.
@@ -72,12 +59,23 @@ class Dataset:
     def __post_init__(self) -> None:
         self._check_inputs()
         self._check_labels()
-        if self.feature_names is not None:
-            self._check_feature_names(self.feature_names)
+        if (names := self.feature_names) is not None:
+            if self.kind == "image":
+                raise ValueError("images have no feature names: leave feature_names out")
+            if len(names) != self.inputs.shape[1]:
+                raise ValueError(f"{len(names)} feature names for {self.inputs.shape[1]} columns: give one for each")
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"feature names appear twice ({listing(twice)}): rename the columns")
         if self.kind == "table":
             check_finite(self.inputs, self.feature_names)
-        if self.fixed_test is not None:
-            self._check_fixed_test(self.fixed_test)
+        if (test := self.fixed_test) is not None:
+            if test.ndim != 1 or test.dtype != torch.int64 or len(set(test.tolist())) != len(test):
+                raise ValueError("fixed_test must be a 1-D int64 tensor of distinct indices")
+            if not 0 < len(test) < len(self) or int(test.min()) < 0 or int(test.max()) >= len(self):
+                raise ValueError(
+                    f"fixed_test must name some, not all, of the samples 0…{len(self) - 1}; it names {len(test)} "
+                    "indices: check that they are positions in this data set"
+                )
 
     def __len__(self) -> int:
         return self.inputs.shape[0]
@@ -128,20 +126,57 @@ class Dataset:
                 "check the labels or give a name for every class"
             )
 
-    def _check_feature_names(self, names: tuple[str, ...]) -> None:
-        if self.kind == "image":
-            raise ValueError("images have no feature names: leave feature_names out")
-        if len(names) != self.inputs.shape[1]:
-            raise ValueError(f"{len(names)} feature names for {self.inputs.shape[1]} columns: give one for each")
-        if len(set(names)) != len(names):
-            twice = sorted({name for name in names if names.count(name) > 1})
-            raise ValueError(f"feature names appear twice ({listing(twice)}): rename the columns")
 
-    def _check_fixed_test(self, test: Tensor) -> None:
-        if test.ndim != 1 or test.dtype != torch.int64 or len(set(test.tolist())) != len(test):
-            raise ValueError("fixed_test must be a 1-D int64 tensor of distinct indices")
-        if not 0 < len(test) < len(self) or int(test.min()) < 0 or int(test.max()) >= len(self):
+def encode_labels(
+    values: npt.NDArray[Any], missing: npt.NDArray[np.bool_] | None = None
+) -> tuple[Tensor, tuple[str, ...]]:
+    """Labels as they stand in files → class indices ``[N]`` int64, and the class names.
+
+    Names are in sorted order: numbers by value, text by code point.
+
+    Args:
+        values: ``[N]`` or ``[N, 1]``: integers, booleans, whole floats, text or bytes (UTF-8).
+        missing: ``[N]``, true where the label is known to be absent; NaN and empty text are absent anyway.
+
+    Raises:
+        ValueError: for an absent label, a number that is not whole, one-hot labels, fewer than two classes.
+
+    Example:
+        >>> encode_labels(np.array([10, 9, 10]))
+        (tensor([1, 0, 1]), ('9', '10'))
+    """
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1:
+        raise ValueError(
+            f"labels of shape {list(values.shape)}: give one class per sample, shape [N] "
+            "(from one-hot labels: labels.argmax(axis=1))"
+        )
+    absent = np.zeros(len(values), bool) if missing is None else missing.copy()
+    if values.dtype.kind == "f":
+        absent |= np.isnan(values)
+    elif values.dtype.kind == "O" and all(type(v) is int for v in values[~absent]):
+        values = np.where(absent, 0, values).astype(np.int64)  # pandas' nullable integers
+    elif values.dtype.kind not in "biu":
+        values = np.array([v.decode() if isinstance(v, bytes) else str(v) for v in values], dtype=np.str_)
+        absent |= values == ""
+    if absent.any():
+        row = int(absent.argmax())
+        raise ValueError(
+            f"row {row} (counted from 0) has no label; {int(absent.sum())} such rows in all: label or drop "
+            "them (a class called 'NA' or 'None' reads as missing: rename it)"
+        )
+    if values.dtype.kind == "f":
+        broken = ~np.isfinite(values) | (values != np.round(values))
+        if broken.any():
+            row = int(broken.argmax())
             raise ValueError(
-                f"fixed_test must name some, not all, of the samples 0…{len(self) - 1}; it names {len(test)} "
-                "indices: check that they are positions in this data set"
+                f"label {float(values[row])} of row {row} (counted from 0) is not a whole number: classes are "
+                "whole numbers or names; bin a continuous target first"
             )
+        values = values.astype(np.int64)
+    classes, indices = np.unique(values, return_inverse=True)
+    names = tuple(str(c) for c in classes.tolist())
+    if len(names) < 2:
+        raise ValueError(f"only one class ({listing(names)}): a classifier needs samples of at least two")
+    return torch.from_numpy(indices.astype(np.int64)), names

@@ -1,35 +1,26 @@
 """A cohort: slides with features and labels, checked before anything is trained on them."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from ncmi.data.dataset import listing
-from ncmi.recipes.slides import SlideData
-from ncmi.slides.bag import BagError, BagSource
-from ncmi.slides.labels import LabelError, SlideTable, read_slide_table
-from ncmi.slides.readers import open_bags
-from ncmi.slides.readers.arrays import UnusableBag
-from ncmi.slides.renamed import RenamedBags, match_names
+from ncmi.data.bags.bag import Bag, BagError, BagSource
+from ncmi.data.bags.labels import LabelError, LabelTable, read_label_table, slide_name
+from ncmi.data.bags.readers import open_bags
+from ncmi.errors import listing
+from ncmi.recipes import BagData
+
+_SUFFIX = re.compile(r"[_\-](features|feats|feat|embeddings|embedding|bag|patches)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Slide:
-    """One slide of a cohort.
-
-    Attributes:
-        name: under which the cohort's source knows its bag.
-        patient: whose slide it is; the slide itself where that is not known.
-        label: index of its class; None where it has none.
-        values: further columns of the table, as text.
-    """
+class CohortSlide:
+    """One slide of a cohort: its name in the source, patient (itself where unknown), class, and further columns."""
 
     name: str
     patient: str
@@ -52,7 +43,7 @@ class Cohort:
         notes: what else a user should know of how the cohort was read.
     """
 
-    slides: tuple[Slide, ...]
+    slides: tuple[CohortSlide, ...]
     class_names: tuple[str, ...]
     source: BagSource
     feature_dim: int
@@ -77,7 +68,7 @@ class Cohort:
         return torch.tensor([-1 if slide.label is None else slide.label for slide in self.slides], dtype=torch.int64)
 
 
-def load_cohort(data: SlideData, *, need_labels: bool = True, read: bool = True) -> Cohort:
+def load_cohort(data: BagData, *, need_labels: bool = True, read: bool = True) -> Cohort:
     """Open features and labels, bring them together and read all features once, to know that they can be used.
 
     Args:
@@ -89,25 +80,23 @@ def load_cohort(data: SlideData, *, need_labels: bool = True, read: bool = True)
         ValueError: for a table or features that cannot be read, slides that cannot be used (unless they are to be
             skipped), features of different widths, a class that ``data.classes`` does not name, fewer than two classes.
     """
-    source = open_bags(data.features, features_key=data.features_key, coords_key=data.coords_key)
+    source = open_bags(data.name, features_key=data.features_key, coords_key=data.coords_key)
     table = _table(data, source, need_labels)
     bags, unused = match_names(table.slides, source.names)
     source = RenamedBags(source, bags)
-    problems = {name: f"no features in {data.features}" for name in table.slides if name not in bags}
+    problems = {name: f"no features in {data.name}" for name in table.slides if name not in bags}
     if need_labels:
-        unlabelled = (name for name, label in zip(table.slides, table.labels, strict=True) if label is None)
-        problems |= {name: "no label" for name in unlabelled if name not in problems}
+        unlabeled = (name for name, label in zip(table.slides, table.labels, strict=True) if label is None)
+        problems |= {name: "no label" for name in unlabeled if name not in problems}
     shapes = _each(source.shape, (name for name in source.names if name not in problems), problems)
     skip = data.bad == "skip"
-    problems |= _other_widths(shapes, str(data.features), skip)
+    problems |= _other_widths(shapes, str(data.name), skip)
     if read or skip:
         # what is wrong already is told at once
         sound = () if problems and not skip else tuple(name for name in shapes if name not in problems)
         _each(lambda name: source.load(name).features.shape, sound, problems, threads=2)
-    if problems and not skip:
-        raise _unusable(table, problems, unused)
     kept = sorted(name for name in shapes if name not in problems)
-    if not kept:
+    if not kept or (problems and not skip):
         raise _unusable(table, problems, unused)
     class_names = _class_names(table, data.classes, need_labels)
     return Cohort(
@@ -122,7 +111,7 @@ def load_cohort(data: SlideData, *, need_labels: bool = True, read: bool = True)
     )
 
 
-def _unused_split(table: SlideTable, data: SlideData) -> tuple[str, ...]:
+def _unused_split(table: LabelTable, data: BagData) -> tuple[str, ...]:
     """Splits that are given but not used: by another that goes before it, or as the recipe does not speak of it."""
     given = [name for name in ("holdout_column", "split_column", "splits") if getattr(data, name) is not None]
     used = ["folds"] if data.folds else []
@@ -131,24 +120,19 @@ def _unused_split(table: SlideTable, data: SlideData) -> tuple[str, ...]:
         return (f"{first} says what the test part is; {', '.join(rest)} {'is' if len(over) == 1 else 'are'} not used",)
     if data.folds or data.holdout_column or data.split_column or data.splits:
         return ()
-    found = [name for name in table.values if name.lower() in ("split", "set", "partition", "subset")]
-    return tuple(f"column {name!r} is not used (--data.split-column {name} splits by it)" for name in found)
+    columns = [name for name in table.values if name.lower() in ("split", "set", "partition", "subset")]
+    return tuple(f"column {name!r} is not used (--data.split-column {name} splits by it)" for name in columns)
 
 
-def _table(data: SlideData, source: BagSource, need_labels: bool) -> SlideTable:
+def _table(data: BagData, source: BagSource, need_labels: bool) -> LabelTable:
     if data.labels is not None:
-        return read_slide_table(
-            data.labels,
-            slide_column=data.slide_column,
-            patient_column=data.patient_column,
-            label_column=data.label_column,
-            need_labels=need_labels,
-        )
+        columns = {name: getattr(data, name) for name in ("slide_column", "patient_column", "label_column")}
+        return read_label_table(data.labels, **columns, need_labels=need_labels)
     labels = tuple(source.label(name) for name in source.names)
     if need_labels and not any(labels):
         raise LabelError(f"{source.path}: holds no labels: give a CSV with one row a slide (--data.labels)")
     notes = ("no table of labels: each slide counts as a patient of its own",)
-    return SlideTable(source.path, source.names, source.names, labels, {}, notes)
+    return LabelTable(source.path, source.names, source.names, labels, {}, notes)
 
 
 def _each(
@@ -156,20 +140,18 @@ def _each(
 ) -> dict[str, tuple[int, int]]:
     """What reading gives for each name, in threads; what it complains of goes to ``problems``."""
 
-    def attempt(name: str) -> tuple[str, Sequence[int], str | None]:
+    def attempt(name: str) -> tuple[int, int] | str:
         try:
-            return name, read(name), None
+            count, width = read(name)
         except BagError as error:
-            return name, (), error.reason if isinstance(error, UnusableBag) else str(error)
+            return error.reason
+        return count, width
 
-    found = {}
+    names = list(names)
     with ThreadPoolExecutor(threads) as pool:
-        for name, result, problem in pool.map(attempt, names):
-            if problem is not None:
-                problems[name] = problem
-            else:
-                found[name] = result[0], result[1]
-    return found
+        results = dict(zip(names, pool.map(attempt, names), strict=True))
+    problems |= {name: result for name, result in results.items() if isinstance(result, str)}
+    return {name: result for name, result in results.items() if not isinstance(result, str)}
 
 
 def _other_widths(shapes: Mapping[str, tuple[int, int]], path: str, skip: bool) -> dict[str, str]:
@@ -188,13 +170,12 @@ def _other_widths(shapes: Mapping[str, tuple[int, int]], path: str, skip: bool) 
     return {name: f"features of width {width}, where {count} slides have {usual}" for name, width in others.items()}
 
 
-def _unusable(table: SlideTable, problems: Mapping[str, str], unused: tuple[str, ...]) -> BagError:
+def _unusable(table: LabelTable, problems: Mapping[str, str], unused: tuple[str, ...]) -> BagError:
     by_reason: dict[str, list[str]] = {}
     for name in sorted(problems):
         by_reason.setdefault(problems[name], []).append(name)
-    reasons = list(by_reason.items())
-    shown = "; ".join(f"{listing(names, 5)}: {reason}" for reason, names in reasons[:5])
-    more = f"; and {len(reasons) - 5} other reasons" if len(reasons) > 5 else ""
+    reasons = [f"{listing(names, 5)}: {reason}" for reason, names in by_reason.items()]
+    shown, more = "; ".join(reasons[:5]), f"; and {len(reasons) - 5} other reasons" if len(reasons) > 5 else ""
     others = f", but features of {listing(unused, 3)}, which it does not list" if unused else ""
     cure = "correct the names or paths" if len(problems) == len(table.slides) else "or leave them out (--data.bad skip)"
     return BagError(
@@ -203,32 +184,82 @@ def _unusable(table: SlideTable, problems: Mapping[str, str], unused: tuple[str,
     )
 
 
-def _class_names(table: SlideTable, asked: tuple[str, ...], need_labels: bool) -> tuple[str, ...]:
+def _class_names(table: LabelTable, asked: tuple[str, ...], need_labels: bool) -> tuple[str, ...]:
     labels = dict(zip(table.slides, table.labels, strict=True))
-    found = {label for label in labels.values() if label is not None}
+    present = {label for label in labels.values() if label is not None}
     if asked:
-        if unknown := sorted(found - set(asked)):
+        if unknown := sorted(present - set(asked)):
             example = next(name for name, label in labels.items() if label == unknown[0])
             raise LabelError(
                 f"{table.path}: unknown class {listing(unknown)} (first of slide {example!r}); known are "
                 f"{listing(asked)}: name all classes (--data.classes), or correct or remove these rows"
             )
         return asked
-    if need_labels and len(found) < 2:
-        raise LabelError(f"{table.path}: one class only ({listing(sorted(found))}): give slides of at least two")
-    if all(re.fullmatch(r"[+-]?\d+", label) for label in found):
-        return tuple(sorted(found, key=int))
-    return tuple(sorted(found))
+    if need_labels and len(present) < 2:
+        raise LabelError(f"{table.path}: one class only ({listing(sorted(present))}): give slides of at least two")
+    whole = all(re.fullmatch(r"[+-]?\d+", label) for label in present)
+    return tuple(sorted(present, key=int if whole else str))
 
 
-def _slides(table: SlideTable, kept: list[str], class_names: tuple[str, ...]) -> tuple[Slide, ...]:
+def _slides(table: LabelTable, kept: list[str], class_names: tuple[str, ...]) -> tuple[CohortSlide, ...]:
     rows = {name: row for row, name in enumerate(table.slides)}
-    classes = {name: index for index, name in enumerate(class_names)}
+    classes: dict[str | None, int] = {name: index for index, name in enumerate(class_names)}
+    values = [dict(zip(table.values, texts, strict=True)) for texts in zip(*table.values.values(), strict=True)]
+    return tuple(
+        CohortSlide(name, table.patients[row], classes.get(table.labels[row]), values[row] if values else {})
+        for name, row in ((name, rows[name]) for name in kept)
+    )
 
-    def slide(name: str) -> Slide:
-        row = rows[name]
-        label = table.labels[row]
-        values = {column: texts[row] for column, texts in table.values.items()}
-        return Slide(name, table.patients[row], None if label is None else classes[label], values)
 
-    return tuple(slide(name) for name in kept)
+class RenamedBags(BagSource):
+    """Some bags of a source under other names: name → name in the source."""
+
+    def __init__(self, source: BagSource, bags: Mapping[str, str]) -> None:
+        self.source, self.bags = source, dict(bags)
+        self.path, self.names = source.path, tuple(sorted(bags))
+
+    def shape(self, name: str) -> tuple[int, int]:
+        return self.source.shape(self._inner(name))
+
+    def load(self, name: str) -> Bag:
+        """Read a bag; it carries the new name."""
+        return replace(self.source.load(self._inner(name)), name=name)
+
+    def label(self, name: str) -> str | None:
+        return self.source.label(self._inner(name))
+
+    def _inner(self, name: str) -> str:
+        if name not in self.bags:
+            raise self.missing(name)
+        return self.bags[name]
+
+
+def match_names(slides: Sequence[str], bags: Sequence[str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Slide → bag for each slide that has one, and the bags that no slide takes.
+
+    A bag is a slide's if it is called alike; or else alike but for a file ending, a suffix such as ``_features``, or
+    zeros before a number.
+
+    Example:
+        >>> match_names(["a", "b"], ["a_features", "c.svs"])
+        ({'a': 'a_features'}, ('c.svs',))
+        >>> match_names(["0", "1"], ["00", "01"])
+        ({'0': '00', '1': '01'}, ())
+    """
+    exact = set(bags) & set(slides)
+    alike: dict[str, list[str]] = {}
+    for bag in sorted(set(bags) - exact):
+        names = {slide_name(bag), _SUFFIX.sub("", slide_name(bag))}
+        if bag.isdecimal():
+            names.add(str(int(bag)))
+        for name in names - {bag}:
+            alike.setdefault(name, []).append(bag)
+    chosen = {}
+    for slide in slides:
+        candidates = [slide] if slide in exact else alike.get(slide, [])
+        if len(candidates) > 1:
+            raise BagError(f"features of slide {slide!r} could be any of {listing(candidates)}: keep one of them")
+        if candidates:
+            chosen[slide] = candidates[0]
+    taken = set(chosen.values())
+    return chosen, tuple(bag for bag in bags if bag not in taken)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ncmi.data import augment_images, augment_table
+from ncmi.data.augmentation import augment_images, augment_table
 
 
 def generator(seed: int = 0) -> torch.Generator:

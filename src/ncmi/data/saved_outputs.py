@@ -1,7 +1,5 @@
 """Outputs and labels saved from any model: NumPy, safetensors or torch files. Nothing in them is executed."""
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from ncmi.data.columns import LABEL_COLUMNS
+from ncmi.errors import reason
+
 OUTPUTS = ("logits", "probabilities", "log_probabilities", "features", "outputs", "probs", "log_p", "x")
-LABELS = ("labels", "label", "targets", "y")
 _HOW = "write numpy.savez(logits=…, labels=…), or the same two names with safetensors or torch.save"
 
 
@@ -29,19 +29,16 @@ def read_outputs(file: Path, labels_file: Path | None = None) -> tuple[str, Any,
     name = next((name for name in OUTPUTS if name in arrays), None)
     if name is None and len(arrays) == 1 and labels_file is not None:
         name = next(iter(arrays))
-    if labels_file is not None:
-        found = _read(labels_file)
-        label = next((one for one in LABELS if one in found), next(iter(found)) if len(found) == 1 else None)
-        labels = None if label is None else found[label]
-    else:
-        label = next((one for one in LABELS if one in arrays), None)
-        labels = None if label is None else arrays[label]
-    if name is None or labels is None:
+    others = arrays if labels_file is None else _read(labels_file)
+    label = next((name for name in LABEL_COLUMNS if name in others), None)
+    if label is None and len(others) == 1 and labels_file is not None:
+        label = next(iter(others))
+    if name is None or label is None:
         raise ValueError(
             f"{file} holds the arrays {', '.join(arrays) or 'none'}: call the outputs logits, probabilities, "
             "log_probabilities or features, and the labels labels, or give the labels by --labels FILE"
         )
-    outputs = arrays[name]
+    outputs, labels = arrays[name], others[label]
     if outputs.ndim != 2 or labels.shape != outputs.shape[:1] or len(labels) == 0:
         raise ValueError(f"{file}: {name} {outputs.shape} and {label} {labels.shape}: expected [N, D] and [N], N ≥ 1")
     if not np.issubdtype(outputs.dtype, np.floating) or not np.issubdtype(labels.dtype, np.integer):
@@ -50,16 +47,16 @@ def read_outputs(file: Path, labels_file: Path | None = None) -> tuple[str, Any,
 
 
 def _read(file: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist: give a file with outputs and labels ({_HOW})")
     readers: dict[str, Callable[[Path], dict[str, Any]]] = {
-        ".npz": _read_npz,
+        ".npz": _archive,
         ".npy": lambda path: {"outputs": np.load(path, allow_pickle=False)},
-        ".safetensors": _read_safetensors,
-        ".pt": _read_torch,
-        ".pth": _read_torch,
-        ".txt": lambda path: {"labels": np.loadtxt(path, dtype=np.int64, ndmin=1)},
-        ".csv": lambda path: {"labels": np.loadtxt(path, dtype=np.int64, ndmin=1)},
+        ".safetensors": lambda path: _arrays(load_file(str(path))),
+        **dict.fromkeys((".pt", ".pth"), lambda path: _arrays(torch.load(path, map_location="cpu", weights_only=True))),
+        **dict.fromkeys((".txt", ".csv"), lambda path: {"labels": np.loadtxt(path, dtype=np.int64, ndmin=1)}),
     }
     reader = readers.get(file.suffix.lower())
     if reader is None:
@@ -69,29 +66,17 @@ def _read(file: Path) -> dict[str, Any]:
     except pickle.UnpicklingError:
         raise ValueError(f"{file}: holds more than tensors, or is damaged; nothing was executed: {_HOW}") from None
     except Exception as error:  # damaged bytes raise whatever the reader was doing
-        raise ValueError(f"{file}: not a readable {file.suffix} ({' '.join(str(error).split())}): {_HOW}") from None
+        raise ValueError(f"{file}: not a readable {file.suffix} ({reason(error)}): {_HOW}") from None
 
 
-def _read_npz(path: Path) -> dict[str, Any]:
-    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+def _archive(path: Path) -> dict[str, Any]:
+    # opened here: NumPy leaves a damaged file open
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
-def _read_safetensors(path: Path) -> dict[str, Any]:
-    from safetensors.torch import load_file
-
-    return _arrays(load_file(str(path)))
-
-
-def _read_torch(path: Path) -> dict[str, Any]:
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    return _arrays(content if isinstance(content, dict) else {"outputs": content})
-
-
-def _arrays(content: dict[Any, Any]) -> dict[str, Any]:
-    tensors = {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}
+def _arrays(content: Any) -> dict[str, Any]:
+    named = content if isinstance(content, dict) else {"outputs": content}
+    tensors = {str(name): value.detach() for name, value in named.items() if isinstance(value, torch.Tensor)}
     # NumPy has no bfloat16
-    return {
-        name: (value.float() if value.dtype == torch.bfloat16 else value).detach().numpy()
-        for name, value in tensors.items()
-    }
+    return {name: (t.float() if t.dtype == torch.bfloat16 else t).numpy() for name, t in tensors.items()}

@@ -1,9 +1,7 @@
 """Bags one after another, read ahead in the background with bounded memory."""
 
-from __future__ import annotations
-
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
@@ -11,14 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ncmi.slides.bag import Bag, BagError, BagSource
+from ncmi.data.bags.bag import Bag, BagError, BagSource
 
 _VALUE_BYTES = 4
-
-
-def bag_bytes(bag: Bag) -> int:
-    """Memory that a bag takes."""
-    return sum(tensor.nbytes for tensor in (bag.features, bag.coords) if tensor is not None)
 
 
 class BagCache:
@@ -45,7 +38,7 @@ class BagCache:
         """Keep a bag, if all that were put so far fit."""
         if not self.open or bag.name in self._bags:
             return
-        self.bytes += bag_bytes(bag)
+        self.bytes += bag.nbytes
         if self.bytes > self.limit:
             self.open, self.bytes = False, 0
             self._bags.clear()
@@ -56,16 +49,16 @@ class BagCache:
 class BagStream:
     """Bags in a given order; the next ones are read in background threads while one is used.
 
-    Each iteration begins anew. An error of reading is raised where its bag would have come. What is read ahead of the
-    bag in use takes no more than ``prefetch_bytes``, or is one bag where that alone is larger. The threads end with
-    the iteration: when it is through, is closed (``contextlib.closing(iter(stream))``), or Python lets go of it.
+    Each iteration begins anew. An error of reading is raised where its bag would have come, or given to ``on_bad``.
+    What is read ahead of the bag in use takes no more than ``prefetch_bytes``, or is one bag where that alone is
+    larger. The threads end with the iteration: when it is through, is closed (``contextlib.closing(iter(stream))``),
+    or Python lets go of it.
 
     Args:
-        source: of the bags.
         names: of the bags, in order; a name may occur several times.
-        prefetch_bytes: bound on what is read ahead, counted as float32.
-        threads: that read at once.
+        prefetch_bytes: bound on what ``threads`` read ahead, counted as float32.
         cache: bags that are in it are not read again, and those that are read are put into it.
+        on_bad: called with the name of a bag that cannot be read, which is then left out, and the error.
 
     Example:
         ``for bag in BagStream(cohort.source, cohort.names): network(bag.features)``
@@ -79,41 +72,48 @@ class BagStream:
         prefetch_bytes: int = 256 * 2**20,
         threads: int = 2,
         cache: BagCache | None = None,
+        on_bad: Callable[[str, BagError], None] | None = None,
     ) -> None:
         if prefetch_bytes < 0 or threads < 1:
             raise ValueError(f"prefetch_bytes={prefetch_bytes}, threads={threads}: give at least 0 and 1")
-        self.source = source
-        self.names = tuple(names)
-        self.prefetch_bytes = prefetch_bytes
-        self.threads = threads
-        self.cache = cache
+        self.source, self.names = source, tuple(names)
+        self.prefetch_bytes, self.threads = prefetch_bytes, threads
+        self.cache, self.on_bad = cache, on_bad
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __iter__(self) -> Generator[Bag, None, None]:
         executor = ThreadPoolExecutor(self.threads, thread_name_prefix="ncmi-bags")
-        ahead: deque[tuple[Future[Bag] | Bag, int]] = deque()
+        ahead: deque[tuple[str, Future[Bag] | Bag, int]] = deque()
         waiting = deque(self.names)
         ahead_bytes = 0
 
         def read_ahead() -> None:
             nonlocal ahead_bytes
             while waiting:
-                cached = self.cache.get(waiting[0]) if self.cache is not None else None
-                size = 0 if cached is not None else self._size(waiting[0])
+                name = waiting[0]
+                cached = self.cache.get(name) if self.cache is not None else None
+                size = self._size(name) if cached is None else 0
                 if ahead and ahead_bytes + size > self.prefetch_bytes:
                     return
-                name = waiting.popleft()
-                ahead.append((cached if cached is not None else executor.submit(self.source.load, name), size))
+                waiting.popleft()
+                ahead.append((name, cached or executor.submit(self.source.load, name), size))
                 ahead_bytes += size
 
         try:
             read_ahead()
             while ahead:
-                first, size = ahead.popleft()
-                bag = first if isinstance(first, Bag) else first.result()
+                name, first, size = ahead.popleft()
                 ahead_bytes -= size
+                try:
+                    bag = first if isinstance(first, Bag) else first.result()
+                except BagError as error:
+                    if self.on_bad is None:
+                        raise
+                    self.on_bad(name, error)
+                    read_ahead()
+                    continue
                 if self.cache is not None:
                     self.cache.put(bag)
                 read_ahead()
@@ -127,6 +127,46 @@ class BagStream:
         except BagError:
             return 0  # reading it will say so, when its turn has come
         return instances * (width * _VALUE_BYTES + 16)
+
+
+def usable_bags(
+    source: BagSource, width: int, *, on_bad: Callable[[str, str], None] | None = None
+) -> Generator[Bag, None, None]:
+    """The bags of a source that a model for features of ``width`` can judge, by name; each is read once.
+
+    Args:
+        source: of the bags.
+        width: D_feat of the bags that the model was trained on.
+        on_bad: called with name and reason of each bag that cannot be used. By default such a bag is an error; that
+            its shape is wrong is said before any bag is read.
+
+    Raises:
+        BagError: for a bag that cannot be used (without ``on_bad``), and where there is none that can.
+    """
+    bad: list[tuple[str, str]] = []
+
+    def leave_out(name: str, error: BagError) -> None:
+        if on_bad is None:
+            raise error
+        bad.append((name, error.reason))
+        on_bad(*bad[-1])
+
+    names = []
+    for name in source.names:
+        try:
+            shape = source.shape(name)
+        except BagError as error:
+            leave_out(name, error)
+            continue
+        if shape[1] == width:
+            names.append(name)
+            continue
+        what = f"features of width {shape[1]}, where the model was trained on {width}"
+        cure = "embed the slides by the encoder that the training slides were embedded by"
+        leave_out(name, BagError(what if on_bad else f"{name}: {what}: {cure}"))
+    yield from BagStream(source, names, on_bad=leave_out)
+    if len(bad) == len(source.names):
+        raise BagError(f"{source.path}: no slide can be used ({'; '.join(': '.join(pair) for pair in bad[:3])})")
 
 
 def subsample(bag: Bag, instances: int, seed: tuple[int, ...]) -> Bag:

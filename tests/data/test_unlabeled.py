@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ncmi.data import load_dataset, load_unlabelled
+from ncmi.data.load import load_dataset, load_unlabeled
 
 FRAME = pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0], "c": [5.0, 6.0]})
 NAMES = ("a", "b", "c")
@@ -25,11 +25,11 @@ def csv(tmp_path: Path, frame: pd.DataFrame, **options: object) -> str:
 
 def test_with_and_without_labels(tmp_path: Path) -> None:
     for frame in (FRAME, FRAME.assign(label=["u", "v"]), FRAME.assign(y=[None, None])):
-        inputs, rows = load_unlabelled(csv(tmp_path, frame), kind="table", shape=(3,), feature_names=NAMES)
+        inputs, rows = load_unlabeled(csv(tmp_path, frame), kind="table", shape=(3,), feature_names=NAMES)
         assert torch.equal(inputs, torch.tensor([[1.0, 3.0, 5.0], [2.0, 4.0, 6.0]]))
         assert rows == ["0", "1"]
     path = csv(tmp_path, FRAME.assign(species=["u", "v"]))
-    inputs, _ = load_unlabelled(path, kind="table", shape=(3,), feature_names=NAMES, label_column="species")
+    inputs, _ = load_unlabeled(path, kind="table", shape=(3,), feature_names=NAMES, label_column="species")
     assert inputs.shape == (2, 3)
 
 
@@ -40,13 +40,13 @@ def test_columns_go_by_name(tmp_path: Path, suffix: str) -> None:
         shuffled.to_parquet(path)
     else:
         shuffled.to_csv(path, index=False, sep="," if suffix == ".csv" else "\t")
-    inputs, _ = load_unlabelled(str(path), kind="table", shape=(3,), feature_names=NAMES)
+    inputs, _ = load_unlabeled(str(path), kind="table", shape=(3,), feature_names=NAMES)
     assert inputs[0].tolist() == [1.0, 3.0, 5.0]
 
 
 def test_a_training_column_may_be_called_like_a_label(tmp_path: Path) -> None:
     frame = FRAME.rename(columns={"c": "y"})
-    inputs, _ = load_unlabelled(
+    inputs, _ = load_unlabeled(
         csv(tmp_path, frame.assign(species=["u", "v"])),
         kind="table",
         shape=(3,),
@@ -69,49 +69,49 @@ def test_a_training_column_may_be_called_like_a_label(tmp_path: Path) -> None:
 )
 def test_columns_that_do_not_match(tmp_path: Path, frame: pd.DataFrame, message: str) -> None:
     with pytest.raises(ValueError, match=rf"new\.csv: .*{re.escape(message)}"):
-        load_unlabelled(csv(tmp_path, frame), kind="table", shape=(3,), feature_names=NAMES)
+        load_unlabeled(csv(tmp_path, frame), kind="table", shape=(3,), feature_names=NAMES)
 
 
 def test_training_columns_without_names(tmp_path: Path) -> None:
     for frame in (FRAME, FRAME.assign(label=["u", "v"]), FRAME.set_axis(["0", "1", "2"], axis=1)):
-        inputs, _ = load_unlabelled(csv(tmp_path, frame), kind="table", shape=(3,))
+        inputs, _ = load_unlabeled(csv(tmp_path, frame), kind="table", shape=(3,))
         assert inputs.shape == (2, 3)
     with pytest.raises(ValueError, match="3 feature columns, but the network was trained on 4"):
-        load_unlabelled(csv(tmp_path, FRAME), kind="table", shape=(4,))
+        load_unlabeled(csv(tmp_path, FRAME), kind="table", shape=(4,))
     with pytest.raises(ValueError, match="the first line holds numbers, not column names"):
-        load_unlabelled(csv(tmp_path, FRAME.assign(c=FRAME["a"]), header=False), kind="table", shape=(3,))
+        load_unlabeled(csv(tmp_path, FRAME.assign(c=FRAME["a"]), header=False), kind="table", shape=(3,))
 
 
 def test_archives(tmp_path: Path) -> None:
     path = tmp_path / "new.npz"
     np.savez(path, X=FRAME.to_numpy())
-    inputs, rows = load_unlabelled(str(path), kind="table", shape=(3,), feature_names=NAMES)
+    inputs, rows = load_unlabeled(str(path), kind="table", shape=(3,), feature_names=NAMES)
     assert (inputs[1].tolist(), rows) == ([2.0, 4.0, 6.0], ["0", "1"])
     with pytest.raises(
         ValueError, match=re.escape("table of sample shape [3], but the network was trained on table of")
     ):
-        load_unlabelled(str(path), kind="table", shape=(4,))
+        load_unlabeled(str(path), kind="table", shape=(4,))
     with pytest.raises(ValueError, match="was trained on image"):
-        load_unlabelled(str(path), kind="image", shape=(1, 8, 8))
+        load_unlabeled(str(path), kind="image", shape=(1, 8, 8))
     np.savez(path, X=FRAME.to_numpy(), feature_names=np.array(["c", "b", "a"]))
     with pytest.raises(ValueError, match="columns in another order than in training"):
-        load_unlabelled(str(path), kind="table", shape=(3,), feature_names=NAMES)
+        load_unlabeled(str(path), kind="table", shape=(3,), feature_names=NAMES)
     np.savez(path, X=np.full((2, 3), np.nan))
     with pytest.raises(ValueError, match=r"new\.npz: column 0, row 0"):
-        load_unlabelled(str(path), kind="table", shape=(3,))
+        load_unlabeled(str(path), kind="table", shape=(3,))
     np.savez(path, y=np.zeros(3))
     with pytest.raises(ValueError, match="no inputs found among the arrays 'y'"):
-        load_unlabelled(str(path), kind="table", shape=(3,))
+        load_unlabeled(str(path), kind="table", shape=(3,))
 
 
 def test_arrays_of_images(tmp_path: Path) -> None:
     path, images = tmp_path / "new.npz", np.arange(128, dtype=np.uint8).reshape(2, 8, 8)
     np.savez(path, images=images)
-    inputs, _ = load_unlabelled(str(path), kind="image", shape=(3, 8, 8))
+    inputs, _ = load_unlabeled(str(path), kind="image", shape=(3, 8, 8))
     assert inputs.shape == (2, 3, 8, 8)
     np.testing.assert_array_equal(inputs[:, 1], images)
     with pytest.raises(ValueError, match=re.escape("sample shape [1, 8, 8], but the network was trained on image")):
-        load_unlabelled(str(path), kind="image", shape=(1, 9, 9))
+        load_unlabeled(str(path), kind="image", shape=(1, 9, 9))
 
 
 def test_flat_and_nested_folders_and_single_files(tmp_path: Path) -> None:
@@ -120,26 +120,26 @@ def test_flat_and_nested_folders_and_single_files(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image.numpy()).save(tmp_path / name)
     (tmp_path / "a" / ".hidden").write_text("x")
-    inputs, names = load_unlabelled(str(tmp_path), kind="image", shape=digits.sample_shape)
+    inputs, names = load_unlabeled(str(tmp_path), kind="image", shape=digits.sample_shape)
     assert names == ["0.png", "a/1.png", "b/2.png", "c/d/3.png"]
     assert torch.equal(inputs, digits.inputs[[2, 1, 0, 3]])
-    inputs, names = load_unlabelled(str(tmp_path / "a" / "1.png"), kind="image", shape=(1, 8, 8))
+    inputs, names = load_unlabeled(str(tmp_path / "a" / "1.png"), kind="image", shape=(1, 8, 8))
     assert (names, torch.equal(inputs[0], digits.inputs[1])) == (["1.png"], True)
 
 
 def test_images_are_brought_to_the_training_shape(tmp_path: Path) -> None:
     image = Image.effect_noise((6, 4), 50)
     image.save(tmp_path / "a.png")
-    inputs, _ = load_unlabelled(str(tmp_path), kind="image", shape=(3, 4, 6))
+    inputs, _ = load_unlabeled(str(tmp_path), kind="image", shape=(3, 4, 6))
     np.testing.assert_array_equal(inputs[0], np.asarray(image)[None].repeat(3, axis=0))
 
 
 def test_unusable_paths(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"new\.csv does not exist"):
-        load_unlabelled(str(tmp_path / "new.csv"), kind="table", shape=(3,))
+        load_unlabeled(str(tmp_path / "new.csv"), kind="table", shape=(3,))
     with pytest.raises(ValueError, match="no image inside: give a folder with images"):
-        load_unlabelled(str(tmp_path), kind="image", shape=(1, 8, 8))
+        load_unlabeled(str(tmp_path), kind="image", shape=(1, 8, 8))
     with pytest.raises(ValueError, match="the network was trained on a table: give a"):
-        load_unlabelled(str(tmp_path), kind="table", shape=(3,))
+        load_unlabeled(str(tmp_path), kind="table", shape=(3,))
     with pytest.raises(ValueError, match=r"new\.csv: new\.csv is corrupt or not an image"):
-        load_unlabelled(csv(tmp_path, FRAME), kind="image", shape=(1, 8, 8))
+        load_unlabeled(csv(tmp_path, FRAME), kind="image", shape=(1, 8, 8))

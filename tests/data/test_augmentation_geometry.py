@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-import ncmi.data.augment as augment_module
-from ncmi.data import augment_images
-from ncmi.data.augment_geometry import RATIO, draw_boxes, resample, shift_and_flip
+import ncmi.data.augmentation as augment_module
+from ncmi.data.augmentation import RATIO, augment_images, draw_boxes, resample, shift_and_flip
 
 Array = NDArray[np.float64]
 sides = st.integers(1, 9)
@@ -48,9 +47,9 @@ def moved_by_loops(plane: Array, down: int, right: int, mirrored: bool, fill: fl
 
 def turned(plane: Array, degrees: float, fill: float) -> Array:
     """Turned counter-clockwise: rows point down, so the matrix of the way back is that of the turn itself."""
-    angle, centre = math.radians(degrees), (np.array(plane.shape) - 1) / 2
+    angle, center = math.radians(degrees), (np.array(plane.shape) - 1) / 2
     back = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
-    offset = centre - back @ centre
+    offset = center - back @ center
     return np.asarray(ndimage.affine_transform(plane, back, offset, order=1, mode="grid-constant", cval=fill))
 
 

@@ -1,4 +1,4 @@
-"""Colours of images: against colorsys pixel by pixel; what is drawn; nothing waits for the device."""
+"""Colors of images: against colorsys pixel by pixel; what is drawn; nothing waits for the device."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ncmi.data import augment_images
-from ncmi.data.augment_colour import augment_colours, jitter_colour
+from ncmi.data.augmentation import augment_colors, augment_images, jitter_color
 
-module = importlib.import_module("ncmi.data.augment_colour")
-SUPCON: dict[str, Any] = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "grey": 0.2}
+module = importlib.import_module("ncmi.data.augmentation")
+SUPCON: dict[str, Any] = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "gray": 0.2}
 Array = NDArray[np.float64]
 
 
@@ -30,7 +29,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def images(batch: int = 6) -> Tensor:
     rgb = torch.rand(batch, 3, 4, 5, generator=generator(99), dtype=torch.float64)
-    rgb[:, :, 0, 0] = 0.0  # black, white, grey, and ties between the channels
+    rgb[:, :, 0, 0] = 0.0  # black, white, gray, and ties between the channels
     rgb[:, :, 0, 1] = 1.0
     rgb[:, :, 0, 2] = rgb[:, :1, 0, 2]
     rgb[:, 0, 1, 0] = rgb[:, 1, 1, 0]
@@ -38,7 +37,7 @@ def images(batch: int = 6) -> Tensor:
     return rgb
 
 
-def grey_of(rgb: Array) -> Array:
+def gray_of(rgb: Array) -> Array:
     return np.asarray(0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2])
 
 
@@ -47,9 +46,9 @@ def change(rgb: Array, kind: int, factor: float) -> Array:
     if kind == 0:
         changed = factor * rgb
     elif kind == 1:
-        changed = factor * rgb + (1 - factor) * grey_of(rgb).mean()
+        changed = factor * rgb + (1 - factor) * gray_of(rgb).mean()
     elif kind == 2:
-        changed = factor * rgb + (1 - factor) * grey_of(rgb)
+        changed = factor * rgb + (1 - factor) * gray_of(rgb)
     else:
         changed = rgb.copy()
         for row in range(rgb.shape[1]):
@@ -71,7 +70,7 @@ def test_every_order_against_the_definitions(dtype: torch.dtype) -> None:
     original = images(24)
     factors = 0.5 + torch.rand(24, 4, generator=generator(5), dtype=torch.float64)
     factors[:, 3] -= 1.0
-    found = jitter_colour(original.to(dtype), order, factors.to(dtype))
+    found = jitter_color(original.to(dtype), order, factors.to(dtype))
     assert found.dtype == dtype
     for sample in range(24):
         expected = changed_in_order(original[sample].numpy(), order[sample], factors[sample])
@@ -82,18 +81,18 @@ def test_every_order_against_the_definitions(dtype: torch.dtype) -> None:
 @given(st.tuples(*[st.floats(0, 3)] * 3), st.floats(-0.5, 0.5), st.permutations(range(4)))
 def test_any_factors_against_the_definitions(factors: tuple[float, ...], hue: float, order: list[int]) -> None:
     original, all_factors = images(1), torch.tensor([[*factors, hue]], dtype=torch.float64)
-    found = jitter_colour(original, torch.tensor([order]), all_factors)
+    found = jitter_color(original, torch.tensor([order]), all_factors)
     expected = changed_in_order(original[0].numpy(), order, all_factors[0])
     np.testing.assert_allclose(found[0].numpy(), expected, atol=1e-9)
 
 
-def test_grey_against_its_definition() -> None:
+def test_gray_against_its_definition() -> None:
     original = torch.rand(1000, 3, 2, 2, generator=generator(99), dtype=torch.float64)
-    found = augment_colours(original, generator(), grey=0.3)
+    found = augment_colors(original, generator(), gray=0.3)
     changed = (found != original).flatten(1).any(1)
     assert 0.25 < float(changed.double().mean()) < 0.35
     for sample in changed.nonzero()[:20, 0]:
-        expected = np.broadcast_to(grey_of(original[sample].numpy()), (3, 2, 2))
+        expected = np.broadcast_to(gray_of(original[sample].numpy()), (3, 2, 2))
         np.testing.assert_allclose(found[sample].numpy(), expected, atol=1e-12)
 
 
@@ -105,8 +104,8 @@ def drawn(monkeypatch: pytest.MonkeyPatch, batch: int, **options: float) -> tupl
         seen.append((order, factors))
         return original + 1
 
-    monkeypatch.setattr(module, "jitter_colour", spy)
-    found = augment_colours(torch.zeros(batch, 3, 1, 1, dtype=torch.float64), generator(), **options)
+    monkeypatch.setattr(module, "jitter_color", spy)
+    found = augment_colors(torch.zeros(batch, 3, 1, 1, dtype=torch.float64), generator(), **options)
     return *seen[0], found.flatten(1)[:, 0] == 1
 
 
@@ -129,12 +128,12 @@ def test_what_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_strengths_of_zero_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     original = images()
-    for options in ({}, {"jitter_probability": 1.0}, {**SUPCON, "grey": 0.0, "jitter_probability": 0.0}):
-        found = augment_colours(original, generator(), **options)
+    for options in ({}, {"jitter_probability": 1.0}, {**SUPCON, "gray": 0.0, "jitter_probability": 0.0}):
+        found = augment_colors(original, generator(), **options)
         assert torch.equal(found, original)
         assert found.data_ptr() != original.data_ptr()
     state = generator()
-    augment_colours(original, state)
+    augment_colors(original, state)
     assert torch.equal(state.get_state(), generator().get_state())
     order, factors, _ = drawn(monkeypatch, 10, hue=0.1)
     assert torch.equal(factors[:, :3], torch.ones(10, 3, dtype=torch.float64))
@@ -145,20 +144,20 @@ def test_strengths_of_zero_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
 def test_each_sample_by_itself(dtype: torch.dtype) -> None:
     original = images(10).to(dtype)
     kept = original.clone()
-    whole = augment_colours(original, generator(), **SUPCON)
+    whole = augment_colors(original, generator(), **SUPCON)
     assert (whole.shape, whole.dtype) == (original.shape, dtype)
     assert torch.equal(original, kept)
     assert float(whole.min()) >= 0
     assert float(whole.max()) <= 1
     others = original.clone()
     others[:4] = 0.5
-    assert torch.equal(augment_colours(others, generator(), **SUPCON)[4:], whole[4:])
+    assert torch.equal(augment_colors(others, generator(), **SUPCON)[4:], whole[4:])
     torch.rand(5)
-    assert torch.equal(augment_colours(original, generator(), **SUPCON), whole)
-    assert not torch.equal(augment_colours(original, generator(1), **SUPCON), whole)
-    same = augment_colours(original[:1].expand(10, -1, -1, -1), generator(), **SUPCON)
+    assert torch.equal(augment_colors(original, generator(), **SUPCON), whole)
+    assert not torch.equal(augment_colors(original, generator(1), **SUPCON), whole)
+    same = augment_colors(original[:1].expand(10, -1, -1, -1), generator(), **SUPCON)
     assert len(torch.unique(same, dim=0)) > 5
-    assert augment_colours(original[:0], generator(), **SUPCON).shape == (0, 3, 4, 5)
+    assert augment_colors(original[:0], generator(), **SUPCON).shape == (0, 3, 4, 5)
 
 
 class Recorder(TorchDispatchMode):
@@ -177,7 +176,7 @@ def test_nothing_waits_for_the_device() -> None:
     waiting = {"_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "equal"}
     original = images().float()
     with Recorder() as recorder:
-        augment_colours(original, generator(), **SUPCON)
+        augment_colors(original, generator(), **SUPCON)
         for options in ({"shift": 1, "flip": True}, {"rotation": 15, "crop_scale": (0.2, 1), "noise": 0.1, "fill": 1}):
             augment_images(original, generator(), **options)  # type: ignore[arg-type]
     assert {"gather", "grid_sampler_2d", "lerp"} <= recorder.names
@@ -189,21 +188,19 @@ def test_nothing_waits_for_the_device() -> None:
 
 @pytest.mark.parametrize("shape", [(2, 1, 4, 4), (3, 4, 4), (2, 4, 4, 3)])
 def test_rejects_other_than_rgb(shape: tuple[int, ...]) -> None:
-    with pytest.raises(
-        ValueError, match=r"colours vary in RGB images .* set brightness, contrast, saturation, hue and"
-    ):
-        augment_colours(torch.zeros(shape), generator(), **SUPCON)
+    with pytest.raises(ValueError, match=r"colors vary in RGB images .* set brightness, contrast, saturation, hue and"):
+        augment_colors(torch.zeros(shape), generator(), **SUPCON)
 
 
 def test_rejects() -> None:
     with pytest.raises(ValueError, match=r"type torch.uint8: give floating point in 0…1, e.g. images.float\(\) / 255"):
-        augment_colours(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), generator(), grey=0.2)
+        augment_colors(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), generator(), gray=0.2)
     for value in (-0.1, float("nan"), float("inf")):
         for name in ("brightness", "contrast", "saturation"):
             with pytest.raises(ValueError, match=f"{name}={value}: choose 0 or larger"):
-                augment_colours(images(), generator(), **{name: value})
-        for name in ("jitter_probability", "grey"):
+                augment_colors(images(), generator(), **{name: value})
+        for name in ("jitter_probability", "gray"):
             with pytest.raises(ValueError, match=f"{name}={value}: choose a probability from 0 to 1"):
-                augment_colours(images(), generator(), **{name: value})
+                augment_colors(images(), generator(), **{name: value})
     with pytest.raises(ValueError, match=r"hue=0.6: choose 0 to 0.5, a part of a full turn"):
-        augment_colours(images(), generator(), hue=0.6)
+        augment_colors(images(), generator(), hue=0.6)

@@ -1,0 +1,1 @@
+"""Bags of features: files, cohorts, splits by patient, reading ahead."""

@@ -1,0 +1,300 @@
+"""Training, validation and test parts of a cohort: by patient, always; given or drawn."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ncmi.data.bags.cohort import Cohort
+from ncmi.data.bags.labels import LabelError, read_text_frame, slide_name
+from ncmi.data.splits import Split
+from ncmi.errors import listing
+from ncmi.recipes import BagData
+
+NONE, TRAIN, VALIDATION, TEST = -1, 0, 1, 2
+PART_NAMES = ("training", "validation", "test")
+_WORDS = {
+    **dict.fromkeys(("train", "training", "tr"), TRAIN),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "tune"), VALIDATION),
+    **dict.fromkeys(("test", "testing", "te"), TEST),
+}
+Array = npt.NDArray[Any]
+_TRIES = 32
+
+
+@dataclass(frozen=True, eq=False)
+class CohortSplit(Split):
+    """Indices of a cohort's slides in three parts, int64, sorted, disjoint; no patient stands in two of them.
+
+    Attributes:
+        left_out: (slide, reason) of the slides in no part.
+    """
+
+    left_out: tuple[tuple[str, str], ...] = ()
+
+
+def split_cohort(cohort: Cohort, data: BagData, seed: int) -> CohortSplit:
+    """Split a cohort as its recipe says; the same for the same seed on every platform.
+
+    The test part is fold ``data.fold`` of ``data.folds``, or else the slides whose ``data.holdout_column`` holds one of
+    ``data.holdout``, or else what ``data.split_column`` or ``data.splits`` say, or else a random part. Where the
+    validation part is not given, it is drawn by patient from what is left. Random parts have each class in its share
+    as nearly as whole patients allow, and leave one patient of each class to train on.
+
+    Args:
+        seed: of folds and random parts, where ``data.split_seed`` is None; 0 or larger.
+
+    Raises:
+        ValueError: for a patient on two sides (unless they are to be dropped), a class that the training part lacks,
+            slides without label, columns or values that are not there, fewer patients than folds.
+    """
+    labels = cohort.labels.numpy()
+    if (labels < 0).any():
+        raise ValueError(f"slide {cohort.names[int((labels < 0).argmax())]!r} has no label: label the slides to split")
+    seed = seed if data.split_seed is None else data.split_seed
+    if seed < 0:
+        raise ValueError(f"seed={seed}: choose 0 or larger")
+    patients = np.unique(np.array(cohort.patients), return_inverse=True)[1].reshape(-1)
+    parts = np.full(len(labels), TRAIN)
+    left_out: dict[int, str] = {}
+    draw_validation = True
+    if data.folds:
+        parts[fold_of_patients(patients, labels, data.folds, seed) == data.fold] = TEST
+    elif data.holdout_column is not None or data.split_column is not None or data.splits is not None:
+        parts, left_out = _given_parts(cohort, data)
+        _resolve_overlap(cohort, parts, left_out, drop=data.patient_overlap == "drop")
+        draw_validation = not (parts == VALIDATION).any()
+    else:
+        parts[draw_patients(patients, labels, data.test_fraction, (seed, 1))] = TEST
+    if draw_validation:
+        pool = np.flatnonzero(parts == TRAIN)
+        stream = (seed, 2, data.fold) if data.folds else (seed, 2)
+        chosen = draw_patients(patients[pool], labels[pool], data.validation_fraction, stream)
+        parts[pool[chosen]] = VALIDATION
+    _check_classes(cohort, parts)
+    if not (parts == TEST).any() and (data.folds or data.test_fraction):
+        cure = "choose fewer folds" if data.folds else "a larger --data.test-fraction, or a split with a test part"
+        raise ValueError(f"no slide in the test part of {len(set(cohort.patients))} patients: give more, or {cure}")
+
+    def indices(part: int) -> Tensor:
+        return torch.from_numpy(np.flatnonzero(parts == part).astype(np.int64))
+
+    names = cohort.names
+    return CohortSplit(
+        train=indices(TRAIN),
+        validation=indices(VALIDATION),
+        test=indices(TEST),
+        left_out=tuple((names[index], left_out[index]) for index in sorted(left_out)),
+    )
+
+
+def _check_classes(cohort: Cohort, parts: Array) -> None:
+    labels = cohort.labels.numpy()
+    present = set(labels[parts == TRAIN].tolist())
+    missing = [name for index, name in enumerate(cohort.class_names) if index not in present]
+    if not missing:
+        return
+    elsewhere = int((labels == cohort.class_names.index(missing[0])).sum())
+    skipped = "; ".join(f"{name}: {reason}" for name, reason in cohort.skipped[:3]) if elsewhere == 0 else ""
+    skipped = f"; left out: {skipped}" if skipped else ""
+    raise ValueError(
+        f"no slide of class {listing(missing)} in the training part ({elsewhere} of {missing[0]!r} in the others"
+        f"{skipped}): give slides of it, split otherwise, merge it with another class, or take it out of labels and "
+        "--data.classes"
+    )
+
+
+def describe_cohort(cohort: Cohort, split: CohortSplit) -> dict[str, Any]:
+    """What a run is trained on, as plain values: width of the features, classes, and each slide's patient, class, part.
+
+    A run keeps it, so that a stopped one goes on with the same slides in the same parts, or not: see
+    :func:`cohort_changes`.
+    """
+    parts = {"train": split.train, "validation": split.validation, "test": split.test}
+    names = {index: part for part, indices in parts.items() for index in indices.tolist()}
+    slides = {
+        slide.name: [slide.patient, None if slide.label is None else cohort.class_names[slide.label], names.get(index)]
+        for index, slide in enumerate(cohort.slides)
+    }
+    return {"feature_dim": cohort.feature_dim, "class_names": list(cohort.class_names), "slides": slides}
+
+
+def cohort_changes(earlier: Mapping[str, Any], cohort: Cohort, split: CohortSplit) -> list[str]:
+    """How a cohort and its split differ from what :func:`describe_cohort` said earlier; empty where they do not."""
+    now = describe_cohort(cohort, split)
+    changes = [
+        f"{what} {earlier.get(name)}, now {now[name]}"
+        for name, what in (("feature_dim", "features were as wide as"), ("class_names", "classes were"))
+        if earlier.get(name) != now[name]
+    ]
+    before, after = earlier.get("slides", {}), now["slides"]
+    groups = {
+        "gone": before.keys() - after.keys(),
+        "new": after.keys() - before.keys(),
+        "of another patient, class or part": {n for n in after.keys() & before.keys() if before[n] != after[n]},
+    }
+    return changes + [
+        f"{len(names)} slides are {how} ({listing(sorted(names), 3)})" for how, names in groups.items() if names
+    ]
+
+
+def _given_parts(cohort: Cohort, data: BagData) -> tuple[Array, dict[int, str]]:
+    """Part of each slide, and why those in no part are left out: by held-out values, split column or splits file."""
+    if (column := data.holdout_column) is not None:
+        where, texts = f"column {column!r}", _column(cohort, column, "holdout")
+        if missing := sorted(set(data.holdout) - set(texts)):
+            raise LabelError(
+                f"{where} never holds {listing(missing)} (--data.holdout), but {listing(sorted(set(texts)))}"
+            )
+        parts = np.where([text in data.holdout for text in texts], TEST, TRAIN)
+    elif data.split_column is not None and data.splits is not None:
+        raise ValueError("split_column and splits both say what the parts are: give one of them")
+    elif data.split_column is not None:
+        where, words = f"column {data.split_column!r}", _column(cohort, data.split_column, "split")
+        if others := sorted({word for word in words if word and word.lower() not in _WORDS}):
+            raise LabelError(f"{where} holds {listing(others)}: only train, val, test or nothing may stand there")
+        parts = np.array([_WORDS.get(word.lower(), NONE) for word in words])
+    else:
+        where, parts = str(data.splits), _from_file(cohort, Path(str(data.splits)), data.bad == "skip")
+    for part in (TRAIN, TEST):
+        if not (parts == part).any():
+            raise LabelError(f"{where} gives no slides for the {PART_NAMES[part]} part: give some, or leave it out")
+    return parts, {int(index): f"in no part by {where}" for index in np.flatnonzero(parts == NONE)}
+
+
+def _resolve_overlap(cohort: Cohort, parts: Array, left_out: dict[int, str], *, drop: bool) -> None:
+    """Refuse patients on two sides, or take their slides out of training, and of validation for those under test."""
+    sides: dict[str, set[int]] = {}
+    for patient, part in zip(cohort.patients, parts.tolist(), strict=True):
+        if part != NONE:
+            sides.setdefault(patient, set()).add(part)
+    doubled = {patient: max(on) for patient, on in sorted(sides.items()) if len(on) > 1}
+    if doubled and not drop:
+        names = {name: " and ".join(PART_NAMES[part] for part in sorted(sides[name])) for name in list(doubled)[:5]}
+        where = ", ".join(f"{name!r} in {parts_of}" for name, parts_of in names.items())
+        more = f" and {len(doubled) - 5} more" if len(doubled) > 5 else ""
+        count = "a patient stands" if len(doubled) == 1 else f"{len(doubled)} patients stand"
+        raise LabelError(
+            f"{count} on two sides: {where}{more}: "
+            "correct the split, or take their slides out of training (--data.patient-overlap drop)"
+        )
+    for index, patient in enumerate(cohort.patients):
+        if patient in doubled and NONE < parts[index] < doubled[patient]:
+            left_out[index] = f"patient {patient!r} also stands in the {PART_NAMES[doubled[patient]]} part"
+            parts[index] = NONE
+
+
+def _column(cohort: Cohort, column: str, option: str) -> list[str]:
+    if not all(column in slide.values for slide in cohort.slides):
+        there = sorted({name for slide in cohort.slides for name in slide.values})
+        raise LabelError(
+            f"no column {column!r} (--data.{option}-column); there is {listing(there) or 'none'} in the labels"
+        )
+    return [slide.values[column] for slide in cohort.slides]
+
+
+def _from_file(cohort: Cohort, path: Path, skip: bool) -> Array:
+    """CLAM's splits: columns train, val, test with slides in them; or one row a slide with True in one of them."""
+    frame = read_text_frame(path)
+    columns = {name: _WORDS[name.lower()] for name in frame.columns if name.lower() in _WORDS}
+    if not {TRAIN, TEST} <= set(columns.values()):
+        raise LabelError(f"{path}: columns {listing(list(frame.columns))}: need train and test, and may have val")
+    # spreadsheets write TRUE
+    flags = frame[list(columns)].map(str.lower)
+    marked = set(np.unique(flags)) <= {"true", "false", ""}
+    numbers = {name: index for index, name in enumerate(cohort.names)}
+    known = numbers.keys() | {name for name, _ in cohort.skipped}
+    parts = np.full(len(cohort.slides), NONE)
+    unlisted: list[str] = []
+    for column, part in columns.items():
+        texts = frame.iloc[:, 0][flags[column] == "true"] if marked else frame[column]
+        names = [slide_name(text) for text in texts if text]
+        unlisted += [name for name in names if name not in known]
+        for name in (name for name in names if name in numbers):
+            if parts[numbers[name]] not in (NONE, part):
+                raise LabelError(f"{path}: slide {name!r} stands in two columns: leave it in one")
+            parts[numbers[name]] = part
+    if unlisted and not skip:
+        raise LabelError(
+            f"{path}: {len(unlisted)} slides that the cohort does not have ({listing(unlisted, 5)}): add them to the "
+            "labels, take them out, or go on without them (--data.bad skip)"
+        )
+    return parts
+
+
+def draw_patients(patients: Array, labels: Array, fraction: float, seed: tuple[int, ...]) -> Array:
+    """Which samples are drawn, ``[n]`` bool: whole patients, about ``fraction`` of each class, at least one sample.
+
+    Patients are looked at in random order, and taken if that brings the number of samples, and that of each class,
+    nearer to their shares (sum of squared relative deviations); of 32 such draws the nearest is kept. The last patient
+    of a class is never taken. The same for the same seed on every platform.
+    """
+    if fraction == 0 or len(labels) == 0:
+        return np.zeros(len(labels), bool)
+    groups, samples = _samples_of(patients, labels)
+    count = len(samples)
+    # one column more, of all classes together: the part's size counts as well
+    rows = np.concatenate([samples, samples.sum(axis=1, keepdims=True)], axis=1).astype(np.float64)
+    totals = rows.sum(axis=0)
+    wanted = np.maximum(totals * fraction, 1)
+    weights = np.where(totals > 0, 1 / wanted**2, 0)
+    has = samples > 0
+    # raw bits, because of NumPy's generators only their stream is promised never to change
+    random = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(_TRIES * count)
+    orders = np.argsort(random.reshape(_TRIES, count), axis=1, kind="stable")
+    missing = np.tile(wanted, (_TRIES, 1))
+    left = np.tile(has.sum(axis=0), (_TRIES, 1))
+    taken = np.zeros((_TRIES, count), bool)
+    for patient in orders.T:
+        row = rows[patient]
+        nearer = _sum(weights * row * (row - 2 * missing)) < 0
+        chosen = nearer & ((left > 1) | ~has[patient]).all(axis=1)
+        taken[np.arange(_TRIES), patient] = chosen
+        missing -= row * chosen[:, None]
+        left -= has[patient] & chosen[:, None]
+    return np.asarray(taken[int(_sum(weights * missing**2).argmin())][groups])
+
+
+def fold_of_patients(patients: Array, labels: Array, folds: int, seed: int) -> Array:
+    """Number of each sample's fold, ``[n]``: whole patients, stratified; the same for the same seed anywhere."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    groups, samples = _samples_of(patients, labels)
+    if len(samples) < folds:
+        raise ValueError(f"folds={folds}: there are {len(samples)} patients: choose no more folds than patients")
+    # ties go by the groups' order: shuffled here, as the library's own shuffling has changed between its versions
+    random = np.random.PCG64(np.random.SeedSequence((seed, 0))).random_raw(len(samples))
+    shuffled = np.argsort(np.argsort(random, kind="stable"), kind="stable")[groups]
+    result = np.zeros(len(labels), np.int64)
+    with warnings.catch_warnings():
+        # of a class with fewer samples than folds; that it is in the training part is checked later
+        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
+        try:
+            for number, (_, test) in enumerate(StratifiedGroupKFold(folds).split(labels, labels, shuffled)):
+                result[test] = number
+        except ValueError as error:
+            largest = int(samples.sum(axis=0).max())
+            raise ValueError(
+                f"folds={folds}: no class has so many slides, the largest {largest}: choose fewer folds"
+            ) from error
+    return result
+
+
+def _samples_of(patients: Array, labels: Array) -> tuple[Array, Array]:
+    """Each sample's patient counted from 0 on without gaps, and how many samples each has of each class."""
+    groups = np.unique(patients, return_inverse=True)[1].reshape(-1)
+    samples = np.zeros((int(groups.max()) + 1, int(labels.max()) + 1), np.int64)
+    np.add.at(samples, (groups, labels), 1)
+    return groups, samples
+
+
+def _sum(columns: Array) -> Array:
+    """Sum of each row in the columns' order: NumPy's own order may differ between machines."""
+    total: Array = sum(columns.T[1:], columns[:, 0])
+    return total

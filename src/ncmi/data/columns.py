@@ -1,0 +1,58 @@
+"""What columns of tables and arrays of files are usually called, in lower case; and what attributes say of patches."""
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+LABEL_COLUMNS = ("label", "labels", "class", "target", "targets", "y")
+"""Of a class, in tables and .npz archives."""
+SLIDE_LABEL_COLUMNS = (*LABEL_COLUMNS, "diagnosis", "slide_label", "wsi_label")
+"""Of a class, in tables of slides."""
+SLIDE_COLUMNS = (
+    *("slide", "slide_id", "slide_name", "slideid", "slides", "filename", "file_name", "file", "image", "image_id"),
+    *("image_name", "wsi", "wsi_id", "wsi_name", "wsi_filename"),
+)
+PATIENT_COLUMNS = ("patient", "patient_id", "patientid", "case", "case_id", "caseid", "subject", "subject_id")
+INPUT_ARRAYS = ("x", "inputs", "features", "data", "images")
+"""Of the samples, in .npz archives of tables and images."""
+FEATURE_KEYS = ("features", "feats", "feat", "feature", "embeddings", "embedding", "x")
+"""Of a bag's features, in files of bags."""
+COORDS_KEYS = ("coords", "coordinates", "coord", "xy", "locations")
+"""Of the patches' positions, in files of bags."""
+
+
+def called_like(names: Iterable[str], usual: Collection[str]) -> list[str]:
+    """Those of some names that are usual ones, in any case, with spaces, dots or hyphens for underscores.
+
+    Example:
+        >>> called_like(["Slide ID", "center", "slide"], SLIDE_COLUMNS)
+        ['Slide ID', 'slide']
+    """
+    return [name for name in names if re.sub(r"[ .\-]+", "_", name.strip().lower()) in usual]
+
+
+def attribute(attributes: Mapping[str, Any], name: str) -> float | None:
+    """A number from 0 to 2³¹ of a data set's attributes, or the first of several that are meant for both axes."""
+    try:
+        value = float(np.asarray(attributes[name]).ravel()[0])
+    except (KeyError, ValueError, TypeError, IndexError):
+        return None
+    return value if 0 <= value < 2**31 else None
+
+
+def patch_side(attributes: Mapping[str, Any]) -> float | None:
+    """Side of a patch in pixels of level 0 by TRIDENT's or CLAM's attributes; None where they do not say.
+
+    TRIDENT's ``patch_size`` is the side at the wanted magnification, ``patch_size_level0`` the side at level 0. CLAM's
+    ``patch_size`` is the side at ``patch_level``, which is ``downsample`` (times ``custom_downsample``) times smaller.
+    """
+    size, level0 = attribute(attributes, "patch_size"), attribute(attributes, "patch_size_level0")
+    if level0 or not size:
+        return level0 or None
+    source, target = (attribute(attributes, f"{which}_magnification") for which in ("level0", "target"))
+    if source and target:
+        return size * source / target
+    downsample = attribute(attributes, "downsample") or (1.0 if attribute(attributes, "patch_level") == 0 else None)
+    return downsample and size * downsample * (attribute(attributes, "custom_downsample") or 1.0)
