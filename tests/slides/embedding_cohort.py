@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from tiling_helpers import disc, picture, write_slide
 
-from ncmi.slides.tiling.tile import tile_slides
+from ncmi.slides.tiling import TilingSettings, tile_slides
 
 SIZE = (320, 256)
 
@@ -21,9 +21,9 @@ def make_cohort(root: Path, names: tuple[str, ...] = ("a", "b", "c"), patch_size
     (root / "slides").mkdir(parents=True)
     for number, name in enumerate(names):
         tissue = disc(SIZE, (150 + 10 * number, 130), 90)
-        image = picture(tissue, seed=number, colour=(190 - 20 * number, 90, 160))
+        image = picture(tissue, seed=number, color=(190 - 20 * number, 90, 160))
         write_slide(root / "slides" / f"{name}.tif", image, levels=2, compression="deflate")
-    tile_slides(root / "slides", root / "out", patch_size=patch_size, workers=1)
+    tile_slides(root / "slides", root / "out", TilingSettings(patch_size=patch_size), workers=1)
     return root
 
 

@@ -22,10 +22,10 @@ def some_patches(number: int = 5, side: int = 8, seed: int = 0) -> Tensor:
     return (torch.rand(number, side, side, 3, generator=random) * bright).byte()
 
 
-def normalised(patches: Tensor, mean: object = IMAGENET[0], std: object = IMAGENET[1]) -> np.ndarray:
+def normalized(patches: Tensor, mean: object = IMAGENET[0], std: object = IMAGENET[1]) -> np.ndarray:
     """``[B, 3, H, W]`` float64, as a network is given them."""
-    colours = (patches.numpy() / 255 - np.asarray(mean)) / np.asarray(std)
-    return np.moveaxis(colours, -1, 1)
+    colors = (patches.numpy() / 255 - np.asarray(mean)) / np.asarray(std)
+    return np.moveaxis(colors, -1, 1)
 
 
 class Means(Encoder):
@@ -52,7 +52,7 @@ def write_onnx(
     inputs: int = 1,
     outputs: int = 1,
 ) -> Path:
-    """A file that returns the three colours' means of an image: pooled, with trailing axes, or of quarters as tokens."""
+    """A file that returns the three colors' means of an image: pooled, with trailing axes, or of quarters as tokens."""
     wanted = shape or [batch, 3, size, size]
     given = [helper.make_tensor_value_info(f"images{number or ''}", kind, wanted) for number in range(inputs)]
     nodes = [helper.make_node("GlobalAveragePool", ["images"], ["pooled"])]
@@ -63,8 +63,8 @@ def write_onnx(
     elif form == "[B, T, D]":
         nodes = [
             helper.make_node("AveragePool", ["images"], ["quarters"], kernel_shape=[4, 4], strides=[4, 4]),
-            helper.make_node("Reshape", ["quarters", "tokens"], ["by_colour"]),
-            helper.make_node("Transpose", ["by_colour"], ["features"], perm=[0, 2, 1]),
+            helper.make_node("Reshape", ["quarters", "tokens"], ["by_color"]),
+            helper.make_node("Transpose", ["by_color"], ["features"], perm=[0, 2, 1]),
         ]
     elif form == "[B, D, 2, 2]":
         nodes = [helper.make_node("AveragePool", ["images"], ["features"], kernel_shape=[4, 4], strides=[4, 4])]

@@ -82,19 +82,19 @@ def mass(haematoxylin: np.ndarray, eosin: np.ndarray) -> dict[str, float]:
         [((y - (height - 1) / 2) / half, (x - (width - 1) / 2) / half) for y, x in np.ndindex(height, width)]
     )
     weights = (weight + 1e-3).ravel() / (weight + 1e-3).sum()
-    centre = weights @ points
-    shorter, longer = np.sqrt(np.linalg.eigvalsh((points - centre).T @ (weights[:, None] * (points - centre))))
+    center = weights @ points
+    shorter, longer = np.sqrt(np.linalg.eigvalsh((points - center).T @ (weights[:, None] * (points - center))))
     return {
         "haematoxylin mass": weight.mean(),
         "longer extent": longer,
         "shorter extent": shorter,
-        "offset": math.hypot(*centre),
+        "offset": math.hypot(*center),
     }
 
 
-def patterns(grey: np.ndarray, radius: int) -> dict[str, float]:
+def patterns(gray: np.ndarray, radius: int) -> dict[str, float]:
     """Ojala et al. 2002: number of ones where there are at most two changes around the circle, otherwise 9."""
-    height, width = grey.shape
+    height, width = gray.shape
     counts = [0] * 10
     for y in range(radius, height - radius):
         for x in range(radius, width - radius):
@@ -102,17 +102,17 @@ def patterns(grey: np.ndarray, radius: int) -> dict[str, float]:
             for point in range(8):
                 down = round(-radius * math.sin(math.tau * point / 8), 5)
                 right = round(radius * math.cos(math.tau * point / 8), 5)
-                bits.append(bilinear(grey, y + down, x + right) >= grey[y, x])
+                bits.append(bilinear(gray, y + down, x + right) >= gray[y, x])
             changes = sum(bits[point] != bits[point - 1] for point in range(8))
             counts[sum(bits) if changes <= 2 else 9] += 1
     return {f"pattern {code} at radius {radius}": count / sum(counts) for code, count in enumerate(counts)}
 
 
-def bilinear(grey: np.ndarray, y: float, x: float) -> float:
+def bilinear(gray: np.ndarray, y: float, x: float) -> float:
     above, left = math.floor(y), math.floor(x)
     below, right = math.ceil(y), math.ceil(x)
-    top = (1 - (x - left)) * grey[above, left] + (x - left) * grey[above, right]
-    bottom = (1 - (x - left)) * grey[below, left] + (x - left) * grey[below, right]
+    top = (1 - (x - left)) * gray[above, left] + (x - left) * gray[above, right]
+    bottom = (1 - (x - left)) * gray[below, left] + (x - left) * gray[below, right]
     return (1 - (y - above)) * top + (y - above) * bottom
 
 

@@ -1,4 +1,4 @@
-"""The colour and texture descriptor against its definitions, its symmetries, and what it tells apart."""
+"""The color and texture descriptor against its definitions, its symmetries, and what it tells apart."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ import torch
 from embedding_reference import describe
 
 from ncmi.slides.embedding import DESCRIPTOR_NAMES, EncoderError, describe_patches, make_encoder
-from ncmi.slides.embedding.descriptor_planes import Planes
-from ncmi.slides.embedding.descriptor_usual import USUAL
+from ncmi.slides.embedding.descriptor import USUAL, Planes
 
 
 def blobs(number: int, height: int = 21, width: int = 21, seed: int = 0) -> np.ndarray:
-    """Dark smooth blobs on a lighter noisy ground, of every colour."""
+    """Dark smooth blobs on a lighter noisy ground, of every color."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     patches = []
@@ -36,7 +35,7 @@ def test_against_the_definitions(height: int, width: int) -> None:
         wanted = describe(patch)
         assert set(wanted) == set(DESCRIPTOR_NAMES)
         for name, value in zip(DESCRIPTOR_NAMES, row.tolist(), strict=True):
-            # half a grey level of 16 can fall to either side in float32; a pattern is a count of pixels
+            # half a gray level of 16 can fall to either side in float32; a pattern is a count of pixels
             allowed = 2e-3 if "haematoxylin" in name and "distance" in name else 2e-4
             assert value == pytest.approx(wanted[name], abs=allowed, rel=1e-3), name
 
@@ -58,11 +57,11 @@ def test_mirrored_and_turned_patches_are_described_alike(turn: object) -> None:
     before, after = (describe_patches(np.ascontiguousarray(x), natural_units=True) for x in (patches, turned))
     counted = np.array(["pattern" in name for name in DESCRIPTOR_NAMES])
     np.testing.assert_allclose(after[:, ~counted], before[:, ~counted], atol=2e-4)
-    # equal neighbours may be taken for smaller ones once they are interpolated from the other side
+    # equal neighbors may be taken for smaller ones once they are interpolated from the other side
     np.testing.assert_allclose(after[:, counted], before[:, counted], atol=0.02)
 
 
-def test_shuffled_pixels_keep_colours_and_lose_texture() -> None:
+def test_shuffled_pixels_keep_colors_and_lose_texture() -> None:
     patch = blobs(1)
     pixels = np.random.default_rng(0).permutation(patch.reshape(-1, 3)).reshape(patch.shape)
     before, after = (
@@ -79,8 +78,8 @@ def test_units() -> None:
     assert len(set(DESCRIPTOR_NAMES)) == len(DESCRIPTOR_NAMES) == 105
     patches = blobs(2)
     natural, usual = describe_patches(patches, natural_units=True), describe_patches(patches)
-    for index, (centre, scale) in enumerate(USUAL.values()):
-        np.testing.assert_allclose(usual[:, index], (natural[:, index] - centre) / scale, rtol=1e-4, atol=1e-4)
+    for index, (center, scale) in enumerate(USUAL.values()):
+        np.testing.assert_allclose(usual[:, index], (natural[:, index] - center) / scale, rtol=1e-4, atol=1e-4)
 
 
 def test_a_patch_is_described_alike_in_any_company() -> None:
@@ -92,13 +91,13 @@ def test_a_patch_is_described_alike_in_any_company() -> None:
     assert describe_patches(patches[:0]).shape == (0, 105)
 
 
-@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (190, 90, 160), (255, 0, 0)])
-def test_without_structure(colour: tuple[int, int, int]) -> None:
-    patches = np.full((2, 30, 30, 3), colour, dtype=np.uint8)
+@pytest.mark.parametrize("color", [(0, 0, 0), (255, 255, 255), (190, 90, 160), (255, 0, 0)])
+def test_without_structure(color: tuple[int, int, int]) -> None:
+    patches = np.full((2, 30, 30, 3), color, dtype=np.uint8)
     found = describe_patches(patches, natural_units=True)
     assert np.isfinite(found).all()
     described = dict(zip(DESCRIPTOR_NAMES, found[0].tolist(), strict=True))
-    assert described["red mean"] == pytest.approx(colour[0] / 255)
+    assert described["red mean"] == pytest.approx(color[0] / 255)
     for name in ("green sd", "eosin skewness", "haematoxylin × eosin", "band 2 sd", "gradient mean at scale 1"):
         assert described[name] == pytest.approx(0, abs=1e-4)
     assert np.abs(describe_patches(patches)).max() < 100  # far within float16
@@ -126,10 +125,10 @@ def test_as_an_encoder() -> None:
     assert smaller.version != encoder.version
     blocks = patches.reshape(5, 20, 2, 20, 2, 3).mean((2, 4))
     near = smaller.encode(torch.from_numpy(patches))
-    # smoothed by more than blocks of two pixels: colours stay as they are
-    colours = [DESCRIPTOR_NAMES.index(f"{name} mean") for name in ("red", "green", "blue", "eosin")]
+    # smoothed by more than blocks of two pixels: colors stay as they are
+    colors = [DESCRIPTOR_NAMES.index(f"{name} mean") for name in ("red", "green", "blue", "eosin")]
     wanted = describe_patches(np.rint(blocks).astype(np.uint8))
-    np.testing.assert_allclose(near[:, colours].numpy(), wanted[:, colours], atol=0.1)
+    np.testing.assert_allclose(near[:, colors].numpy(), wanted[:, colors], atol=0.1)
     with pytest.raises(EncoderError, match="40×41 pixels: this encoder takes square ones"):
         smaller.encode(torch.zeros(1, 40, 41, 3, dtype=torch.uint8))
 

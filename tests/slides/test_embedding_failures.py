@@ -14,9 +14,10 @@ from embedding_helpers import Means
 from tiling_helpers import write_slide
 from torch import Tensor
 
-from ncmi.slides.embedding import EmbedError, EmbedResult, embed_slides
-from ncmi.slides.tiling.coords_file import write_coords
+from ncmi.slides.embedding import EmbedError, embed_slides
+from ncmi.slides.tiling.coords import write_coords
 from ncmi.slides.tiling.slide_file import Slide, SlideError
+from ncmi.slides.work import SlideResult
 
 NAMES = ("a", "b", "c", "d")
 
@@ -31,7 +32,7 @@ def cohort(made: Path, tmp_path: Path) -> Path:
     return copy_cohort(made, tmp_path / "cohort")
 
 
-def embed(cohort: Path, encoder: Means | None = None, **options: object) -> dict[str, EmbedResult]:
+def embed(cohort: Path, encoder: Means | None = None, **options: object) -> dict[str, SlideResult]:
     """Results by slide; whatever failed has no file and stands in the summary with its reason."""
     out = cohort / "out"
     results = embed_slides(
@@ -53,7 +54,7 @@ def embed(cohort: Path, encoder: Means | None = None, **options: object) -> dict
     return {result.slide: result for result in results}
 
 
-def others_are_embedded(results: dict[str, EmbedResult], *failed: str) -> bool:
+def others_are_embedded(results: dict[str, SlideResult], *failed: str) -> bool:
     return {name for name, result in results.items() if result.status == "embedded"} == set(results) - set(failed)
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from embedding_helpers import normalised, some_patches, write_onnx
+from embedding_helpers import normalized, some_patches, write_onnx
 
 from ncmi.slides.embedding import EncoderError, make_encoder
-from ncmi.slides.embedding.preparation import Preparation
+from ncmi.slides.embedding.encoder import Preparation
 
 
 @pytest.mark.parametrize("spec", ["", "uni", "resnet20", "descriptor:fast", "ResNet18"])
@@ -36,7 +36,7 @@ def test_options_that_cannot_be() -> None:
         ({"image_size": 0}, "image_size=0: must be at least 1 pixel"),
         ({"mean": (0.5,)}, r"mean=\(0.5,\): give three values, of red, green and blue"),
         ({"std": (0.5, 0.5, 0.0)}, r"std=.*must be above 0"),
-        ({"mean": (123.7, 116.3, 103.5)}, r"of colours in \[0, 1\]: divide values of 0…255 by 255"),
+        ({"mean": (123.7, 116.3, 103.5)}, r"of colors in \[0, 1\]: divide values of 0…255 by 255"),
         ({"mean": (0.5, 0.5, 0.5)}, "the descriptor has no use for it: leave it out"),
     ]
     for options, message in cases:
@@ -63,7 +63,7 @@ def test_patches_of_another_shape(patches: torch.Tensor, tmp_path: Path) -> None
 def test_preparation() -> None:
     patches = some_patches(side=12)
     mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
-    np.testing.assert_allclose(Preparation(None, mean, std)(patches).numpy(), normalised(patches, mean, std), atol=1e-5)
+    np.testing.assert_allclose(Preparation(None, mean, std)(patches).numpy(), normalized(patches, mean, std), atol=1e-5)
     with pytest.raises(EncoderError, match="patches of 12×6 pixels: this encoder takes square ones"):
         Preparation(4)(patches[:, :, :6])
     # as small images are scaled: nothing that is finer than a pixel of the result is left

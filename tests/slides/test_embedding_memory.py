@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from tiling_helpers import write_slide
 from torch import Tensor
 
-from ncmi.slides.embedding import embed_slides, patch_batches
-from ncmi.slides.tiling.coords_file import Coords, write_coords
+from ncmi.slides.embedding import embed, embed_slides
+from ncmi.slides.tiling.coords import Coords, write_coords
 from ncmi.slides.tiling.slide_file import Slide, SlideError
 
 SIDE, BATCH = 64, 16
@@ -61,9 +61,9 @@ def test_two_batches_are_read_ahead_and_no_more(workers: int, tmp_path: Path, mo
         read.append(index)
         return np.full((SIDE, SIDE, 3), index % 251, dtype=np.uint8)
 
-    monkeypatch.setattr(patch_batches, "read_patch", note)
+    monkeypatch.setattr(embed, "read_patch", note)
     coords = Coords("a", np.zeros((50, 2), dtype=np.int64), SIDE, SIDE)
-    stream = patch_batches.patch_batches(None, coords, 8, workers)  # type: ignore[arg-type]
+    stream = embed.patch_batches(None, coords, 8, workers)  # type: ignore[arg-type]
     seen = 0
     for batch in stream:
         assert (batch[:, 0, 0, 0] == np.arange(seen, seen + len(batch))).all()
@@ -83,9 +83,9 @@ def test_a_patch_that_cannot_be_read_ends_the_stream(tmp_path: Path, monkeypatch
             raise SlideError("a.tif: damaged")
         return np.zeros((SIDE, SIDE, 3), dtype=np.uint8)
 
-    monkeypatch.setattr(patch_batches, "read_patch", fail)
+    monkeypatch.setattr(embed, "read_patch", fail)
     coords = Coords("a", np.zeros((1000, 2), dtype=np.int64), SIDE, SIDE)
-    stream = patch_batches.patch_batches(None, coords, 8, 2)  # type: ignore[arg-type]
+    stream = embed.patch_batches(None, coords, 8, 2)  # type: ignore[arg-type]
     assert len(next(stream)) == len(next(stream)) == 8
     with pytest.raises(SlideError, match=r"a.tif: damaged"):
         next(stream)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from embedding_helpers import normalised, some_patches, write_onnx
+from embedding_helpers import normalized, some_patches, write_onnx
 from onnx import TensorProto
 
 from ncmi.slides.embedding import EncoderError, make_encoder
@@ -22,13 +22,13 @@ def test_batches_of_every_size(form: str, batch: int | str, tmp_path: Path) -> N
         patches = some_patches(number)
         found = encoder.encode(patches)
         assert (found.dtype, tuple(found.shape)) == (torch.float32, (number, 3))
-        np.testing.assert_allclose(found.numpy(), normalised(patches).mean((2, 3)), atol=1e-5)
+        np.testing.assert_allclose(found.numpy(), normalized(patches).mean((2, 3)), atol=1e-5)
 
 
 def test_tokens(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "model.onnx", "[B, T, D]")
     patches = some_patches()
-    quarters = normalised(patches).reshape(5, 3, 2, 4, 2, 4).mean((3, 5)).reshape(5, 3, 4)
+    quarters = normalized(patches).reshape(5, 3, 2, 4, 2, 4).mean((3, 5)).reshape(5, 3, 4)
     first, mean = make_encoder(f"onnx:{path}"), make_encoder(f"onnx:{path},tokens=mean")
     np.testing.assert_allclose(first.encode(patches).numpy(), quarters[:, :, 0], atol=1e-5)
     np.testing.assert_allclose(mean.encode(patches).numpy(), quarters.mean(2), atol=1e-5)
@@ -46,18 +46,18 @@ def test_one_of_several_outputs(tmp_path: Path) -> None:
     assert features.version != other.version
 
 
-def test_normalisation_and_size(tmp_path: Path) -> None:
+def test_normalization_and_size(tmp_path: Path) -> None:
     open_size = write_onnx(tmp_path / "open.onnx", size="side")
     patches = some_patches(side=12)
     halves = make_encoder("onnx", open_size, image_size=12, mean=(0.5, 0.5, 0.5), std=(0.25, 0.5, 1.0))
-    wanted = normalised(patches, (0.5, 0.5, 0.5), (0.25, 0.5, 1.0)).mean((2, 3))
+    wanted = normalized(patches, (0.5, 0.5, 0.5), (0.25, 0.5, 1.0)).mean((2, 3))
     np.testing.assert_allclose(halves.encode(patches).numpy(), wanted, atol=1e-5)
     assert make_encoder("onnx", open_size).image_size == 224
     assert make_encoder("onnx", open_size).version != halves.version
-    # patches of another size are scaled, which keeps the colour of even ones
+    # patches of another size are scaled, which keeps the color of even ones
     even = torch.tensor([200, 100, 50], dtype=torch.uint8).expand(2, 30, 30, 3)
     found = make_encoder("onnx", write_onnx(tmp_path / "fixed.onnx")).encode(even)
-    np.testing.assert_allclose(found.numpy(), normalised(even).mean((2, 3)), atol=1e-5)
+    np.testing.assert_allclose(found.numpy(), normalized(even).mean((2, 3)), atol=1e-5)
     with pytest.raises(EncoderError, match="takes images of 8 pixels: leave image_size out"):
         make_encoder("onnx", tmp_path / "fixed.onnx", image_size=12)
 
@@ -66,7 +66,7 @@ def test_half_precision(tmp_path: Path) -> None:
     encoder = make_encoder("onnx", write_onnx(tmp_path / "half.onnx", kind=TensorProto.FLOAT16))
     found = encoder.encode(some_patches())
     assert found.dtype == torch.float32
-    np.testing.assert_allclose(found.numpy(), normalised(some_patches()).mean((2, 3)), atol=5e-3)
+    np.testing.assert_allclose(found.numpy(), normalized(some_patches()).mean((2, 3)), atol=5e-3)
 
 
 def test_other_weights_are_another_version(tmp_path: Path) -> None:
@@ -84,8 +84,8 @@ def test_forms_that_are_not_taken(tmp_path: Path) -> None:
     cases = [
         ({"inputs": 2}, r"takes 2 inputs \(images, images1\): export the model with images alone"),
         ({"kind": TensorProto.UINT8}, r"takes tensor\(uint8\): export it for images of floats"),
-        ({"shape": [1, 8, 8, 3]}, r"takes \[1, 8, 8, 3\].*square colour images, \[B, 3, S, S\], not \[B, H, W, 3\]"),
-        ({"shape": [1, 3, 8, 9]}, r"takes \[1, 3, 8, 9\]: export it for square colour images"),
+        ({"shape": [1, 8, 8, 3]}, r"takes \[1, 8, 8, 3\].*square color images, \[B, 3, S, S\], not \[B, H, W, 3\]"),
+        ({"shape": [1, 3, 8, 9]}, r"takes \[1, 3, 8, 9\]: export it for square color images"),
         ({"shape": [1, 1, 8, 8]}, r"takes \[1, 1, 8, 8\]"),
         ({"shape": [3, 8, 8]}, r"takes \[3, 8, 8\]"),
         ({"form": "[B, D, 2, 2]"}, r"returns \[2, 3, 2, 2\]: export it with features \[B, D\]"),

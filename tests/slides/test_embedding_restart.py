@@ -13,7 +13,8 @@ from embedding_helpers import Means
 from filelock import FileLock
 from torch import Tensor
 
-from ncmi.slides.embedding import EmbedError, EmbedResult, embed_slides
+from ncmi.slides.embedding import EmbedError, embed_slides
+from ncmi.slides.work import SlideResult
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def cohort(made: Path, tmp_path: Path) -> Path:
     return copy_cohort(made, tmp_path / "cohort")
 
 
-def embed(cohort: Path, encoder: Means | None = None, **options: object) -> list[EmbedResult]:
+def embed(cohort: Path, encoder: Means | None = None, **options: object) -> list[SlideResult]:
     """Into OUT, in batches that are smaller than a slide."""
     return embed_slides(
         cohort / "out",

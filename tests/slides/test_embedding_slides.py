@@ -11,8 +11,8 @@ from embedding_cohort import contents, copy_cohort, make_cohort, summary
 from embedding_helpers import Means, write_onnx
 
 from ncmi.slides.embedding import Encoder, describe_patches, embed_slides, make_encoder
-from ncmi.slides.tiling.coords_file import read_coords
-from ncmi.slides.tiling.tile import tile_slides
+from ncmi.slides.tiling import TilingSettings, tile_slides
+from ncmi.slides.tiling.coords import read_coords
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_features_of_patches_in_their_order(workers: int, batch_size: int, cohor
 
 
 def test_patches_of_a_coarser_level(cohort: Path, tmp_path: Path) -> None:
-    tile_slides(cohort / "slides", tmp_path, mpp=1.0, patch_size=32, workers=1)
+    tile_slides(cohort / "slides", tmp_path, TilingSettings(mpp=1.0, patch_size=32), workers=1)
     embed_slides(tmp_path, cohort / "slides", tmp_path, Means())
     found = contents(tmp_path / "features" / "b.h5")
     assert found["coords attributes"]["patch_size_level0"] == 64
@@ -114,7 +114,7 @@ def test_a_real_slide(kind: str, data_dir: Path, tmp_path: Path) -> None:
     path = data_dir / "slides" / "cmu_small_region.svs"
     if not path.is_file():
         pytest.skip(f"needs {path}")
-    tile_slides(path, tmp_path, mpp=1.0, patch_size=128, workers=1)
+    tile_slides(path, tmp_path, TilingSettings(mpp=1.0, patch_size=128), workers=1)
     encoder: Encoder = make_encoder("descriptor")
     if kind == "onnx":
         encoder = make_encoder("onnx", write_onnx(tmp_path / "means.onnx", batch=4))
@@ -142,7 +142,7 @@ def test_a_real_slide(kind: str, data_dir: Path, tmp_path: Path) -> None:
 def test_a_slide_that_is_tiled_again_differently(cohort: Path, tmp_path: Path) -> None:
     own = copy_cohort(cohort, tmp_path / "own")
     embed_slides(own / "out", own / "slides", own / "out", Means())
-    tile_slides(own / "slides", own / "out", patch_size=64, workers=1, overwrite=True)
+    tile_slides(own / "slides", own / "out", TilingSettings(patch_size=64), workers=1, overwrite=True)
     with pytest.raises(ValueError, match=r"a.h5: made of other coordinates than there are now: pass overwrite=True"):
         embed_slides(own / "out", own / "slides", own / "out", Means())
     results = embed_slides(own / "out", own / "slides", own / "out", Means(), overwrite=True)

@@ -14,24 +14,22 @@ import numpy as np
 import pytest
 import torch
 
-from ncmi.slides.bag import BagError
-from ncmi.slides.readers import open_bags
+from ncmi.data.bags.bag import BagError
+from ncmi.data.bags.readers import open_bags
+from ncmi.data.bags.simulated import is_simulated, simulation_of
 from ncmi.slides.simulation import (
-    SimulatedBags,
     SimulationOptions,
     SlideRow,
-    is_simulated,
     link_cohort,
-    make_table,
     open_simulation,
     read_table,
-    simulate_slide,
-    simulation_of,
     write_simulation,
 )
+from ncmi.slides.simulation.options import make_table
+from ncmi.slides.simulation.slide import SimulatedBags, simulate_slide
 
 LABELS = ("negative", "itc", "micro", "macro")
-ROWS = tuple(SlideRow(f"s{i}", f"p{i // 2}", LABELS[i % 4], centre=str(i % 3)) for i in range(8))
+ROWS = tuple(SlideRow(f"s{i}", f"p{i // 2}", LABELS[i % 4], center=str(i % 3)) for i in range(8))
 SMALL = {"feature_dim": 32, "scale": 0.02}
 OPTIONS = SimulationOptions(feature_dim=32, scale=0.02)
 
@@ -40,9 +38,9 @@ def test_made_table_has_the_counts_of_camelyon17() -> None:
     rows = make_table("camelyon17")
     assert Counter(row.label for row in rows) == {"negative": 318, "itc": 36, "micro": 59, "macro": 87}
     assert Counter(Counter(row.patient for row in rows).values()) == {5: 100}
-    assert Counter(row.centre for row in rows) == dict.fromkeys("01234", 100)
+    assert Counter(row.center for row in rows) == dict.fromkeys("01234", 100)
     assert all(
-        len({row.centre for row in rows if row.patient == patient}) == 1 for patient in {r.patient for r in rows}
+        len({row.center for row in rows if row.patient == patient}) == 1 for patient in {r.patient for r in rows}
     )
     assert all("simulated" in row.name for row in rows)
     assert len({row.name for row in rows}) == 500
@@ -61,18 +59,18 @@ def test_made_table_has_the_counts_of_bracs() -> None:
 def test_made_tables_count_as_the_real_ones(data_dir: Path, cohort: str) -> None:
     real = read_table(data_dir / "labels" / f"{cohort}.csv", cohort)  # type: ignore[arg-type]
     made = make_table(cohort)  # type: ignore[arg-type]
-    assert Counter((r.label, r.centre, r.part) for r in made) == Counter((r.label, r.centre, r.part) for r in real)
+    assert Counter((r.label, r.center, r.part) for r in made) == Counter((r.label, r.center, r.part) for r in real)
 
 
 def test_files_are_what_the_options_say(tmp_path: Path) -> None:
     named: list[str] = []
-    out = write_simulation(tmp_path / "out", ROWS, **SMALL, on_slide=named.append)  # type: ignore[arg-type]
+    out = write_simulation(tmp_path / "out", ROWS, SimulationOptions(**SMALL), on_slide=named.append)  # type: ignore[arg-type]
     assert out == tmp_path / "out"
     assert sorted(named) == sorted(row.name for row in ROWS)
     assert {path.name for path in out.iterdir()} == {"SIMULATION.json", "labels.csv", "features"}
     with (out / "labels.csv").open(newline="") as file:
         assert [(r["slide_id"], r["patient_id"], r["center"], r["label"]) for r in csv.DictReader(file)] == [
-            (row.name, row.patient, row.centre, row.label) for row in ROWS
+            (row.name, row.patient, row.center, row.label) for row in ROWS
         ]
     content = json.loads((out / "SIMULATION.json").read_text())
     assert content["simulation"] is True
@@ -94,7 +92,7 @@ def test_files_are_what_the_options_say(tmp_path: Path) -> None:
 
 
 def test_files_are_read_as_any_others(tmp_path: Path) -> None:
-    out = write_simulation(tmp_path / "out", ROWS, **SMALL, workers=2)  # type: ignore[arg-type]
+    out = write_simulation(tmp_path / "out", ROWS, SimulationOptions(**SMALL), workers=2)  # type: ignore[arg-type]
     for folder in (out, out / "features"):
         bags = open_bags(folder)
         assert bags.names == tuple(sorted(row.name for row in ROWS))
@@ -116,36 +114,36 @@ def test_a_stopped_write_goes_on(tmp_path: Path) -> None:
 
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        write_simulation(out, ROWS, **SMALL, on_slide=stop)  # type: ignore[arg-type]
+        write_simulation(out, ROWS, SimulationOptions(**SMALL), on_slide=stop)  # type: ignore[arg-type]
     assert is_simulated(out)
     kept = {path.name: path.stat().st_mtime_ns for path in (out / "features").iterdir()}
     assert kept
     (out / "features" / "s7.h5").unlink(missing_ok=True)
-    write_simulation(out, ROWS, **SMALL)  # type: ignore[arg-type]
+    write_simulation(out, ROWS, SimulationOptions(**SMALL))  # type: ignore[arg-type]
     files = {path.name: path.stat().st_mtime_ns for path in (out / "features").iterdir()}
     assert sorted(files) == sorted(f"{row.name}.h5" for row in ROWS)
     assert all(files[name] == kept[name] for name in kept if name != "s7.h5")
 
 
 def test_other_simulations_are_not_mixed(tmp_path: Path) -> None:
-    out = write_simulation(tmp_path / "out", ROWS, **SMALL, features=False)  # type: ignore[arg-type]
+    out = write_simulation(tmp_path / "out", ROWS, SimulationOptions(**SMALL), features=False)  # type: ignore[arg-type]
     assert not (out / "features").exists()
     with pytest.raises(BagError, match="other options: choose another folder"):
-        write_simulation(out, ROWS, feature_dim=32, scale=0.03)
+        write_simulation(out, ROWS, SimulationOptions(feature_dim=32, scale=0.03))
     with pytest.raises(BagError, match="other slides: choose another folder"):
-        write_simulation(out, ROWS[:4], **SMALL)  # type: ignore[arg-type]
+        write_simulation(out, ROWS[:4], SimulationOptions(**SMALL))  # type: ignore[arg-type]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("x")
     with pytest.raises(BagError, match="no simulation: choose a new folder"):
-        write_simulation(tmp_path / "mine", ROWS, **SMALL)  # type: ignore[arg-type]
+        write_simulation(tmp_path / "mine", ROWS, SimulationOptions(**SMALL))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="workers=-1"):
-        write_simulation(tmp_path / "new", ROWS, **SMALL, workers=-1)  # type: ignore[arg-type]
+        write_simulation(tmp_path / "new", ROWS, SimulationOptions(**SMALL), workers=-1)  # type: ignore[arg-type]
 
 
 def test_a_full_disk_is_told_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))  # type: ignore[attr-defined]
     with pytest.raises(BagError, match=r"GB to write, 0\.0 GB free: give a smaller scale"):
-        write_simulation(tmp_path / "out", ROWS, **SMALL)  # type: ignore[arg-type]
+        write_simulation(tmp_path / "out", ROWS, SimulationOptions(**SMALL))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -166,8 +164,8 @@ def test_wrong_tables(tmp_path: Path, text: str, message: str) -> None:
         read_table(tmp_path / "none.csv", "camelyon17")
 
 
-def test_a_simulation_is_recognised(tmp_path: Path) -> None:
-    out = write_simulation(tmp_path / "out", ROWS[:2], **SMALL)  # type: ignore[arg-type]
+def test_a_simulation_is_recognized(tmp_path: Path) -> None:
+    out = write_simulation(tmp_path / "out", ROWS[:2], SimulationOptions(**SMALL))  # type: ignore[arg-type]
     for path in (out, out / "features", out / "SIMULATION.json", out / "labels.csv"):
         assert is_simulated(path)
     content = simulation_of(out / "features")
@@ -217,15 +215,15 @@ def test_links_are_many_slides_in_few_files(tmp_path: Path) -> None:
     bags, rows = open_bags(moved), read_table(moved / "labels.csv", "camelyon17")
     assert bags.names == tuple(row.name for row in rows)
     assert {bags.shape(name) for name in bags.names} == {(50, 24)}
-    # a linked slide has the label and centre of what it is a link to
+    # a linked slide has the label and center of what it is a link to
     originals = {row.name: row for row in make_table("camelyon17")}
     for row in rows:
         original = originals[(moved / "features" / f"{row.name}.h5").resolve().stem]
-        assert (row.label, row.centre) == (original.label, original.centre)
-    centres = {row.patient: set() for row in rows}  # type: dict[str, set[str]]
+        assert (row.label, row.center) == (original.label, original.center)
+    centers = {row.patient: set() for row in rows}  # type: dict[str, set[str]]
     for row in rows:
-        centres[row.patient].add(row.centre)
-    assert all(len(found) == 1 for found in centres.values())
+        centers[row.patient].add(row.center)
+    assert all(len(found) == 1 for found in centers.values())
     link_cohort(moved, **sizes)  # type: ignore[arg-type]
     with pytest.raises(BagError, match="another simulation"):
         link_cohort(moved, **{**sizes, "slides": 41})  # type: ignore[arg-type]

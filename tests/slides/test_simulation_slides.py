@@ -1,4 +1,4 @@
-"""One simulated slide: what it depends on, where its lesions lie and how large they are, what its centre does."""
+"""One simulated slide: its options, what it depends on, where its lesions lie and how large they are, its center."""
 
 from __future__ import annotations
 
@@ -11,23 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import label as components_of
 
-from ncmi.slides.simulation import (
-    Difficulty,
-    SimulationOptions,
-    SlideRow,
-    plan_slide,
-    simulate_slide,
-)
-from ncmi.slides.simulation.geometry import grow, tissue_cells
-from ncmi.slides.simulation.randomness import stream
-from ncmi.slides.simulation.slide import PATCH_LEVEL0
+from ncmi.slides.simulation import Difficulty, SimulationOptions, SlideRow, describe_simulation
+from ncmi.slides.simulation.lesions import grow, plan_slide, tissue_cells
+from ncmi.slides.simulation.options import stream
+from ncmi.slides.simulation.slide import PATCH_LEVEL0, simulate_slide
 
 SMALL = SimulationOptions(feature_dim=48, scale=0.1)
 PATCH_MM = 0.128
 
 
-def row(name: str = "a", label: str = "macro", centre: str = "0") -> SlideRow:
-    return SlideRow(name, "patient", label, centre=centre)
+def row(name: str = "a", label: str = "macro", center: str = "0") -> SlideRow:
+    return SlideRow(name, "patient", label, center=center)
 
 
 def grid(cells: np.ndarray, chosen: np.ndarray) -> np.ndarray:
@@ -46,7 +40,7 @@ def test_a_slide_follows_from_seed_and_row_alone() -> None:
     for other in (
         simulate_slide(SMALL, row("b")),
         simulate_slide(replace(SMALL, seed=1), row()),
-        simulate_slide(SMALL, row(centre="1")),
+        simulate_slide(SMALL, row(center="1")),
     ):
         assert other.features.shape != first.features.shape or not np.array_equal(other.features, first.features)
 
@@ -70,7 +64,7 @@ def test_shapes_and_types() -> None:
     assert not (slide.lesion & slide.mimic).any()
     assert slide.component.max() < len(slide.components)
     # the truth agrees with itself
-    np.testing.assert_array_equal(slide.lesion, slide.component == slide.components.index("tumour"))
+    np.testing.assert_array_equal(slide.lesion, slide.component == slide.components.index("tumor"))
     assert slide.lesion.sum() == plan_slide(SMALL, row()).lesion_patches
 
 
@@ -107,7 +101,7 @@ def test_lesions_have_the_size_of_their_class(label: str, diameters: tuple[float
 def test_negative_slides_have_no_lesion() -> None:
     slide = simulate_slide(SMALL, row(label="negative"))
     assert not slide.lesion.any()
-    assert "tumour" not in {slide.components[index] for index in slide.component}
+    assert "tumor" not in {slide.components[index] for index in slide.component}
 
 
 @pytest.mark.parametrize("scale", [0.01, 0.1, 0.5])
@@ -163,20 +157,20 @@ def test_lesions_in_slides_are_blobs() -> None:
         assert pieces <= lesions + 3
 
 
-def test_centres_differ_and_slides_of_one_centre_agree() -> None:
-    options = replace(SMALL, difficulty=Difficulty(centre_shift=1.5, slide_shift=0.1))
+def test_centers_differ_and_slides_of_one_center_agree() -> None:
+    options = replace(SMALL, difficulty=Difficulty(center_shift=1.5, slide_shift=0.1))
 
-    def mean_of(name: str, centre: str) -> np.ndarray:
-        slide = simulate_slide(options, row(name, "negative", centre))
+    def mean_of(name: str, center: str) -> np.ndarray:
+        slide = simulate_slide(options, row(name, "negative", center))
         # of one tissue alone, so that the shares of tissues do not matter
         return slide.features[slide.component == 0].astype(np.float64).mean(0)
 
-    means = {(name, centre): mean_of(f"{name}{centre}", centre) for centre in "012" for name in "xyz"}
+    means = {(name, center): mean_of(f"{name}{center}", center) for center in "012" for name in "xyz"}
     within = [np.linalg.norm(means["x", c] - means[other, c]) for c in "012" for other in "yz"]
     between = [np.linalg.norm(means["x", a] - means[other, b]) for a, b in ("01", "02", "12") for other in "xyz"]
     assert min(between) > 2 * max(within)
-    plain = replace(SMALL, difficulty=Difficulty(centre_shift=0))
-    alike = [simulate_slide(plain, row("x", "negative", centre)).features for centre in "01"]
+    plain = replace(SMALL, difficulty=Difficulty(center_shift=0))
+    alike = [simulate_slide(plain, row("x", "negative", center)).features for center in "01"]
     np.testing.assert_array_equal(*alike)
 
 
@@ -191,7 +185,7 @@ def test_lesion_distance_separates_lesion_from_tissue() -> None:
 
 
 def test_mimics_lie_part_of_the_way() -> None:
-    options = replace(SMALL, difficulty=Difficulty(mimics=0.3, lesion_spread=0, slide_shift=0, centre_shift=0))
+    options = replace(SMALL, difficulty=Difficulty(mimics=0.3, lesion_spread=0, slide_shift=0, center_shift=0))
     slide = simulate_slide(options, row("mimics"))
     features = slide.features.astype(np.float64)
     start = features[(slide.component == 1) & ~slide.mimic].mean(0)
@@ -228,3 +222,42 @@ def test_bracs_masks_show_the_worst_lesion() -> None:
     slide = simulate_slide(options, row("b", "IC", ""))
     assert {slide.components[index] for index in slide.component[slide.lesion]} == {"IC"}
     assert slide.lesion.sum() == plan_slide(options, row("b", "IC", "")).lesions[0].patches
+
+
+def test_every_number_has_a_source() -> None:
+    for cohort in ("camelyon17", "bracs"):
+        stated = describe_simulation(SimulationOptions(cohort))  # type: ignore[arg-type]
+        assert len({one.what for one in stated}) == len(stated) > 10
+        assert all(one.value and one.source for one in stated)
+        assert {one.kind for one in stated} <= {"published", "measured", "derived", "assumption"}
+        assert any(one.kind == "published" for one in stated)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cohort": "tcga"}, "there are camelyon17 and bracs"),
+        ({"feature_dim": 8}, "feature_dim=8: must be at least 24"),
+        ({"scale": 0}, "scale=0: must be above 0"),
+        ({"scale": 2.0}, "at most 1"),
+        ({"seed": -1}, "seed=-1"),
+    ],
+)
+def test_wrong_options(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SimulationOptions(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"tail": 2.0}, "tail=2.0: must be above 2"), ({"mimics": 1.0}, "mimics=1.0"), ({"noise": -1.0}, "noise=-1.0")],
+)
+def test_wrong_difficulty(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Difficulty(**options)
+
+
+def test_the_numbers_of_a_seed_stay() -> None:
+    """A cohort that was simulated once can be simulated again, its centers too."""
+    slide = simulate_slide(SimulationOptions(seed=1, feature_dim=32, scale=0.05), row("a", "itc", center="3"))
+    np.testing.assert_allclose(slide.features[0, :5], [0.87061, 0.39404, 1.3916, -0.43286, 0.48096], rtol=5e-3)

@@ -10,14 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ncmi.slides.simulation import (
-    SimulationOptions,
-    attention_auc,
-    make_table,
-    oracle_metrics,
-    oracle_probabilities,
-    plan_slide,
-)
+from ncmi.slides.simulation import SimulationOptions, attention_auc, oracle_scores
+from ncmi.slides.simulation.lesions import plan_slide
+from ncmi.slides.simulation.options import make_table
+from ncmi.slides.simulation.truth import oracle_probabilities
 
 
 @given(
@@ -71,16 +67,16 @@ def test_oracle_is_a_distribution_that_knows_what_a_count_tells() -> None:
 
 def test_oracle_is_good_but_not_perfect_and_worse_at_a_small_scale() -> None:
     rows = make_table("camelyon17")
-    full = oracle_metrics(SimulationOptions(), rows)
-    small = oracle_metrics(SimulationOptions(scale=0.02), rows)
-    assert 0.9 < full["macro_f1"]["value"] < 1
-    assert full["auc"]["value"] > 0.98
-    assert small["macro_f1"]["value"] < full["macro_f1"]["value"]
-    assert sum(map(sum, full["confusion"])) == 500
+    full = oracle_scores(SimulationOptions(), rows)
+    small = oracle_scores(SimulationOptions(scale=0.02), rows)
+    assert 0.9 < full.macro_f1.value < 1
+    assert full.macro_auc.value > 0.98
+    assert small.macro_f1.value < full.macro_f1.value
+    assert full.samples == 500
 
 
 def test_bracs_oracle_is_right_by_construction() -> None:
     rows = make_table("bracs")
-    found = oracle_metrics(SimulationOptions("bracs", scale=0.1), rows)
-    assert found["accuracy"]["value"] == 1
+    found = oracle_scores(SimulationOptions("bracs", scale=0.1), rows)
+    assert found.accuracy.value == 1
     assert Counter(np.argmax(oracle_probabilities(SimulationOptions("bracs"), rows), 1))[0] == 44

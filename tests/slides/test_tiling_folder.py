@@ -18,12 +18,22 @@ import tifffile
 from PIL import Image
 from tiling_helpers import GLASS, disc, halve, picture, tile_or_die, write_slide
 
-from ncmi.slides.tiling import CoordsError, Slide, SlideError, TileResult, read_coords, read_patch, tile, tile_slides
+from ncmi.slides.tiling import (
+    CoordsError,
+    Slide,
+    SlideError,
+    TilingSettings,
+    read_coords,
+    read_patch,
+    tile,
+    tile_slides,
+)
+from ncmi.slides.work import SlideResult
 
 SIZE = (2000, 1500)
-CENTRES = ((600.0, 700.0), (1450.0, 500.0))
+CENTERS = ((600.0, 700.0), (1450.0, 500.0))
 RADII = (380.0, 260.0)
-TRUTH = disc(SIZE, CENTRES[0], RADII[0]) | disc(SIZE, CENTRES[1], RADII[1])
+TRUTH = disc(SIZE, CENTERS[0], RADII[0]) | disc(SIZE, CENTERS[1], RADII[1])
 IMAGE = picture(TRUTH)
 
 
@@ -51,7 +61,7 @@ def summary(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def statuses(results: list[TileResult]) -> dict[str, str]:
+def statuses(results: list[SlideResult]) -> dict[str, str]:
     return {result.slide: result.status for result in results}
 
 
@@ -65,7 +75,7 @@ def statuses(results: list[TileResult]) -> dict[str, str]:
     ],
 )
 def test_patches_lie_on_the_tissue_and_cover_it(slides: Path, tmp_path: Path, options: dict[str, Any]) -> None:
-    (result,) = tile_slides(slides / "discs.tif", tmp_path / "out", workers=1, **options)
+    (result,) = tile_slides(slides / "discs.tif", tmp_path / "out", TilingSettings(**options), workers=1)
     coords = read_coords(tmp_path / "out" / "coords" / "discs.h5")
     side = round(options["patch_size"] * options["mpp"] / 0.5)
     step = side - round(options.get("overlap", 0) * options["mpp"] / 0.5)
@@ -90,7 +100,7 @@ def test_patches_lie_on_the_tissue_and_cover_it(slides: Path, tmp_path: Path, op
 
 
 def test_patches_have_the_pixels_of_the_slide(slides: Path, tmp_path: Path) -> None:
-    tile_slides(slides / "discs.tif", tmp_path, workers=1, mpp=1.0, patch_size=64)
+    tile_slides(slides / "discs.tif", tmp_path, TilingSettings(mpp=1.0, patch_size=64), workers=1)
     coords, level = read_coords(tmp_path / "coords" / "discs.h5"), halve(IMAGE)
     with Slide(slides / "discs.tif") as slide:
         for index in range(0, len(coords), 7):
@@ -99,7 +109,7 @@ def test_patches_have_the_pixels_of_the_slide(slides: Path, tmp_path: Path) -> N
 
 
 def test_the_attributes_are_those_of_trident_and_of_clam(slides: Path, tmp_path: Path) -> None:
-    tile_slides(slides / "discs.tif", tmp_path, workers=1, mpp=1.0, patch_size=64, overlap=8)
+    tile_slides(slides / "discs.tif", tmp_path, TilingSettings(mpp=1.0, patch_size=64, overlap=8), workers=1)
     attributes = read_coords(tmp_path / "coords" / "discs.h5").attributes
     expected = {
         "patch_size": 64, "patch_size_level0": 128, "level0_magnification": 20, "target_magnification": 10,
@@ -114,7 +124,7 @@ def test_the_attributes_are_those_of_trident_and_of_clam(slides: Path, tmp_path:
 
 @pytest.mark.parametrize("mpp", [0.5, 0.8, 1.3, 2.0, 2.3])
 def test_magnifications_and_downsamples_give_the_side_at_level_0(slides: Path, tmp_path: Path, mpp: float) -> None:
-    tile_slides(slides / "discs.tif", tmp_path, workers=1, mpp=mpp, patch_size=100)
+    tile_slides(slides / "discs.tif", tmp_path, TilingSettings(mpp=mpp, patch_size=100), workers=1)
     found = read_coords(tmp_path / "coords" / "discs.h5").attributes
     side = found["patch_size_level0"]
     assert found["patch_size"] * found["level0_magnification"] / found["target_magnification"] == pytest.approx(side)
@@ -124,7 +134,7 @@ def test_magnifications_and_downsamples_give_the_side_at_level_0(slides: Path, t
 
 
 def test_all_slides_of_a_folder_with_a_summary(slides: Path, tmp_path: Path) -> None:
-    seen: list[TileResult] = []
+    seen: list[SlideResult] = []
     results = tile_slides(slides, tmp_path / "out", workers=1, on_slide=seen.append)
     assert seen == results
     assert statuses(results) == {"blank": "no tissue", "discs": "tiled", "part": "tiled"}
@@ -141,12 +151,12 @@ def test_all_slides_of_a_folder_with_a_summary(slides: Path, tmp_path: Path) -> 
 
 
 def test_without_a_least_share_of_tissue_every_patch_is_taken(slides: Path, tmp_path: Path) -> None:
-    (result,) = tile_slides(slides / "blank.tif", tmp_path, workers=1, patch_size=100, min_tissue=0.0)
+    (result,) = tile_slides(slides / "blank.tif", tmp_path, TilingSettings(patch_size=100, min_tissue=0.0), workers=1)
     assert (result.status, result.patches) == ("tiled", 42)
 
 
 def test_the_thumbnail_shows_slide_patches_and_outline(slides: Path, tmp_path: Path) -> None:
-    tile_slides(slides, tmp_path, workers=1, patch_size=64)
+    tile_slides(slides, tmp_path, TilingSettings(patch_size=64), workers=1)
     with Image.open(tmp_path / "thumbnails" / "discs.jpg") as thumbnail:
         assert thumbnail.format == "JPEG"
         assert thumbnail.width == 1500
@@ -185,28 +195,28 @@ def test_other_settings_are_refused_and_nothing_is_touched(slides: Path, tmp_pat
     tile_slides(slides, tmp_path, workers=1)
     before = made(tmp_path), (tmp_path / "tiling.json").read_text(), (tmp_path / "summary.csv").read_text()
     with pytest.raises(CoordsError, match=r"was made with mpp=0\.5 \(now 1\.0\), patch_size=256 \(now 128\): give the"):
-        tile_slides(slides, tmp_path, workers=1, mpp=1.0, patch_size=128)
+        tile_slides(slides, tmp_path, TilingSettings(mpp=1.0, patch_size=128), workers=1)
     (tmp_path / "tiling.json").rename(tmp_path / "kept.json")
     with pytest.raises(
         CoordsError, match=r"blank\.h5: was made with mpp=0\.5 \(now 1\.0\): choose another out, or over"
     ):
-        tile_slides(slides, tmp_path, workers=1, mpp=1.0)
+        tile_slides(slides, tmp_path, TilingSettings(mpp=1.0), workers=1)
     assert not (tmp_path / "tiling.json").exists()
     (tmp_path / "kept.json").rename(tmp_path / "tiling.json")
     assert before == (made(tmp_path), (tmp_path / "tiling.json").read_text(), (tmp_path / "summary.csv").read_text())
 
-    results = tile_slides(slides, tmp_path, workers=1, mpp=1.0, overwrite=True)
+    results = tile_slides(slides, tmp_path, TilingSettings(mpp=1.0), workers=1, overwrite=True)
     assert all(result.made for result in results)
     assert read_coords(tmp_path / "coords" / "discs.h5").patch_size_level0 == 512
     assert not set(made(tmp_path).values()) & set(before[0].values())
-    assert all(not result.made for result in tile_slides(slides, tmp_path, workers=1, mpp=1.0))
+    assert all(not result.made for result in tile_slides(slides, tmp_path, TilingSettings(mpp=1.0), workers=1))
 
 
 def test_files_of_other_slides_and_programs_are_not_mixed_with_ours(slides: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     tile_slides(slides / "blank.tif", out, workers=1)
     with pytest.raises(CoordsError, match=r"blank\.h5: was made with patch_size=256 \(now 64\): move it away"):
-        tile_slides(slides / "discs.tif", out, workers=1, patch_size=64, overwrite=True)
+        tile_slides(slides / "discs.tif", out, TilingSettings(patch_size=64), workers=1, overwrite=True)
     (out / "coords" / "discs.h5").write_text("no")
     with pytest.raises(CoordsError, match=r"discs\.h5: cannot be read .*; or choose another out, or overwrite"):
         tile_slides(slides / "discs.tif", out, workers=1)
@@ -264,9 +274,9 @@ def test_damage_that_only_level_0_shows_is_found(slides: Path, tmp_path: Path) -
 
 def test_given_and_enlarged_pixel_sizes(slides: Path, tmp_path: Path) -> None:
     write_slide(slides / "unknown.tif", IMAGE, mpp=None)
-    (result,) = tile_slides(slides / "unknown.tif", tmp_path / "a", workers=1, slide_mpp=0.25)
+    (result,) = tile_slides(slides / "unknown.tif", tmp_path / "a", TilingSettings(slide_mpp=0.25), workers=1)
     assert read_coords(tmp_path / "a" / "coords" / "unknown.h5").patch_size_level0 == 512
-    (result,) = tile_slides(slides / "discs.tif", tmp_path / "b", workers=1, mpp=0.25, upsample=True)
+    (result,) = tile_slides(slides / "discs.tif", tmp_path / "b", TilingSettings(mpp=0.25, upsample=True), workers=1)
     assert result.status == "tiled"
     assert read_coords(tmp_path / "b" / "coords" / "discs.h5").patch_size_level0 == 128
 
@@ -279,14 +289,14 @@ def test_wrong_calls_write_nothing(slides: Path, tmp_path: Path) -> None:
     with pytest.raises(SlideError, match="no such folder"):
         tile_slides(slides / "gone", out)
     with pytest.raises(ValueError, match="overlap=300"):
-        tile_slides(slides, out, overlap=300)
+        tile_slides(slides, out, TilingSettings(overlap=300))
     with pytest.raises(ValueError, match="workers=-1"):
         tile_slides(slides, out, workers=-1)
     assert not out.exists()
 
 
 def test_stopped_in_the_middle_it_leaves_whole_files_and_goes_on(slides: Path, tmp_path: Path) -> None:
-    def stop(result: TileResult) -> None:
+    def stop(result: SlideResult) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -334,14 +344,14 @@ def test_several_processes_make_the_same_files_and_outlive_the_death_of_one(
 
 _DRIVER = """
 import sys, time
-from ncmi.slides.tiling import tile_slides
+from ncmi.slides.tiling import TilingSettings, tile_slides
 
 def told(result):
     print(result.slide, flush=True)
     time.sleep(60)
 
 if __name__ == "__main__":
-    tile_slides(sys.argv[1], sys.argv[2], workers=2, patch_size=64, on_slide=told)
+    tile_slides(sys.argv[1], sys.argv[2], TilingSettings(patch_size=64), workers=2, on_slide=told)
 """
 
 
@@ -367,7 +377,7 @@ def test_an_interrupt_while_several_work_leaves_whole_files(slides: Path, tmp_pa
         assert path.suffix == ".h5"
         read_coords(path)
     before = made(out)
-    results = tile_slides(slides, out, workers=1, patch_size=64)
+    results = tile_slides(slides, out, TilingSettings(patch_size=64), workers=1)
     assert {result.slide for result in results if not result.made} == set(before)
     assert all(made(out)[name] == before[name] for name in before)
     assert "failed" not in statuses(results).values()

@@ -35,7 +35,7 @@ def test_a_pyramid_is_read_as_it_was_written(tmp_path: Path) -> None:
             assert np.array_equal(read, image[20:70, 40:100])
 
 
-def test_what_lies_beyond_the_slide_has_the_colour_of_the_background(tmp_path: Path) -> None:
+def test_what_lies_beyond_the_slide_has_the_color_of_the_background(tmp_path: Path) -> None:
     write_slide(tmp_path / "a.tif", IMAGE)
     with Slide(tmp_path / "a.tif") as slide:
         read = slide.read(690, 490, 0, 20, 20)

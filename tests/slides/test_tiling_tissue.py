@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from tiling_helpers import GLASS, disc, picture, write_slide
 
-from ncmi.slides.tiling import Slide, overview
-from ncmi.slides.tiling.overview import Overview, read_overview
-from ncmi.slides.tiling.tissue import tissue_mask
+from ncmi.slides.tiling import Slide
+from ncmi.slides.tiling import tissue as tissue_module
+from ncmi.slides.tiling.tissue import Overview, read_overview, tissue_mask
 
 # 3.2 by 2.4 mm at 8 microns per pixel
 SIZE = (400, 300)
@@ -25,13 +25,13 @@ def agreement(mask: np.ndarray, truth: np.ndarray) -> float:
     return float((mask & truth).sum() / (mask | truth).sum())
 
 
-@pytest.mark.parametrize("colour", [(190, 90, 160), (225, 190, 215), (90, 40, 110), (150, 110, 80)])
-def test_a_disc_is_found_be_it_dark_pale_or_brown(colour: tuple[int, int, int]) -> None:
-    assert agreement(mask_of(picture(DISC, colour=colour)), DISC) > 0.97
+@pytest.mark.parametrize("color", [(190, 90, 160), (225, 190, 215), (90, 40, 110), (150, 110, 80)])
+def test_a_disc_is_found_be_it_dark_pale_or_brown(color: tuple[int, int, int]) -> None:
+    assert agreement(mask_of(picture(DISC, color=color)), DISC) > 0.97
 
 
 def test_pale_tissue_beside_deeply_stained_tissue_is_kept() -> None:
-    image = picture(DISC, colour=(228, 190, 215))
+    image = picture(DISC, color=(228, 190, 215))
     dark = disc(SIZE, (320, 150), 40)
     image[dark] = (140, 20, 110)
     assert agreement(mask_of(image), DISC | dark) > 0.95
@@ -95,7 +95,7 @@ def test_ink_is_no_tissue(ink: tuple[int, int, int]) -> None:
 
 
 def test_green_stains_are_kept_on_demand() -> None:
-    image = picture(DISC, colour=(90, 170, 140))
+    image = picture(DISC, color=(90, 170, 140))
     assert not mask_of(image).any()
     assert agreement(mask_of(image, pen=False), DISC) > 0.97
 
@@ -108,7 +108,7 @@ def test_the_overview_is_the_mean_of_the_pixels_however_it_is_read(
     write_slide(tmp_path / "three.tif", image)
     blocks = image[:688, :992].reshape(43, 16, 62, 16, 3).mean((1, 3))
     for name, bands in (("one", False), ("one", True), ("three", False)):
-        monkeypatch.setattr(overview, "_BAND_PIXELS", 20_000 if bands else 16_000_000)
+        monkeypatch.setattr(tissue_module, "_BAND_PIXELS", 20_000 if bands else 16_000_000)
         with Slide(tmp_path / f"{name}.tif") as slide:
             seen = read_overview(slide)
         assert (seen.scale, seen.mpp) == (16.0, pytest.approx(8.0))

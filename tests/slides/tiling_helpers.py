@@ -10,25 +10,24 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from ncmi.slides.tiling.one_slide import TileResult, tile_slide
+from ncmi.slides.tiling.tile import tile_slide
+from ncmi.slides.work import SlideResult
 
 GLASS = (243, 242, 244)
 TISSUE = (190, 90, 160)
 
 
-def disc(size: tuple[int, int], centre: tuple[float, float], radius: float) -> np.ndarray:
+def disc(size: tuple[int, int], center: tuple[float, float], radius: float) -> np.ndarray:
     """Truth of a disc on a slide of ``size`` (width, height): ``[height, width]`` bool."""
     y, x = np.mgrid[: size[1], : size[0]]
-    return (x + 0.5 - centre[0]) ** 2 + (y + 0.5 - centre[1]) ** 2 <= radius**2
+    return (x + 0.5 - center[0]) ** 2 + (y + 0.5 - center[1]) ** 2 <= radius**2
 
 
 def picture(
-    tissue: np.ndarray, *, noise: float = 4.0, colour: tuple[int, int, int] = TISSUE, seed: int = 0
+    tissue: np.ndarray, *, noise: float = 4.0, color: tuple[int, int, int] = TISSUE, seed: int = 0
 ) -> np.ndarray:
     """A noisy image ``[h, w, 3]`` uint8 of tissue on glass, no two patches of it alike."""
-    image = np.where(tissue[..., None], colour, GLASS) + np.random.default_rng(seed).normal(
-        0, noise, (*tissue.shape, 1)
-    )
+    image = np.where(tissue[..., None], color, GLASS) + np.random.default_rng(seed).normal(0, noise, (*tissue.shape, 1))
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
@@ -67,7 +66,7 @@ def write_slide(
     return written
 
 
-def tile_or_die(path: Path, out: Path, settings: Any) -> TileResult:
+def tile_or_die(path: Path, out: Path, settings: Any) -> SlideResult:
     """The work of a process that is killed at a slide called killer."""
     if path.stem == "killer":
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,16 +1,12 @@
 """From patches to features: encoders, and the way over all slides."""
 
 from ncmi.slides.embedding.descriptor import DESCRIPTOR_NAMES, describe_patches
-from ncmi.slides.embedding.embed import embed_slides
-from ncmi.slides.embedding.encoder import Encoder, EncoderError
-from ncmi.slides.embedding.features_file import EmbedError
-from ncmi.slides.embedding.make import make_encoder
-from ncmi.slides.embedding.result import EmbedResult
+from ncmi.slides.embedding.embed import EmbedError, embed_slides
+from ncmi.slides.embedding.encoder import Encoder, EncoderError, make_encoder
 
 __all__ = [
     "DESCRIPTOR_NAMES",
     "EmbedError",
-    "EmbedResult",
     "Encoder",
     "EncoderError",
     "describe_patches",

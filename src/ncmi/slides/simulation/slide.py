@@ -1,26 +1,84 @@
-"""One simulated slide: its features, coordinates, and the truth about every patch."""
+"""One simulated slide: what its tissue looks like, its features and coordinates, and the truth about every patch."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from ncmi.slides.simulation.geometry import Cells, grow, regions, tissue_cells
-from ncmi.slides.simulation.lesions import SlidePlan, plan_slide
-from ncmi.slides.simulation.numbers import LEVEL0_MICRONS_PER_PIXEL, MICRONS_PER_PIXEL, PATCH_PIXELS
-from ncmi.slides.simulation.options import RANK, Difficulty, SimulationOptions
-from ncmi.slides.simulation.randomness import stream
-from ncmi.slides.simulation.table import SlideRow
-from ncmi.slides.simulation.tissue import RESEMBLED, Array, Palette, centre_effect, palette
+from ncmi.data.bags.bag import Bag, BagError, BagSource
+from ncmi.slides.simulation import options as numbers
+from ncmi.slides.simulation.lesions import Cells, SlidePlan, grow, plan_slide, regions, tissue_cells
+from ncmi.slides.simulation.options import BRACS_LABELS, RANK, Difficulty, SimulationOptions, SlideRow, stream
 
-PATCH_LEVEL0 = round(PATCH_PIXELS * MICRONS_PER_PIXEL / LEVEL0_MICRONS_PER_PIXEL)
+Array = npt.NDArray[np.float32]
+
+TISSUES = {
+    "camelyon17": ("lymphocytes", "sinus histiocytes", "germinal center", "stroma", "fat"),
+    "bracs": ("stroma", "normal ducts", "fat", "inflammation", "necrosis"),
+}
+"""Normal tissue of a cohort. Lesions lie beside the second, which is also what mimics them."""
+RESEMBLED = 1
+_SHARES = {"camelyon17": (5.0, 1.5, 1.0, 1.5, 2.0), "bracs": (4.0, 2.0, 3.0, 1.0, 0.5)}
+# of BRACS' lesions along and across the way from benign to malignant, in parts of the lesion's distance
+_GRADES = {"PB": 0.25, "UDH": 0.32, "FEA": 0.44, "ADH": 0.52, "DCIS": 0.67, "IC": 0.77}
+_ACROSS = 0.24
+PATCH_LEVEL0 = round(numbers.PATCH_PIXELS * numbers.MICRONS_PER_PIXEL / numbers.LEVEL0_MICRONS_PER_PIXEL)
 """Side of a patch in pixels of level 0."""
 _SEEDS = 48
 _STRAY = 0.1
 """Share of patches whose tissue is not that of their region."""
 _BORDER = (0.5, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Palette:
+    """What all slides of a cohort share.
+
+    Attributes:
+        components: names: tissue types, then lesions.
+        means: ``[components, 24]``; within a component each dimension has standard deviation 1.
+        directions: ``[24, D]`` orthogonal rows that carry the 24 dimensions into features of variance about 1 each.
+        shares: ``[tissues]`` parameters of the Dirichlet distribution of a slide's tissue.
+    """
+
+    components: tuple[str, ...]
+    means: Array
+    directions: Array
+    shares: npt.NDArray[np.float64]
+
+
+@lru_cache(maxsize=4)
+def _palette(options: SimulationOptions) -> Palette:
+    cohort, seed, dim = options.cohort, options.seed, options.feature_dim
+    random = stream(seed, cohort, "palette")
+    tissues = TISSUES[cohort]
+    means = random.normal(size=(len(tissues), RANK))
+    # the QR of a tall matrix: orthonormal columns
+    frame = np.linalg.qr(random.normal(size=(RANK, RANK)))[0]
+    lesions: tuple[str, ...] = ("tumor",)
+    offsets = [frame[0]]
+    if cohort == "bracs":
+        lesions = BRACS_LABELS[1:]
+        offsets = [_GRADES[name] * frame[0] + _ACROSS * frame[1 + at] for at, name in enumerate(lesions)]
+    means = np.concatenate([means, means[RESEMBLED] + options.difficulty.lesion_distance * np.array(offsets)])
+    directions = np.linalg.qr(random.normal(size=(dim, RANK)))[0].T * np.sqrt(dim / (2 * RANK))
+    return Palette(
+        (*tissues, *lesions), means.astype(np.float32), directions.astype(np.float32), np.array(_SHARES[cohort])
+    )
+
+
+def center_effect(options: SimulationOptions, center: str) -> tuple[Array, Array]:
+    """(offset ``[24]``, factors ``[D]``) of a center; nothing for a cohort without centers."""
+    if not center or options.difficulty.center_shift == 0:
+        return np.zeros(RANK, np.float32), np.ones(options.feature_dim, np.float32)
+    random = stream(options.seed, options.cohort, "centre", center)  # the word names the stream of numbers
+    offset = options.difficulty.center_shift * random.normal(size=RANK)
+    factors = np.exp(options.difficulty.center_shift / 10 * random.normal(size=options.feature_dim))
+    return offset.astype(np.float32), factors.astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,30 +107,28 @@ def simulate_slide(options: SimulationOptions, row: SlideRow, plan: SlidePlan | 
     """Make one slide. It depends on the options and its own row alone, not on other slides.
 
     Args:
-        options: of the simulation.
-        row: of the slide.
         plan: its numbers of patches; by default those of :func:`plan_slide`.
 
-    >>> slide = simulate_slide(SimulationOptions(feature_dim=32, scale=0.05), SlideRow("a", "p", "itc", centre="3"))
+    >>> slide = simulate_slide(SimulationOptions(feature_dim=32, scale=0.05), SlideRow("a", "p", "itc", center="3"))
     >>> slide.features.shape[1], slide.features.dtype, bool(slide.lesion.any())
     (32, dtype('float16'), True)
     """
-    plan, colours, hard = plan or plan_slide(options, row), palette(options), options.difficulty
+    plan, colors, hard = plan or plan_slide(options, row), _palette(options), options.difficulty
     random = stream(options.seed, options.cohort, row.name, "slide")
     cells = tissue_cells(random, plan.instances)
-    component, weight, taken = _components(random, hard, plan, colours, cells)
-    latent = _latent(random, hard, plan, colours, component, weight, taken)
-    offset, factors = centre_effect(options, row.centre)
+    component, weight, taken = _components(random, hard, plan, colors, cells)
+    latent = _latent(random, hard, plan, colors, component, weight, taken)
+    offset, factors = center_effect(options, row.center)
     latent += offset + hard.slide_shift * random.standard_normal(RANK, np.float32)
     # heavy tails: all that is random in a patch is scaled by one factor
     scale = np.sqrt(hard.tail / random.chisquare(hard.tail, (plan.instances, 1))).astype(np.float32)
     latent += scale * random.standard_normal((plan.instances, RANK), np.float32)
     features = random.standard_normal((plan.instances, options.feature_dim), np.float32)
     features *= hard.noise * scale
-    features += latent @ colours.directions
+    features += latent @ colors.directions
     features *= factors
     is_lesion = taken >= 0
-    kinds = np.array([colours.components.index(lesion.kind) for lesion in plan.lesions] or [-1])
+    kinds = np.array([colors.components.index(lesion.kind) for lesion in plan.lesions] or [-1])
     shown = np.where(is_lesion, kinds[taken], component).astype(np.uint8)
     return SimulatedSlide(
         row,
@@ -81,16 +137,16 @@ def simulate_slide(options: SimulationOptions, row: SlideRow, plan: SlidePlan | 
         is_lesion & (shown == kinds[0]),
         shown,
         (weight > 0) & ~is_lesion,
-        colours.components,
+        colors.components,
     )
 
 
 def _components(
-    random: np.random.Generator, hard: Difficulty, plan: SlidePlan, colours: Palette, cells: Cells
+    random: np.random.Generator, hard: Difficulty, plan: SlidePlan, colors: Palette, cells: Cells
 ) -> tuple[Cells, Array, Cells]:
     """Of each patch: tissue type, how far it goes towards lesion (0 to 1), and its lesion's number or −1."""
     count = plan.instances
-    shares = random.dirichlet(colours.shares)
+    shares = random.dirichlet(colors.shares)
     tissue = regions(random, cells, shares, _SEEDS)
     stray = random.random(count) < _STRAY
     tissue[stray] = random.choice(len(shares), size=int(stray.sum()), p=shares)
@@ -114,20 +170,59 @@ def _latent(
     random: np.random.Generator,
     hard: Difficulty,
     plan: SlidePlan,
-    colours: Palette,
+    colors: Palette,
     tissue: Cells,
     weight: Array,
     taken: Cells,
 ) -> Array:
     """``[N, 24]`` means of the patches: tissue, moved towards the lesion that lies there or that they mimic."""
-    lesions = colours.means[len(colours.shares) :]
-    # one deviation for each kind of lesion in a slide: metastases of one tumour resemble each other
+    lesions = colors.means[len(colors.shares) :]
+    # one deviation for each kind of lesion in a slide: metastases of one tumor resemble each other
     deviation = random.standard_normal(lesions.shape, np.float32)
     targets = lesions + hard.lesion_spread / np.sqrt(RANK, dtype=np.float32) * deviation
-    kinds = [colours.components.index(lesion.kind) - len(colours.shares) for lesion in plan.lesions]
+    kinds = [colors.components.index(lesion.kind) - len(colors.shares) for lesion in plan.lesions]
     # the last entry, which −1 finds, is what this slide's mimics resemble
     kinds.append(int(random.integers(len(lesions))))
-    start = colours.means[tissue]
+    start = colors.means[tissue]
     target = targets[np.array(kinds)[taken]]
     moved: Array = start + weight[:, None] * (target - start)
     return moved
+
+
+class SimulatedBags(BagSource):
+    """Bags of a simulation, each made anew whenever it is loaded; the same as :func:`write_simulation` writes.
+
+    Args:
+        path: what error messages call it.
+
+    Example:
+        >>> options = SimulationOptions(feature_dim=32, scale=0.05)
+        >>> bags = SimulatedBags(options, [SlideRow("a", "p", "macro", center="0")])
+        >>> bags.shape("a") == tuple(bags.load("a").features.shape), bags.label("a")
+        (True, 'macro')
+    """
+
+    def __init__(self, options: SimulationOptions, rows: Sequence[SlideRow], path: str | Path = "simulation") -> None:
+        self.path, self.options = Path(path), options
+        self.rows = {row.name: row for row in rows}
+        self.names = tuple(sorted(self.rows))
+
+    def shape(self, name: str) -> tuple[int, int]:
+        return plan_slide(self.options, self._row(name)).instances, self.options.feature_dim
+
+    def load(self, name: str) -> Bag:
+        slide = self.truth(name)
+        return Bag(name, torch.from_numpy(slide.features), torch.from_numpy(slide.coords), PATCH_LEVEL0)
+
+    def truth(self, name: str) -> SimulatedSlide:
+        """Make a bag with the truth about every patch."""
+        return simulate_slide(self.options, self._row(name))
+
+    def label(self, name: str) -> str:
+        """The label of a bag, from the table."""
+        return self._row(name).label
+
+    def _row(self, name: str) -> SlideRow:
+        if name not in self.rows:
+            raise BagError(f"{self.path}: no slide {name!r} in this simulation; its table lists all there are")
+        return self.rows[name]

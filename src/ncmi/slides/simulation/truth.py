@@ -1,19 +1,15 @@
 """What is known of simulated slides: how well attention finds lesions, and how well anyone could classify."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ncmi.readouts.scores import Scores, judge
 from ncmi.slides.simulation.lesions import plan_slide
-from ncmi.slides.simulation.options import SimulationOptions
-from ncmi.slides.simulation.table import SlideRow, labels_of
+from ncmi.slides.simulation.options import SimulationOptions, SlideRow, labels_of
 
 _DRAWS = 2000
 _BINS_A_DECADE = 10
@@ -60,37 +56,32 @@ def oracle_probabilities(options: SimulationOptions, rows: Sequence[SlideRow]) -
     """
     labels = labels_of(options.cohort)
     if options.cohort == "bracs":
-        return np.eye(len(labels))[[labels.index(_worst(options, row)) for row in rows]]
+        kinds = ([labels.index(lesion.kind) for lesion in plan_slide(options, row).lesions] for row in rows)
+        return np.eye(len(labels))[[max(of_slide, default=0) for of_slide in kinds]]
     counts = Counter(row.label for row in rows)
     bins = 2 + round(_BINS_A_DECADE * 5)
     joint = np.empty((len(labels), bins))
     for at, label in enumerate(labels):
-        drawn = (plan_slide(options, SlideRow(f"oracle {draw}", "", label)) for draw in range(_DRAWS))
-        found = np.bincount([_bin(plan.lesion_patches) for plan in drawn], minlength=bins)
+        plans = (plan_slide(options, SlideRow(f"oracle {draw}", "", label)) for draw in range(_DRAWS))
+        drawn = np.bincount([_bin(plan.lesion_patches) for plan in plans], minlength=bins)
         # a thousandth of a slide in every bin: a count that no draw had is not impossible
-        joint[at] = counts[label] * (found + 0.001) / (found + 0.001).sum()
+        joint[at] = counts[label] * (drawn + 0.001) / (drawn + 0.001).sum()
     posterior = joint[:, [_bin(plan_slide(options, row).lesion_patches) for row in rows]]
     result: npt.NDArray[np.float64] = (posterior / posterior.sum(0)).T
     return result
 
 
-def oracle_metrics(options: SimulationOptions, rows: Sequence[SlideRow]) -> dict[str, Any]:
-    """Metrics of :func:`oracle_probabilities` on some slides: what no classifier should be expected to beat.
+def oracle_scores(options: SimulationOptions, rows: Sequence[SlideRow]) -> Scores:
+    """Scores of :func:`oracle_probabilities` on some slides: what no classifier should be expected to beat.
 
-    >>> from ncmi.slides.simulation.table import make_table
-    >>> 0.9 < oracle_metrics(SimulationOptions(), make_table("camelyon17"))["macro_f1"]["value"] < 1
+    >>> from ncmi.slides.simulation.options import make_table
+    >>> 0.9 < oracle_scores(SimulationOptions(), make_table("camelyon17")).macro_f1.value < 1
     True
     """
-    from ncmi.slides.metrics import slide_metrics
-
     labels = labels_of(options.cohort)
-    truth = [labels.index(row.label) for row in rows]
-    return slide_metrics(truth, oracle_probabilities(options, rows), [row.patient for row in rows], labels, resamples=0)
-
-
-def _worst(options: SimulationOptions, row: SlideRow) -> str:
-    kinds = [lesion.kind for lesion in plan_slide(options, replace(row)).lesions]
-    return max(kinds, key=labels_of(options.cohort).index, default=labels_of(options.cohort)[0])
+    with np.errstate(divide="ignore"):  # an oracle may be certain
+        log_p = np.log(oracle_probabilities(options, rows))
+    return judge(log_p, [labels.index(row.label) for row in rows], labels)
 
 
 def _bin(count: int) -> int:

@@ -1,11 +1,8 @@
 """From slides to the coordinates of their patches: tissue mask, grid, files that TRIDENT and CLAM read as well."""
 
-from ncmi.slides.tiling.coords_file import Coords, CoordsError, read_coords, write_coords
-from ncmi.slides.tiling.one_slide import TileResult
-from ncmi.slides.tiling.patches import read_patch
-from ncmi.slides.tiling.search import find_slides
-from ncmi.slides.tiling.settings import TilingSettings
-from ncmi.slides.tiling.slide_file import Slide, SlideError
+from ncmi.slides.tiling.coords import Coords, CoordsError, read_coords, read_patch, write_coords
+from ncmi.slides.tiling.grid import TilingSettings
+from ncmi.slides.tiling.slide_file import Slide, SlideError, find_slides
 from ncmi.slides.tiling.tile import tile_slides
 
 __all__ = [
@@ -13,7 +10,6 @@ __all__ = [
     "CoordsError",
     "Slide",
     "SlideError",
-    "TileResult",
     "TilingSettings",
     "find_slides",
     "read_coords",

@@ -1,14 +1,64 @@
-"""The grid of patches on a slide, and which of them hold enough tissue."""
+"""The grid of patches on a slide, what defines it, and which of its squares hold enough tissue."""
 
-from __future__ import annotations
-
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ncmi.slides.tiling.settings import TilingSettings
 from ncmi.slides.tiling.slide_file import Slide, SlideError
+
+
+@dataclass(frozen=True)
+class TilingSettings:
+    """What defines the patches of a slide; stored with them.
+
+    Attributes:
+        mpp: wanted microns per pixel of the patches: 0.5 for 20x, 0.25 for 40x.
+        patch_size: side of a patch in pixels at ``mpp``.
+        overlap: of neighboring patches in pixels at ``mpp``.
+        min_tissue: least share of a patch that is tissue, above 0 … 1; 0 takes every patch of the slide.
+        slide_mpp: microns per pixel of all slides' level 0, where the files do not say it; by default theirs.
+        mpp_tolerance: a level whose pixel size differs by no more than this share is taken as it is, unscaled.
+        upsample: let slides that are coarser than ``mpp`` be enlarged.
+        min_region_mm2: tissue regions smaller than this are specks.
+        max_hole_mm2: holes in tissue that are smaller than this count as tissue.
+        pen: leave out green and deep blue ink; False for slides whose stain has these colors.
+
+    Raises:
+        ValueError: naming the option and what it can be.
+    """
+
+    mpp: float = 0.5
+    patch_size: int = 256
+    overlap: int = 0
+    min_tissue: float = 0.25
+    slide_mpp: float | None = None
+    mpp_tolerance: float = 0.02
+    upsample: bool = False
+    min_region_mm2: float = 0.02
+    max_hole_mm2: float = 0.02
+    pen: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("mpp", "slide_mpp"):
+            value = getattr(self, name)
+            if value is not None and not 0.01 <= value <= 100:
+                raise ValueError(f"{name}={value}: microns per pixel, 0.01 … 100 (20x is 0.5, 40x is 0.25)")
+        valid = {
+            "patch_size": (self.patch_size >= 16, "must be at least 16 pixels; 224 and 256 are usual"),
+            "overlap": (
+                0 <= self.overlap < self.patch_size,
+                f"must be at least 0 and below patch_size={self.patch_size}, in pixels",
+            ),
+            "min_tissue": (0 <= self.min_tissue <= 1, "a share of the patch, 0 … 1"),
+            "mpp_tolerance": (0 <= self.mpp_tolerance < 0.5, "a share of mpp, at least 0 and below 0.5"),
+            "min_region_mm2": (0 <= self.min_region_mm2 < math.inf, "an area in mm², at least 0"),
+            "max_hole_mm2": (0 <= self.max_hole_mm2 < math.inf, "an area in mm², at least 0"),
+        }
+        for name, (is_valid, cure) in valid.items():
+            if not is_valid:
+                raise ValueError(f"{name}={getattr(self, name)}: {cure}")
 
 
 @dataclass(frozen=True)
@@ -42,8 +92,8 @@ def plan_grid(slide: Slide, settings: TilingSettings) -> Grid:
     """The grid for a slide: of the wanted pixel size, or of a level's own where that is within the tolerance.
 
     Raises:
-        SlideError: if the slide's pixel size is not known, if it is coarser than the wanted one (unless enlarging is
-            allowed), or if the slide is smaller than a patch.
+        SlideError: if the pixel size is not known or coarser than wanted (unless enlarging is allowed), or if the slide
+            is smaller than a patch.
     """
     wanted = settings.mpp / slide.mpp
     level = min(range(len(slide.downsamples)), key=lambda number: abs(slide.downsamples[number] / wanted - 1))
@@ -70,10 +120,8 @@ def tissue_shares(mask: NDArray[np.bool_], scale: float, corners: NDArray[np.int
     """Share of tissue in each square, ``[N]``, exact for the mask's pixels (what lies beyond the mask has none).
 
     Args:
-        mask: ``[h, w]``, tissue.
-        scale: pixels of level 0 on the side of a mask pixel.
-        corners: ``[N, 2]``, upper left corners (x, y) at level 0.
-        side: of the squares at level 0.
+        mask: ``[h, w]``, tissue; ``scale`` pixels of level 0 are on the side of one of its pixels.
+        corners: ``[N, 2]``, upper left corners (x, y) at level 0 of squares of this side.
 
     Example:
         >>> tissue_shares(np.array([[True, False]]), 10.0, np.array([[0, 0], [5, 0]]), 10).tolist()

@@ -1,31 +1,33 @@
-"""A slide opened with OpenSlide, or a plain image with Pillow: its pyramid, its pixel size, its pixels."""
+"""The slides of a folder; a slide opened with OpenSlide, or a plain image with Pillow: pyramid, pixel size, pixels."""
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+SUFFIXES = (
+    *(".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".dcm"),
+    *(".czi", ".vsi", ".isyntax", ".qptiff"),
+)
+"""Of whole-slide files. The last ones, which not every build of OpenSlide reads, are tried rather than passed over."""
 IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 """What is read with Pillow, whole, where OpenSlide does not know it."""
 _PLAUSIBLE_MPP = (0.02, 20.0)
 _MAX_ANISOTROPY = 0.05
 _UNITS = {"inch": 25_400.0, "centimeter": 10_000.0}
+_RESOLUTION_TAGS = {282: "tiff.XResolution", 283: "tiff.YResolution"}
 _MODES = ("RGB", "RGBA", "L", "P", "CMYK", "YCbCr")
 
 
 class SlideError(ValueError):
     """A slide cannot be read or tiled; the message names the file, the reason and the cure."""
-
-
-def slide_name(path: Path) -> str:
-    """A slide's name: its file's without the suffix; of DICOM slides, which are several files, their folder's."""
-    return path.parent.name if path.suffix.lower() == ".dcm" else path.stem
 
 
 class Slide:
@@ -48,24 +50,23 @@ class Slide:
 
     def __init__(self, path: str | Path, mpp: float | None = None) -> None:
         self.path = Path(path)
-        self.name = slide_name(self.path)
+        self.name = self.name_of(self.path)
         self._handle, properties = _open(self.path)
-        sizes = tuple((int(width), int(height)) for width, height in self._handle.level_dimensions)
-        downsamples = tuple(float(value) for value in self._handle.level_downsamples)
-        self.size = sizes[0]
-        self.level_sizes = sizes
-        self.downsamples = downsamples
+        self.level_sizes = tuple((int(width), int(height)) for width, height in self._handle.level_dimensions)
+        self.size = self.level_sizes[0]
+        self.downsamples = tuple(float(value) for value in self._handle.level_downsamples)
         self.objective_power = _number(properties, "openslide.objective-power")
         self._mpp, self._mpp_problem = (mpp, "") if mpp is not None else _pixel_size(properties)
         self._background = "#" + properties.get("openslide.background-color", "FFFFFF")
 
+    @staticmethod
+    def name_of(path: Path) -> str:
+        """A slide's name: its file's without the suffix; of DICOM slides, which are several files, their folder's."""
+        return path.parent.name if path.suffix.lower() == ".dcm" else path.stem
+
     @property
     def mpp(self) -> float:
-        """Microns per pixel of level 0: as given, by the file's own words, or 10 / objective power.
-
-        Raises:
-            SlideError: where none of these is known.
-        """
+        """Microns per pixel of level 0: as given, by the file's own words, or 10 / objective power."""
         if self._mpp is None:
             raise SlideError(
                 f"{self.path}: {self._mpp_problem}: give the microns per pixel of its level 0 as slide_mpp"
@@ -75,14 +76,11 @@ class Slide:
 
     def level_for(self, downsample: float) -> int:
         """The smallest level that is no coarser than ``downsample`` times level 0 (to a thousandth)."""
-        return max(
-            (level for level, own in enumerate(self.downsamples) if own <= downsample * 1.001),
-            key=lambda level: self.downsamples[level],
-            default=0,
-        )
+        fine = [level for level, factor in enumerate(self.downsamples) if factor <= downsample * 1.001]
+        return max(fine, key=lambda level: self.downsamples[level], default=0)
 
     def read(self, x: int, y: int, level: int, width: int, height: int) -> NDArray[np.uint8]:
-        """Pixels of a level, ``[height, width, 3]``; what the scanner left out has the slide's background colour.
+        """Pixels of a level, ``[height, width, 3]``; what the scanner left out has the slide's background color.
 
         Args:
             x, y: upper left corner in pixels of level 0.
@@ -115,8 +113,55 @@ class Slide:
     def __enter__(self) -> Slide:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def read_square(slide: Slide, x: int, y: int, side: int, pixels: int) -> NDArray[np.uint8]:
+    """A square of the slide as an image ``[pixels, pixels, 3]``; SlideError where the slide is damaged there.
+
+    Args:
+        x, y: upper left corner at level 0.
+        side: of the square in pixels of level 0.
+        pixels: side of the image.
+    """
+    level = slide.level_for(side / pixels)
+    at_level = max(1, round(side / slide.downsamples[level]))
+    image = slide.read(x, y, level, at_level, at_level)
+    if at_level == pixels:
+        return image
+    # Pillow's filter widens with the reduction, so that nothing aliases
+    return np.asarray(Image.fromarray(image).resize((pixels, pixels), Image.Resampling.BILINEAR))
+
+
+def find_slides(folder: str | Path) -> dict[str, Path]:
+    """Slides by name, sorted: all files of a folder and its subfolders with the suffix of a slide, or the one file.
+
+    Links to folders are followed. Names that begin with a dot are left out. The DICOM files of one folder are one
+    slide.
+
+    Raises:
+        SlideError: if the folder is missing or holds no slide, or if two slides have the same name.
+    """
+    folder = Path(folder)
+    if folder.is_file():
+        return {Slide.name_of(folder): folder}
+    if not folder.is_dir():
+        raise SlideError(f"{folder}: no such folder: check the path")
+    slides: dict[str, Path] = {}
+    for path in sorted(_files(folder)):
+        if path.suffix.lower() not in SUFFIXES:
+            continue
+        name = Slide.name_of(path)
+        if name not in slides:
+            slides[name] = path
+        elif path.suffix.lower() != ".dcm" or slides[name].parent != path.parent:
+            raise SlideError(
+                f"two slides are called {name}: {slides[name]} and {path}: rename one, or move it elsewhere"
+            )
+    if not slides:
+        raise SlideError(f"{folder}: holds no slide (a file ending in {', '.join(SUFFIXES)}): check the path")
+    return dict(sorted(slides.items()))
 
 
 def _open(path: Path) -> tuple[Any, Mapping[str, str]]:
@@ -142,7 +187,6 @@ def _open(path: Path) -> tuple[Any, Mapping[str, str]]:
 def _open_image(path: Path) -> tuple[Any, Mapping[str, str]]:
     """A plain image, read whole, with the properties that OpenSlide would give a TIFF."""
     import openslide
-    from PIL import Image
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -165,15 +209,13 @@ def _open_image(path: Path) -> tuple[Any, Mapping[str, str]]:
     return openslide.ImageSlide(pixels), properties
 
 
-_RESOLUTION_TAGS = {282: "tiff.XResolution", 283: "tiff.YResolution"}
-
-
 def _pixel_size(properties: Mapping[str, str]) -> tuple[float | None, str]:
     """Microns per pixel, or None and what is wrong."""
     x, y = (_number(properties, f"openslide.mpp-{axis}") for axis in "xy")
     unit = _UNITS.get(properties.get("tiff.ResolutionUnit", "none"))
     if x is None and unit is not None:
-        x, y = (unit / value if value else None for value in map(_of(properties), _RESOLUTION_TAGS.values()))
+        resolutions = (_number(properties, name) for name in _RESOLUTION_TAGS.values())
+        x, y = (unit / value if value else None for value in resolutions)
     problem = "its pixel size is not known (no openslide.mpp-x, resolution or objective power)"
     if x is not None:
         y = x if y is None else y
@@ -186,10 +228,6 @@ def _pixel_size(properties: Mapping[str, str]) -> tuple[float | None, str]:
     return (10 / power, "") if power else (None, problem)
 
 
-def _of(properties: Mapping[str, str]) -> Any:
-    return lambda name: _number(properties, name)
-
-
 def _number(properties: Mapping[str, str], name: str) -> float | None:
     """A positive number, or None."""
     try:
@@ -197,3 +235,15 @@ def _number(properties: Mapping[str, str], name: str) -> float | None:
     except ValueError:
         return None
     return value if 0 < value < float("inf") else None
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    visited = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in visited:  # a link to a folder above
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(parent, name) for name in files if not name.startswith("."))

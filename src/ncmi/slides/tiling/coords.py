@@ -1,7 +1,5 @@
 """Files of patch coordinates: written in the words of TRIDENT and of CLAM, read from any of the three."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ncmi.data.columns import attribute, patch_side
+from ncmi.errors import reason
 from ncmi.files import write_atomically
+from ncmi.slides.tiling.slide_file import Slide, read_square
 
 
 class CoordsError(ValueError):
@@ -43,11 +44,9 @@ class Coords:
 
 
 def write_coords(path: Path, xy: NDArray[np.int64], attributes: dict[str, Any]) -> None:
-    """Write a file of coordinates, whole or not at all.
+    """Write a file of coordinates ``[N, 2]``, upper left corners in pixels of level 0, whole or not at all.
 
     Args:
-        path: the .h5 to write.
-        xy: ``[N, 2]``, upper left corners in pixels of level 0.
         attributes: of the data set ``coords``: at least ``patch_size`` and ``patch_size_level0``.
     """
     import h5py
@@ -63,9 +62,7 @@ def write_coords(path: Path, xy: NDArray[np.int64], attributes: dict[str, Any]) 
 def read_coords(path: str | Path) -> Coords:
     """Read the coordinates of a slide's patches from a file of ours, of TRIDENT's, or of CLAM's.
 
-    Features files with a data set ``coords`` that has the same attributes are read as well. TRIDENT's ``patch_size``
-    is the side at the wanted magnification, ``patch_size_level0`` the side at level 0. CLAM's ``patch_size`` is the
-    side at ``patch_level``, which is ``downsample`` (times ``custom_downsample``) times smaller than level 0.
+    Features files with a data set ``coords`` that has the same attributes are read as well.
 
     Raises:
         CoordsError: if the file is missing, damaged, or does not say how large the patches are.
@@ -76,8 +73,7 @@ def read_coords(path: str | Path) -> Coords:
     except (CoordsError, MemoryError):
         raise
     except Exception as error:  # h5py raises nearly anything on a damaged file
-        reason = " ".join(str(error).split())
-        raise CoordsError(f"{path}: cannot be read ({reason}): tile the slide again") from None
+        raise CoordsError(f"{path}: cannot be read ({reason(error)}): tile the slide again") from None
 
 
 def _read(path: Path) -> Coords:
@@ -94,34 +90,21 @@ def _read(path: Path) -> Coords:
         xy = xy.reshape(0, 2)
     if xy.ndim != 2 or xy.shape[1] != 2 or not np.array_equal(xy, np.round(xy)) or (xy < 0).any():
         raise CoordsError(f"{path}: coords has shape {xy.shape}, wanted whole numbers ≥ 0 of shape [N, 2]: tile again")
-    patch_size, at_level0 = _sides(path, attributes)
-    return Coords(
-        name=str(attributes.get("name", path.stem)),
-        xy=xy.astype(np.int64),
-        patch_size=patch_size,
-        patch_size_level0=at_level0,
-        mpp=_number(attributes, "mpp"),
-        level0_mpp=_number(attributes, "level0_mpp"),
-        attributes=attributes,
-    )
-
-
-def _sides(path: Path, attributes: dict[str, Any]) -> tuple[int, int]:
-    """Side of a patch as seen, and in pixels of level 0."""
-    patch_size, at_level0 = (_number(attributes, key) for key in ("patch_size", "patch_size_level0"))
-    if at_level0 is None and patch_size is not None:
-        if (source := _number(attributes, "level0_magnification")) and (
-            target := _number(attributes, "target_magnification")
-        ):
-            at_level0 = patch_size * source / target
-        elif (downsample := _number(attributes, "downsample")) or _number(attributes, "patch_level") == 0:
-            at_level0 = patch_size * (downsample or 1.0) * (_number(attributes, "custom_downsample") or 1.0)
-    if patch_size is None or at_level0 is None or patch_size < 1 or at_level0 < 1:
+    patch_size, at_level0 = attribute(attributes, "patch_size") or 0, patch_side(attributes) or 0
+    if patch_size < 1 or at_level0 < 1:
         raise CoordsError(
             f"{path}: does not say how large the patches are: coords needs the attributes patch_size and"
             " patch_size_level0 (as TRIDENT writes), or patch_size and downsample (as CLAM writes)"
         )
-    return round(patch_size), round(at_level0)
+    return Coords(
+        name=str(attributes.get("name", path.stem)),
+        xy=xy.astype(np.int64),
+        patch_size=round(patch_size),
+        patch_size_level0=round(at_level0),
+        mpp=attribute(attributes, "mpp"),
+        level0_mpp=attribute(attributes, "level0_mpp"),
+        attributes=attributes,
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -133,9 +116,7 @@ def _plain(value: Any) -> Any:
     return tuple(value.tolist()) if isinstance(value, np.ndarray) and value.ndim == 1 else value
 
 
-def _number(attributes: dict[str, Any], key: str) -> float | None:
-    """A number, or the first of several that are meant for both axes; None where there is none."""
-    value = attributes.get(key)
-    if isinstance(value, tuple) and value:
-        value = value[0]
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+def read_patch(slide: Slide, coords: Coords, index: int) -> NDArray[np.uint8]:
+    """Patch number ``index``, ``[patch_size, patch_size, 3]`` RGB, read at the best level, rescaled where none fits."""
+    x, y = coords.xy[index]
+    return read_square(slide, int(x), int(y), coords.patch_size_level0, coords.patch_size)
