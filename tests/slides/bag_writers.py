@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ncmi.slides.bag import Bag, BagError, BagSource
+from ncmi.data.bags.bag import Bag, BagError, BagSource
 
 
 def values(count: int, width: int = 4, seed: int = 0, dtype: str = "f4") -> npt.NDArray[np.floating]:

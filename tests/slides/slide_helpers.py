@@ -11,8 +11,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ncmi.options import NCMIOptions, ObjectiveOptions
-from ncmi.recipes import BagNetwork, SlideData, SlideRecipe, slide_training
+from ncmi.objectives.options import NCMIOptions, ObjectiveOptions
+from ncmi.recipes import BagData, BagNetwork, Recipe, default_training
 
 CLASSES = ("none", "one", "other")
 WIDTH = 12
@@ -57,15 +57,15 @@ def slide_recipe(
     data: dict[str, Any] | None = None,
     options: dict[str, Any] | None = None,
     **training: Any,
-) -> SlideRecipe:
+) -> Recipe:
     """Two epochs of a narrow network on a cohort of :func:`write_cohort`."""
-    chosen = SlideData(str(table.parent / "features"), labels=str(table), **{"test_fraction": 0.3, **(data or {})})
+    place = {"name": str(table.parent / "features"), "labels": str(table), "test_fraction": 0.3}
     usual = {"epochs": 2, "learning_rate": 1e-2, "centroid_learning_rate": 1e-2, "accelerator": "cpu", "threads": 1}
-    return SlideRecipe(
-        chosen,
+    return Recipe(
+        BagData(**{**place, **(data or {})}),  # type: ignore[arg-type]
         BagNetwork(network, **{"width": 16, "heads": 4, "attention_dim": 8, **(options or {})}),  # type: ignore[arg-type]
         objective or NCMIOptions(),
-        replace(slide_training(), **{**usual, **training}),
+        replace(default_training("bags"), **{**usual, **training}),
     )
 
 
@@ -80,5 +80,5 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def without_times(found: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in found.items() if name not in TIMES}
+def without_times(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in TIMES}

@@ -7,17 +7,17 @@ from pathlib import Path
 
 from slide_helpers import slide_recipe
 
-from ncmi.options import CrossEntropyOptions, NCMIOptions
-from ncmi.recipes import SlideRecipe
+from ncmi.objectives.options import CrossEntropyOptions, NCMIOptions
+from ncmi.recipes import Recipe
 
 CASES = {
-    "abmil-ncmi": ("abmil", NCMIOptions(centre="ema", centre_decay=0.9)),
+    "abmil-ncmi": ("abmil", NCMIOptions(center="ema", center_decay=0.9)),
     "aem-cross-entropy": ("aem", CrossEntropyOptions()),
     "asmil-ncmi": ("asmil", NCMIOptions()),
 }
 
 
-def recipe_of(case: str, table: Path, devices: int) -> SlideRecipe:
+def recipe_of(case: str, table: Path, devices: int) -> Recipe:
     network, objective = CASES[case]
     # a query that is dropped differs from process to process, as masks do; without, two processes are one
     options = {"query_dropout": 0.0}
@@ -27,10 +27,10 @@ def recipe_of(case: str, table: Path, devices: int) -> SlideRecipe:
 
 
 def main(root: Path) -> None:
-    from ncmi.slides.run import train_slides
+    from ncmi.training.run import train
 
     for case in CASES:
-        train_slides(recipe_of(case, root / "cohort" / "labels.csv", 2), root / f"{case}-two")
+        train(recipe_of(case, root / "cohort" / "labels.csv", 2), root / f"{case}-two")
 
 
 if __name__ == "__main__":

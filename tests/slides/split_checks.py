@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from bag_writers import FakeSource
 
-from ncmi.recipes.slides import SlideData
-from ncmi.slides.cohort import Cohort, Slide
-from ncmi.slides.splits import CohortSplit
+from ncmi.data.bags.cohort import Cohort, CohortSlide
+from ncmi.data.bags.splits import CohortSplit
+from ncmi.recipes import BagData
 
-DATA = SlideData(features="fake")
+DATA = BagData(name="fake")
 
 
 def cohort_of(
@@ -18,7 +18,7 @@ def cohort_of(
     names = [f"s{i:04d}" for i in range(len(labels))]
     people = names if patients is None else [f"p{i}" for i in patients]
     rows = [{name: texts[i] for name, texts in (columns or {}).items()} for i in range(len(labels))]
-    slides = tuple(Slide(*row) for row in zip(names, people, labels, rows, strict=True))
+    slides = tuple(CohortSlide(*row) for row in zip(names, people, labels, rows, strict=True))
     classes = tuple("abcdefgh"[: max(labels) + 1])
     return Cohort(slides, classes, FakeSource(dict.fromkeys(names, 1)), 4, (1,) * len(labels))
 

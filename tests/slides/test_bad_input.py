@@ -14,21 +14,19 @@ import torch
 from safetensors import SafetensorError
 from slide_helpers import WIDTH, slide_recipe, write_cohort
 
-from ncmi.cli.output import print_information
-from ncmi.cli.slide_output import print_cohort, print_slide_results, slide_line
-from ncmi.comparison import ComparisonError
+from ncmi.cli.output import RunCounter, print_cohort, print_information, print_results
+from ncmi.data.bags.bag import BagError, UnusableBag
+from ncmi.data.bags.cohort import load_cohort
+from ncmi.data.bags.readers import open_bags
+from ncmi.data.bags.splits import split_cohort
 from ncmi.files import check_writable
-from ncmi.recipes import SlideData
-from ncmi.slides.bag import BagError
-from ncmi.slides.cohort import load_cohort
-from ncmi.slides.compare import SlidePlan, compare_slides, slide_entries
-from ncmi.slides.predict import predict_slides
-from ncmi.slides.readers import open_bags
-from ncmi.slides.readers.arrays import UnusableBag
-from ncmi.slides.run import train_slides
-from ncmi.slides.splits import split_cohort
+from ncmi.recipes import BagData
 from ncmi.training import checkpoint
+from ncmi.training.comparison import ComparisonError, Plan, compare, entries_of
+from ncmi.training.prediction import predict
+from ncmi.training.run import train
 from ncmi.training.run_folder import RunFolderError
+from ncmi.training.schema import InformationRecord
 
 
 @pytest.fixture
@@ -53,16 +51,16 @@ def interrupted(path: Path, recipe: Any) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_slides(recipe, path, on_epoch=stop)
+        train(recipe, path, on_epoch=stop)
 
 
 def test_what_a_worker_finds_wrong_comes_back_from_it(tmp_path: Path, table: Path) -> None:
     error = pickle.loads(pickle.dumps(UnusableBag(Path("a.h5"), "an empty bag")))
     assert (str(error), error.reason) == (str(UnusableBag(Path("a.h5"), "an empty bag")), "an empty bag")
     change_slide(table, "slide03", lambda x: x * np.nan)
-    plan = SlidePlan(slide_entries(slide_recipe(table), ["mean"], ["ncmi"]), (0,), 1)
+    plan = Plan(entries_of(slide_recipe(table), ["ncmi"], ["mean"]), (0,), 1)
     with pytest.raises(ComparisonError, match=r"'slide03': \d+ NaN or infinite features.*--data\.bad skip"):
-        compare_slides(plan, tmp_path / "comparison")
+        compare(plan, tmp_path / "comparison")
 
 
 @pytest.mark.parametrize(
@@ -84,11 +82,11 @@ def test_a_stopped_run_goes_on_with_the_same_slides_or_not(tmp_path: Path, table
     if "other," in text:
         (table.parent / "features" / "slide07.h5").rename(table.parent / "features" / "other.h5")
     with pytest.raises(RunFolderError, match=rf"have changed since this run was begun: .*{told}.*train anew"):
-        train_slides(recipe, tmp_path / "run", resume=True)
+        train(recipe, tmp_path / "run", resume=True)
     table.write_text(before)
     if "other," in text:
         (table.parent / "features" / "other.h5").rename(table.parent / "features" / "slide07.h5")
-    assert train_slides(recipe, tmp_path / "run", resume=True)["epochs"] == 3
+    assert train(recipe, tmp_path / "run", resume=True).epochs == 3
 
 
 def test_a_test_part_of_one_class(tmp_path: Path, table: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,16 +102,16 @@ def test_a_test_part_of_one_class(tmp_path: Path, table: Path, capsys: pytest.Ca
             split.append(f"{name},TRUE,,")
     (tmp_path / "splits.csv").write_text("\n".join(split))
     data = {"splits": str(tmp_path / "splits.csv"), "bad": "skip"}
-    results = train_slides(slide_recipe(table, data=data), tmp_path / "run")
-    print_slide_results(results)
-    printed = capsys.readouterr().out
-    assert "NCMI –" in printed
-    assert "AUC –" in slide_line(results)
+    results = train(slide_recipe(table, data=data), tmp_path / "run")
+    print_results(results)
+    assert "NCMI –" in capsys.readouterr().out
+    RunCounter("runs", 1).advance("run", results)
+    assert "AUC –" in capsys.readouterr().out
 
 
 def test_no_test_part(tmp_path: Path, table: Path) -> None:
     with pytest.raises(ValueError, match=r"no test part .*--data\.test-fraction"):
-        train_slides(slide_recipe(table, data={"test_fraction": 0.0}), tmp_path / "run")
+        train(slide_recipe(table, data={"test_fraction": 0.0}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -123,19 +121,19 @@ def test_labels_beside_the_features(tmp_path: Path) -> None:
     source = open_bags(tmp_path / "bags.npz")
     assert [source.label(name) for name in source.names] == ["0.4", "0.6", "1", None]
     with pytest.raises(BagError, match=r"1 of 4 slides cannot be used \('3': no label\)"):
-        load_cohort(SlideData(str(tmp_path / "bags.npz")))
+        load_cohort(BagData(str(tmp_path / "bags.npz")))
     with h5py.File(tmp_path / "cohort.h5", "w") as file:
-        for name, label in (("a", float("nan")), ("b", 1.0), ("c", b"tumour"), ("d", 2)):
+        for name, label in (("a", float("nan")), ("b", 1.0), ("c", b"tumor"), ("d", 2)):
             file[f"{name}/feat"] = x
             file[name].attrs["label"] = label
     source = open_bags(tmp_path / "cohort.h5")
-    assert [source.label(name) for name in source.names] == [None, "1", "tumour", "2"]
+    assert [source.label(name) for name in source.names] == [None, "1", "tumor", "2"]
 
 
 def test_features_too_large_to_compute_with(tmp_path: Path, table: Path) -> None:
     change_slide(table, "slide03", lambda x: x.astype(np.float32) * 1e30)
     with pytest.raises(BagError, match=r"'slide03': features up to \d\.\de\+3\d, whose squares float32 does not hold"):
-        train_slides(slide_recipe(table), tmp_path / "run")
+        train(slide_recipe(table), tmp_path / "run")
 
 
 def test_a_full_disk(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,12 +142,12 @@ def test_a_full_disk(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(OSError, match=r"safetensors: cannot be written \(No space left .*make room, then resume"):
-        train_slides(slide_recipe(table), tmp_path / "run")
+        train(slide_recipe(table), tmp_path / "run")
 
 
 def test_names_with_brackets_are_text(tmp_path: Path, table: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table.write_text(table.read_text().replace("one\n", "one [/b]\n").replace("other\n", "[2]\n"))
-    data = SlideData(str(table.parent / "features"), labels=str(table))
+    data = BagData(str(table.parent / "features"), labels=str(table))
     cohort = load_cohort(data)
     print_cohort(cohort, split_cohort(cohort, data, 0))
     printed = capsys.readouterr().out
@@ -173,22 +171,22 @@ def test_features_in_folders_below(tmp_path: Path, table: Path) -> None:
 
 
 def test_slides_that_a_run_cannot_predict(tmp_path: Path, table: Path) -> None:
-    train_slides(slide_recipe(table), tmp_path / "run")
+    train(slide_recipe(table), tmp_path / "run")
     new = tmp_path / "new"
     new.mkdir()
     for name, width in (("good", WIDTH), ("wide", WIDTH + 1)):
         with h5py.File(new / f"{name}.h5", "w") as file:
             file["features"] = np.ones((3, width), np.float32)
     with pytest.raises(BagError, match="wide: features of width"):
-        predict_slides(tmp_path / "run", new, tmp_path / "p.csv")
+        predict(tmp_path / "run", new, tmp_path / "p.csv")
     assert not (tmp_path / "p.csv").exists()
-    count, skipped = predict_slides(tmp_path / "run", new, tmp_path / "p.csv", bad="skip")
-    assert (count, [name for name, _ in skipped]) == (1, ["wide"])
+    predicted = predict(tmp_path / "run", new, tmp_path / "p.csv", bad="skip")
+    assert (predicted.rows, [name for name, _ in predicted.skipped]) == (1, ["wide"])
     (new / "good.h5").unlink()
     with pytest.raises(BagError, match="no slide can be used"):
-        predict_slides(tmp_path / "run", new, tmp_path / "q.csv", bad="skip")
+        predict(tmp_path / "run", new, tmp_path / "q.csv", bad="skip")
     with pytest.raises(IsADirectoryError, match="is a folder"):
-        predict_slides(tmp_path / "run", new, tmp_path, overwrite=True)
+        predict(tmp_path / "run", new, tmp_path, overwrite=True)
     with pytest.raises(OSError, match=r"p\.csv.q\.csv: cannot be written .*choose another place"):
         check_writable(tmp_path / "p.csv" / "q.csv")
 
@@ -196,15 +194,16 @@ def test_slides_that_a_run_cannot_predict(tmp_path: Path, table: Path) -> None:
 def test_an_existing_folder_says_how_to_go_on(tmp_path: Path, table: Path) -> None:
     recipe = slide_recipe(table)
     interrupted(tmp_path / "run", replace(recipe, training=replace(recipe.training, epochs=3)))
-    with pytest.raises(RunFolderError, match="ncmi slides resume"):
-        train_slides(recipe, tmp_path / "run")
+    with pytest.raises(RunFolderError, match="ncmi resume"):
+        train(recipe, tmp_path / "run")
     (tmp_path / "file").write_text("x")
     with pytest.raises(RunFolderError, match="is a file"):
-        train_slides(recipe, tmp_path / "file")
+        train(recipe, tmp_path / "file")
 
 
 def test_information_that_is_not_defined(capsys: pytest.CaptureFixture[str]) -> None:
-    print_information({"cmi": 0.5, "separation": None, "ncmi": None})
+    undefined = dict.fromkeys(("separation", "ncmi", "cross_entropy_separation", "cross_entropy_ncmi"))
+    print_information(InformationRecord(cmi=0.5, **undefined))
     assert "Γ (centroid KL) – nats   NCMI –" in capsys.readouterr().out
 
 
@@ -212,15 +211,13 @@ def test_tables_of_spreadsheets(tmp_path: Path, table: Path) -> None:
     rows = table.read_text().splitlines()
     text = "\n".join(["sep=;", *(row.replace(",", ";") for row in rows), ";;;", rows[1].replace(",", ";")])
     table.write_text(text + "\n")
-    cohort = load_cohort(SlideData(str(table.parent / "features"), labels=str(table)))
+    cohort = load_cohort(BagData(str(table.parent / "features"), labels=str(table)))
     assert len(cohort.slides) == len(rows) - 1
     assert any("1 rows that say of a slide what another row says" in note for note in cohort.notes)
 
 
 def test_a_split_that_another_goes_before(table: Path) -> None:
-    data = SlideData(
-        str(table.parent / "features"), labels=str(table), folds=3, holdout_column="center", holdout=("2",)
-    )
+    data = BagData(str(table.parent / "features"), labels=str(table), folds=3, holdout_column="center", holdout=("2",))
     notes = load_cohort(data).notes
     assert "--data.folds says what the test part is; --data.holdout-column is not used" in notes
     assert not any("not used" in note for note in load_cohort(replace(data, folds=0)).notes)

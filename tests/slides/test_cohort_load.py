@@ -10,28 +10,28 @@ import pytest
 import torch
 from bag_writers import FakeSource, values, write_cohort_h5, write_h5, write_table
 
-from ncmi.recipes.slides import SlideData
-from ncmi.slides import cohort as cohort_module
-from ncmi.slides.cohort import Cohort, load_cohort
-from ncmi.slides.splits import split_cohort
+from ncmi.data.bags import cohort as cohort_module
+from ncmi.data.bags.cohort import Cohort, load_cohort
+from ncmi.data.bags.splits import split_cohort
+from ncmi.recipes import BagData
 
 LABELS = {"a": "x", "b": "y", "c": "x", "d": "y", "e": "x", "f": "y"}
 
 
-def make(tmp_path: Path, labels: dict[str, str] = LABELS) -> SlideData:
+def make(tmp_path: Path, labels: dict[str, str] = LABELS) -> BagData:
     """Six slides of three patients, two classes, one .h5 file each."""
     for index, name in enumerate(LABELS):
         write_h5(tmp_path / "features" / f"{name}.h5", values(index + 1, seed=index))
     rows = [(name, f"p{'abcdef'.index(name) // 2}", label, f"c{label}") for name, label in labels.items()]
-    write_table(tmp_path / "labels.csv", rows, "slide_id,patient_id,label,centre")
-    return SlideData(features=str(tmp_path / "features"), labels=str(tmp_path / "labels.csv"))
+    write_table(tmp_path / "labels.csv", rows, "slide_id,patient_id,label,center")
+    return BagData(name=str(tmp_path / "features"), labels=str(tmp_path / "labels.csv"))
 
 
-def change(data: SlideData, **changes: object) -> SlideData:
-    return SlideData(**{**vars(data), **changes})  # type: ignore[arg-type]
+def change(data: BagData, **changes: object) -> BagData:
+    return BagData(**{**vars(data), **changes})  # type: ignore[arg-type]
 
 
-def skipped(data: SlideData) -> Cohort:
+def skipped(data: BagData) -> Cohort:
     return load_cohort(change(data, bad="skip"))
 
 
@@ -43,7 +43,7 @@ def test_a_cohort(tmp_path: Path) -> None:
     assert cohort.labels.dtype == torch.int64
     assert cohort.labels.tolist() == [0, 1, 0, 1, 0, 1]
     assert (cohort.feature_dim, cohort.instances) == (4, (1, 2, 3, 4, 5, 6))
-    assert cohort.slides[1].values == {"centre": "cy"}
+    assert cohort.slides[1].values == {"center": "cy"}
     assert (cohort.skipped, cohort.unused, cohort.notes) == ((), (), ())
     assert torch.equal(cohort.source.load("c").features, torch.from_numpy(values(3, seed=2)))
 
@@ -161,7 +161,7 @@ def test_suffixes_and_file_endings_of_names(tmp_path: Path) -> None:
     for name in ("a_features", "b.svs", "c_feats", "c2"):
         write_h5(tmp_path / "f" / f"{name}.h5", values(2))
     write_table(tmp_path / "l.csv", [("a.svs", 1, "x"), ("b", 2, "y"), ("dir/c.tif", 3, "x"), ("c2", 4, "y")])
-    cohort = load_cohort(SlideData(features=str(tmp_path / "f"), labels=str(tmp_path / "l.csv")))
+    cohort = load_cohort(BagData(name=str(tmp_path / "f"), labels=str(tmp_path / "l.csv")))
     assert cohort.names == ("a", "b", "c", "c2")
     assert cohort.source.load("a").name == "a"
     assert cohort.unused == ()
@@ -171,7 +171,7 @@ def test_a_slide_s_own_bag_goes_before_one_with_a_suffix_and_two_with_one_are_an
     for name, count in (("a", 1), ("a_features", 2), ("b", 3)):
         write_h5(tmp_path / "f" / f"{name}.h5", values(count))
     write_table(tmp_path / "l.csv", [("a", 1, "x"), ("b", 2, "y")])
-    data = SlideData(features=str(tmp_path / "f"), labels=str(tmp_path / "l.csv"))
+    data = BagData(name=str(tmp_path / "f"), labels=str(tmp_path / "l.csv"))
     cohort = load_cohort(data)
     assert cohort.instances == (1, 3)
     assert cohort.unused == ("a_features",)
@@ -184,7 +184,7 @@ def test_a_bag_belongs_to_one_slide(tmp_path: Path) -> None:
     write_h5(tmp_path / "f" / "a_features.h5", values(2))
     write_table(tmp_path / "l.csv", [("a", 1, "x"), ("a_features", 2, "y")])
     with pytest.raises(ValueError, match=r"1 of 2 slides cannot be used \('a': no features"):
-        load_cohort(SlideData(features=str(tmp_path / "f"), labels=str(tmp_path / "l.csv")))
+        load_cohort(BagData(name=str(tmp_path / "f"), labels=str(tmp_path / "l.csv")))
 
 
 def test_a_class_whose_slides_are_all_skipped_is_not_forgotten(tmp_path: Path) -> None:
@@ -202,14 +202,14 @@ def test_a_class_whose_slides_are_all_skipped_is_not_forgotten(tmp_path: Path) -
 def test_labels_of_the_features_file(tmp_path: Path) -> None:
     bags = {name: values(2) for name in LABELS}
     path = write_cohort_h5(tmp_path / "c.h5", bags, LABELS)
-    cohort = load_cohort(SlideData(features=str(path)))
+    cohort = load_cohort(BagData(name=str(path)))
     assert cohort.patients == cohort.names == tuple("abcdef")
     assert cohort.labels.tolist() == [0, 1, 0, 1, 0, 1]
     assert "each slide counts as a patient of its own" in cohort.notes[0]
     write_cohort_h5(path, bags)
     with pytest.raises(ValueError, match=r"c\.h5: holds no labels: give a CSV .*--data\.labels"):
-        load_cohort(SlideData(features=str(path)))
-    cohort = load_cohort(SlideData(features=str(path)), need_labels=False)
+        load_cohort(BagData(name=str(path)))
+    cohort = load_cohort(BagData(name=str(path)), need_labels=False)
     assert (cohort.class_names, cohort.labels.tolist()) == ((), [-1] * 6)
 
 
@@ -226,7 +226,7 @@ def test_ten_thousand_slides_open_in_seconds(tmp_path: Path, monkeypatch: pytest
     source = FakeSource({f"s{i:05d}": 1 + i % 7 for i in range(count)}, broken=["s00017"])
     monkeypatch.setattr(cohort_module, "open_bags", lambda *_, **__: source)
     rows = [(f"s{i:05d}", f"p{i // 3}", "xyz"[i % 3]) for i in range(count)]
-    data = SlideData(features="fake", labels=str(write_table(tmp_path / "l.csv", rows)), bad=bad)  # type: ignore[arg-type]
+    data = BagData(name="fake", labels=str(write_table(tmp_path / "l.csv", rows)), bad=bad)  # type: ignore[arg-type]
     began = time.process_time()
     cohort = load_cohort(data, read=False)
     assert time.process_time() - began < 10

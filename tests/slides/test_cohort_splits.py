@@ -1,16 +1,21 @@
-"""Random parts and folds: no patient on two sides, every class trained on, the same wherever the seed is the same."""
+"""Parts by patient: drawn, the same wherever the seed is the same; or given by columns and files, taken as they stand."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
+from bag_writers import values, write_cohort_h5, write_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from split_checks import DATA, check, cohort_of, parts
 
-from ncmi.slides.cohort import Cohort
-from ncmi.slides.splits import split_cohort
+from ncmi.data.bags.cohort import Cohort, load_cohort
+from ncmi.data.bags.splits import CohortSplit, cohort_changes, describe_cohort, split_cohort
+from ncmi.recipes import BagData
 
 
 @st.composite
@@ -121,6 +126,188 @@ def test_requests_that_cannot_be_met() -> None:
         split_cohort(cohort, replace(DATA, splits="x", split_column="y"), 0)
     with pytest.raises(ValueError, match="no slide in the test part"):
         split_cohort(cohort_of([0, 1, 2]), DATA, 0)
-    unlabelled = replace(cohort, slides=(*cohort.slides[:5], replace(cohort.slides[5], label=None)))
+    unlabeled = replace(cohort, slides=(*cohort.slides[:5], replace(cohort.slides[5], label=None)))
     with pytest.raises(ValueError, match="slide 's0005' has no label"):
-        split_cohort(unlabelled, DATA, 0)
+        split_cohort(unlabeled, DATA, 0)
+
+
+def test_held_out_values() -> None:
+    columns = {"center": [str(i % 5) for i in range(100)]}
+    cohort = cohort_of([i // 5 % 2 for i in range(100)], None, columns)
+    split = split_cohort(cohort, replace(DATA, holdout_column="center", holdout=("3", "4")), 0)
+    check(cohort, split)
+    assert split.test.tolist() == [i for i in range(100) if i % 5 in (3, 4)]
+    assert len(split.validation) == 9
+    with pytest.raises(ValueError, match=r"column 'center' never holds '7' \(--data\.holdout\), but '0', '1'"):
+        split_cohort(cohort, replace(DATA, holdout_column="center", holdout=("3", "7")), 0)
+    with pytest.raises(ValueError, match=r"no column 'site' \(--data\.holdout-column\); there is 'center'"):
+        split_cohort(cohort, replace(DATA, holdout_column="site", holdout=("3",)), 0)
+    with pytest.raises(ValueError, match="gives no slides for the training part"):
+        split_cohort(cohort, replace(DATA, holdout_column="center", holdout=tuple("01234")), 0)
+
+
+def test_a_split_column_with_and_without_validation() -> None:
+    words = ["train", "Training", "val", "test", "TEST", "", "valid", "train", "train", "test"]
+    cohort = cohort_of([0, 1] * 5, None, {"split": words})
+    split = split_cohort(cohort, replace(DATA, split_column="split", validation_fraction=0.4), 0)
+    assert parts(split) == [[0, 1, 7, 8], [2, 6], [3, 4, 9]]
+    assert split.left_out == (("s0005", "in no part by column 'split'"),)
+    words = ["train"] * 30 + ["test"] * 10
+    cohort = cohort_of([0, 1] * 20, None, {"split": words})
+    split = split_cohort(cohort, replace(DATA, split_column="split", validation_fraction=0.2), 0)
+    check(cohort, split)
+    assert (len(split.train), len(split.validation), split.test.tolist()) == (24, 6, list(range(30, 40)))
+    for words, message in (
+        (["train", "test", "holdout", "x"], r"column 'split' holds 'holdout', 'x': only train, val, test"),
+        (["train", "train", "val", "val"], r"column 'split' gives no slides for the test part"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            split_cohort(cohort_of([0, 1, 0, 1], None, {"split": words}), replace(DATA, split_column="split"), 0)
+
+
+def test_a_drawn_validation_part_takes_nothing_that_is_left_out() -> None:
+    cohort = cohort_of([0, 1] * 20, None, {"split": ["train"] * 16 + ["test"] * 4 + [""] * 20})
+    split = split_cohort(cohort, replace(DATA, split_column="split", validation_fraction=0.5), 0)
+    check(cohort, split)
+    assert (len(split.train), len(split.validation), len(split.left_out)) == (8, 8, 20)
+
+
+def test_a_patient_on_two_sides() -> None:
+    #        p0             p1               p2             p3            p4
+    words = ["train", "val", "train", "test", "val", "test", "train", "train", "train", "train"]
+    cohort = cohort_of([0, 1] * 5, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4], {"split": words})
+    data = replace(DATA, split_column="split")
+    with pytest.raises(
+        ValueError,
+        match=r"3 patients stand on two sides: 'p0' in training and validation, 'p1' in training and test, 'p2' in "
+        r"validation and test: .*--data\.patient-overlap drop",
+    ):
+        split_cohort(cohort, data, 0)
+    split = split_cohort(cohort, replace(data, patient_overlap="drop"), 0)
+    check(cohort, split)
+    assert parts(split) == [[6, 7, 8, 9], [1], [3, 5]]
+    assert split.left_out == (
+        ("s0000", "patient 'p0' also stands in the validation part"),
+        ("s0002", "patient 'p1' also stands in the test part"),
+        ("s0004", "patient 'p2' also stands in the test part"),
+    )
+
+
+def test_a_patient_in_all_three_parts_is_tested_only() -> None:
+    words = ["train", "val", "test", "train", "train", ""]
+    cohort = cohort_of([0, 0, 1, 0, 1, 1], [0, 0, 0, 1, 2, 0], {"split": words})
+    split = split_cohort(cohort, replace(DATA, split_column="split", patient_overlap="drop", validation_fraction=0), 0)
+    assert parts(split) == [[3, 4], [], [2]]
+    reason = "patient 'p0' also stands in the test part"
+    assert split.left_out == (("s0000", reason), ("s0001", reason), ("s0005", "in no part by column 'split'"))
+
+
+def test_the_splits_files_of_clam(tmp_path: Path) -> None:
+    cohort = cohort_of([0, 1] * 4)
+    expected = [[0, 1, 2], [3, 4], [5]]
+    lists = write_table(
+        tmp_path / "a.csv",
+        [(0, "s0000", "s0003", "s0005.svs"), (1, "s0002", "s0004", ""), (2, "s0001", "", "")],
+        ",train,val,test",
+    )
+    marks = [(f"s{i:04d}", i in (0, 1, 2), i in (3, 4), i == 5) for i in range(8)]
+    for path in (lists, write_table(tmp_path / "b.csv", marks, ",train,val,test")):
+        split = split_cohort(cohort, replace(DATA, splits=str(path)), 0)
+        assert parts(split) == expected
+        assert [name for name, _ in split.left_out] == ["s0006", "s0007"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "message"),
+    [
+        ([("s0000", "s0000")], "train,test", r"slide 's0000' stands in two columns"),
+        ([("s0000", "s0001")], "train,val", r"columns 'train', 'val': need train and test"),
+        (
+            [("s0000", "s0001"), ("s0002", "x")],
+            "train,test",
+            r"1 slides that the cohort does not have \('x'\).*--data\.bad skip",
+        ),
+    ],
+)
+def test_splits_files_that_do_not_add_up(tmp_path: Path, rows: list[tuple[str]], header: str, message: str) -> None:
+    path = write_table(tmp_path / "splits.csv", rows, header)
+    with pytest.raises(ValueError, match=message):
+        split_cohort(cohort_of([0, 1, 1, 0]), replace(DATA, splits=str(path)), 0)
+
+
+def test_slides_of_a_splits_file_that_were_skipped(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "splits.csv", [("s0000", "s0001"), ("s0003", "gone"), ("s0002", "")], "train,test")
+    cohort = replace(cohort_of([0, 1, 1, 0]), skipped=(("gone", "no features"),))
+    data = replace(DATA, splits=str(path), validation_fraction=0)
+    assert parts(split_cohort(cohort, data, 0)) == [[0, 2, 3], [], [1]]
+    cohort = replace(cohort, skipped=())
+    with pytest.raises(ValueError, match="does not have"):
+        split_cohort(cohort, data, 0)
+    assert parts(split_cohort(cohort, replace(data, bad="skip"), 0)) == [[0, 2, 3], [], [1]]
+
+
+@pytest.fixture
+def camelyon17(data_dir: Path, tmp_path: Path) -> BagData:
+    return real(data_dir, tmp_path, "camelyon17")
+
+
+def real(data_dir: Path, tmp_path: Path, name: str) -> BagData:
+    """The real table, with features of no meaning."""
+    table = data_dir / "labels" / f"{name}.csv"
+    if not table.is_file():
+        pytest.skip(f"needs {table}")
+    slides = [line.split(",")[0] for line in table.read_text().splitlines()[1:]]
+    path = write_cohort_h5(tmp_path / "c.h5", dict.fromkeys(slides, values(1)))
+    return BagData(name=str(path), labels=str(table))
+
+
+def test_camelyon17_by_center_and_by_patient(camelyon17: BagData) -> None:
+    data = replace(camelyon17, classes=("negative", "itc", "micro", "macro"))
+    cohort = load_cohort(data)
+    assert len(cohort.slides) == 500
+    assert len(set(cohort.patients)) == 100
+    assert cohort.labels.bincount().tolist() == [318, 36, 59, 87]
+    split = split_cohort(cohort, replace(data, holdout_column="center", holdout=("3", "4")), 0)
+    check(cohort, split)
+    assert [len(part) for part in parts(split)] == [255, 45, 200]
+    assert cohort.labels[split.test].bincount().tolist() == [121, 16, 18, 45]
+    assert all(count >= 2 for count in cohort.labels[split.validation].bincount().tolist())
+    for fold in range(5):
+        split = split_cohort(cohort, replace(data, folds=5, fold=fold), 0)
+        check(cohort, split)
+        counts = cohort.labels[split.test].bincount(minlength=4)
+        assert ((counts - cohort.labels.bincount() / 5).abs() <= 5).all()
+
+
+@pytest.mark.parametrize(("column", "classes"), [("label_fine", 7), ("label_coarse", 3)])
+def test_bracs_as_given(data_dir: Path, tmp_path: Path, column: str, classes: int) -> None:
+    data = replace(real(data_dir, tmp_path, "bracs"), label_column=column, split_column="split")
+    cohort = load_cohort(data)
+    assert (len(cohort.slides), len(cohort.class_names)) == (547, classes)
+    with pytest.raises(ValueError, match=r"a patient stands on two sides: '67' in training and validation"):
+        split_cohort(cohort, data, 0)
+    split = split_cohort(cohort, replace(data, patient_overlap="drop"), 0)
+    check(cohort, split)
+    assert [len(part) for part in parts(split)] == [395 - 3, 65, 87]
+    assert [name for name, _ in split.left_out] == ["BRACS_1631", "BRACS_1633", "BRACS_1634"]
+
+
+def test_what_changed_of_a_cohort_is_told() -> None:
+    def split(train: list[int], validation: list[int], test: list[int]) -> CohortSplit:
+        return CohortSplit(*(torch.tensor(part, dtype=torch.int64) for part in (train, validation, test)))
+
+    cohort = cohort_of([0, 1, 0, 1])
+    same = split([0, 1], [2], [3])
+    earlier = json.loads(json.dumps(describe_cohort(cohort, same)))
+    assert earlier["slides"]["s0003"] == ["s0003", "b", "test"]
+    assert cohort_changes(earlier, cohort, same) == []
+    assert cohort_changes(earlier, cohort, split([0, 1], [3], [2])) == [
+        "2 slides are of another patient, class or part ('s0002', 's0003')"
+    ]
+    wider = replace(cohort, feature_dim=5, slides=cohort.slides[:3])
+    assert cohort_changes(earlier, wider, split([0, 1], [2], [])) == [
+        "features were as wide as 4, now 5",
+        "1 slides are gone ('s0003')",
+    ]
+    relabeled = cohort_of([0, 1, 0, 2])
+    assert cohort_changes(earlier, relabeled, same)[0].startswith("classes were ['a', 'b'], now ['a', 'b', 'c']")

@@ -11,8 +11,8 @@ import pytest
 import torch
 from bag_writers import grid, values, write_cohort_h5, write_h5
 
-from ncmi.slides.bag import BagError
-from ncmi.slides.readers import open_bags
+from ncmi.data.bags.bag import BagError
+from ncmi.data.bags.readers import open_bags
 
 
 class Evil:

@@ -12,8 +12,11 @@ import pytest
 import torch
 from bag_writers import grid, values, write_cohort_h5, write_h5
 
-from ncmi.slides.bag import BagError, BagSource
-from ncmi.slides.readers import open_bags
+from ncmi.data.bags.bag import BagError, BagSource
+from ncmi.data.bags.cohort import load_cohort
+from ncmi.data.bags.readers import open_bags
+from ncmi.data.kinds import kind_of
+from ncmi.recipes import BagData
 
 
 def check(source: BagSource, name: str, features: np.ndarray, coords: np.ndarray | None = None) -> None:
@@ -205,3 +208,17 @@ def test_real_features_of_a_tcga_slide(data_dir: Path) -> None:
         assert bag.features.dtype == torch.float32
         assert bag.coords is not None
         assert bag.coords[0].tolist() == [10240, 21504]
+
+
+def test_names_below_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_h5(tmp_path / "data/cohort/features/a.h5", values(3), coords=grid(3))
+    np.savez(tmp_path / "data/bags.npz", x=values(4), bag=np.array([0, 0, 1, 1]), bag_label=np.array([0, 1]))
+    monkeypatch.setenv("NCMI_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    for name in ("cohort", "cohort/features", "bags", "bags.npz"):
+        assert kind_of(name) == "bags"
+    check(open_bags("cohort"), "a", values(3), grid(3))
+    cohort = load_cohort(BagData("bags"))
+    assert (len(cohort.slides), cohort.class_names) == (2, ("0", "1"))
+    with pytest.raises(BagError, match=r"nowhere: no such file or folder: check the path"):
+        open_bags("nowhere")

@@ -17,17 +17,16 @@ import torch
 from safetensors.torch import load_file
 from slide_helpers import CLASSES, WIDTH, read, rows, slide_recipe, without_times, write_cohort
 
-from ncmi.backbones.bags import ABMIL
+from ncmi.data.bags.readers import open_bags
 from ncmi.errors import Interrupted
-from ncmi.options import CrossEntropyOptions, NCMIOptions, ObjectiveOptions, SupConOptions
-from ncmi.recipes import Augmentation, SlideRecipe, recipe_to_dict, slide_recipe_from_dict
-from ncmi.slides.loop import BagLoop
-from ncmi.slides.model import load_slide_model
-from ncmi.slides.readers import open_bags
-from ncmi.slides.run import train_slides
-from ncmi.training import RunFolder, load_model
+from ncmi.networks.bags import ABMIL
+from ncmi.objectives.options import CrossEntropyOptions, NCMIOptions, ObjectiveOptions, SupConOptions
+from ncmi.recipes import Augmentation, recipe_from_dict, recipe_to_dict
+from ncmi.training.bags import BagLoop
 from ncmi.training.loop import Loop
-from ncmi.training.run_folder import RunFolderError
+from ncmi.training.model import load_model
+from ncmi.training.run import train
+from ncmi.training.run_folder import RunFolder, RunFolderError
 
 NETWORKS = ("abmil", "transmil", "aem", "asmil", "mean", "max")
 
@@ -53,9 +52,9 @@ def assert_same_run(a: Path, b: Path) -> None:
 def test_learns_which_instance_counts(tmp_path: Path, objective: ObjectiveOptions) -> None:
     table = write_cohort(tmp_path / "cohort", slides=120, patients=40)
     recipe = slide_recipe(table, objective=objective, epochs=8, selection="last")
-    results = train_slides(recipe, tmp_path / "run")
+    results = train(recipe, tmp_path / "run")
     for readout in ("head", "cc", "lp"):
-        assert results["readouts"][readout]["test"]["macro_f1"]["value"] > 0.9
+        assert results.readouts[readout].test.macro_f1.value > 0.9
     # attention finds the planted instances better than chance does on every kept slide that has some
     above = []
     for kept in (tmp_path / "run" / "attention").glob("*.npz"):
@@ -73,25 +72,25 @@ def test_learns_which_instance_counts(tmp_path: Path, objective: ObjectiveOption
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("objective", [CrossEntropyOptions(), NCMIOptions()], ids=lambda one: one.name)
 def test_all_networks_train(tmp_path: Path, table: Path, network: str, objective: ObjectiveOptions) -> None:
-    results = train_slides(slide_recipe(table, network, objective, batch_size=4), tmp_path / "run")
+    results = train(slide_recipe(table, network, objective, batch_size=4), tmp_path / "run")
     rows_of = metrics(tmp_path / "run")
     assert all(np.isfinite(row["train_loss"]) and np.isfinite(row["train_penalty"]) for row in rows_of)
     # the auxiliary terms are those networks' own
     assert (rows_of[0]["train_penalty"] != 0) == (network in ("aem", "asmil"))
-    assert results["network"] == network
-    assert results["primary_readouts"] == (["head"] if objective.name == "cross_entropy" else ["head", "cc", "lp"])
+    assert results.network == network
+    assert results.primary_readouts == (["head"] if objective.name == "cross_entropy" else ["head", "cc", "lp"])
 
 
 def test_what_a_run_leaves_behind(tmp_path: Path, table: Path) -> None:
-    results = train_slides(slide_recipe(table), tmp_path / "run")
+    results = train(slide_recipe(table), tmp_path / "run")
     folder = tmp_path / "run"
-    assert read(folder, "results.json") == json.loads(json.dumps(results))
-    assert slide_recipe_from_dict(read(folder, "recipe.json")).network.width == 16
+    assert RunFolder(folder).results() == results
+    assert RunFolder(folder).recipe().network.width == 16
     table_rows = rows(folder / "slides.csv")
     assert len(table_rows) == 36
     parts = {part: [row for row in table_rows if row["part"] == part] for part in ("train", "validation", "test")}
-    for part, found in parts.items():
-        assert len(found) == results[f"num_{part}"]
+    for part, slides in parts.items():
+        assert len(slides) == getattr(results, f"num_{part}")
     for one, other in itertools.combinations(parts, 2):
         assert not {row["patient"] for row in parts[one]} & {row["patient"] for row in parts[other]}
     for row in table_rows:
@@ -100,13 +99,13 @@ def test_what_a_run_leaves_behind(tmp_path: Path, table: Path) -> None:
             np.testing.assert_allclose(p.sum(), 1, atol=1e-6)
     # the metrics are those of the table
     right = [row["label"] == max(CLASSES, key=lambda name: float(row[f"head:{name}"])) for row in parts["test"]]
-    assert results["readouts"]["head"]["test"]["accuracy"]["value"] == pytest.approx(np.mean(right))
-    assert results["readouts"]["head"]["test"]["patients"] == len({row["patient"] for row in parts["test"]})
+    assert results.readouts["head"].test.accuracy.value == pytest.approx(np.mean(right))
+    assert results.readouts["head"].test.groups == len({row["patient"] for row in parts["test"]})
 
 
 def test_the_table_is_what_the_saved_model_says(tmp_path: Path, table: Path) -> None:
-    train_slides(slide_recipe(table, "asmil"), tmp_path / "run")
-    model = load_slide_model(tmp_path / "run")
+    train(slide_recipe(table, "asmil"), tmp_path / "run")
+    model = load_model(tmp_path / "run")
     source = open_bags(table.parent / "features")
     with torch.no_grad():
         for row in rows(tmp_path / "run" / "slides.csv")[::5]:
@@ -124,8 +123,8 @@ RESUMED: dict[str, Any] = {
     "asmil-anchor": lambda table: slide_recipe(table, "asmil", batch_size=3, options={"dropout": 0.2}),
     "aem-annealed-averaged": lambda table: slide_recipe(table, "aem", batch_size=4, accumulate=2, ema_decay=0.9),
     "transmil-cross-entropy": lambda table: slide_recipe(table, "transmil", CrossEntropyOptions(), selection="last"),
-    "balanced-few-instances": lambda table: replace(
-        slide_recipe(table, data={"train_instances": 5, "standardise": True}), sampling="balanced"
+    "balanced-few-instances": lambda table: slide_recipe(
+        table, data={"train_instances": 5, "standardize": True}, sampling="balanced"
     ),
 }
 
@@ -136,7 +135,7 @@ def test_stopped_and_gone_on_with_is_the_same_run(
     tmp_path: Path, table: Path, case: str, stop: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = RESUMED[case](table)
-    train_slides(recipe, tmp_path / "whole")
+    train(recipe, tmp_path / "whole")
     steps = read(tmp_path / "whole", "results.json")["num_train"] * 2 // recipe.training.batch_size
     stop = min(stop, steps - 1)
     step = Loop._step
@@ -149,17 +148,17 @@ def test_stopped_and_gone_on_with_is_the_same_run(
     with monkeypatch.context() as patch:
         patch.setattr(Loop, "_step", interrupted)
         with pytest.raises(Interrupted):
-            train_slides(recipe, tmp_path / "stopped")
+            train(recipe, tmp_path / "stopped")
     assert not RunFolder(tmp_path / "stopped").finished
     torch.manual_seed(987)
-    train_slides(RunFolder(tmp_path / "stopped").slide_recipe(), tmp_path / "stopped", resume=True)
+    train(RunFolder(tmp_path / "stopped").recipe(), tmp_path / "stopped", resume=True)
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
 
 
 def test_same_recipe_same_run_and_streamed_or_kept_in_memory(tmp_path: Path, table: Path) -> None:
     recipe = slide_recipe(table)
-    train_slides(recipe, tmp_path / "a")
-    train_slides(replace(recipe, data=replace(recipe.data, cache_gigabytes=0.0)), tmp_path / "b")
+    train(recipe, tmp_path / "a")
+    train(replace(recipe, data=replace(recipe.data, cache_gigabytes=0.0)), tmp_path / "b")
     assert_same_run(tmp_path / "a", tmp_path / "b")
 
 
@@ -170,10 +169,10 @@ def test_batches_are_sums_of_their_bags(tmp_path: Path, table: Path) -> None:
         recipe = slide_recipe(
             table, objective=CrossEntropyOptions(), batch_size=6, accumulate=accumulate, precision="64-true", epochs=1
         )
-        train_slides(recipe, tmp_path / str(accumulate))
+        train(recipe, tmp_path / str(accumulate))
         moved.append(load_file(tmp_path / str(accumulate) / "model.safetensors"))
     for name, value in moved[0].items():
-        if "backbone" in name or "head" in name:
+        if "network" in name or "head" in name:
             torch.testing.assert_close(value, moved[1][name], rtol=1e-6, atol=1e-9)
 
 
@@ -186,23 +185,21 @@ def test_balanced_sampling_draws_classes_alike(tmp_path: Path, table: Path, monk
         step(self, batch)
 
     monkeypatch.setattr(Loop, "_step", recorded)
-    recipe = slide_recipe(table, data={"holdout_column": "center", "holdout": ("2",)}, batch_size=4)
     # make the cohort lopsided: classes "one" and "other" lose most of their slides
     lopsided = tmp_path / "labels.csv"
     lines = table.read_text().splitlines()
     kept = [line for number, line in enumerate(lines[1:]) if line.endswith("none") or number % 12 in (1, 2)]
     lopsided.write_text("\n".join([lines[0], *kept]) + "\n")
-    recipe = replace(
-        recipe, data=replace(recipe.data, labels=str(lopsided), validation_fraction=0.2), sampling="balanced"
-    )
-    train_slides(recipe, tmp_path / "run")
+    data = {"holdout_column": "center", "holdout": ("2",), "labels": str(lopsided), "validation_fraction": 0.2}
+    recipe = slide_recipe(table, data=data, batch_size=4, sampling="balanced")
+    train(recipe, tmp_path / "run")
     counts = np.bincount(seen, minlength=3)
     assert counts.max() - counts.min() <= 4
     trained = [row["label"] for row in rows(tmp_path / "run" / "slides.csv") if row["part"] == "train"]
     assert trained.count("none") > 2 * trained.count("one")
 
 
-def test_standardised_features_have_the_training_part_s_units(tmp_path: Path) -> None:
+def test_standardized_features_have_the_training_part_s_units(tmp_path: Path) -> None:
     random = np.random.default_rng(1)
     counts = random.integers(1, 9, size=30)
     x = random.normal(size=(int(counts.sum()), 4)) * [1, 1e-3, 50, 0] + [0, 1000, -3, 7]
@@ -212,21 +209,20 @@ def test_standardised_features_have_the_training_part_s_units(tmp_path: Path) ->
         bag=np.repeat(np.arange(30), counts),
         bag_label=np.arange(30) % 2,
     )
-    recipe = slide_recipe(tmp_path / "bags.npz", data={"standardise": True})
-    recipe = replace(recipe, data=replace(recipe.data, features=str(tmp_path / "bags.npz"), labels=None))
-    train_slides(recipe, tmp_path / "run")
-    model = load_slide_model(tmp_path / "run")
-    train = {int(row["slide"]) for row in rows(tmp_path / "run" / "slides.csv") if row["part"] == "train"}
-    own = x.astype(np.float32).astype(np.float64)[np.isin(np.repeat(np.arange(30), counts), list(train))]
-    np.testing.assert_allclose(model.mean.numpy(), own.mean(0), rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(model.scale.numpy()[:3], own.std(0)[:3], rtol=1e-4)
-    assert model.scale[3] == 1
+    data = {"name": str(tmp_path / "bags.npz"), "labels": None, "standardize": True}
+    train(slide_recipe(tmp_path / "bags.npz", data=data), tmp_path / "run")
+    model = load_model(tmp_path / "run")
+    trained = {int(row["slide"]) for row in rows(tmp_path / "run" / "slides.csv") if row["part"] == "train"}
+    own = x.astype(np.float32).astype(np.float64)[np.isin(np.repeat(np.arange(30), counts), list(trained))]
+    np.testing.assert_allclose(model.standardize.mean.numpy(), own.mean(0), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(model.standardize.scale.numpy()[:3], own.std(0)[:3], rtol=1e-4)
+    assert model.standardize.scale[3] == 1
 
 
 def test_selection_is_by_validation(tmp_path: Path, table: Path) -> None:
-    results = train_slides(slide_recipe(table, epochs=8, selection="best"), tmp_path / "run")
-    judged = [(row["validation_auc"], -row["validation_loss"]) for row in metrics(tmp_path / "run")]
-    assert results["best_epoch"] == 1 + judged.index(max(judged))
+    results = train(slide_recipe(table, epochs=8, selection="best"), tmp_path / "run")
+    judged = [(row["validation_macro_auc"], -row["validation_loss"]) for row in metrics(tmp_path / "run")]
+    assert results.best_epoch == 1 + judged.index(max(judged))
 
 
 @pytest.mark.parametrize(
@@ -239,41 +235,39 @@ def test_selection_is_by_validation(tmp_path: Path, table: Path) -> None:
             "neither augmentation",
         ),
         (lambda r: replace(r, network=replace(r.network, heads=5, name="aem")), "heads"),
-        (lambda r: replace(r, data=replace(r.data, features="nowhere")), "nowhere"),
+        (lambda r: replace(r, data=replace(r.data, name="nowhere")), "nowhere"),
     ],
 )
 def test_what_cannot_be_trained_leaves_nothing_behind(tmp_path: Path, table: Path, change: Any, message: str) -> None:
     with pytest.raises((ValueError, OSError), match=message):
-        train_slides(change(slide_recipe(table)), tmp_path / "run")
+        train(change(slide_recipe(table)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_run_folders_of_the_two_kinds_are_not_mixed_up(tmp_path: Path, table: Path) -> None:
+def test_a_run_folder_is_of_one_recipe(tmp_path: Path, table: Path) -> None:
     recipe = slide_recipe(table)
-    train_slides(recipe, tmp_path / "run")
-    with pytest.raises(RunFolderError, match="ncmi slides"):
-        load_model(tmp_path / "run")
-    with pytest.raises(RunFolderError, match="not empty"):
-        train_slides(recipe, tmp_path / "run")
+    train(recipe, tmp_path / "run")
+    with pytest.raises(RunFolderError, match="choose another folder"):
+        train(recipe, tmp_path / "run")
     other = replace(recipe, training=replace(recipe.training, seed=5))
     with pytest.raises(RunFolderError, match="another recipe"):
-        train_slides(other, tmp_path / "run", resume=True)
+        train(other, tmp_path / "run", resume=True)
 
 
 def test_recipes_survive_json_and_misspelt_ones_do_not(table: Path) -> None:
-    recipe = replace(slide_recipe(table, "asmil", data={"classes": CLASSES}), sampling="balanced")
+    recipe = slide_recipe(table, "asmil", data={"classes": CLASSES}, sampling="balanced")
     content = json.loads(json.dumps(recipe_to_dict(recipe)))
-    assert slide_recipe_from_dict(content) == recipe
-    assert isinstance(slide_recipe_from_dict(content), SlideRecipe)
-    for change, message in (
-        ({"network": {**content["network"], "wdith": 3}}, "unknown field wdith"),
-        ({"network": {**content["network"], "name": "abmill"}}, "network"),
-        ({"sampling": "some"}, "sampling"),
-        ({"kind": "images"}, "no slide classifier"),
-        ({"data": {**content["data"], "folds": 1}}, "folds"),
+    assert recipe_from_dict(content) == recipe
+    for section, change, message in (
+        ("network", {"wdith": 3}, "unknown field wdith"),
+        ("network", {"name": "abmill"}, "network"),
+        ("training", {"sampling": "some"}, "sampling"),
+        ("data", {"kind": "sounds"}, "sounds"),
+        ("data", {"kind": "image"}, "'data'"),
+        ("data", {"folds": 1}, "folds"),
     ):
         with pytest.raises(ValueError, match=message):
-            slide_recipe_from_dict({**content, **change})
+            recipe_from_dict({**content, section: {**content[section], **change}})
 
 
 def test_a_diverging_run_says_so(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,18 +276,18 @@ def test_a_diverging_run_says_so(tmp_path: Path, table: Path, monkeypatch: pytes
     def broken(self: BagLoop, batch: Any) -> None:
         original(self, batch)
         with torch.no_grad():
-            next(self.model.backbone.parameters()).fill_(float("nan"))
+            next(self.model.network.parameters()).fill_(float("nan"))
 
     monkeypatch.setattr(Loop, "_step", broken)
     with pytest.raises((FloatingPointError, ValueError), match=r"learning rate|finite"):
-        train_slides(slide_recipe(table), tmp_path / "run")
+        train(slide_recipe(table), tmp_path / "run")
 
 
 def test_width_of_features_follows(tmp_path: Path, table: Path) -> None:
-    train_slides(slide_recipe(table, options={"width": 0}), tmp_path / "run")
-    model = load_slide_model(tmp_path / "run")
-    assert model.instance_dim == WIDTH
-    assert model.backbone.feature_dim == 128
+    train(slide_recipe(table, options={"width": 0}), tmp_path / "run")
+    model = load_model(tmp_path / "run")
+    assert model.signature.sample_shape == (WIDTH,)
+    assert model.network.feature_dim == 128
 
 
 def test_no_tensor_outlives_its_bag(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,6 +303,6 @@ def test_no_tensor_outlives_its_bag(tmp_path: Path, table: Path, monkeypatch: py
         return output
 
     monkeypatch.setattr(ABMIL, "forward", watched)
-    train_slides(slide_recipe(table), tmp_path / "run")
+    train(slide_recipe(table), tmp_path / "run")
     assert len(vectors) > 50
     assert max(most) <= 2

@@ -27,7 +27,7 @@ DEATHS: dict[str, tuple[str, signal.Signals]] = {
     "killed-in-a-step": ("cross-entropy-everything", signal.SIGKILL),
     "killed-in-writing-a-checkpoint": ("ncmi", signal.SIGKILL),
     "terminated": ("supcon", signal.SIGTERM),
-    "interrupted": ("ncmi-class-mean-ema-centre", signal.SIGINT),
+    "interrupted": ("ncmi-class-mean-ema-center", signal.SIGINT),
 }
 
 
@@ -52,7 +52,8 @@ def main(root: Path) -> None:
 
 
 def _run(folder: Path, death: str, say: Callable[[], Any]) -> None:
-    from ncmi.training import Interrupted, train
+    from ncmi.errors import Interrupted
+    from ncmi.training.run import train
 
     if death == "killed-in-writing-a-checkpoint":
         _wait_in_writing(say)
@@ -69,7 +70,7 @@ def _run(folder: Path, death: str, say: Callable[[], Any]) -> None:
 
 def _wait_in_a_step(say: Callable[[], Any]) -> None:
     from ncmi.training.loop import Loop
-    from ncmi.training.signals import StopRequest
+    from ncmi.training.session import StopRequest
 
     step, run = Loop._step, Loop.run
     stops: list[StopRequest] = []

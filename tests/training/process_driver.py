@@ -12,7 +12,8 @@ from typing import Any
 
 from training_helpers import make_recipe
 
-from ncmi.options import Alternation, CrossEntropyOptions, NCMIOptions, OPLOptions, SupConOptions
+from ncmi.loss.alternating import Alternation
+from ncmi.objectives.options import CrossEntropyOptions, NCMIOptions, OPLOptions, SupConOptions
 from ncmi.recipes import Recipe
 
 # wine has 115 training samples; the shares of an epoch's last batch: 10 and 9, 3 and 2, 1 and none
@@ -20,8 +21,8 @@ UNEVEN, FEW, ZERO = 32, 11, 38
 
 PROCESS_CASES: dict[str, Callable[..., Recipe]] = {
     "ncmi": lambda **more: make_recipe(batch_size=ZERO, **more),
-    "ncmi-class-mean-ema-centre": lambda **more: make_recipe(
-        NCMIOptions(centroids="class_mean", centre="ema", centre_decay=0.9, class_weights="balanced"),
+    "ncmi-class-mean-ema-center": lambda **more: make_recipe(
+        NCMIOptions(centroids="class_mean", center="ema", center_decay=0.9, class_weights="balanced"),
         batch_size=UNEVEN,
         **more,
     ),
@@ -36,7 +37,7 @@ PROCESS_CASES: dict[str, Callable[..., Recipe]] = {
     "cross-entropy-accumulated": lambda **more: make_recipe(
         CrossEntropyOptions(), batch_size=ZERO, accumulate=3, clip_norm=0.1, selection="best", **more
     ),
-    "opl": lambda **more: make_recipe(OPLOptions(), batch_size=UNEVEN, optimiser="sgd", learning_rate=0.1, **more),
+    "opl": lambda **more: make_recipe(OPLOptions(), batch_size=UNEVEN, optimizer="sgd", learning_rate=0.1, **more),
     "supcon": lambda **more: make_recipe(SupConOptions(projection_dim=8), batch_size=ZERO, **more),
 }
 
@@ -46,7 +47,7 @@ def recipe_of(case: str, devices: int, **more: Any) -> Recipe:
 
 
 def main(root: Path) -> None:
-    from ncmi.training import train
+    from ncmi.training.run import train
 
     for case in PROCESS_CASES:
         train(recipe_of(case, 2), root / case)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from training_helpers import make_recipe
 
-from ncmi.alternating import AlternatingOptimiser
-from ncmi.options import Alternation, CrossEntropyOptions, NCMIOptions
-from ncmi.training import train
-from ncmi.training.tensor_loop import TensorLoop
+from ncmi.loss.alternating import AlternatingOptimizer, Alternation
+from ncmi.objectives.options import CrossEntropyOptions, NCMIOptions
+from ncmi.training.run import train
+from ncmi.training.samples import SampleLoop
 
 STEPS = 4  # of an epoch
 
@@ -21,10 +21,10 @@ STEPS = 4  # of an epoch
 def movements(folder: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> str:
     """For each step who moved: N the network, C the centroids, B both, – nobody."""
     moved = []
-    original = AlternatingOptimiser.step
+    original = AlternatingOptimizer.step
 
-    def record(self: AlternatingOptimiser, *, step: int, epoch: int) -> None:
-        groups = [optimiser.param_groups[0]["params"][0] for optimiser in self.optimisers]
+    def record(self: AlternatingOptimizer, *, step: int, epoch: int) -> None:
+        groups = [optimizer.param_groups[0]["params"][0] for optimizer in self.optimizers]
         before = [parameter.detach().clone() for parameter in groups]
         assert all(parameter.grad is not None and bool(parameter.grad.any()) for parameter in groups)
         original(self, step=step, epoch=epoch)
@@ -33,7 +33,7 @@ def movements(folder: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> 
             {(True, False): "N", (False, True): "C", (True, True): "B", (False, False): "–"}[network, centroids]
         )
 
-    monkeypatch.setattr(AlternatingOptimiser, "step", record)
+    monkeypatch.setattr(AlternatingOptimizer, "step", record)
     train(make_recipe(schedule="constant", **options), folder)
     return "".join(moved)
 
@@ -74,22 +74,22 @@ def test_class_means_are_the_true_ones(
     centroids: Any, distribution: Any, ema_decay: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors: list[float] = []
-    extract = TensorLoop.extract
+    extract = SampleLoop.extract
 
-    def naive_error(loop: TensorLoop, model: Any) -> float:
+    def naive_error(loop: SampleLoop, model: Any) -> float:
         """Largest relative difference of the centroids from the class means of P, in float64."""
         indices = loop.split.train
         with torch.no_grad():
             features = model.eval()(loop.inputs[indices]).double()
-            centred = features if model.objective.centre is None else features - model.objective.centre.double()
-            z = torch.nn.functional.normalize(centred) / model.objective.temperature
+            centered = features if model.objective.center is None else features - model.objective.center.double()
+            z = torch.nn.functional.normalize(centered) / model.objective.temperature
             p = torch.sigmoid(z) if distribution == "nsf" else z.exp()
             p = p / p.sum(-1, keepdim=True)
             means = torch.stack([p[loop.labels[indices] == c].mean(0) for c in range(3)])
             found: Tensor = model.objective.log_centroids().double().exp()
             return float(((found - means) / means).abs().max())
 
-    def checked(self: TensorLoop, indices: Tensor, model: Any = None) -> Any:
+    def checked(self: SampleLoop, indices: Tensor, model: Any = None) -> Any:
         if indices is self.split.validation and self.progress.epoch < self.training.epochs:
             errors.append(naive_error(self, self.evaluated))
             was = self.model.training
@@ -97,36 +97,13 @@ def test_class_means_are_the_true_ones(
             self.model.train(was)
         return extract(self, indices, model)
 
-    monkeypatch.setattr(TensorLoop, "extract", checked)
+    monkeypatch.setattr(SampleLoop, "extract", checked)
     options = NCMIOptions(
-        centroids=centroids, anchor_scale=10.0, distribution=distribution, centre="ema", centre_decay=0.5
+        centroids=centroids, anchor_scale=10.0, distribution=distribution, center="ema", center_decay=0.5
     )
     train(make_recipe(options, alternation=Alternation("class_means"), ema_decay=ema_decay), tmp_path / "run")
     assert len(errors) == 6
     assert max(errors) < 1e-5
-
-
-def test_both_step_only_where_both_are_there() -> None:
-    parameters = [torch.nn.Parameter(torch.ones(1)) for _ in range(2)]
-    network, centroids = (torch.optim.SGD([parameter], lr=1.0) for parameter in parameters)
-    both = AlternatingOptimiser(network, centroids, Alternation("phases"))
-    assert both.optimisers == (network, centroids)
-    (parameters[0] * parameters[1]).sum().backward()
-    both.step(step=1, epoch=0)
-    assert [parameter.item() for parameter in parameters] == [1.0, 0.0]
-    both.zero_grad()
-    assert [parameter.grad for parameter in parameters] == [None, None]
-    alone = AlternatingOptimiser(network, None, Alternation("phases"))
-    parameters[0].sum().backward()
-    alone.step(step=1, epoch=0)
-    assert parameters[0].item() == 0.0
-    assert alone.optimisers == (network,)
-
-
-@pytest.mark.parametrize("change", [{"network_steps": 0}, {"centroid_steps": 0}, {"start_epoch": -1}])
-def test_phases_need_steps(change: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="at least 1 step each"):
-        Alternation("phases", **change)
 
 
 def test_class_means_for_centroids_that_cannot_go_there_are_refused_at_once(tmp_path: Path) -> None:

@@ -1,24 +1,31 @@
-"""Every objective learns a problem that can be learned, and does not learn one that cannot."""
+"""Every objective learns what can be learned, and nothing else; a run that diverges says so and names the cure."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from training_helpers import make_recipe, metrics
 
-from ncmi.data import Dataset, load_dataset
-from ncmi.options import Alternation, NCMIOptions, objective_names, objective_options
-from ncmi.recipes import Backbone
-from ncmi.training import train
+from ncmi.data.dataset import Dataset
+from ncmi.data.load import load_dataset
+from ncmi.loss.alternating import Alternation
+from ncmi.objectives.options import NCMIOptions, objective_names, objective_options
+from ncmi.recipes import Network
+from ncmi.training.checkpoint import CheckpointError
+from ncmi.training.loop import Loop
+from ncmi.training.model import load_model
+from ncmi.training.run import train
+from ncmi.training.run_folder import RunFolder
 
 OPTIONS = {name: (objective_options(name)(), Alternation()) for name in objective_names()} | {
     "ncmi-phases": (NCMIOptions(), Alternation("phases")),
     "ncmi-class-means": (NCMIOptions(anchor_scale=10.0), Alternation("class_means")),
     "ncmi-robust": (NCMIOptions.robust(), Alternation()),
     "ncmi-fixed": (NCMIOptions(centroids="fixed"), Alternation()),
-    "ncmi-class-mean": (NCMIOptions(centroids="class_mean", centre="ema"), Alternation()),
+    "ncmi-class-mean": (NCMIOptions(centroids="class_mean", center="ema"), Alternation()),
     "ncmi-paper": (
         NCMIOptions(
             centroids="fixed",
@@ -47,14 +54,14 @@ def test_learns_rings(name: str, tmp_path: Path) -> None:
     recipe = make_recipe(
         options,
         data="rings",
-        backbone=Backbone("mlp", width=64, depth=2, feature_dim=16),
+        network=Network("mlp", width=64, depth=2, feature_dim=16),
         epochs=25,
         learning_rate=1e-2,
         alternation=alternation,
     )
-    found = train(recipe, tmp_path / "run", dataset=rings())
-    for readout in found["primary_readouts"]:
-        assert found["readouts"][readout]["test_accuracy"] > 0.93, found["readouts"]
+    results = train(recipe, tmp_path / "run", data=rings())
+    for readout in results.primary_readouts:
+        assert results.readouts[readout].test.accuracy.value > 0.93, results.readouts
     rows = metrics(tmp_path / "run")
     # SupCon's loss cannot fall below the logarithm of the number of positives, here about 3
     assert rows[-1]["train_loss"] < (0.9 if name == "supcon" else 0.7) * rows[0]["train_loss"]
@@ -65,15 +72,59 @@ def test_learns_rings(name: str, tmp_path: Path) -> None:
 def test_random_labels_are_not_learned(tmp_path: Path) -> None:
     data = rings()
     shuffled = Dataset("noise", data.inputs, data.labels[torch.randperm(len(data))], data.class_names, "table")
-    found = train(make_recipe(data="noise", epochs=5), tmp_path / "run", dataset=shuffled)
-    assert all(scores["test_accuracy"] < 0.6 for scores in found["readouts"].values())
+    results = train(make_recipe(data="noise", epochs=5), tmp_path / "run", data=shuffled)
+    assert all(readout.test.accuracy.value < 0.6 for readout in results.readouts.values())
 
 
 def test_learns_images(tmp_path: Path) -> None:
     digits = load_dataset("digits")
     some = slice(0, 400)
     data = Dataset("digits-400", digits.inputs[some], digits.labels[some], digits.class_names, "image")
-    recipe = make_recipe(backbone=Backbone("convnet", width=8, depth=2, feature_dim=16), epochs=6, learning_rate=1e-2)
-    found = train(recipe, tmp_path / "run", dataset=data)
-    assert found["readouts"]["cc"]["test_accuracy"] > 0.75
-    assert found["readouts"]["cc"]["test_top5_accuracy"] > 0.95
+    recipe = make_recipe(
+        data="digits", network=Network("convnet", width=8, depth=2, feature_dim=16), epochs=6, learning_rate=1e-2
+    )
+    results = train(recipe, tmp_path / "run", data=data)
+    assert results.readouts["cc"].test.accuracy.value > 0.75
+    assert results.readouts["cc"].test.top5_accuracy > 0.95
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("name", objective_names())
+def test_a_huge_learning_rate(name: str, optimizer: str, tmp_path: Path) -> None:
+    recipe = make_recipe(objective_options(name)(), learning_rate=1e6, optimizer=optimizer, epochs=4)
+    with pytest.raises((FloatingPointError, ValueError), match="lower the learning rate") as caught:
+        train(recipe, tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+    folder = RunFolder.open(tmp_path / "run")
+    assert not folder.finished
+    assert list(folder.path.rglob("*.partial")) == []
+    with pytest.raises(CheckpointError, match="not finished"):
+        load_model(folder.path)
+    # it diverges again, and does not finish by being resumed
+    with pytest.raises((FloatingPointError, ValueError), match="lower the learning rate"):
+        train(recipe, tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("mode", ["joint", "class_means"])
+def test_weights_that_break_in_the_last_step_are_seen(
+    mode: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Loop._step
+
+    def broken(self: Loop, batch: Any) -> None:
+        original(self, batch)
+        if self.progress.step == 3:
+            next(iter(self.model.network.parameters())).detach().fill_(float("nan"))
+
+    monkeypatch.setattr(Loop, "_step", broken)
+    recipe = make_recipe(NCMIOptions(anchor_scale=10.0), alternation=Alternation(mode))
+    with pytest.raises(FloatingPointError, match="features are not finite in epoch 1: lower the learning rate"):
+        train(recipe, tmp_path / "run")
+
+
+def test_a_loss_for_each_sample_cannot_be_trained_on(tmp_path: Path) -> None:
+    recipe = make_recipe(NCMIOptions(reduction="none", separation_power=1.0))
+    with pytest.raises(ValueError, match=r"the loss has shape \[32\]: training needs a reduction to one number"):
+        train(recipe, tmp_path / "run")

@@ -10,13 +10,16 @@ import pytest
 import torch
 from training_helpers import make_recipe, metrics, weights
 
-from ncmi.data import load_dataset, split_dataset
-from ncmi.options import CrossEntropyOptions, NCMIOptions, ObjectiveOptions, SupConOptions
-from ncmi.training import load_model, train
+from ncmi.data.load import load_dataset
+from ncmi.data.splits import split_dataset
+from ncmi.objectives.options import CrossEntropyOptions, NCMIOptions, ObjectiveOptions, SupConOptions
+from ncmi.training.model import load_model
+from ncmi.training.run import train
+from ncmi.training.run_folder import RunFolder
 
 OBJECTIVES: dict[str, ObjectiveOptions] = {
     "ncmi": NCMIOptions(),
-    "ncmi-class-mean": NCMIOptions(centroids="class_mean", centre="ema"),
+    "ncmi-class-mean": NCMIOptions(centroids="class_mean", center="ema"),
     "cross_entropy": CrossEntropyOptions(),
     "supcon": SupConOptions(projection_dim=8),
 }
@@ -52,9 +55,9 @@ def test_float64_is_float64_throughout(name: str, tmp_path: Path, monkeypatch: p
         train(make_recipe(OBJECTIVES[name], precision=precision), tmp_path / precision)
     assert seen == {torch.float64}
     saved = weights(tmp_path / "64-true")
-    assert {value.dtype for key, value in saved.items() if "backbone" in key or "lp." in key} == {torch.float64}
+    assert {value.dtype for key, value in saved.items() if "network" in key or "lp." in key} == {torch.float64}
     # not float32 numbers in a wide coat
-    last = saved["/model/backbone.layers.1.weight"]
+    last = saved["/model/network.layers.1.weight"]
     assert not torch.equal(last, last.float().double())
     full, double = (metrics(tmp_path / precision) for precision in ("32-true", "64-true"))
     for one, other in zip(full, double, strict=True):
@@ -68,5 +71,5 @@ def test_a_float64_model_is_loaded_as_such(tmp_path: Path) -> None:
     with torch.no_grad():
         features = model(data.inputs[split_dataset(data).test])
     assert features.dtype == torch.float64
-    with np.load(tmp_path / "run" / "test_outputs.npz") as outputs:
-        np.testing.assert_array_equal(outputs["prediction_head"], model.log_proba(features, "head").argmax(-1))
+    predicted = RunFolder(tmp_path / "run").outputs().predictions["head"]
+    np.testing.assert_array_equal(predicted, model.log_proba(features, "head").argmax(-1))

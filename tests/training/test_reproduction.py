@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
-import json
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
-from ncmi import reproduction
-from ncmi.comparison import ComparisonError, Entry, Plan
-from ncmi.options import NCMIOptions, ObjectiveOptions
-from ncmi.recipes import Augmentation, Backbone, Data, Recipe, Training
-from ncmi.reproduction import EXPERIMENTS, Experiment, Scale, plan_experiment, reproduce
+from ncmi.data.bags.cohort import load_cohort
+from ncmi.data.bags.splits import split_cohort
+from ncmi.objectives.options import NCMIOptions, ObjectiveOptions
+from ncmi.recipes import Augmentation, BagNetwork, ImageData, Network, Recipe, Training
+from ncmi.recipes.cohorts import cohort_data
+from ncmi.slides.simulation import SimulationOptions, SlideRow, read_table, write_simulation
+from ncmi.training import reproduction
+from ncmi.training.comparison import ComparisonError
+from ncmi.training.reproduction import EXPERIMENTS, Experiment, Group, Scale, plan_experiment, reproduce
+from ncmi.training.schema import ComparisonRecord, ReproductionRecord, Results, read_record
+
+COHORTS = {"camelyon17": ("c17", "c17.csv"), "bracs": ("bracs", "bracs.csv")}
+
+
+def groups_of(experiment: Experiment, scale: Scale, **choice: Any) -> tuple[Group, ...]:
+    """The plan, with slides where it needs some."""
+    return plan_experiment(experiment, scale, cohorts=COHORTS if experiment == "table3" else {}, **choice)
 
 
 @pytest.mark.parametrize("scale", get_args(Scale))
 @pytest.mark.parametrize("experiment", get_args(Experiment))
 def test_every_run_has_its_own_folder_and_each_group_its_baseline(experiment: Experiment, scale: Scale) -> None:
-    groups = plan_experiment(experiment, scale, seeds=(0, 1))
+    groups = groups_of(experiment, scale, seeds=(0, 1))
     runs = [run for group in groups for run in group.plan.runs()]
     assert len({name for name, _ in runs}) == len(runs)
     assert all(name.startswith("../../runs/") for name, _ in runs)
     for group in groups:
         assert "cross_entropy" in {entry.recipe.objective.name for entry in group.plan.entries}
         assert {recipe.training.seed for _, recipe in group.plan.runs()} == {0, 1}
+        assert len({entry.recipe.data for entry in group.plan.entries}) == 1
     shared = {(recipe.data, recipe.training.epochs) for _, recipe in runs}
-    assert experiment == "figure2" or len(shared) == 1
+    assert len(shared) == (2 if experiment == "table3" else 1) or experiment == "figure2"
+
+
+def test_experiments_are_all_described() -> None:
+    assert tuple(EXPERIMENTS) == get_args(Experiment)
 
 
 def test_equal_names_are_equal_runs_in_all_experiments() -> None:
@@ -35,7 +52,7 @@ def test_equal_names_are_equal_runs_in_all_experiments() -> None:
     for scale in get_args(Scale):
         known: dict[str, Recipe] = {}
         for experiment in get_args(Experiment):
-            for group in plan_experiment(experiment, scale, seeds=(0,)):
+            for group in groups_of(experiment, scale, seeds=(0,)):
                 for name, recipe in group.plan.runs():
                     assert known.setdefault(name, recipe) == recipe
         assert len(known) > 20
@@ -48,7 +65,7 @@ def test_table_of_the_paper() -> None:
     assert by_name["resnet18-supcon"].training.augmentation == Augmentation.supcon()
     assert by_name["resnet18-ncmi-paper"].training.alternation.mode == "phases"
     cells = {
-        (options.distribution, options.centre)
+        (options.distribution, options.center)
         for group in plan_experiment("table5", "paper", seeds=(0,))
         for entry in group.plan.entries
         if isinstance(options := entry.recipe.objective, NCMIOptions)
@@ -90,54 +107,134 @@ def test_figure_2_chooses_its_networks_itself() -> None:
             plan_experiment("figure2", "small", seeds=(0,), **choice)  # type: ignore[arg-type]
 
 
-def test_a_plan_needs_entries_of_different_names() -> None:
-    entry = Entry("a", "A", Recipe(Data("wine")))
-    with pytest.raises(ComparisonError, match="name each one once"):
-        Plan((entry, entry), (0,))
-    with pytest.raises(ComparisonError, match="at least one objective and one seed"):
-        Plan((entry,), ())
+def test_table_3_is_every_network_with_both_objectives() -> None:
+    camelyon, bracs = groups_of("table3", "paper", seeds=(0, 1), workers=1, imports=("x",))
+    assert [(group.name, group.title) for group in (camelyon, bracs)] == [
+        ("camelyon17", "CAMELYON-17"),
+        ("bracs", "BRACS"),
+    ]
+    assert [entry.name for entry in camelyon.plan.entries] == [
+        f"camelyon17-{network}-{objective}"
+        for network in ("abmil", "transmil", "aem", "asmil")
+        for objective in ("cross_entropy", "ncmi")
+    ]
+    assert camelyon.plan.entries[1].label == "ABMIL, NCMI"
+    assert camelyon.plan.title == "Table III, CAMELYON-17"
+    assert camelyon.plan.imports == ("x",)
+    for entry in camelyon.plan.entries:
+        training = entry.recipe.training
+        assert (training.optimizer, training.learning_rate, training.weight_decay) == ("adamw", 1e-4, 1e-5)
+        assert (training.batch_size, training.schedule, training.epochs) == (1, "cosine", 50)
+        assert training.selection == "best"
+        assert isinstance(entry.recipe.network, BagNetwork)
+        assert entry.recipe.network.name == entry.name.split("-")[1]
+        assert entry.recipe.data == cohort_data("camelyon17", "c17", "c17.csv")
+    assert camelyon.plan.entries[1].recipe.objective == NCMIOptions()
+    assert not any(group.plan.describe(None).simulation for group in (camelyon, bracs))
+    assert bracs.plan.entries[0].recipe.data == cohort_data("bracs", "bracs", "bracs.csv")
+    (only,) = plan_experiment(
+        "table3", "paper", seeds=(0,), only=("focal",), networks=("aem",), cohorts={"bracs": ("f", "l")}, epochs=3
+    )
+    assert [entry.label for entry in only.plan.entries] == ["Cross-entropy", "Focal"]
+    assert only.plan.entries[0].recipe.training.epochs == 3
+
+
+def test_table_3_needs_slides_and_labels(tmp_path: Path) -> None:
+    with pytest.raises(ComparisonError, match="no table of labels given: give the CSV of BRACS"):
+        plan_experiment("table3", "paper", seeds=(0,), cohorts={"bracs": (tmp_path, None)})
+    for cohorts in ({}, {"musk": (tmp_path, "labels.csv")}):
+        with pytest.raises(ComparisonError, match="nothing to make Table III of"):
+            plan_experiment("table3", "paper", seeds=(0,), cohorts=cohorts)
+    with pytest.raises(ComparisonError, match="unknown network 'cnn'"):
+        groups_of("table3", "paper", seeds=(0,), networks=("cnn",))
+    for choice in ({"epochs": 3}, {"cohorts": COHORTS}):
+        with pytest.raises(ComparisonError, match="table1 has neither slides nor epochs to choose"):
+            plan_experiment("table1", "small", seeds=(0,), **choice)
+
+
+def test_a_simulation_has_a_table_of_its_own_and_says_so(tmp_path: Path) -> None:
+    rows = [SlideRow(f"s{i}", f"p{i}", ("negative", "macro")[i % 2], center=str(i % 5)) for i in range(10)]
+    out = write_simulation(tmp_path / "simulated", rows, SimulationOptions(feature_dim=24, scale=0.01))
+    (group,) = plan_experiment(
+        "table3", "paper", seeds=(0, 1), networks=("abmil",), cohorts={"camelyon17": (out / "features", None)}
+    )
+    assert group.title == "CAMELYON-17 (simulation)"
+    assert "(simulation)" in group.plan.title
+    assert group.plan.describe(None).simulation
+    assert group.plan.entries[0].recipe.data.labels == str(out / "labels.csv")
+    assert len(group.plan.runs()) == 4
+
+
+def test_camelyon17_is_tested_on_centers_3_and_4(tmp_path: Path, data_dir: Path) -> None:
+    table = data_dir / "labels" / "camelyon17.csv"
+    out = write_simulation(tmp_path / "c", table, SimulationOptions(feature_dim=24, scale=0.001), workers=2)
+    data = cohort_data("camelyon17", out, table)
+    cohort = load_cohort(data)
+    split = split_cohort(cohort, data, 0)
+    centers = [
+        {cohort.slides[i].values["center"] for i in part.tolist()}
+        for part in (split.train, split.validation, split.test)
+    ]
+    assert centers == [set("012"), set("012"), set("34")]
+    assert len(split.test) == 200
+    assert cohort.class_names == ("negative", "itc", "micro", "macro")
+
+
+def test_bracs_has_its_own_split_without_the_patient_on_two_sides(tmp_path: Path, data_dir: Path) -> None:
+    table = data_dir / "labels" / "bracs.csv"
+    out = write_simulation(
+        tmp_path / "b", table, SimulationOptions(cohort="bracs", feature_dim=24, scale=0.001), workers=2
+    )
+    data = cohort_data("bracs", out, table)
+    cohort = load_cohort(data)
+    split = split_cohort(cohort, data, 0)
+    assert len(split.test) == 87
+    assert 0 < len(split.left_out) < 20
+    assert len(split.train) + len(split.validation) + len(split.test) + len(split.left_out) == 547
+    assert cohort.class_names == ("BT", "AT", "MT")
+    # the simulation's own table is as good as the real one
+    with (out / "labels.csv").open(newline="") as ours, table.open(newline="") as theirs:
+        assert list(csv.DictReader(ours)) == list(csv.DictReader(theirs))
+    assert read_table(out / "labels.csv", "bracs") == read_table(table, "bracs")
 
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scale "small" on digits, in a second a run."""
+    """Scale "small" on digits, in a second a run. On some CPUs, torch's convolutions of 4 channels break the heap."""
 
     def recipe(objective: ObjectiveOptions) -> Recipe:
         training = Training(epochs=1, batch_size=64, accelerator="cpu", augmentation=Augmentation.cifar())
-        return Recipe(Data("digits", train_per_class=20), Backbone("resnet_small", width=4), objective, training)
+        return Recipe(ImageData("digits", train_per_class=20), Network("resnet_small", width=8), objective, training)
 
     scales: dict[str, Callable[..., Recipe]] = {"small": recipe}
     monkeypatch.setattr(reproduction, "_RECIPES", scales)
 
 
-def names_of(done: list[tuple[str, dict[str, Any]]]) -> list[str]:
-    return sorted(name for name, _ in done)
-
-
 @pytest.mark.usefixtures("tiny")
 def test_experiments_share_finished_runs(tmp_path: Path) -> None:
     only = ("cross_entropy", "ncmi-released")
-    made: list[tuple[str, dict[str, Any]]] = []
-    table = plan_experiment("table1", "small", seeds=(0, 1), only=only)
-    folder = reproduce("table1", "small", table, tmp_path, on_run=lambda *run: made.append(run))
-    assert len(names_of(made)) == 4
-    described = json.loads((folder / "reproduction.json").read_text())
-    assert described["title"] == EXPERIMENTS["table1"]
-    assert described["groups"] == [{"name": "resnet_small", "title": "resnet_small"}]
-    comparison = json.loads((folder / "resnet_small/comparison.json").read_text())
-    for entry in comparison["entries"]:
-        for run in entry["runs"]:
-            assert (folder / "resnet_small" / run / "results.json").is_file()
-    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/results.json")}
-    figure = plan_experiment("figure4", "small", seeds=(0, 1), only=only)
-    again: list[tuple[str, dict[str, Any]]] = []
-    reproduce("figure4", "small", figure, tmp_path, on_run=lambda *run: again.append(run))
-    assert names_of(again) == names_of(made)
-    assert stamps == {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/results.json")}
-    # one more seed goes on where the first two were made
-    more = plan_experiment("table1", "small", seeds=(0, 1, 2), only=("cross_entropy",))
+    names: list[str] = []
+    table = plan_experiment("table1", "small", seeds=(0, 1), only=only, workers=2)
+    folder = reproduce("table1", "small", table, tmp_path, on_run=lambda name, results: names.append(name))
+    assert len(names) == 4
+    record = read_record(folder / "reproduction.json", ReproductionRecord)
+    assert record.title == EXPERIMENTS["table1"].title
+    assert [(group.name, group.title) for group in record.groups] == [("resnet_small", "ResNet-small")]
+    comparison = read_record(folder / "resnet_small/comparison.json", ComparisonRecord)
+    for entry in comparison.entries:
+        for run in entry.runs:
+            assert read_record(folder / "resnet_small" / run / "results.json", Results).objective == entry.objective
+    written = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.glob("runs/*/results.json")}
+    assert len(written) == 4
+    # another experiment of the same runs, and one more seed, which goes on where the first two were made
+    figure = plan_experiment("figure4", "small", seeds=(0, 1), only=only, workers=2)
+    again: list[str] = []
+    reproduce("figure4", "small", figure, tmp_path, on_run=lambda name, results: again.append(name))
+    assert sorted(again) == sorted(names)
+    more = plan_experiment("table1", "small", seeds=(0, 1, 2), only=("cross_entropy",), workers=2)
     reproduce("table1", "small", more, tmp_path)
     assert (tmp_path / "runs/resnet_small-cross_entropy-seed2/results.json").is_file()
+    assert all((path.stat().st_mtime_ns, path.read_bytes()) == before for path, before in written.items())
 
 
 @pytest.mark.usefixtures("tiny")
@@ -153,7 +250,7 @@ def test_another_recipe_is_refused_and_nothing_is_lost(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("tiny")
 def test_a_failed_run_lets_the_others_finish(tmp_path: Path) -> None:
-    # contrastive augmentation needs colour, digits have none
+    # contrastive augmentation needs color, digits have none
     plan = plan_experiment("table1", "small", seeds=(0,), only=("supcon", "focal"))
     with pytest.raises(ComparisonError, match=r"1 of 3 runs failed: resnet_small-supcon-seed0: .*"):
         reproduce("table1", "small", plan, tmp_path)

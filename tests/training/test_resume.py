@@ -1,13 +1,18 @@
-"""A run that was stopped and taken up again ends bitwise where the uninterrupted one ends."""
+"""A run that was stopped or killed and taken up again ends bitwise where the uninterrupted one ends."""
 
 from __future__ import annotations
 
+import json
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from kill_driver import DEATHS, INTERRUPTED, recipe_of
 from training_helpers import (
     RESUME_CASES,
     assert_same_run,
@@ -19,9 +24,11 @@ from training_helpers import (
     weights,
 )
 
-from ncmi.training import Interrupted, train
+from ncmi.errors import Interrupted
 from ncmi.training import run as run_module
+from ncmi.training.checkpoint import load_checkpoint
 from ncmi.training.loop import Loop
+from ncmi.training.run import train
 
 STEPS = 4  # of an epoch
 
@@ -61,7 +68,7 @@ def test_lost_dropout_state_would_show(tmp_path: Path, monkeypatch: pytest.Monke
     train(recipe, tmp_path / "whole")
     with signal_at(STEPS + 2), pytest.raises(Interrupted):
         train(recipe, tmp_path / "cut")
-    monkeypatch.setattr("ncmi.training.loop_state.set_random_state", lambda state, device: None)
+    monkeypatch.setattr("ncmi.training.loop.set_random_state", lambda state, device: None)
     train(recipe, tmp_path / "cut", resume=True)
     with pytest.raises(AssertionError):
         assert_same_run(tmp_path / "whole", tmp_path / "cut")
@@ -72,13 +79,13 @@ def test_stopped_in_the_final_evaluation(patience: int | None, tmp_path: Path) -
     # a learning rate this small changes no decision: patience ends the run after the second epoch
     recipe = make_recipe(learning_rate=1e-9, centroid_learning_rate=1e-9, patience=patience)
     train(recipe, tmp_path / "whole")
-    assert results(tmp_path / "whole")["epochs"] == (3 if patience is None else 2)
+    assert results(tmp_path / "whole").epochs == (3 if patience is None else 2)
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "evaluate_readouts", interrupt)
+        patch.setattr(run_module, "judge_readouts", interrupt)
         with pytest.raises(KeyboardInterrupt):
             train(recipe, tmp_path / "cut")
     train(recipe, tmp_path / "cut", resume=True)
@@ -115,3 +122,29 @@ def test_the_same_recipe_twice_is_the_same_run(tmp_path: Path) -> None:
         train(recipe, tmp_path / name)
     assert_same_run(tmp_path / "a", tmp_path / "b")
     assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "a").values())
+
+
+@pytest.fixture(scope="module")
+def dead(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("dead")
+    driver = Path(__file__).with_name("kill_driver.py")
+    subprocess.run([sys.executable, str(driver), str(root)], check=True, timeout=240, capture_output=True)
+    return root
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.parametrize("death", DEATHS)
+def test_killed_and_resumed(death: str, dead: Path, tmp_path: Path) -> None:
+    number = DEATHS[death][1]
+    exits = json.loads((dead / "exits.json").read_text())
+    assert exits[death] == (-signal.SIGKILL if number == signal.SIGKILL else INTERRUPTED)
+    folder = dead / death
+    assert not (folder / "results.json").exists()
+    # a killed run goes on from its last checkpoint, a stopped one from where it stopped
+    saved = load_checkpoint(folder / "checkpoints" / "last.safetensors")["progress"]["total_steps"]
+    assert saved == (5 if number == signal.SIGKILL else 6)
+
+    train(recipe_of(death), tmp_path / "whole")
+    train(recipe_of(death), folder, resume=True)
+    assert_same_run(tmp_path / "whole", folder)
+    assert list(folder.rglob("*.partial")) == []

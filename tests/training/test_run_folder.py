@@ -13,13 +13,17 @@ import pytest
 import torch
 from training_helpers import RESUME_CASES, make_recipe, metrics, results, signal_at
 
-from ncmi.data import load_dataset, split_dataset
+from ncmi.data.load import load_dataset
+from ncmi.data.splits import split_dataset
+from ncmi.errors import Interrupted
 from ncmi.files import PARTIAL
-from ncmi.options import CrossEntropyOptions, NCMIOptions
-from ncmi.recipes import Data, recipe_from_dict
-from ncmi.training import Interrupted, RunFolder, load_model, train
+from ncmi.objectives.options import CrossEntropyOptions, NCMIOptions
+from ncmi.recipes import TableData, recipe_from_dict
 from ncmi.training.checkpoint import CheckpointError
-from ncmi.training.run_folder import RunFolderError
+from ncmi.training.model import load_model
+from ncmi.training.run import train
+from ncmi.training.run_folder import RunFolder, RunFolderError
+from ncmi.training.schema import EpochMetrics, SchemaError
 
 RECIPE = make_recipe(epochs=2, selection="best", tensorboard=True)
 
@@ -56,19 +60,19 @@ def test_everything_is_there(run: Path) -> None:
 def test_the_recipe_is_written_as_resolved(run: Path, tmp_path: Path) -> None:
     written = recipe_from_dict(json.loads((run / "recipe.json").read_text()))
     assert written == RECIPE == RunFolder.open(run).recipe()
-    open_ended = make_recipe(epochs=1, batch_size=0, backbone=replace(RECIPE.backbone, name="auto", feature_dim=0))
+    open_ended = make_recipe(epochs=1, batch_size=0, network=replace(RECIPE.network, name="auto", feature_dim=0))
     train(open_ended, tmp_path / "open")
     resolved = RunFolder.open(tmp_path / "open").recipe()
-    assert (resolved.training.batch_size, resolved.backbone.name, resolved.backbone.feature_dim) == (32, "mlp", 128)
-    assert train(open_ended, tmp_path / "open", resume=True)["epochs"] == 1
-    assert train(resolved, tmp_path / "open", resume=True)["epochs"] == 1
+    assert (resolved.training.batch_size, resolved.network.name, resolved.network.feature_dim) == (32, "mlp", 128)
+    assert train(open_ended, tmp_path / "open", resume=True).epochs == 1
+    assert train(resolved, tmp_path / "open", resume=True).epochs == 1
 
 
 def test_metrics_agree(run: Path) -> None:
     rows = metrics(run)
     with (run / "metrics.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
-    assert [{name: float(value) for name, value in row.items()} for row in table] == rows
+    assert [{name: float(value) if value else None for name, value in row.items()} for row in table] == rows
     assert [row["epoch"] for row in rows] == [1, 2]
     columns = {"train_loss", "validation_accuracy", "validation_cmi", "validation_separation", "validation_ncmi"}
     assert columns | {"learning_rate", "steps", "seconds", "peak_memory_mb"} <= set(rows[0])
@@ -78,29 +82,35 @@ def test_metrics_agree(run: Path) -> None:
 
 def test_metrics_that_are_no_numbers(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    folder.write_metrics([{"epoch": 1, "ncmi": float("nan")}, {"epoch": 2, "ncmi": float("inf")}])
-    assert metrics(tmp_path) == [{"epoch": 1, "ncmi": None}, {"epoch": 2, "ncmi": None}]
-    assert (tmp_path / "metrics.csv").read_text() == "epoch,ncmi\n1,\n2,\n"
+    common = {"steps": 4, "learning_rate": 0.5, "train_loss": 2.0, "seconds": 1.0, "peak_memory_mb": 9.0}
+    rows = [
+        {"epoch": epoch, "validation_ncmi": value, **common} for epoch, value in ((1, float("nan")), (2, float("inf")))
+    ]
+    folder.write_metrics(rows)
+    assert metrics(tmp_path) == [{**row, "validation_ncmi": None} for row in rows]
+    assert [(row.epoch, row.validation_ncmi) for row in folder.metrics()] == [(1, None), (2, None)]
+    lines = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert lines[0] == ",".join(EpochMetrics.__struct_fields__)
+    assert lines[1:] == [f"{epoch},4,0.5,2.0,,,,,,,,,1.0,9.0" for epoch in (1, 2)]
 
 
 def test_results(run: Path) -> None:
     found, split = results(run), split_dataset(load_dataset("wine"))
     parts = (split.train, split.validation, split.test)
-    assert (found["num_train"], found["num_validation"], found["num_test"]) == tuple(map(len, parts))
-    assert (found["status"], found["objective"], found["data"], found["seed"]) == ("finished", "ncmi", "wine", 0)
-    assert (found["primary_readouts"], found["class_names"]) == (
-        ["head", "cc", "lp"],
-        ["class_0", "class_1", "class_2"],
-    )
-    assert set(found["readouts"]) == {"head", "cc", "lp", "knn"}
+    assert json.loads((run / "results.json").read_text())["format"] == 2
+    assert (found.num_train, found.num_validation, found.num_test) == tuple(map(len, parts))
+    assert (found.kind, found.data, found.network, found.objective, found.seed) == ("table", "wine", "mlp", "ncmi", 0)
+    assert (found.primary_readouts, found.class_names) == (["head", "cc", "lp"], ["class_0", "class_1", "class_2"])
+    assert set(found.readouts) == {"head", "cc", "lp", "knn"}
     # 13·16 + 16, 16·8 + 8, three centroids of 8: what is trained, without the probe
-    assert found["parameters"] == 224 + 136 + 24
-    with np.load(run / "test_outputs.npz") as outputs:
-        for readout, scores in found["readouts"].items():
-            hits = outputs[f"prediction_{readout}"] == outputs["labels"]
-            assert scores["test_accuracy"] == pytest.approx(hits.mean())
-        np.testing.assert_array_equal(outputs["labels"], load_dataset("wine").labels[split.test])
-        assert outputs["features"].dtype == np.float16
+    assert found.parameters == 224 + 136 + 24
+    outputs = RunFolder(run).outputs()
+    assert list(outputs.predictions) == list(found.readouts)
+    for readout, scores in found.readouts.items():
+        hits = outputs.predictions[readout] == outputs.labels
+        assert scores.test.accuracy.value == pytest.approx(hits.mean())
+    np.testing.assert_array_equal(outputs.labels, load_dataset("wine").labels[split.test])
+    assert outputs.features.dtype == np.float16
 
 
 @pytest.mark.parametrize("case", ["ncmi", "ncmi-class-means-ema", "cross-entropy-everything", "supcon"])
@@ -110,12 +120,12 @@ def test_load_model_predicts_what_the_run_predicted(case: str, tmp_path: Path) -
     assert not any(module.training for module in model.modules())
     with torch.no_grad():
         features = model(data.inputs[split_dataset(data).test])
-    with np.load(tmp_path / "run" / "test_outputs.npz") as outputs:
-        np.testing.assert_array_equal(outputs["features"], features.half())
-        for readout in ("head", "cc", "lp"):
-            log_p = model.log_proba(features, readout)
-            np.testing.assert_array_equal(outputs[f"prediction_{readout}"], log_p.argmax(-1))
-            torch.testing.assert_close(log_p.exp().sum(-1), torch.ones(len(log_p)))
+    outputs = RunFolder(tmp_path / "run").outputs()
+    np.testing.assert_array_equal(outputs.features, features.half())
+    for readout in ("head", "cc", "lp"):
+        log_p = model.log_proba(features, readout)
+        np.testing.assert_array_equal(outputs.predictions[readout], log_p.argmax(-1))
+        torch.testing.assert_close(log_p.exp().sum(-1), torch.ones(len(log_p)))
     with pytest.raises(ValueError, match="unknown read-out 'knn': use 'head', 'cc' or 'lp'"):
         model.log_proba(features, "knn")
 
@@ -130,18 +140,18 @@ def test_nothing_is_overwritten(run: Path, tmp_path: Path) -> None:
         train(RECIPE, tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
     (tmp_path / "empty").mkdir()
-    assert train(make_recipe(epochs=1), tmp_path / "empty")["epochs"] == 1
+    assert train(make_recipe(epochs=1), tmp_path / "empty").epochs == 1
 
 
 @pytest.mark.parametrize(
     "recipe",
     [
         make_recipe(data="no-such-data"),
-        make_recipe(backbone=replace(RECIPE.backbone, name="convnet")),
-        make_recipe(backbone=replace(RECIPE.backbone, name="no-such-network")),
-        make_recipe(NCMIOptions(temperature=-1.0)),
+        make_recipe(network=replace(RECIPE.network, name="convnet")),
+        make_recipe(network=replace(RECIPE.network, name="no-such-network")),
+        make_recipe(NCMIOptions(anchors="axis"), network=replace(RECIPE.network, feature_dim=2)),
         make_recipe(schedule="cosin"),
-        replace(RECIPE, data=Data("wine", test_fraction=2.0)),
+        replace(RECIPE, data=TableData("wine", test_fraction=0.6, validation_fraction=0.6)),
     ],
 )
 def test_what_cannot_be_trained_leaves_nothing(recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,11 +181,12 @@ def test_no_run_to_resume_or_load(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"format": 1', r"recipe.json: damaged .*restore the file"),
+        ('{"format": 2', r"recipe.json: damaged .*restore the file"),
         ("[]", "recipe.json: damaged, not a JSON object"),
         ("\xff", "recipe.json: damaged"),
-        ("{}", "recipe.json: recipe format None: this version reads format 1"),
-        ('{"format": 1}', "recipe.json: recipe, section 'objective'"),
+        ("{}", "recipe.json: recipe format None: this version reads format 2"),
+        ('{"format": 1}', "recipe.json: recipe format 1: this version reads format 2"),
+        ('{"format": 2}', "recipe.json: recipe, section 'data'"),
     ],
 )
 def test_damaged_recipe(content: str, message: str, tmp_path: Path) -> None:
@@ -195,7 +206,7 @@ def copy_of(run: Path, tmp_path: Path) -> Path:
 def test_damaged_results(run: Path, tmp_path: Path) -> None:
     copy = copy_of(run, tmp_path)
     (copy / "results.json").write_text((run / "results.json").read_text()[:50])
-    with pytest.raises(RunFolderError, match=r"results.json: damaged .*restore the file or run it again"):
+    with pytest.raises(SchemaError, match=r"results.json: damaged .*restore the file or run it again"):
         train(RECIPE, copy, resume=True)
     with pytest.raises(RunFolderError, match=r"nothing.json: cannot be read \(No such file or directory\)"):
         RunFolder(copy).read("nothing.json")
@@ -208,7 +219,7 @@ def test_damaged_model(run: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"model\.safetensors: damaged"):
         load_model(copy)
     # another run's model does not fit the recipe
-    train(make_recipe(backbone=replace(RECIPE.backbone, width=24), epochs=1), tmp_path / "other")
+    train(make_recipe(network=replace(RECIPE.network, width=24), epochs=1), tmp_path / "other")
     model.write_bytes((tmp_path / "other" / "model.safetensors").read_bytes())
     with pytest.raises(
         CheckpointError, match=r"model\.safetensors: does not fit recipe\.json .*restore both"
@@ -240,7 +251,7 @@ def test_damaged_checkpoint(tmp_path: Path) -> None:
             train(recipe, tmp_path / "run", resume=True)
         assert "\n" not in str(caught.value)
     checkpoint.write_bytes(whole)
-    assert train(recipe, tmp_path / "run", resume=True)["epochs"] == 3
+    assert train(recipe, tmp_path / "run", resume=True).epochs == 3
 
 
 def test_tensorboard(run: Path, tmp_path: Path) -> None:
@@ -249,7 +260,7 @@ def test_tensorboard(run: Path, tmp_path: Path) -> None:
     events = EventAccumulator(str(run / "tensorboard"))
     events.Reload()
     rows = metrics(run)
-    assert set(events.Tags()["scalars"]) == set(rows[0]) - {"epoch"}
+    assert set(events.Tags()["scalars"]) == {name for name, value in rows[0].items() if value is not None} - {"epoch"}
     for name in events.Tags()["scalars"]:
         shown = [(event.step, event.value) for event in events.Scalars(name)]
         assert shown == [(row["epoch"], pytest.approx(row[name], rel=1e-6)) for row in rows]
@@ -274,5 +285,5 @@ def test_two_processes_never_train_into_one_folder(tmp_path: Path) -> None:
         with pytest.raises(RunFolderError, match="another process trains into this folder: wait until"):
             train(make_recipe(), tmp_path / "run", resume=True)
         assert before == {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
-    assert train(make_recipe(), tmp_path / "run", resume=True)["status"] == "finished"
+    assert train(make_recipe(), tmp_path / "run", resume=True).epochs == 3
     assert not half_written.exists()

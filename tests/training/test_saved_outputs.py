@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ncmi.evaluation import measure_file
-from ncmi.saved_outputs import read_outputs
+from ncmi.data.saved_outputs import read_outputs
+from ncmi.training.evaluation import measure_file
 
 LOGITS = torch.randn(60, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 LABELS = torch.arange(60) % 5
@@ -48,8 +48,8 @@ SAVERS: dict[str, Callable[[Path], Path]] = {
 @pytest.mark.parametrize("name", SAVERS)
 def test_measures_of_every_kind_of_file(name: str, tmp_path: Path) -> None:
     measured = measure_file(SAVERS[name](tmp_path / name))
-    assert (measured["cmi"], measured["separation"]) == pytest.approx(expected(), rel=1e-10)
-    assert measured["values"] == "logits"
+    assert (measured.information.cmi, measured.information.separation) == pytest.approx(expected(), rel=1e-10)
+    assert measured.values == "logits"
 
 
 @pytest.mark.parametrize("kind", ["npy", "txt", "csv", "npz", "pt"])
@@ -65,7 +65,7 @@ def test_labels_in_a_file_of_their_own(kind: str, tmp_path: Path) -> None:
     else:
         labels.write_text("\n".join(map(str, LABELS.tolist())))
     measured = measure_file(tmp_path / "logits.npy", labels_file=labels)
-    assert (measured["cmi"], measured["separation"]) == pytest.approx(expected(), rel=1e-10)
+    assert (measured.information.cmi, measured.information.separation) == pytest.approx(expected(), rel=1e-10)
 
 
 def test_half_precision_is_read(tmp_path: Path) -> None:

@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from training_helpers import make_recipe, metrics, results, weights
+from training_helpers import make_recipe, metrics, weights
 
-from ncmi.alternating import AlternatingOptimiser
-from ncmi.options import CrossEntropyOptions, NCMIOptions
-from ncmi.training import train
+from ncmi.loss.alternating import AlternatingOptimizer
+from ncmi.objectives.options import CrossEntropyOptions, NCMIOptions
 from ncmi.training.loop import Loop
+from ncmi.training.run import train
 
-RESTLESS = {"optimiser": "sgd", "learning_rate": 0.3, "momentum": 0.9, "schedule": "constant", "epochs": 6}
+RESTLESS = {"optimizer": "sgd", "learning_rate": 0.3, "momentum": 0.9, "schedule": "constant", "epochs": 6}
 
 
 def record_weights(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
-    """The backbone's and objective's weights after each optimiser step."""
+    """The network's and objective's weights after each optimizer step."""
     history: list[dict[str, Tensor]] = []
     step = Loop._step
 
@@ -34,15 +34,15 @@ def record_weights(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
 @pytest.mark.parametrize("selection", ["best", "last"])
 def test_selection(selection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     history = record_weights(monkeypatch)
-    found = train(make_recipe(CrossEntropyOptions(), selection=selection, **RESTLESS), tmp_path / "run")
+    results = train(make_recipe(CrossEntropyOptions(), selection=selection, **RESTLESS), tmp_path / "run")
     accuracies = [row["validation_accuracy"] for row in metrics(tmp_path / "run")]
     best = accuracies.index(max(accuracies))
     assert best < 5
     assert accuracies[best] > accuracies[-1]  # so that the two selections differ
-    assert found["best_epoch"] == best + 1
-    assert found["epochs"] == 6
+    assert results.best_epoch == best + 1
+    assert results.epochs == 6
     chosen = best if selection == "best" else 5
-    assert found["readouts"]["head"]["validation_accuracy"] == pytest.approx(accuracies[chosen])
+    assert results.readouts["head"].validation.accuracy.value == pytest.approx(accuracies[chosen])
     saved = weights(tmp_path / "run")
     for name, value in history[4 * (chosen + 1) - 1].items():
         assert torch.equal(saved[f"/model/{name}"], value)
@@ -52,27 +52,27 @@ def test_selection(selection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("patience", [1, 3])
 def test_patience(patience: int, tmp_path: Path) -> None:
     recipe = make_recipe(learning_rate=1e-9, centroid_learning_rate=1e-9, patience=patience, epochs=9)
-    found = train(recipe, tmp_path / "run")
-    assert (found["epochs"], found["best_epoch"]) == (1 + patience, 1)
+    results = train(recipe, tmp_path / "run")
+    assert (results.epochs, results.best_epoch) == (1 + patience, 1)
     assert len(metrics(tmp_path / "run")) == 1 + patience
 
 
 def test_patience_waits_for_the_best_epoch(tmp_path: Path) -> None:
-    found = train(make_recipe(CrossEntropyOptions(), patience=2, **{**RESTLESS, "epochs": 30}), tmp_path / "run")
+    results = train(make_recipe(CrossEntropyOptions(), patience=2, **{**RESTLESS, "epochs": 30}), tmp_path / "run")
     accuracies = [row["validation_accuracy"] for row in metrics(tmp_path / "run")]
     best, expected = -1.0, 0
     for epoch, accuracy in enumerate(accuracies, start=1):
         if accuracy > best:
             best, expected = accuracy, epoch
         assert epoch - expected < 2 or epoch == len(accuracies)
-    assert (found["best_epoch"], found["epochs"]) == (expected, len(accuracies))
+    assert (results.best_epoch, results.epochs) == (expected, len(accuracies))
     assert expected > 1
 
 
 @pytest.mark.parametrize("options", [NCMIOptions(), CrossEntropyOptions()])
 def test_average_of_the_weights(options: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     history = record_weights(monkeypatch)
-    train(make_recipe(options, ema_decay=0.7), tmp_path / "run")
+    results = train(make_recipe(options, ema_decay=0.7), tmp_path / "run")
     expected = {name: value.double() for name, value in history[0].items()}
     for now in history[1:]:
         expected = {name: 0.7 * expected[name] + 0.3 * value.double() for name, value in now.items()}
@@ -80,21 +80,21 @@ def test_average_of_the_weights(options: Any, tmp_path: Path, monkeypatch: pytes
     for name, value in expected.items():
         torch.testing.assert_close(saved[f"/model/{name}"].double(), value, rtol=1e-5, atol=1e-6)
     assert any(not torch.allclose(saved[f"/model/{name}"], value, atol=1e-3) for name, value in history[-1].items())
-    rows, final = metrics(tmp_path / "run"), results(tmp_path / "run")
-    assert final["readouts"]["head"]["validation_accuracy"] == pytest.approx(rows[-1]["validation_accuracy"])
+    last = metrics(tmp_path / "run")[-1]
+    assert results.readouts["head"].validation.accuracy.value == pytest.approx(last["validation_accuracy"])
 
 
 @pytest.mark.parametrize("clip_norm", [None, 1e-3])
 def test_clipping(clip_norm: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     norms = []
-    step = AlternatingOptimiser.step
+    step = AlternatingOptimizer.step
 
-    def recorded(self: AlternatingOptimiser, **where: int) -> None:
-        gradients = [p.grad for optimiser in self.optimisers for g in optimiser.param_groups for p in g["params"]]
+    def recorded(self: AlternatingOptimizer, **where: int) -> None:
+        gradients = [p.grad for optimizer in self.optimizers for g in optimizer.param_groups for p in g["params"]]
         norms.append(float(torch.cat([gradient.flatten() for gradient in gradients if gradient is not None]).norm()))
         step(self, **where)
 
-    monkeypatch.setattr(AlternatingOptimiser, "step", recorded)
+    monkeypatch.setattr(AlternatingOptimizer, "step", recorded)
     train(make_recipe(epochs=1, clip_norm=clip_norm, accumulate=2), tmp_path / "run")
     assert len(norms) == 4
     if clip_norm is None:

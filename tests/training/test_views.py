@@ -12,12 +12,13 @@ import pytest
 import torch
 from training_helpers import make_recipe, metrics
 
-from ncmi.data import Standardiser, augment_images, load_dataset
-from ncmi.data.augment_colour import augment_colours
-from ncmi.options import SupConOptions
+from ncmi.data.augmentation import augment_colors, augment_images
+from ncmi.data.load import load_dataset
+from ncmi.data.standardize import Standardizer
+from ncmi.objectives.options import SupConOptions
 from ncmi.recipes import Augmentation
-from ncmi.training import train
-from ncmi.training.views import ViewMaker, split_views
+from ncmi.training.run import train
+from ncmi.training.samples import ViewMaker, split_views
 
 DIGITS, WINE = load_dataset("digits"), load_dataset("wine")
 RGB = SimpleNamespace(
@@ -31,8 +32,8 @@ def views_of(
     data: Any, augmentation: Augmentation, views: int, own: slice, at: tuple[int, int, int], seed: int = 0
 ) -> Any:
     maker = ViewMaker(augmentation, data.kind, views, seed)
-    standardise = Standardiser.fit(data.inputs, data.kind)
-    return maker(data.inputs[:10], own, standardise, torch.float32, at)
+    standardize = Standardizer.fit(data.inputs, data.kind)
+    return maker(data.inputs[:10], own, standardize, torch.float32, at)
 
 
 @pytest.mark.parametrize(
@@ -42,9 +43,9 @@ def views_of(
         (WINE, Augmentation(enabled=True)),
         (RGB, TURNED),
         (RGB, Augmentation.supcon()),
-        (RGB, Augmentation(enabled=True, noise=0.0, grey=0.5)),
+        (RGB, Augmentation(enabled=True, noise=0.0, gray=0.5)),
     ],
-    ids=["digits", "wine", "rotation", "supcon", "grey"],
+    ids=["digits", "wine", "rotation", "supcon", "gray"],
 )
 @pytest.mark.parametrize("views", [1, 2])
 def test_shares_are_parts_of_the_whole(data: Any, enabled: Augmentation, views: int) -> None:
@@ -61,7 +62,7 @@ def test_shares_are_parts_of_the_whole(data: Any, enabled: Augmentation, views: 
 
 
 @pytest.mark.parametrize("data", [DIGITS, WINE], ids=["digits", "wine"])
-def test_unvaried_inputs_are_standardised(data: Any) -> None:
+def test_unvaried_inputs_are_standardized(data: Any) -> None:
     x = data.inputs.double()
     over = (0, 2, 3) if data.kind == "image" else (0,)
     spread = x.std(over, correction=0, keepdim=True)
@@ -95,37 +96,37 @@ def step_generator(*at: int) -> torch.Generator:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_colours_before_standardising_and_geometry_after(dtype: torch.dtype) -> None:
-    standardise = Standardiser.fit(RGB.inputs, "image")
+def test_colors_before_standardizing_and_geometry_after(dtype: torch.dtype) -> None:
+    standardize = Standardizer.fit(RGB.inputs, "image")
     given = RGB.inputs.clone()
-    found = ViewMaker(Augmentation.supcon(), "image", 2, 5)(RGB.inputs, slice(3, 7), standardise, dtype, (1, 2, 3))
+    found = ViewMaker(Augmentation.supcon(), "image", 2, 5)(RGB.inputs, slice(3, 7), standardize, dtype, (1, 2, 3))
     assert torch.equal(RGB.inputs, given)
     source, views = step_generator(5, 1, 2, 3), []
     for _ in range(2):
         jitter = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
-        shown = augment_colours(RGB.inputs.float() / 255, source, **jitter, jitter_probability=0.8, grey=0.2)
-        standard = (shown * 255 - standardise.mean) / standardise.scale
+        shown = augment_colors(RGB.inputs.float() / 255, source, **jitter, jitter_probability=0.8, gray=0.2)
+        standard = (shown * 255 - standardize.mean) / standardize.scale
         views.append(augment_images(standard.to(dtype), source, flip=True, crop_scale=(0.2, 1.0))[3:7])
     assert found.dtype == dtype
     torch.testing.assert_close(found, torch.cat(views))
 
 
 def test_rotation_reaches_the_augmentation_and_the_border_is_the_mean() -> None:
-    standardise = Standardiser.fit(RGB.inputs, "image")
-    turned = replace(TURNED, rotation=180.0, shift=3, grey=1.0)
-    found = ViewMaker(turned, "image", 1, 5)(RGB.inputs, slice(0, 40), standardise, torch.float32, (0, 0, 0))
-    grey = augment_colours(RGB.inputs.float() / 255, source := step_generator(5, 0, 0, 0), grey=1.0)
-    standard = standardise(grey * 255)
+    standardize = Standardizer.fit(RGB.inputs, "image")
+    turned = replace(TURNED, rotation=180.0, shift=3, gray=1.0)
+    found = ViewMaker(turned, "image", 1, 5)(RGB.inputs, slice(0, 40), standardize, torch.float32, (0, 0, 0))
+    gray = augment_colors(RGB.inputs.float() / 255, source := step_generator(5, 0, 0, 0), gray=1.0)
+    standard = standardize(gray * 255)
     torch.testing.assert_close(found, augment_images(standard, source, shift=3, flip=True, rotation=180.0))
     assert float((found == 0).double().mean()) > 0.05
     # a resized crop has nothing to move in, unless a shift is asked for
     crops = ViewMaker(Augmentation(enabled=True, noise=0.0, crop_scale=(0.5, 0.9)), "image", 1, 5)
-    assert bool((crops(RGB.inputs, slice(0, 40), standardise, torch.float32, (0, 0, 0)) != 0).all())
+    assert bool((crops(RGB.inputs, slice(0, 40), standardize, torch.float32, (0, 0, 0)) != 0).all())
 
 
-def test_colours_need_rgb() -> None:
-    with pytest.raises(ValueError, match=r"colours vary in RGB images .* set brightness, contrast"):
-        views_of(DIGITS, Augmentation(enabled=True, grey=0.2), 1, slice(0, 10), (0, 0, 0))
+def test_colors_need_rgb() -> None:
+    with pytest.raises(ValueError, match=r"colors vary in RGB images .* set brightness, contrast"):
+        views_of(DIGITS, Augmentation(enabled=True, gray=0.2), 1, slice(0, 10), (0, 0, 0))
 
 
 def test_split_views() -> None:

@@ -10,39 +10,44 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ncmi.options import Alternation, CrossEntropyOptions, NCMIOptions, ObjectiveOptions, SupConOptions
-from ncmi.recipes import Augmentation, Backbone, Data, Recipe, Training
+from ncmi.loss.alternating import Alternation
+from ncmi.objectives.options import CrossEntropyOptions, NCMIOptions, ObjectiveOptions, SupConOptions
+from ncmi.recipes import Augmentation, ImageData, Network, Recipe, TableData, Training
 from ncmi.training.checkpoint import load_checkpoint
 from ncmi.training.loop import Loop
+from ncmi.training.run_folder import RunFolder
+from ncmi.training.schema import Results
 
-SMALL = Backbone("mlp", width=16, depth=1, feature_dim=8)
+SMALL = Network("mlp", width=16, depth=1, feature_dim=8)
 TIMES = {"seconds", "epoch_seconds", "total_seconds", "peak_memory_mb"}
 
 
 def make_recipe(
-    objective: ObjectiveOptions | None = None, *, data: str = "wine", backbone: Backbone = SMALL, **training: Any
+    objective: ObjectiveOptions | None = None, *, data: str = "wine", network: Network = SMALL, **training: Any
 ) -> Recipe:
     """Three epochs of wine (115 training samples, so 4 steps of 32 with a short last one) on a tiny perceptron."""
     options = {"epochs": 3, "batch_size": 32, "accelerator": "cpu", "threads": 1, **training}
-    return Recipe(Data(data), backbone, objective or NCMIOptions(), Training(**options))
+    section = ImageData(data) if data == "digits" else TableData(data)
+    return Recipe(section, network, objective or NCMIOptions(), Training(**options))
 
 
 RESUME_CASES: dict[str, Callable[..., Recipe]] = {
     "ncmi": lambda **more: make_recipe(**more),
-    "ncmi-class-mean-ema-centre": lambda **more: make_recipe(
-        NCMIOptions(centroids="class_mean", centre="ema", centre_decay=0.9, class_weights="balanced"), **more
+    "ncmi-class-mean-ema-center": lambda **more: make_recipe(
+        NCMIOptions(centroids="class_mean", center="ema", center_decay=0.9, class_weights="balanced"), **more
     ),
     "ncmi-phases": lambda **more: make_recipe(
         alternation=Alternation("phases", network_steps=3, centroid_steps=2), schedule="cosine", **more
     ),
     "ncmi-class-means-ema": lambda **more: make_recipe(
-        NCMIOptions(centroids="fixed", centre="frozen"),
+        NCMIOptions(centroids="fixed", center="frozen"),
         alternation=Alternation("class_means"),
         ema_decay=0.8,
         selection="best",
@@ -51,8 +56,8 @@ RESUME_CASES: dict[str, Callable[..., Recipe]] = {
     "ncmi-robust": lambda **more: make_recipe(NCMIOptions.robust(), accumulate=2, ema_decay=0.8, **more),
     "cross-entropy-everything": lambda **more: make_recipe(
         CrossEntropyOptions(),
-        backbone=Backbone("mlp", width=16, depth=2, feature_dim=8, dropout=0.3),
-        optimiser="sgd",
+        network=Network("mlp", width=16, depth=2, feature_dim=8, dropout=0.3),
+        optimizer="sgd",
         learning_rate=0.1,
         ema_decay=0.9,
         clip_norm=0.5,
@@ -75,14 +80,22 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def results(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "results.json").read_text())
-    return found
+def results(folder: Path) -> Results:
+    return RunFolder(folder).results()
+
+
+def leaves(value: Any, name: str = "") -> dict[str, Any]:
+    """All values of a record by their path in it, such as ``test/accuracy/value``, for pytest.approx."""
+    plain = msgspec.to_builtins(value)
+    if isinstance(plain, dict | list):
+        items = plain.items() if isinstance(plain, dict) else enumerate(plain)
+        return {path: leaf for key, child in items for path, leaf in leaves(child, f"{name}/{key}").items()}
+    return {name.removeprefix("/"): plain}
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = load_file(folder / "model.safetensors")
-    return found
+    tensors: dict[str, Tensor] = load_file(folder / "model.safetensors")
+    return tensors
 
 
 def same_tree(a: Any, b: Any) -> bool:
@@ -102,12 +115,12 @@ def same_tree(a: Any, b: Any) -> bool:
 
 
 def assert_same_run(a: Path, b: Path) -> None:
-    """Bitwise the same end: weights, metrics, results, outputs; and optimisers, schedules and generators besides."""
+    """Bitwise the same end: weights, metrics, results, outputs; and optimizers, schedules and generators besides."""
     mine, theirs = weights(a), weights(b)
     assert list(mine) == list(theirs)
     assert [name for name in mine if not same_tree(mine[name], theirs[name])] == []
     assert [without_times(row) for row in metrics(a)] == [without_times(row) for row in metrics(b)]
-    assert without_times(results(a)) == without_times(results(b))
+    assert without_times(msgspec.to_builtins(results(a))) == without_times(msgspec.to_builtins(results(b)))
     with np.load(a / "test_outputs.npz") as one, np.load(b / "test_outputs.npz") as other:
         assert one.files == other.files
         for name in one.files:

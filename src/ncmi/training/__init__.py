@@ -1,9 +1,4 @@
-"""Training on Lightning Fabric: loop, state, checkpoints, run folders. Knows no data set and no loss by name."""
+"""Training on Lightning Fabric, from recipe to results, for every kind of data: runs, comparisons, predictions.
 
-from ncmi.errors import Interrupted
-from ncmi.training.evaluate import Features, evaluate_readouts
-from ncmi.training.model import Model, load_model
-from ncmi.training.run import train
-from ncmi.training.run_folder import RunFolder
-
-__all__ = ["Features", "Interrupted", "Model", "RunFolder", "evaluate_readouts", "load_model", "train"]
+``run`` makes one run, ``comparison`` many; ``schema`` says what their files hold. Nothing here knows a loss by name.
+"""

@@ -1,7 +1,5 @@
 """Checkpoints as one safetensors file: tensors in the body, everything else as JSON in its header. No pickle."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

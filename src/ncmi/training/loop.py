@@ -1,15 +1,14 @@
-"""The training loop: epochs, steps, micro-batches; stops and resumes anywhere."""
-
-from __future__ import annotations
+"""The training loop: epochs, steps, micro-batches; stops and resumes anywhere. One for every kind of data."""
 
 import math
 import time
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Generic, TypeVar, cast
+from dataclasses import dataclass, field
+from typing import Any, cast
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -17,130 +16,176 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ncmi.alternating import AlternatingOptimiser
-from ncmi.centroids import CentroidClassifier
-from ncmi.data import Split, batch_slices, epoch_order, process_shares
-from ncmi.distributed import gather_rows
+from ncmi.data.batches import batch_slices, epoch_order, process_shares
+from ncmi.data.splits import Split
 from ncmi.errors import Interrupted
-from ncmi.loss import NCMILoss
+from ncmi.loss.alternating import AlternatingOptimizer
+from ncmi.loss.distributed import gather_rows
+from ncmi.readouts.calibration import negative_log_likelihood
 from ncmi.recipes import Training
-from ncmi.training.checkpoint import load_checkpoint, save_checkpoint
-from ncmi.training.evaluate import Features
-from ncmi.training.loop_state import restore, state_of
-from ncmi.training.memory import mark_peak, peak_megabytes
+from ncmi.training.checkpoint import (
+    CheckpointError,
+    load_checkpoint,
+    random_state,
+    save_checkpoint,
+    set_random_state,
+)
+from ncmi.training.environment import mark_peak, peak_megabytes
+from ncmi.training.judging import Features, information
 from ncmi.training.model import Classifier
-from ncmi.training.optimisers import make_optimisers
-from ncmi.training.progress import Progress
+from ncmi.training.optimizers import learning_rate_factor, make_optimizers
 from ncmi.training.run_folder import RunFolder
-from ncmi.training.schedule import learning_rate_factor
-from ncmi.training.signals import StopRequest
+from ncmi.training.schema import EpochMetrics
+from ncmi.training.session import StopRequest
+from ncmi.training.step import TrainingStep
 
-M = TypeVar("M", bound=Classifier)
 _METRICS_SECONDS = 1.0
 
 
-class Loop(ABC, Generic[M]):
-    """Trains a classifier on the training part of some data; subclasses know where its inputs come from.
+@dataclass
+class Progress:
+    """The part of a run's state that is neither a weight nor an optimizer's."""
 
-    Args:
+    epoch: int = 0  # epochs finished
+    step: int = 0  # steps finished in the present epoch
+    total_steps: int = 0
+    epoch_seconds: float = 0.0  # spent in the present epoch before the last stop
+    best: list[float] = field(default_factory=list)  # compared item by item; more is better
+    best_epoch: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """What a loop needs besides its data.
+
+    Attributes:
         fabric: launched; gives device, precision and processes.
         model: on the device.
-        labels: of the whole data set, ``[N]``.
-        split: its parts.
         training: the recipe's section.
         folder: where checkpoints and metrics go.
         on_epoch: each is called with each epoch's row of metrics, on the first process.
     """
 
-    def __init__(
-        self,
-        fabric: Fabric,
-        model: M,
-        labels: Tensor,
-        split: Split,
-        training: Training,
-        folder: RunFolder,
-        on_epoch: Sequence[Callable[[dict[str, Any]], None]],
-    ) -> None:
+    fabric: Fabric
+    model: Classifier
+    training: Training
+    folder: RunFolder
+    on_epoch: Sequence[Callable[[dict[str, Any]], None]] = ()
+
+
+class Loop(ABC):
+    """Trains a classifier on the training part of some data; subclasses know where its inputs come from.
+
+    Args:
+        setup: model, training and where it takes place.
+        labels: of the whole data set, ``[N]``.
+        split: its parts.
+    """
+
+    def __init__(self, setup: Setup, labels: Tensor, split: Split) -> None:
+        fabric, model, training = setup.fabric, setup.model, setup.training
         self.fabric, self.model, self.split, self.training = fabric, model, split, training
-        self.folder, self.on_epoch = folder, on_epoch
+        self.folder, self.on_epoch = setup.folder, setup.on_epoch
         self.labels = labels.to(fabric.device)
         self.dtype = torch.float64 if training.precision == "64-true" else torch.float32
         counts = torch.bincount(self.labels[split.train.to(fabric.device)], minlength=model.objective.num_classes)
         model.objective.set_class_counts(counts)
-        network, centroids = make_optimisers(model, training)
-        backbone: nn.Module = model.backbone
+        of_network, of_centroids = make_optimizers(model, training)
+        self.raw_optimizers = [of_network] if of_centroids is None else [of_network, of_centroids]
+        network: nn.Module = model.network
         if training.compile:
             # a shorter last batch gets a graph of its own: else all would get the slower one for any size
-            backbone = cast(nn.Module, torch.compile(backbone, dynamic=False))
-        # the backbone goes through DDP; the objective sees the batch of all processes on each of them and needs none
-        self.backbone, network_optimiser = fabric.setup(backbone, network)
-        own = None if centroids is None else cast(Optimizer, fabric.setup_optimizers(centroids))
-        self.optimiser = AlternatingOptimiser(network_optimiser, own, training.alternation)
-        self.raw_optimisers = [network] if centroids is None else [network, centroids]
+            network = cast(nn.Module, torch.compile(network, dynamic=False))
+        # the network goes through DDP; the objective sees the batch of all processes on each of them and needs none
+        self.network, of_network = fabric.setup(network, of_network)
+        if of_centroids is not None:
+            of_centroids = cast(Optimizer, fabric.setup_optimizers(of_centroids))
         self.num_batches = len(batch_slices(len(split.train), training.batch_size))
         factor = learning_rate_factor(training, self.num_batches)
-        self.schedulers = [LambdaLR(optimiser, factor) for optimiser in self.raw_optimisers]
+        self.schedulers = [LambdaLR(optimizer, factor) for optimizer in self.raw_optimizers]
+        self.step = TrainingStep(
+            model.objective,
+            AlternatingOptimizer(of_network, of_centroids, training.alternation),
+            schedulers=self.schedulers,
+            parameters=model.parameters(),
+            clip_norm=training.clip_norm,
+            autocast=fabric.autocast,
+            backward=fabric.backward,
+        )
         self.average = (
             None
             if training.ema_decay is None
             else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(training.ema_decay), use_buffers=True)
         )
         self.progress = Progress()
-        self.saved_at = self.told_at = -math.inf
+        self.saved_at = self.metrics_at = -math.inf
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=fabric.device)
         self.penalty_sum = torch.zeros_like(self.loss_sum)
 
     @abstractmethod
-    def own_features(self, own: Tensor, micro: Tensor, at: tuple[int, int, int]) -> tuple[Tensor, Tensor | None]:
-        """Features of a training step's own samples, and what the network adds to the loss.
+    def forward(self, share: Tensor, micro: Tensor, at: tuple[int, int, int]) -> tuple[Tensor, Tensor | None]:
+        """Features of a training step's samples of this process, and what the network adds to the loss.
 
         Args:
-            own: indices of this process's samples, a run of ``micro``.
+            share: indices of this process's samples, a run of ``micro``.
             micro: indices of the micro-batch of all processes.
             at: epoch, step and number of the micro-batch: all that randomness may depend on.
 
         Returns:
-            Features ``[n, D]`` or ``[n, views, D]``, and a penalty, the mean over the own samples, or None.
+            Features ``[n, D]`` or ``[n, views, D]``, and a penalty, the mean over the process's samples, or None.
         """
 
     @abstractmethod
-    def extract(self, indices: Tensor, model: M | None = None) -> Features:
-        """Features of samples, in evaluation mode, in their order, whole on every process.
-
-        Raises:
-            FloatingPointError: when they are no longer finite.
-        """
-
-    @abstractmethod
-    def validate(self) -> dict[str, float | None]:
-        """Metrics of the validation part, by names; None for each where all of it is trained on."""
-
-    @abstractmethod
-    def judge(self, row: dict[str, Any]) -> list[float] | None:
-        """What of an epoch's metrics ``selection="best"`` goes by, the more the better; None without validation."""
-
-    def epoch_samples(self) -> Tensor:
-        """Indices of the present epoch's samples in their order: by default all of the training part, shuffled."""
-        return self.split.train[epoch_order(len(self.split.train), seed=self.training.seed, epoch=self.progress.epoch)]
+    def features_of(self, model: Classifier, indices: Tensor) -> Tensor:
+        """Features ``[n, D]`` of samples in their order, whole on every process; ``model`` is in evaluation mode."""
 
     def reading(self, batches: Sequence[Tensor]) -> AbstractContextManager[None]:
         """Around the steps of an epoch that are still to be made, whose batches are known. Default: nothing."""
         return nullcontext()
 
     def after_step(self) -> None:
-        """After each optimiser step. Default: nothing."""
+        """After each optimizer step. Default: nothing."""
+        return None
 
-    def own_share(self, samples: Tensor) -> Tensor:
+    def ranking(self, log_p: Tensor, labels: Tensor) -> dict[str, float | None]:
+        """Further validation metrics by name. Default: none."""
+        return {}
+
+    def judge(self, row: EpochMetrics) -> list[float] | None:
+        """What of an epoch's metrics ``selection="best"`` goes by, the more the better; None without validation."""
+        return None if row.validation_accuracy is None else [row.validation_accuracy]
+
+    def epoch_samples(self) -> Tensor:
+        """Indices of the present epoch's samples in their order; they depend on seed and epoch alone."""
+        train, seed, epoch = self.split.train, self.training.seed, self.progress.epoch
+        if self.training.sampling == "all":
+            return train[epoch_order(len(train), seed=seed, epoch=epoch)]
+        # as many draws as there are samples, each class alike
+        state = np.random.PCG64(np.random.SeedSequence((seed, epoch, 1)))
+        labels = self.labels.cpu()[train.cpu()]
+        draws = torch.from_numpy((state.random_raw(2 * len(train)) >> 1).astype(np.int64)).view(2, -1)
+        members = [train[labels == label] for label in labels.unique()]
+        # in turn through the classes, in an order of the epoch's own
+        turn = (torch.arange(len(train)) % len(members))[draws[0].argsort()]
+        return torch.stack(
+            [members[label][draw % len(members[label])] for label, draw in zip(turn.tolist(), draws[1], strict=True)]
+        )
+
+    def share_of(self, samples: Tensor) -> Tensor:
         """The part of some samples that this process takes."""
         shares = process_shares(len(samples), self.fabric.world_size)
         start = sum(shares[: self.fabric.global_rank])
         return samples[start : start + shares[self.fabric.global_rank]]
 
+    def gather(self, rows: Tensor, samples: Tensor) -> Tensor:
+        """Rows of :meth:`share_of` some samples, of all processes, with gradient."""
+        return gather_rows(rows, process_shares(len(samples), self.fabric.world_size))
+
     @property
-    def evaluated(self) -> M:
+    def evaluated(self) -> Classifier:
         """The model that is judged: the average of the weights, where one is kept."""
-        return self.model if self.average is None else cast(M, self.average.module)
+        return self.model if self.average is None else cast(Classifier, self.average.module)
 
     def run(self, stop: StopRequest) -> None:
         """Train from where the progress stands to the end.
@@ -152,7 +197,8 @@ class Loop(ABC, Generic[M]):
         while self.progress.epoch < self.training.epochs and not self._out_of_patience():
             self._run_epoch(stop)
         if self.training.selection == "best":
-            self._load_best()
+            self.fabric.barrier()
+            self.evaluated.load_state_dict(load_checkpoint(self.folder.best)["model"])
 
     def _out_of_patience(self) -> bool:
         patience = self.training.patience
@@ -164,7 +210,7 @@ class Loop(ABC, Generic[M]):
         mark_peak(self.fabric.device)
         self.model.train()
         order = self.epoch_samples().to(self.fabric.device)
-        batches = [order[one] for one in batch_slices(len(order), self.training.batch_size)]
+        batches = [order[rows] for rows in batch_slices(len(order), self.training.batch_size)]
         with self.reading(batches[progress.step :]):
             while progress.step < len(batches):
                 self._step(batches[progress.step])
@@ -180,39 +226,24 @@ class Loop(ABC, Generic[M]):
         self._finish_epoch(len(order), started)
 
     def _step(self, batch: Tensor) -> None:
-        self.optimiser.zero_grad()
+        self.step.begin()
         micro_batches = self.micro_batches(batch)
-        objective = self.model.objective
         for number, micro in enumerate(micro_batches):
             at = (self.progress.epoch, self.progress.step, number)
-            own = self.own_share(micro)
+            share = self.share_of(micro)
             # index_select: several times as fast on a CPU as indexing with a tensor
             labels = self.labels.index_select(0, micro)
-            with self.fabric.no_backward_sync(self.backbone, enabled=number < len(micro_batches) - 1):
-                own_features, penalty = self.own_features(own, micro, at)
-                features = gather_rows(own_features, process_shares(len(micro), self.fabric.world_size))
-                with self.fabric.autocast():
-                    loss = objective.loss(features, labels)
-                if loss.dim() > 0:
-                    raise ValueError(f"the loss has shape {list(loss.shape)}: training needs a reduction to one number")
-                total = loss
+            with self.fabric.no_backward_sync(self.network, enabled=number < len(micro_batches) - 1):
+                features, penalty = self.forward(share, micro, at)
+                features = self.gather(features, micro)
                 if penalty is not None:
+                    self.penalty_sum += penalty.detach().double() * len(share)
                     # DDP takes the mean over processes where the sum over samples is wanted
-                    total = loss + penalty * (len(own) * self.fabric.world_size / len(micro))
-                    self.penalty_sum += penalty.detach().double() * len(own)
-                self.fabric.backward(total * (len(micro) / len(batch)))
-            objective.observe(features.detach(), labels)
-            self.loss_sum += loss.detach().double() * len(micro)
-        if self.training.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.training.clip_norm)
-        self.optimiser.step(step=self.progress.total_steps, epoch=self.progress.epoch)
-        objective.update()
+                    penalty = penalty * (len(share) * self.fabric.world_size / len(micro))
+                loss = self.step.add(features, labels, share=len(micro) / len(batch), penalty=penalty)
+            self.loss_sum += loss.double() * len(micro)
+        self.step.finish(step=self.progress.total_steps, epoch=self.progress.epoch)
         self.after_step()
-        with warnings.catch_warnings():
-            # whoever's turn it is not does not step, while its schedule does: that is meant
-            warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step")
-            for scheduler in self.schedulers:
-                scheduler.step()
         if self.average is not None:
             self.average.update_parameters(self.model)
 
@@ -229,16 +260,18 @@ class Loop(ABC, Generic[M]):
             self._put_centroids_to_class_means()
         seconds = time.perf_counter() - started
         peak = peak_megabytes(self.fabric.device)
-        row = {
-            "epoch": progress.epoch + 1,
-            "steps": progress.total_steps,
-            "learning_rate": self.raw_optimisers[0].param_groups[0]["lr"],
-            "train_loss": train_loss,
+        row = EpochMetrics(
+            epoch=progress.epoch + 1,
+            steps=progress.total_steps,
+            learning_rate=self.raw_optimizers[0].param_groups[0]["lr"],
+            train_loss=train_loss,
+            train_penalty=float(self.penalty_sum) / samples if self.model.signature.kind == "bags" else None,
             **self.validate(),
-            "seconds": seconds,
-            "peak_memory_mb": peak,
-        }
-        progress.rows.append(row)
+            seconds=seconds,
+            peak_memory_mb=peak,
+        )
+        plain = {name: getattr(row, name) for name in row.__struct_fields__}
+        progress.rows.append(plain)
         progress.epoch += 1
         progress.step, progress.epoch_seconds = 0, 0.0
         self.loss_sum.zero_()
@@ -251,24 +284,58 @@ class Loop(ABC, Generic[M]):
             if better and self.training.selection == "best":
                 save_checkpoint(self.folder.best, {"model": self.evaluated.state_dict()})
             for tell in self.on_epoch:
-                tell(row)
+                tell(plain)
         last = progress.epoch == self.training.epochs or self._out_of_patience()
         saving = last or time.monotonic() - self.saved_at >= self.training.checkpoint_seconds
         # where checkpoints are left out because epochs are short, so are most of these: each waits for the disk
-        if self.fabric.is_global_zero and (saving or time.monotonic() - self.told_at >= _METRICS_SECONDS):
+        if self.fabric.is_global_zero and (saving or time.monotonic() - self.metrics_at >= _METRICS_SECONDS):
             self.folder.write_metrics(progress.rows)
-            self.told_at = time.monotonic()
+            self.metrics_at = time.monotonic()
         if saving:
             self._save()
 
+    def validate(self) -> dict[str, float | None]:
+        """Metrics of the validation part, by the fields of :class:`EpochMetrics`; nothing without one."""
+        if len(self.split.validation) == 0:
+            return {}
+        validation = self.extract(self.split.validation)
+        log_p = self.evaluated.log_proba(validation.features, "head")
+        if not bool(log_p.isfinite().all()):
+            raise self.diverged("scores are not finite")
+        measures = information(self.evaluated, validation)
+        metrics: dict[str, float | None] = {
+            "loss": negative_log_likelihood(log_p, validation.labels),
+            "accuracy": float((log_p.argmax(-1) == validation.labels).double().mean()),
+            **self.ranking(log_p, validation.labels),
+            "cmi": measures.cmi,
+            "separation": measures.separation,
+            "ncmi": measures.ncmi,
+        }
+        return {f"validation_{name}": value for name, value in metrics.items()}
+
+    @torch.no_grad()
+    def extract(self, indices: Tensor, model: Classifier | None = None) -> Features:
+        """Features of samples, in evaluation mode, in their order, whole on every process.
+
+        Raises:
+            FloatingPointError: when they are no longer finite.
+        """
+        model = self.evaluated if model is None else model
+        indices = indices.to(self.fabric.device)
+        with self._evaluating(model):
+            features = self.features_of(model, indices)
+        if not bool(features.isfinite().all()):
+            raise self.diverged("features are not finite")
+        return Features(features, self.labels[indices])
+
     @contextmanager
-    def evaluating(self, model: M) -> Iterator[None]:
+    def _evaluating(self, model: Classifier) -> Iterator[None]:
         """Evaluation mode, alike on every process, inside it."""
         was_training = model.training
         model.eval()
         if self.fabric.world_size > 1:
-            # running statistics of batch normalisation are each process's own until here
-            for buffer in model.backbone.buffers():
+            # running statistics of batch normalization are each process's own until here
+            for buffer in model.network.buffers():
                 torch.distributed.broadcast(buffer, 0)
         try:
             yield
@@ -283,26 +350,60 @@ class Loop(ABC, Generic[M]):
     def _put_centroids_to_class_means(self) -> None:
         # an average of the weights makes features of its own, and so class means of its own
         for model in [self.model] if self.average is None else [self.model, self.evaluated]:
-            if isinstance(model.objective, NCMILoss):
+            if model.objective.sets_centroids:
                 train = self.extract(self.split.train, model)
-                classifier: CentroidClassifier = model.objective.centroid_classifier()
                 # every process has gathered all features: its own sums are the sums
-                classifier.partial_fit(train.features, train.labels)
+                classifier = model.objective.centroid_classifier().partial_fit(train.features, train.labels)
                 model.objective.set_centroids(classifier.centroids.to(self.dtype))
-
-    def _load_best(self) -> None:
-        self.fabric.barrier()
-        self.evaluated.load_state_dict(load_checkpoint(self.folder.best)["model"])
 
     def _save(self) -> None:
         self.saved_at = time.monotonic()
         if self.fabric.is_global_zero:
-            save_checkpoint(self.folder.checkpoint, state_of(self))
+            save_checkpoint(self.folder.checkpoint, self.state())
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a step depends on, as a tree of tensors and plain values."""
+        return {
+            "model": self.model.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.raw_optimizers],
+            "schedulers": [scheduler.last_epoch for scheduler in self.schedulers],
+            "random": random_state(self.fabric.device),
+            "loss_sum": self.loss_sum,
+            "penalty_sum": self.penalty_sum,
+            "progress": vars(self.progress),
+        }
 
     def resume(self) -> None:
         """Take up the state of the last checkpoint.
 
         Raises:
-            CheckpointError: if it is damaged or of another model.
+            CheckpointError: if it is damaged, of another model or of other data.
         """
-        restore(self, load_checkpoint(self.folder.checkpoint))
+        state = load_checkpoint(self.folder.checkpoint)
+        try:
+            self.model.load_state_dict(state["model"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
+            for optimizer, saved in zip(self.raw_optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
+                _follow_layout(optimizer)
+            for scheduler, last in zip(self.schedulers, state["schedulers"], strict=True):
+                scheduler.last_epoch = last
+            set_random_state(state["random"], self.fabric.device)
+            self.loss_sum.copy_(state["loss_sum"])
+            self.penalty_sum.copy_(state["penalty_sum"])
+            self.progress = Progress(**state["progress"])
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(
+                f"{self.folder.checkpoint}: not of this recipe and data ({reason}): restore them, or run it again"
+            ) from None
+
+
+def _follow_layout(optimizer: Optimizer) -> None:
+    """Lay the state of each parameter out in memory as the parameter: fused steps walk both in the order of memory."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

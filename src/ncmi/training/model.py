@@ -1,64 +1,64 @@
-"""A trained model: standardiser, backbone and objective, with what is needed to use it on new data."""
-
-from __future__ import annotations
+"""A trained model: standardizer, network and objective, with what is needed to use it on new data."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
-from ncmi.backbones import make_backbone
-from ncmi.centroids import CentroidClassifier
-from ncmi.data import Dataset, Kind, Standardiser
-from ncmi.loss import NCMILoss
-from ncmi.objective import Objective
-from ncmi.probe import LinearProbe
-from ncmi.recipes import Recipe
+from ncmi.data.standardize import Standardizer
+from ncmi.networks import make_network
+from ncmi.networks.bags import make_bag_network
+from ncmi.networks.bags.packing import BagModule
+from ncmi.readouts.linear_probe import LinearProbe
+from ncmi.recipes import BagNetwork, Recipe
 from ncmi.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from ncmi.training.run_folder import RunFolder
-
-
-@dataclass(frozen=True)
-class Signature:
-    """What the data looked like: enough to check and to name new data."""
-
-    kind: Kind
-    sample_shape: tuple[int, ...]
-    class_names: tuple[str, ...]
-    feature_names: tuple[str, ...] | None
-
-    @classmethod
-    def of(cls, dataset: Dataset) -> Signature:
-        return cls(dataset.kind, dataset.sample_shape, dataset.class_names, dataset.feature_names)
+from ncmi.training.schema import Signature
 
 
 class Classifier(nn.Module):
-    """Backbone and objective, later also the fitted read-outs CC and LP.
+    """Standardizer, network and objective, made from a recipe; later also the fitted read-outs CC and LP.
 
     Args:
-        backbone: from inputs to features.
-        objective: on the features.
+        recipe: network and objective, resolved.
+        signature: of the data.
     """
 
-    def __init__(self, backbone: nn.Module, objective: Objective) -> None:
+    def __init__(self, recipe: Recipe, signature: Signature) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.objective = objective
-        self.cc = self.centroid_classifier()
-        self.lp = LinearProbe(objective.num_classes, objective.feature_dim)
+        self.signature = signature
+        if isinstance(recipe.network, BagNetwork):
+            self.network: nn.Module = make_bag_network(recipe.network, signature.sample_shape[0])
+            feature_dim = self.bag_network.feature_dim
+        else:
+            self.network = make_network(recipe.network, tuple(signature.sample_shape))
+            feature_dim = recipe.network.feature_dim
+        self.objective = recipe.objective.build(len(signature.class_names), feature_dim)
+        self.cc = self.objective.centroid_classifier()
+        self.lp = LinearProbe(self.objective.num_classes, self.objective.feature_dim)
+        self.standardize = Standardizer(signature.sample_shape[0], signature.kind)
 
-    def centroid_classifier(self) -> CentroidClassifier:
-        """An unfitted CC, with the objective's own centre, temperature and distribution where it has them."""
-        if isinstance(self.objective, NCMILoss):
-            return self.objective.centroid_classifier()
-        return CentroidClassifier(self.objective.num_classes, self.objective.feature_dim)
+    @property
+    def bag_network(self) -> BagModule:
+        """The network of a classifier of bags."""
+        assert isinstance(self.network, BagModule)
+        return self.network
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the weights."""
+        return self.standardize.mean.dtype
+
+    def forward(self, inputs: Tensor) -> Any:
+        """Features ``[B, D]`` of raw inputs ``[B, *sample_shape]``; of one raw bag ``[N, D_feat]`` a ``BagOutput``."""
+        return self.network(self.standardize(inputs).to(self.dtype))
 
     def trained_parameters(self) -> Iterator[nn.Parameter]:
         """What training moves: all but the linear probe, and what follows the weights without gradient."""
-        for parameter in (*self.backbone.parameters(), *self.objective.parameters()):
+        for parameter in (*self.network.parameters(), *self.objective.parameters()):
             if parameter.requires_grad:
                 yield parameter
 
@@ -77,38 +77,12 @@ class Classifier(nn.Module):
             return self.lp.predict_log_proba(features)
         raise ValueError(f"unknown read-out {readout!r}: use 'head', 'cc' or 'lp'")
 
-
-class Model(Classifier):
-    """Standardiser, backbone and objective, made from a recipe; later also the fitted read-outs CC and LP.
-
-    Args:
-        recipe: backbone and objective.
-        signature: of the data.
-    """
-
-    def __init__(self, recipe: Recipe, signature: Signature) -> None:
-        backbone = make_backbone(recipe.backbone, signature.sample_shape)
-        super().__init__(backbone, recipe.objective.build(len(signature.class_names), recipe.backbone.feature_dim))
-        self.signature = signature
-        self.standardise = Standardiser(signature.sample_shape[0], signature.kind)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Features of raw inputs, ``[B, *sample_shape] → [B, D]``."""
-        features: Tensor = self.backbone(self.standardise(inputs))
-        return features
-
     def save(self, path: Path) -> None:
         """Write all weights and the signature into one safetensors file."""
-        signature: dict[str, Any] = {
-            "kind": self.signature.kind,
-            "sample_shape": list(self.signature.sample_shape),
-            "class_names": list(self.signature.class_names),
-            "feature_names": None if self.signature.feature_names is None else list(self.signature.feature_names),
-        }
-        save_checkpoint(path, {"signature": signature, "model": self.state_dict()})
+        save_checkpoint(path, {"signature": msgspec.to_builtins(self.signature), "model": self.state_dict()})
 
 
-def load_model(run: str | Path) -> Model:
+def load_model(run: str | Path) -> Classifier:
     """The trained model of a finished run, on the CPU, in evaluation mode.
 
     Raises:
@@ -121,17 +95,11 @@ def load_model(run: str | Path) -> Model:
     recipe = folder.recipe()
     state = load_checkpoint(folder.model)
     try:
-        signature = Signature(
-            state["signature"]["kind"],
-            tuple(state["signature"]["sample_shape"]),
-            tuple(state["signature"]["class_names"]),
-            None if state["signature"]["feature_names"] is None else tuple(state["signature"]["feature_names"]),
-        )
-        model = Model(recipe, signature)
+        model = Classifier(recipe, msgspec.convert(state["signature"], Signature))
         if recipe.training.precision == "64-true":
             model.double()
         model.load_state_dict(state["model"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, msgspec.MsgspecError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{folder.model}: does not fit recipe.json ({reason}): restore both files") from None
     return model.eval()

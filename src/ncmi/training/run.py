@@ -1,31 +1,33 @@
-"""One run from recipe to results."""
+"""One run from recipe to results, for every kind of data."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 
-from ncmi.backbones import load_weights
-from ncmi.data import Dataset, Standardiser
-from ncmi.loss import NCMILoss
-from ncmi.recipes import Recipe, recipe_from_dict, recipe_to_dict, resolve_recipe
+from ncmi.files import write_json
+from ncmi.networks import load_weights
+from ncmi.recipes import BagData, Network, Recipe, recipe_from_dict, recipe_to_dict, resolve_recipe
 from ncmi.training.environment import describe_environment
-from ncmi.training.evaluate import evaluate_readouts, information
-from ncmi.training.model import Model, Signature
-from ncmi.training.parts import dataset_of, parts_of
-from ncmi.training.run_folder import RunFolder
-from ncmi.training.session import launch, open_folder, write_arrays
-from ncmi.training.signals import StopRequest
-from ncmi.training.tensor_loop import TensorLoop
-from ncmi.training.tensorboard import TensorBoardLog
+from ncmi.training.judging import Features, information, judge_readouts
+from ncmi.training.loop import Loop, Setup
+from ncmi.training.model import Classifier
+from ncmi.training.run_folder import RunFolder, RunFolderError, write_arrays
+from ncmi.training.schema import Results, Skipped
+from ncmi.training.session import StopRequest, TensorBoardLog, session
+from ncmi.training.sources import Source, open_source
 
-_FORMAT = 1
+if TYPE_CHECKING:
+    from ncmi.data.bags.cohort import Cohort
+    from ncmi.data.dataset import Dataset
 
 
 def train(
@@ -33,17 +35,19 @@ def train(
     path: str | Path,
     *,
     resume: bool = False,
-    dataset: Dataset | None = None,
+    data: Dataset | Cohort | None = None,
     on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
     catch_signals: bool = True,
-) -> dict[str, Any]:
+) -> Results:
     """Train by a recipe into a new run folder, or go on with an unfinished one.
 
+    Threads, random state and cuDNN flags of the caller's process are afterwards as they were.
+
     Args:
-        recipe: data, backbone, objective, training. With ``resume`` it must be the folder's own.
+        recipe: data, network, objective, training. With ``resume`` it must be the folder's own.
         path: the run folder.
         resume: go on from the last checkpoint; a finished run just gives its results.
-        dataset: the data, where it has been loaded already.
+        data: the recipe's data, where it has been read already: see :func:`ncmi.training.sources.load_data`.
         on_epoch: called with each epoch's metrics.
         catch_signals: let Ctrl-C and SIGTERM stop the run after the present step, with a checkpoint.
 
@@ -51,93 +55,118 @@ def train(
         The content of ``results.json``.
 
     Raises:
-        ValueError: for a recipe with a misspelt or mistyped value, for weights that do not fit its backbone, or for
-            alternation by class means with centroids that cannot be put there.
-        RunFolderError: if the folder exists (without ``resume``), or holds another recipe (with it).
+        ValueError: for a recipe with a misspelt or mistyped value, data or a split that cannot be trained on, weights
+            that do not fit the network, or alternation by class means with centroids that cannot be put there.
+        RunFolderError: if the folder exists (without ``resume``), or holds another recipe or other data (with it).
         Interrupted: when asked to stop.
         FloatingPointError: when the run diverges; the message names the cure.
     """
     recipe = recipe_from_dict(recipe_to_dict(recipe))  # as a folder would give it back: every value is checked
-    training = recipe.training
-    fabric = launch(training)
-    if fabric.device.type == "cuda":
-        torch.backends.cudnn.benchmark = True  # batches keep their shape
-    started = time.perf_counter()
-    if dataset is None:
-        dataset = dataset_of(recipe.data)
-    dataset, split = parts_of(recipe, dataset)
-    recipe = resolve_recipe(recipe, dataset.sample_shape, dataset.num_classes, len(split.train))
-    training = recipe.training
-    fabric.seed_everything(training.seed, verbose=False)
-    model = Model(recipe, Signature.of(dataset))
-    if training.alternation.mode == "class_means" and isinstance(model.objective, NCMILoss):
+    with session(recipe.training) as fabric:
+        started = time.perf_counter()
+        # what a stopped run has read it need not read again
+        begun = resume and RunFolder(path).begun
+        source = open_source(recipe, data, read=not begun)
+        signature = source.signature
+        # a table is told from images by what is in the file
+        recipe = resolve_recipe(recipe, signature.sample_shape, len(signature.class_names), len(source.split.train))
+        model = _new_model(recipe, source, fabric, begun)
+        # the folder comes last: what cannot be trained leaves nothing behind
+        folder = _open_folder(recipe, path, resume, fabric)
+        if folder.finished:
+            return folder.results()
+        if resume and folder.checkpoint.exists():
+            source.check_unchanged(folder)
+        model.to(device=fabric.device, dtype=torch.float64 if recipe.training.precision == "64-true" else None)
+        # with several processes a signal reaches some of them a step earlier: there the last epoch's checkpoint must do
+        catch_signals = catch_signals and recipe.training.devices == 1
+        board = TensorBoardLog(folder.path / "tensorboard", recipe.training.tensorboard and fabric.is_global_zero)
+        with folder.lock(enabled=fabric.is_global_zero):
+            if resume and fabric.is_global_zero:
+                folder.remove_partial_files()
+            with StopRequest(enabled=catch_signals) as stop, board:
+                loop = source.loop(Setup(fabric, model, recipe.training, folder, (board, on_epoch)))
+                if resume and folder.checkpoint.exists():
+                    loop.resume()
+                elif fabric.is_global_zero:
+                    write_json(folder.path / "environment.json", describe_environment(fabric.device))
+                    source.begin(folder)
+                loop.run(stop)
+            return _finish(loop, source, recipe, started)
+
+
+def _new_model(recipe: Recipe, source: Source, fabric: Fabric, begun: bool) -> Classifier:
+    """The model as it is before the first step, in single precision."""
+    torch.manual_seed(recipe.training.seed)
+    model = Classifier(recipe, source.signature)
+    source.check(recipe, model)
+    if recipe.training.alternation.mode == "class_means":
         model.objective.check_settable()
-    if recipe.backbone.weights is not None and not (resume and RunFolder(path).begun):
-        load_weights(model.backbone, recipe.backbone.weights)
-    if training.devices > 1 and fabric.device.type == "cuda":
+    if isinstance(recipe.network, Network) and recipe.network.weights is not None and not begun:
+        load_weights(model.network, recipe.network.weights)
+    if recipe.training.devices > 1 and fabric.device.type == "cuda":
         # statistics of the whole batch, as on one device; there is no such layer for CPUs
-        model.backbone = nn.SyncBatchNorm.convert_sync_batchnorm(model.backbone)
-    # the folder comes last: what cannot be trained leaves nothing behind
-    folder = open_folder(recipe, path, resume, fabric)
-    if folder.finished:
-        return folder.read("results.json")
-    standardiser = Standardiser.fit(dataset.inputs[split.train], dataset.kind)
-    model.standardise.load_state_dict(standardiser.state_dict())
-    model.to(device=fabric.device, dtype=torch.float64 if training.precision == "64-true" else None)
-    # with several processes a signal reaches some of them a step earlier: there the last epoch's checkpoint must do
-    catch_signals = catch_signals and training.devices == 1
-    board = TensorBoardLog(folder.path / "tensorboard", training.tensorboard and fabric.is_global_zero)
-    with folder.lock(enabled=fabric.is_global_zero):
-        if resume and fabric.is_global_zero:
-            folder.remove_partial_files()
-        with StopRequest(enabled=catch_signals) as stop, board:
-            loop = TensorLoop(fabric, model, dataset, split, training, folder, (board, on_epoch))
-            if resume and folder.checkpoint.exists():
-                loop.resume()
-            elif fabric.is_global_zero:
-                folder.write("environment.json", describe_environment(fabric.device))
-            loop.run(stop)
-        return _judge(loop, recipe, dataset, started)
+        model.network = nn.SyncBatchNorm.convert_sync_batchnorm(model.network)
+    if not begun:
+        source.fit_standardizer(model)
+    return model
 
 
-def _judge(loop: TensorLoop, recipe: Recipe, dataset: Dataset, started: float) -> dict[str, Any]:
-    """Fit and judge the read-outs of a trained model, and write model, outputs and results."""
-    fabric, folder, split, training = loop.fabric, loop.folder, loop.split, recipe.training
-    parts = {
-        name: loop.extract(indices)
-        for name, indices in (("train", split.train), ("validation", split.validation), ("test", split.test))
-        if len(indices)
-    }
-    final = loop.evaluated.eval()
-    judged = evaluate_readouts(final, parts)
-    results: dict[str, Any] = {
-        "format": _FORMAT,
-        "status": "finished",
-        "data": recipe.data.name,
-        "objective": recipe.objective.name,
-        "seed": training.seed,
-        "epochs": loop.progress.epoch,
-        "best_epoch": loop.progress.best_epoch,
-        "selection": training.selection,
-        "readouts": judged.readouts,
-        "primary_readouts": list(final.objective.readouts),
-        "information": information(final, parts["test"]),
-        "reliability": judged.plain_reliability(),
-        "epoch_seconds": statistics.median(row["seconds"] for row in loop.progress.rows),
-        "total_seconds": time.perf_counter() - started,
-        "peak_memory_mb": max(row["peak_memory_mb"] for row in loop.progress.rows),
-        "parameters": sum(parameter.numel() for parameter in final.trained_parameters()),
-        "num_train": len(split.train),
-        "num_validation": len(split.validation),
-        "num_test": len(split.test),
-        "class_names": list(dataset.class_names),
-    }
+def _open_folder(recipe: Recipe, path: str | Path, resume: bool, fabric: Fabric) -> RunFolder:
+    """The folder of a new run, or with ``resume`` that of an earlier run by the same recipe."""
+    if resume:
+        folder = RunFolder.open(path)
+        if folder.recipe() != recipe:
+            raise RunFolderError(f"{folder.path} holds another recipe: resume it with its own, or choose another --out")
+        return folder
     if fabric.is_global_zero:
-        final.save(folder.model)
-        arrays = {f"prediction_{name}": predicted.cpu().numpy() for name, predicted in judged.predictions.items()}
-        arrays["labels"] = parts["test"].labels.cpu().numpy()
-        arrays["features"] = parts["test"].features.half().cpu().numpy()
-        write_arrays(folder.outputs, arrays)
-        folder.write("results.json", results)
+        RunFolder.create(path, recipe)
+    fabric.barrier()
+    return RunFolder(path)
+
+
+def _finish(loop: Loop, source: Source, recipe: Recipe, started: float) -> Results:
+    """Fit and judge the read-outs of a trained model, and write model, outputs and results."""
+    fabric, folder, split = loop.fabric, loop.folder, loop.split
+    parts: dict[str, Features] = {
+        name: replace(loop.extract(indices), groups=source.groups(indices)) for name, indices in source.parts.items()
+    }
+    model = loop.evaluated.eval()
+    judgment = judge_readouts(model, parts, source.signature.class_names)
+    folds = (recipe.data.fold, recipe.data.folds) if isinstance(recipe.data, BagData) else (0, 0)
+    results = Results(
+        kind=recipe.data.kind,
+        data=recipe.data.title,
+        network=recipe.network.name,
+        objective=recipe.objective.name,
+        seed=recipe.training.seed,
+        fold=folds[0],
+        folds=folds[1],
+        epochs=loop.progress.epoch,
+        best_epoch=loop.progress.best_epoch,
+        selection=recipe.training.selection,
+        class_names=list(source.signature.class_names),
+        num_train=len(split.train),
+        num_validation=len(split.validation),
+        num_test=len(split.test),
+        primary_readouts=list(model.objective.readouts),
+        readouts=judgment.readouts,
+        information=information(model, parts["test"]),
+        epoch_seconds=statistics.median(row["seconds"] for row in loop.progress.rows),
+        total_seconds=time.perf_counter() - started,
+        peak_memory_mb=max(row["peak_memory_mb"] for row in loop.progress.rows),
+        parameters=sum(parameter.numel() for parameter in model.trained_parameters()),
+        simulation=source.simulation,
+        skipped=[Skipped(name=name, reason=reason) for name, reason in source.skipped],
+    )
+    if fabric.is_global_zero:
+        model.save(folder.model)
+        test = parts["test"]
+        predictions = {f"prediction_{name}": log_p.argmax(-1) for name, log_p in judgment.log_p["test"].items()}
+        tensors = {"labels": test.labels, "features": test.features.half(), **predictions}
+        arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+        write_arrays(folder.path / "test_outputs.npz", arrays | source.output_arrays(judgment))
+        source.write_outputs(folder, model, judgment, parts)
+        folder.write_results(results)
     fabric.barrier()
     return results

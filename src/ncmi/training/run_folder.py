@@ -1,25 +1,56 @@
-"""The folder of a run: recipe, environment, metrics, checkpoints, results."""
+"""The folder of a run: recipe, environment, metrics, checkpoints, results, outputs on the test part."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+import msgspec
+import numpy as np
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
-from ncmi.files import PARTIAL, finite, write_json, write_text
-from ncmi.recipes import Recipe, SlideRecipe, recipe_from_dict, recipe_to_dict, slide_recipe_from_dict
-
-R = TypeVar("R")
+from ncmi.files import PARTIAL, finite, write_atomically, write_json, write_text
+from ncmi.recipes import Recipe, recipe_from_dict, recipe_to_dict
+from ncmi.training.schema import (
+    EpochMetrics,
+    OutOfDistribution,
+    Results,
+    SchemaError,
+    decode_record,
+    read_record,
+    write_record,
+)
 
 
 class RunFolderError(ValueError):
     """A run folder cannot be used as asked; the message names it and the cure."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """What a run makes of its test part, ``test_outputs.npz``.
+
+    Attributes:
+        labels: ``[N]``.
+        features: ``[N, D]``, in half precision.
+        predictions: by read-out, ``[N]``.
+        probabilities: by read-out, ``[N, C]``; kept of bags alone.
+        names, groups: of each bag, and of its patient; empty for other data.
+    """
+
+    labels: NDArray[np.int64]
+    features: NDArray[np.float16]
+    predictions: dict[str, NDArray[np.int64]]
+    probabilities: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
 
 
 class RunFolder:
@@ -34,23 +65,21 @@ class RunFolder:
         self.checkpoint = self.path / "checkpoints" / "last.safetensors"
         self.best = self.path / "checkpoints" / "best.safetensors"
         self.model = self.path / "model.safetensors"
-        self.outputs = self.path / "test_outputs.npz"
 
     @classmethod
-    def create(cls, path: str | Path, recipe: Recipe | SlideRecipe) -> RunFolder:
+    def create(cls, path: str | Path, recipe: Recipe) -> RunFolder:
         """Make the folder of a new run.
 
         Raises:
             RunFolderError: if something is there already; nothing is overwritten.
         """
         folder = cls(path)
-        if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
-            if not folder.path.is_dir():
-                raise RunFolderError(f"{folder.path} is a file: choose another folder")
-            verb = "ncmi slides" if isinstance(recipe, SlideRecipe) else "ncmi"
+        if folder.path.exists() and not folder.path.is_dir():
+            raise RunFolderError(f"{folder.path} is a file: choose another folder")
+        if folder.path.exists() and any(folder.path.iterdir()):
             raise RunFolderError(
-                f"{folder.path} exists and is not empty: choose another folder, "
-                f"or go on with it ({verb} resume, or {verb} compare --resume)"
+                f"{folder.path} exists and is not empty: choose another folder, or go on with it (ncmi resume, or "
+                "ncmi compare --resume)"
             )
         folder.path.mkdir(parents=True, exist_ok=True)
         write_json(folder.path / "recipe.json", recipe_to_dict(recipe))
@@ -101,20 +130,9 @@ class RunFolder:
         Raises:
             RunFolderError: if recipe.json is damaged.
         """
-        return self._recipe(recipe_from_dict)
-
-    def slide_recipe(self) -> SlideRecipe:
-        """The recipe of a slide classifier as it was resolved.
-
-        Raises:
-            RunFolderError: if recipe.json is damaged or of another kind of run.
-        """
-        return self._recipe(slide_recipe_from_dict)
-
-    def _recipe(self, convert: Callable[[dict[str, Any]], R]) -> R:
         content = self.read("recipe.json")
         try:
-            return convert(content)
+            return recipe_from_dict(content)
         except ValueError as error:
             raise RunFolderError(f"{self.path / 'recipe.json'}: {error}") from None
 
@@ -127,6 +145,98 @@ class RunFolder:
     def finished(self) -> bool:
         return (self.path / "results.json").is_file()
 
+    def state(self) -> str:
+        """``"finished"``, ``"not started"``, or how far the run came."""
+        if self.finished:
+            return "finished"
+        if not (self.path / "recipe.json").is_file():
+            return "not started"
+        rows = self.metrics()
+        return f"stopped after epoch {rows[-1].epoch if rows else 0} of {self.recipe().training.epochs or '?'}"
+
+    def results(self) -> Results:
+        """What the finished run came to.
+
+        Raises:
+            SchemaError: if results.json is missing, damaged or of another version.
+        """
+        results = read_record(self.path / "results.json", Results)
+        absent = [name for name in results.primary_readouts if name not in results.readouts]
+        if absent or not results.primary_readouts:
+            raise SchemaError(
+                f"{self.path / 'results.json'}: 'primary_readouts' {absent} have no entry in 'readouts': run it again"
+            )
+        return results
+
+    def environment(self) -> dict[str, Any]:
+        """Where the run was made; empty where it has not begun."""
+        return self.read("environment.json") if (self.path / "environment.json").exists() else {}
+
+    def metrics(self) -> list[EpochMetrics]:
+        """All epochs so far, in order. The last line of a run that was killed may be cut: it does not count.
+
+        Raises:
+            SchemaError: if a line is damaged.
+        """
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            if self.finished:
+                raise SchemaError(f"{path}: is missing, though the run is finished: restore the file or run it again")
+            return []
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        rows: dict[int, EpochMetrics] = {}
+        for number, line in enumerate(lines, 1):
+            try:
+                row = decode_record(line, EpochMetrics, path)
+            except SchemaError as error:
+                if number == len(lines) and not self.finished:
+                    break
+                raise SchemaError(f"{error} (line {number})") from None
+            rows[row.epoch] = row  # a resumed run may write an epoch twice: the later row is what was trained on
+        return [rows[epoch] for epoch in sorted(rows)]
+
+    def outputs(self) -> Outputs:
+        """Outputs on the test part.
+
+        Raises:
+            RunFolderError: if the file is missing or damaged, or its arrays do not belong together.
+        """
+        path = self.path / "test_outputs.npz"
+        try:
+            # opened here, so that it is closed when NumPy gives up on it half-way
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+        # damaged archives make NumPy, zipfile, zlib and tokenize raise a dozen unrelated kinds of exception
+        except Exception as error:
+            raise RunFolderError(f"{path}: cannot be read ({error}): restore the file or run it again") from None
+        if missing := {"labels", "features"} - arrays.keys():
+            raise RunFolderError(f"{path}: lacks {', '.join(sorted(missing))}: run it again into an empty folder")
+        outputs = Outputs(
+            labels=arrays["labels"],
+            features=arrays["features"],
+            predictions=_with_prefix(arrays, "prediction_"),
+            probabilities=_with_prefix(arrays, "probability_"),
+            names=tuple(str(name) for name in arrays.get("names", ())),
+            groups=tuple(str(name) for name in arrays.get("groups", ())),
+        )
+        count = len(outputs.labels)
+        vectors = (outputs.labels, *outputs.predictions.values())
+        rows: tuple[NDArray[Any], ...] = (outputs.features, *outputs.probabilities.values())
+        if any(array.shape != (count,) for array in vectors) or any(len(array) != count for array in rows):
+            raise RunFolderError(f"{path}: labels, predictions and features differ in length: run it again")
+        classes = len(self.results().class_names) if self.finished else np.iinfo(np.int64).max
+        if any(len(array) and not 0 <= array.min() <= array.max() < classes for array in vectors):
+            raise RunFolderError(f"{path}: labels or predictions run outside 0..{classes - 1}: run it again")
+        return outputs
+
+    def ood(self) -> list[OutOfDistribution]:
+        """What the run was shown that is none of its data (``ncmi evaluate --ood``), in order of the names.
+
+        Raises:
+            SchemaError: if a file is damaged.
+        """
+        return [read_record(path, OutOfDistribution) for path in sorted(self.path.glob("ood-*.json"))]
+
     def read(self, name: str) -> dict[str, Any]:
         """A JSON file of the folder.
 
@@ -135,25 +245,40 @@ class RunFolder:
         """
         path = self.path / name
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = msgspec.json.decode(path.read_bytes())
         except OSError as error:
             raise RunFolderError(f"{path}: cannot be read ({error.strerror}): is the run finished?") from None
-        except ValueError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise RunFolderError(f"{path}: damaged ({error}): restore the file or run it again") from None
         if not isinstance(content, dict):
             raise RunFolderError(f"{path}: damaged, not a JSON object: restore the file or run it again")
         return content
 
-    def write(self, name: str, content: dict[str, Any]) -> None:
-        """Write a JSON file of the folder, whole or not at all."""
-        write_json(self.path / name, content)
+    def write_results(self, results: Results) -> None:
+        """Write results.json, which makes the run a finished one."""
+        write_record(self.path / "results.json", results)
 
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:
         """Write the metrics of all epochs so far, as JSON lines and as CSV."""
-        lines = [json.dumps(finite(row), allow_nan=False) for row in rows]
+        plain: list[dict[str, Any]] = finite(rows)
+        lines = [json.dumps(row, allow_nan=False) for row in plain]
         write_text(self.path / "metrics.jsonl", "".join(f"{line}\n" for line in lines))
         table = io.StringIO()
-        writer = csv.DictWriter(table, fieldnames=list(rows[0]) if rows else ["epoch"], lineterminator="\n")
+        writer = csv.DictWriter(table, fieldnames=list(EpochMetrics.__struct_fields__), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(finite(rows))
+        writer.writerows(plain)
         write_text(self.path / "metrics.csv", table.getvalue())
+
+
+def _with_prefix(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write NumPy arrays into one compressed file, whole or not at all."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    write_atomically(path, write)

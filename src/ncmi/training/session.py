@@ -1,57 +1,129 @@
-"""How every kind of run begins: the devices and processes it trains on, and its folder."""
+"""What surrounds a run in its process: devices and threads, random state, and signals that ask it to stop."""
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType, TracebackType
 from typing import Any
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import DoublePrecision
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 
-from ncmi.files import write_atomically
-from ncmi.recipes import Recipe, SlideRecipe, Training
-from ncmi.training.precision import precision_options
-from ncmi.training.run_folder import RunFolder, RunFolderError
-
-
-def launch(training: Training) -> Fabric:
-    """Set threads, and start the processes that train together."""
-    if training.threads is not None:
-        torch.set_num_threads(training.threads)
-    fabric = Fabric(
-        accelerator=training.accelerator,
-        devices=training.devices,
-        strategy="ddp" if training.devices > 1 else "auto",
-        **precision_options(training.precision),
-    )
-    fabric.launch()
-    return fabric
+from ncmi.recipes import Training
 
 
-def open_folder(recipe: Recipe | SlideRecipe, path: str | Path, resume: bool, fabric: Fabric) -> RunFolder:
-    """The folder of a new run, or with ``resume`` that of an earlier run by the same recipe.
+class FeaturesInFloat64(DoublePrecision):
+    """Fabric's "64-true" with features that stay in float64 on their way to the objective."""
+
+    def convert_output(self, data: Any) -> Any:
+        return data
+
+
+@contextmanager
+def session(training: Training) -> Iterator[Fabric]:
+    """Start the devices and processes that train together; afterwards the caller's process is as it was.
+
+    Threads, torch's random state and cuDNN's flags are put back.
 
     Raises:
-        RunFolderError: if the folder exists (without ``resume``), or holds another recipe (with it).
+        ValueError: for an accelerator or a number of devices that this machine does not have.
     """
-    if resume:
-        folder = RunFolder.open(path)
-        earlier = folder.slide_recipe() if isinstance(recipe, SlideRecipe) else folder.recipe()
-        if earlier != recipe:
-            raise RunFolderError(f"{folder.path} holds another recipe: resume it with its own, or choose another --out")
-        return folder
-    if fabric.is_global_zero:
-        RunFolder.create(path, recipe)
-    fabric.barrier()
-    return RunFolder(path)
+    threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
+    used = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=used):
+        try:
+            if training.threads is not None:
+                torch.set_num_threads(training.threads)
+            precision: dict[str, Any] = {"precision": training.precision}
+            try:
+                fabric = Fabric(
+                    accelerator=training.accelerator,
+                    devices=training.devices,
+                    strategy="ddp" if training.devices > 1 else "auto",
+                    **({"plugins": [FeaturesInFloat64()]} if training.precision == "64-true" else precision),
+                )
+            except (RuntimeError, MisconfigurationException):
+                raise ValueError(
+                    f"--training.accelerator {training.accelerator} with --training.devices {training.devices}: this "
+                    "machine does not have them: choose cpu or auto, or fewer devices"
+                ) from None
+            fabric.launch()
+            if fabric.device.type == "cuda":
+                torch.backends.cudnn.benchmark = True  # batches keep their shape
+            yield fabric
+        finally:
+            torch.set_num_threads(threads)
+            torch.backends.cudnn.benchmark = benchmark
 
 
-def write_arrays(path: Path, arrays: dict[str, Any]) -> None:
-    """Write NumPy arrays into one compressed file, whole or not at all."""
+class StopRequest:
+    """Context manager: inside it, the first SIGINT or SIGTERM sets ``requested``; a second one acts as usual.
 
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)
+    Outside the main thread Python takes no signal handlers; there, nothing is changed.
+    """
 
-    write_atomically(path, write)
+    def __init__(self, enabled: bool = True) -> None:
+        self.requested = False
+        self.signal_number = 0
+        self._enabled = enabled and threading.current_thread() is threading.main_thread()
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if self._enabled:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, previous in self._previous.items():
+            signal.signal(number, previous)
+        self._previous.clear()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        self.signal_number = number
+        signal.signal(number, self._previous[number])
+
+
+class TensorBoardLog:
+    """Context manager: called with an epoch's row of metrics, it adds them to the event files of a folder.
+
+    Args:
+        folder: where the event files go.
+        enabled: write at all; otherwise TensorBoard is not even imported.
+    """
+
+    def __init__(self, folder: Path, enabled: bool) -> None:
+        self._folder = folder
+        self._enabled = enabled
+        self._writer: Any = None
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        if not self._enabled:
+            return
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            # epochs that an earlier session has shown, but not finished, are shown once
+            self._writer = SummaryWriter(str(self._folder), purge_step=row["epoch"])
+        for name, value in row.items():
+            if name != "epoch" and value is not None:
+                self._writer.add_scalar(name, value, row["epoch"])
+        self._writer.flush()
+
+    def __enter__(self) -> TensorBoardLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._writer is not None:
+            self._writer.close()

@@ -1,0 +1,160 @@
+"""Finished runs judged again, on their own data, on other labeled data, on what they were not trained for.
+
+And the measures of any model's saved outputs.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from ncmi.data.saved_outputs import read_outputs
+from ncmi.loss.information import InformationAccumulator
+from ncmi.loss.simplex import to_log_distribution
+from ncmi.readouts.out_of_distribution import compare_ood, ood_scores
+from ncmi.recipes import BagData, Data
+from ncmi.training.judging import information, information_of, judge_readouts
+from ncmi.training.model import Classifier, load_model
+from ncmi.training.run_folder import RunFolder
+from ncmi.training.schema import Evaluation, Measured, OutOfDistribution, defined, write_record
+from ncmi.training.sources import open_source
+
+Values = Literal["auto", "logits", "probabilities", "log_probabilities", "features"]
+_LONGEST_NAME = 80
+
+
+@torch.no_grad()
+def evaluate_run(
+    run: str | Path, on: str | Data | None = None, ood: Sequence[str] = (), labels: str | None = None
+) -> Evaluation:
+    """Judge a finished run by all read-outs, on its own validation and test parts or on other labeled data.
+
+    Args:
+        run: the run folder; nothing is written into it.
+        on: other labeled data; a name or path is read as the run's own data was.
+        ood: names or paths of data that the run was not trained for; labels are not looked at.
+        labels: table of the labels of ``on``, where that is bags whose files hold none.
+
+    Raises:
+        ValueError: if the other data has other classes or inputs than the run was trained on, or is the run's own.
+    """
+    recipe = RunFolder.open(run).recipe()
+    model = load_model(run)
+    if labels is not None and not (isinstance(on, str) and isinstance(recipe.data, BagData)):
+        raise ValueError("--labels are those of --on, where that is features of slides: leave them out")
+    if recipe.data.name in ood:
+        raise ValueError(f"{recipe.data.name} is what the run was trained on: give data that it was not trained for")
+    source = open_source(recipe, read=False)
+    outside = {name: source.ood_features(model, name) for name in ood}
+    parts = {name: source.features(model, indices) for name, indices in source.parts.items()}
+    inside, title = parts["test"].features, recipe.data.title
+    if on is not None:
+        data = replace(recipe.data, name=on) if isinstance(on, str) else on
+        if isinstance(data, BagData) and isinstance(on, str):
+            data = replace(data, labels=labels)
+        parts["test"], title = source.other_features(model, data), data.title
+    judgment = judge_readouts(model, parts, model.signature.class_names)
+    readouts = judgment.readouts
+    if on is not None:  # the validation part is the run's own, not the other data's
+        readouts = {name: msgspec.structs.replace(scores, validation=None) for name, scores in readouts.items()}
+    return Evaluation(
+        kind=recipe.data.kind,
+        data=title,
+        objective=recipe.objective.name,
+        class_names=list(model.signature.class_names),
+        primary_readouts=list(model.objective.readouts),
+        readouts=readouts,
+        information=information(model, parts["test"]),
+        ood={name: _ood(model, inside, features, recipe.data.name, name) for name, features in outside.items()},
+    )
+
+
+def _ood(model: Classifier, inside: Tensor, outside: Tensor, data: str, name: str) -> OutOfDistribution:
+    """How well the model tells the features ``outside [M, D]`` from those of its test part, ``inside [N, D]``."""
+    readout = model.objective.readouts[0]
+    known, unknown = (
+        ood_scores(model.cc, features, model.log_proba(features, readout)) for features in (inside, outside)
+    )
+    scores, distances = compare_ood(known, unknown)
+    return OutOfDistribution(
+        data=name,
+        inside=data,
+        num_inside=len(inside),
+        num_outside=len(outside),
+        readout=readout,
+        scores=scores,
+        distances=distances,
+    )
+
+
+def keep_ood(run: str | Path, evaluation: Evaluation) -> list[Path]:
+    """Write what an evaluation says of out-of-distribution data into the run folder, as ``ood-NAME.json``."""
+    paths = []
+    for name, record in evaluation.ood.items():
+        # a path becomes a name; of a long one its end
+        plain = re.sub(r"[^\w.-]+", "-", name)[-_LONGEST_NAME:].strip("-.") or "data"
+        paths.append(RunFolder.open(run).path / f"ood-{plain}.json")
+        write_record(paths[-1], record)
+    return paths
+
+
+def measure_file(
+    path: str | Path, values: Values = "auto", temperature: float = 0.5, labels_file: str | Path | None = None
+) -> Measured:
+    """CMI, Γ by both definitions and NCMI of saved outputs ``[N, D]`` and labels ``[N]``.
+
+    Raises:
+        ValueError: if the arrays are missing, damaged or do not fit together; the message names file and cure.
+    """
+    file = Path(path)
+    name, outputs, labels = read_outputs(file, None if labels_file is None else Path(labels_file))
+    kind = _kind_of(name, outputs) if values == "auto" else values
+    x = torch.from_numpy(np.ascontiguousarray(outputs))
+    x = x if x.dtype == torch.float32 else x.double()
+    try:
+        log_p = _log_distributions(x, kind, temperature)
+        accumulator = InformationAccumulator(int(labels.max()) + 1, log_p.shape[1])
+        accumulator.update(log_p, torch.from_numpy(labels.astype(np.int64)))
+    except ValueError as error:
+        raise ValueError(f"{file}, array {name!r} taken as {kind}: {error}") from None
+    by_class = accumulator.compute("centroid_kl", synchronize=False).per_class_cmi
+    return Measured(
+        file=str(file),
+        values=kind,
+        samples=len(labels),
+        information=information_of(accumulator),
+        class_cmi=[defined(value) for value in by_class.tolist()],
+    )
+
+
+def _log_distributions(x: Tensor, kind: str, temperature: float) -> Tensor:
+    if kind == "features":
+        return to_log_distribution(x, None, temperature)
+    if kind == "logits":
+        return torch.log_softmax(x, dim=-1)
+    return x.log() if kind == "probabilities" else x
+
+
+def _kind_of(name: str, outputs: Any) -> Values:
+    known: dict[str, Values] = {
+        "logits": "logits",
+        "probabilities": "probabilities",
+        "probs": "probabilities",
+        "log_probabilities": "log_probabilities",
+        "log_p": "log_probabilities",
+        "features": "features",
+    }
+    if name in known:
+        return known[name]
+    rows = outputs[:1000].astype(np.float64)
+    if (rows >= 0).all() and np.allclose(rows.sum(1), 1, atol=1e-3):
+        return "probabilities"
+    if (rows <= 0).all() and np.allclose(np.exp(rows).sum(1), 1, atol=1e-3):
+        return "log_probabilities"
+    return "logits"

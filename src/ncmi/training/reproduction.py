@@ -1,0 +1,296 @@
+"""The paper's tables and figures as lists of comparisons, and making them: finished runs are kept and shared."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ncmi.loss.alternating import Alternation
+from ncmi.objectives.options import NCMIOptions, ObjectiveOptions, objective_options
+from ncmi.recipes import Augmentation, Recipe, cifar100, default_training
+from ncmi.recipes.cohorts import COHORT_TITLES, cohort_data
+from ncmi.recipes.names import BASELINE, network_label
+from ncmi.training.comparison import ComparisonError, Entry, OnRun, Plan, compare_many, entries_of, with_network
+from ncmi.training.schema import GroupRecord, ReproductionRecord, write_record
+
+Experiment = Literal["table1", "table3", "table5", "figure2", "figure3", "figure4", "figure5"]
+Scale = Literal["paper", "released", "small"]
+
+
+@dataclass(frozen=True)
+class Design:
+    """What a table or figure compares.
+
+    Attributes:
+        title: of the page.
+        entries: names of its variants, or of objectives with their defaults.
+        networks: as published.
+        small_networks: at scale small.
+    """
+
+    title: str
+    entries: tuple[str, ...]
+    networks: tuple[str, ...] = ("resnet18",)
+    small_networks: tuple[str, ...] = ("resnet_small",)
+
+
+_BASELINES = ("cross_entropy", "label_smoothing", "anticlass", "squentropy", "square", "poly", "supcon", "focal")
+_POWERS = ("ncmi-power-fixed", "ncmi-power-learned", "ncmi")
+_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
+_BAG_NETWORKS = ("abmil", "transmil", "aem", "asmil")
+EXPERIMENTS: dict[Experiment, Design] = {
+    "table1": Design(
+        "Table I: test accuracy on CIFAR-100",
+        (*_BASELINES, "ncmi-paper", "ncmi-released", "ncmi-turned", *_POWERS),
+        _RESNETS,
+    ),
+    "table3": Design(
+        "Table III: slides of CAMELYON-17 and BRACS", ("cross_entropy", "ncmi"), _BAG_NETWORKS, _BAG_NETWORKS
+    ),
+    "table5": Design(
+        "Table V: normalized sigmoid and centering",
+        ("cross_entropy", "ncmi-released", "ncmi-nsf", "ncmi-softmax-centered", "ncmi-softmax"),
+    ),
+    "figure2": Design(
+        "Figure 2: NCMI against accuracy over networks", ("cross_entropy",), ("resnet9", *_RESNETS), ("resnet_small",)
+    ),
+    "figure3": Design("Figure 3: test accuracy by batch size", ("cross_entropy", "ncmi-released", "ncmi-power-fixed")),
+    "figure4": Design("Figure 4: CMI, Γ and NCMI over training", ("cross_entropy", "ncmi-released", *_POWERS)),
+    "figure5": Design("Figure 5: clusters of features", ("cross_entropy", "ncmi-released", *_POWERS)),
+}
+_RELEASED = cifar100.RELEASED_NCMI
+_POWER = NCMIOptions(anchor_scale=10.0, separation_power=-4.0)
+_VARIANTS: dict[str, tuple[str, ObjectiveOptions]] = {
+    "ncmi-paper": ("NCMI (paper)", cifar100.PAPER_NCMI),
+    "ncmi-released": ("NCMI (released)", _RELEASED),
+    "ncmi-turned": ("NCMI (released, KL(P‖Q))", replace(_RELEASED, separation_direction="sample_to_centroid")),
+    "ncmi-power-fixed": ("NCMI (p = −4, fixed)", replace(_POWER, centroids="fixed")),
+    "ncmi-power-learned": ("NCMI (p = −4, learned)", _POWER),
+    "ncmi": ("NCMI (default)", NCMIOptions()),
+    "ncmi-nsf": ("NSF, not centered", replace(_RELEASED, center="none")),
+    "ncmi-softmax-centered": ("softmax, centered", replace(_RELEASED, distribution="softmax")),
+    "ncmi-softmax": ("softmax, not centered", replace(_RELEASED, distribution="softmax", center="none")),
+}
+# the published one; those of the others at scale small (0.4) were tried too: see docs/results.md
+_SMALL_RATE_P1 = 0.1
+_BATCH_SIZES = (32, 64, 128, 256, 512, 1024)
+_SMALL_BATCH_SIZES = _BATCH_SIZES[:-1]
+_RECIPES: dict[str, Callable[..., Recipe]] = {
+    "paper": cifar100.paper,
+    "released": cifar100.released,
+    "small": cifar100.small,
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Entries that are compared with each other: one network, one batch size, or one cohort of slides.
+
+    Attributes:
+        name: of its folder.
+        title: what tables call it.
+        plan: its runs.
+    """
+
+    name: str
+    title: str
+    plan: Plan
+
+
+def plan_experiment(
+    experiment: Experiment,
+    scale: Scale,
+    *,
+    seeds: Sequence[int],
+    only: Sequence[str] = (),
+    networks: Sequence[str] = (),
+    workers: int = 0,
+    imports: Sequence[str] = (),
+    data_dir: str | None = None,
+    cohorts: Mapping[str, tuple[str | Path, str | Path | None]] | None = None,
+    epochs: int = 0,
+) -> tuple[Group, ...]:
+    """The runs of a table or figure.
+
+    Args:
+        experiment: which.
+        scale: "paper" (as published), "released" (as the authors' script), "small" (CPU); alike for table 3.
+        seeds: training seeds.
+        only: names of the entries to make, which an unknown one lists, or of objectives; by default all of the
+            experiment. Cross-entropy is always among them. Not for figure 2.
+        networks: networks; by default the paper's (scale paper, released) or the small one. Not for figure 2.
+        workers: runs side by side; 0 for one a processor.
+        imports: modules that register objectives of the user's own.
+        data_dir: where CIFAR-100 lies; by default NCMI_DATA.
+        cohorts: of table 3: features and CSV of labels by "camelyon17", "bracs"; a simulation has a table of its own,
+            and None will do.
+        epochs: of table 3; 0 for 50 (published: 50 to 100).
+
+    Raises:
+        ComparisonError: for an unknown entry or network, a choice of entries or networks for figure 2, slides without
+            labels, or table 3 without slides.
+    """
+    design = EXPERIMENTS[experiment]
+    if experiment == "figure2" and (only or networks):
+        raise ComparisonError("figure2 has networks and entries of its own: leave --only and --networks out")
+    if experiment != "table3" and (cohorts or epochs):
+        raise ComparisonError(f"{experiment} has neither slides nor epochs to choose: leave them out, or make table3")
+    for name in only:
+        try:
+            _variant(name)
+        except KeyError:
+            raise ComparisonError(f"unknown entry {name!r}: {experiment} has {', '.join(design.entries)}") from None
+    names = tuple(only) or design.entries
+    # without the baseline there is nothing to compare with
+    names = names if BASELINE in names else (BASELINE, *names)
+    networks = tuple(networks) or (design.small_networks if scale == "small" else design.networks)
+
+    def recipe(name: str, network: str) -> Recipe:
+        return _image_recipe(name, network, scale, data_dir, train_on_all=experiment != "figure4")
+
+    def group(name: str, title: str, entries: Sequence[Entry], page: str = "") -> Group:
+        plan = Plan(tuple(entries), tuple(seeds), workers, tuple(imports), page, runs_folder="../../runs")
+        return Group(name, title, plan)
+
+    if experiment == "table3":
+        if not cohorts or not set(cohorts) <= set(COHORT_TITLES):
+            raise ComparisonError("nothing to make Table III of: give features of CAMELYON-17, of BRACS, or of both")
+        halves = {cohort: _table3_half(cohort, *paths, names, networks, epochs) for cohort, paths in cohorts.items()}
+        return tuple(group(name, title, entries, f"Table III, {title}") for name, (title, entries) in halves.items())
+    if experiment == "figure2":
+        return (group("networks", "networks", _correlation_entries(scale, recipe(BASELINE, networks[0]), networks)),)
+    groups = []
+    for network in networks:
+        title = network_label(network)
+        if experiment == "figure3":
+            for batch in _SMALL_BATCH_SIZES if scale == "small" else _BATCH_SIZES:
+                prefix = f"{network}-batch{batch}"
+                entries = [
+                    Entry(f"{prefix}-{name}", _variant(name)[0], _with_batch(recipe(name, network), batch))
+                    for name in names
+                ]
+                groups.append(group(prefix, f"{title}, batch {batch}", entries))
+        else:
+            suffix = "-validated" if experiment == "figure4" and scale != "small" else ""
+            entries = [Entry(f"{network}-{name}{suffix}", _variant(name)[0], recipe(name, network)) for name in names]
+            groups.append(group(network, title, entries))
+    return tuple(groups)
+
+
+def reproduce(
+    experiment: Experiment,
+    scale: Scale,
+    groups: Sequence[Group],
+    path: str | Path,
+    *,
+    command: str | None = None,
+    on_run: OnRun = lambda name, results: None,
+) -> Path:
+    """Make the runs of a table or figure that are not finished yet; the folder of the experiment.
+
+    Args:
+        experiment, scale: which; written down for the report.
+        groups: from :func:`plan_experiment`.
+        path: folder of all experiments of one scale. Runs lie in ``path/runs`` and are shared between experiments.
+        command: the command line, for the report.
+        on_run: called with each run's name and results.
+
+    Raises:
+        ComparisonError: if an earlier reproduction there used other recipes, or a run failed.
+        KeyboardInterrupt: on Ctrl-C; the same call goes on.
+    """
+    folder = Path(path) / experiment
+    record = ReproductionRecord(
+        experiment=experiment,
+        title=EXPERIMENTS[experiment].title,
+        scale=scale,
+        groups=[GroupRecord(name=group.name, title=group.title) for group in groups],
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_record(folder / "reproduction.json", record)
+    plans = [(group.plan, folder / group.name) for group in groups]
+    compare_many(plans, resume=None, command=command, on_run=on_run)
+    return folder
+
+
+def _table3_half(
+    cohort: str,
+    features: str | Path,
+    labels: str | Path | None,
+    objectives: Sequence[str],
+    networks: Sequence[str],
+    epochs: int,
+) -> tuple[str, list[Entry]]:
+    """Title and entries of one cohort. NCMI-LP and NCMI-CC are read-outs of one run."""
+    from ncmi.data.bags.simulated import is_simulated, simulated_table
+
+    title = COHORT_TITLES[cohort]
+    labels = labels or simulated_table(features)
+    if labels is None:
+        raise ComparisonError(f"{features}: no table of labels given: give the CSV of {title}'s slides")
+    training = default_training("bags")
+    recipe = Recipe(cohort_data(cohort, features, labels), training=replace(training, epochs=epochs or training.epochs))
+    entries = [replace(entry, name=f"{cohort}-{entry.name}") for entry in entries_of(recipe, objectives, networks)]
+    return title + (" (simulation)" if is_simulated(features) else ""), entries
+
+
+def _variant(name: str) -> tuple[str, ObjectiveOptions]:
+    """Label and options; KeyError for an unknown name."""
+    if name in _VARIANTS:
+        return _VARIANTS[name]
+    options = objective_options(name)
+    return options.label, options()
+
+
+def _image_recipe(name: str, network: str, scale: Scale, data_dir: str | None, train_on_all: bool) -> Recipe:
+    """The scale's recipe with an entry's options and a network, ``train_on_all`` if it is the scale's way."""
+    options = _variant(name)[1]
+    recipe = _RECIPES[scale](options)
+    changes: dict[str, Any] = {}
+    if name == "supcon":  # contrastive learning lives on strong augmentation, and is published with it
+        changes["augmentation"] = Augmentation.supcon()
+    if name == "ncmi-paper":
+        changes["alternation"] = Alternation("phases")
+    if scale == "small" and isinstance(options, NCMIOptions) and options.separation_power == 1:
+        changes["learning_rate"] = _SMALL_RATE_P1
+    data: Any = recipe.data
+    # trajectories are those of a validation part
+    data = replace(data, data_dir=data_dir, train_on_all=data.train_on_all and train_on_all)
+    return with_network(_with_training(replace(recipe, data=data), **changes), name=network)
+
+
+def _with_training(recipe: Recipe, **fields: Any) -> Recipe:
+    return replace(recipe, training=replace(recipe.training, **fields))
+
+
+def _with_batch(recipe: Recipe, batch: int) -> Recipe:
+    """Another batch size, with the learning rate in proportion."""
+    rate = recipe.training.learning_rate * batch / recipe.training.batch_size
+    return _with_training(recipe, batch_size=batch, learning_rate=rate)
+
+
+def _correlation_entries(scale: Scale, recipe: Recipe, networks: Sequence[str]) -> list[Entry]:
+    """Cross-entropy networks of different size and training length."""
+    if scale == "small":
+        return [
+            Entry(
+                f"ce-width{width}-depth1-epochs{epochs}",
+                f"width {width}, {epochs} epochs",
+                with_network(_with_training(recipe, epochs=epochs), width=width, depth=1),
+            )
+            for width in (8, 16, 24, 32)
+            for epochs in (3, 6, 12)
+        ]
+    entries = []
+    for network in networks:
+        for share in (0.25, 1.0):
+            epochs = round(share * recipe.training.epochs)
+            milestones = tuple(share * milestone for milestone in recipe.training.milestones)
+            entries.append(
+                Entry(
+                    f"ce-{network}-epochs{epochs}",
+                    f"{network_label(network)}, {epochs} epochs",
+                    with_network(_with_training(recipe, epochs=epochs, milestones=milestones), name=network),
+                )
+            )
+    return entries

@@ -1,0 +1,211 @@
+"""Tables and images in a run: samples that lie in memory, varied in batches on the training device."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ncmi.data.augmentation import augment_colors, augment_images, augment_table
+from ncmi.data.batches import process_shares
+from ncmi.data.dataset import Dataset
+from ncmi.data.load import check_kind, load_ood, load_samples
+from ncmi.data.splits import Split, noisy_labels, split_dataset
+from ncmi.data.standardize import Standardizer
+from ncmi.recipes import Augmentation, Data, ImageData, Kind, Recipe, SampleData, TableData
+from ncmi.training.judging import Features
+from ncmi.training.loop import Loop, Setup
+from ncmi.training.model import Classifier
+from ncmi.training.schema import Signature
+from ncmi.training.sources import Source
+
+_EVALUATION_BATCH = 1024
+
+
+class SampleSource(Source):
+    """A table or images, with the recipe's wrong labels in the training part.
+
+    Args:
+        recipe: of the run.
+        dataset: as it is read; it is left as it is.
+
+    Raises:
+        FileNotFoundError, ValueError: for data that cannot be used, or is of another kind than the recipe's.
+    """
+
+    def __init__(self, recipe: Recipe, dataset: Dataset | None = None) -> None:
+        assert isinstance(recipe.data, TableData | ImageData)
+        self.data = recipe.data
+        self.dataset = load_samples(self.data) if dataset is None else dataset
+        check_kind(self.dataset, self.data)
+        seed = self.data.seed_of_split(recipe.training.seed)
+        self.split = split_of(self.data, self.dataset, seed)
+        self.labels = self.dataset.labels
+        if self.data.label_noise > 0:
+            noisy = noisy_labels(
+                self.labels, self.dataset.num_classes, self.data.label_noise, self.data.noise_kind, seed
+            )
+            self.labels = self.labels.clone()
+            self.labels[self.split.train] = noisy[self.split.train]
+        self.signature = Signature(
+            kind=self.dataset.kind,
+            sample_shape=self.dataset.sample_shape,
+            class_names=tuple(map(str, self.dataset.class_names)),  # NumPy's text is no JSON
+            feature_names=self.dataset.feature_names,
+        )
+
+    def fit_standardizer(self, model: Classifier) -> None:
+        standardizer = Standardizer.fit(self.dataset.inputs[self.split.train], self.dataset.kind)
+        model.standardize.load_state_dict(standardizer.state_dict())
+
+    def loop(self, setup: Setup) -> Loop:
+        return SampleLoop(self, setup)
+
+    def features(self, model: Classifier, indices: Tensor) -> Features:
+        return Features(features_of(model, self.dataset.inputs[indices]), self.labels[indices])
+
+    def other_features(self, model: Classifier, data: Data) -> Features:
+        assert isinstance(data, TableData | ImageData)
+        other, own = load_samples(data), self.dataset
+        if other.class_names != own.class_names or other.sample_shape != own.sample_shape:
+            raise ValueError(
+                f"{data.name} has {other.num_classes} classes and samples {list(other.sample_shape)}, the run was "
+                f"trained on {own.num_classes} and {list(own.sample_shape)}: give data with the same classes and inputs"
+            )
+        return Features(features_of(model, other.inputs), other.labels)
+
+    def ood_features(self, model: Classifier, name: str) -> Tensor:
+        inputs = load_ood(
+            name,
+            kind=self.signature.kind,
+            shape=self.signature.sample_shape,
+            feature_names=self.signature.feature_names,
+            label_column=self.data.label_column,
+            data_dir=self.data.data_dir,
+        )
+        return features_of(model, inputs)
+
+
+def split_of(data: SampleData, dataset: Dataset, seed: int) -> Split:
+    """Training, validation and test parts as a recipe has them, the same whenever they are asked for."""
+    return split_dataset(
+        dataset,
+        validation_fraction=data.validation_fraction,
+        test_fraction=data.test_fraction,
+        train_per_class=data.train_per_class,
+        train_on_all=data.train_on_all,
+        imbalance=data.imbalance,
+        seed=seed,
+    )
+
+
+@torch.no_grad()
+def features_of(model: Classifier, inputs: Tensor) -> Tensor:
+    """Features ``[N, D]`` of raw inputs by a model in evaluation mode, in batches, on the CPU."""
+    return torch.cat([model(batch) for batch in inputs.split(_EVALUATION_BATCH)])
+
+
+class SampleLoop(Loop):
+    """Trains on samples in memory, which are moved to the device; see :class:`ncmi.training.loop.Loop`."""
+
+    def __init__(self, source: SampleSource, setup: Setup) -> None:
+        super().__init__(setup, source.labels, source.split)
+        training, views = setup.training, setup.model.objective.views
+        self.inputs = source.dataset.inputs.to(self.fabric.device)
+        self.views = ViewMaker(training.augmentation, source.dataset.kind, views, training.seed)
+
+    def forward(self, share: Tensor, micro: Tensor, at: tuple[int, int, int]) -> tuple[Tensor, None]:
+        start = sum(process_shares(len(micro), self.fabric.world_size)[: self.fabric.global_rank])
+        place = slice(start, start + len(share))
+        inputs = self.views(self.inputs.index_select(0, micro), place, self.model.standardize, self.dtype, at)
+        return split_views(self.network(inputs), self.model.objective.views), None
+
+    def features_of(self, model: Classifier, indices: Tensor) -> Tensor:
+        parts = []
+        for batch in indices.split(_EVALUATION_BATCH):
+            inputs = self.inputs[self.share_of(batch)]
+            with self.fabric.autocast():
+                features = model(inputs)
+            parts.append(self.gather(features.to(self.dtype), batch))
+        return torch.cat(parts)
+
+
+class ViewMaker:
+    """Makes the inputs of a step from raw samples: standardized, varied where the recipe asks for it, in views.
+
+    Its randomness depends on (seed, epoch, step, micro-batch) alone.
+
+    Args:
+        augmentation: how inputs are varied.
+        kind: of the data.
+        views: views that the objective needs of each sample.
+        seed: of the run.
+    """
+
+    def __init__(self, augmentation: Augmentation, kind: Kind, views: int, seed: int) -> None:
+        self.augmentation = augmentation
+        self.kind = kind
+        self.views = views
+        self.seed = seed
+        self.varies = augmentation.enabled or views > 1
+
+    def __call__(
+        self, inputs: Tensor, place: slice, standardize: Standardizer, dtype: torch.dtype, at: tuple[int, int, int]
+    ) -> Tensor:
+        """The inputs ``[views·n, …]``, view by view, at a place of the micro-batch ``inputs [N, …]`` of all processes.
+
+        Every process varies the whole micro-batch and takes its own part, so that what a sample looks like does not
+        depend on the number of processes.
+        """
+        if not self.varies:
+            return _standard(inputs[place], standardize, dtype)
+        seed = np.random.SeedSequence((self.seed, *at)).generate_state(1, np.uint64)[0]
+        generator = torch.Generator(inputs.device).manual_seed(int(seed >> 1))
+        if self.kind == "image" and self.augmentation.varies_color:
+            # before standardizing: colors vary in 0…1, and what then moves in at the border is the mean
+            shown, views = inputs.float() / 255, []
+            for _ in range(self.views):
+                standard = _standard(self._color(shown, generator).mul_(255), standardize, dtype)
+                views.append(self._vary(standard, generator)[place])
+        else:
+            standard = _standard(inputs, standardize, dtype)
+            views = [self._vary(standard, generator)[place] for _ in range(self.views)]
+        return views[0] if self.views == 1 else torch.cat(views)
+
+    def _color(self, shown: Tensor, generator: torch.Generator) -> Tensor:
+        options = self.augmentation
+        return augment_colors(
+            shown,
+            generator,
+            brightness=options.brightness,
+            contrast=options.contrast,
+            saturation=options.saturation,
+            hue=options.hue,
+            jitter_probability=options.jitter_probability,
+            gray=options.gray,
+        )
+
+    def _vary(self, standard: Tensor, generator: torch.Generator) -> Tensor:
+        options = self.augmentation
+        if self.kind == "table":
+            return augment_table(standard, generator, noise=options.noise, mask=options.mask)
+        shift = options.shift
+        if shift is None:
+            shift = 0 if options.crop_scale else max(1, min(standard.shape[-2:]) // 8)
+        return augment_images(
+            standard,
+            generator,
+            shift=shift,
+            flip=options.flip,
+            noise=options.noise,
+            rotation=options.rotation,
+            crop_scale=options.crop_scale,
+        )
+
+
+def _standard(inputs: Tensor, standardize: Standardizer, dtype: torch.dtype) -> Tensor:
+    standard: Tensor = standardize(inputs)
+    return standard.to(dtype)
+
+
+def split_views(features: Tensor, views: int) -> Tensor:
+    """Features ``[views·n, D]`` of the network as the objective takes them: ``[n, D]`` or ``[n, views, D]``."""
+    return features if views == 1 else features.unflatten(0, (views, -1)).transpose(0, 1)

@@ -1,0 +1,279 @@
+"""What the files of a run folder and of a comparison hold: one schema for whoever writes and whoever reads.
+
+``recipe.json`` is a :class:`ncmi.recipes.Recipe`. Accuracies, F1, AUC and the like are in 0 … 1, information in nats,
+times in seconds, memory in MB (10⁶ bytes). What is not defined (no validation part, a class that does not occur) is
+None.
+"""
+
+import math
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from ncmi.files import finite, write_text
+from ncmi.readouts.scores import Detection, Histogram, Reliability, Scores
+from ncmi.recipes import Kind
+
+FORMAT = 2
+
+
+class SchemaError(ValueError):
+    """A file is missing, damaged or not what it should be; the message names it and the cure."""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of everything that is written as JSON."""
+
+
+class Signature(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the training data looked like: enough to check and to name new data.
+
+    Attributes:
+        sample_shape: ``(F,)`` of a table, ``(channels, H, W)`` of images, ``(D_feat,)`` of the instances of bags.
+        feature_names: columns of a table, where they have names.
+    """
+
+    kind: Kind
+    sample_shape: tuple[int, ...]
+    class_names: tuple[str, ...]
+    feature_names: tuple[str, ...] | None = None
+
+
+class InformationRecord(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """CMI, Γ and NCMI of the output distributions of a part, with Γ by both definitions."""
+
+    cmi: float | None
+    separation: float | None
+    ncmi: float | None
+    cross_entropy_separation: float | None
+    cross_entropy_ncmi: float | None
+
+
+class Calibration(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A temperature that was fitted to the validation part, and what it makes of the test part."""
+
+    temperature: float
+    nll: float | None
+    calibration_error: float | None
+
+
+class Readout(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How one way of deciding (head, cc, lp, knn) does.
+
+    Attributes:
+        test: on the test part.
+        validation: on the validation part; None without one, and where other data is judged.
+        calibration: None without a validation part.
+        reliability: of the test part: ``"test"``, and with a validation part ``"calibrated"``.
+    """
+
+    test: Scores
+    validation: Scores | None = None
+    calibration: Calibration | None = None
+    reliability: dict[str, Reliability] = {}
+
+
+class Skipped(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A sample that could not be used, and why."""
+
+    name: str
+    reason: str
+
+
+class Results(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``results.json``: what a finished run came to.
+
+    Attributes:
+        kind: of data.
+        data: its title.
+        network, objective: names.
+        fold, folds: of cross-validation; 0 folds for none.
+        primary_readouts: how the objective is meant to decide, the first one first.
+        readouts: all of them, by name.
+        information: of the test part.
+        epoch_seconds: median.
+        parameters: number of those that training moves.
+        simulation: whether the data is simulated.
+        skipped: of a cohort.
+    """
+
+    format: int = FORMAT
+    kind: Kind
+    data: str
+    network: str
+    objective: str
+    seed: int
+    fold: int = 0
+    folds: int = 0
+    epochs: int
+    best_epoch: int
+    selection: Literal["last", "best"]
+    class_names: list[str]
+    num_train: int
+    num_validation: int
+    num_test: int
+    primary_readouts: list[str]
+    readouts: dict[str, Readout]
+    information: InformationRecord
+    epoch_seconds: float
+    total_seconds: float
+    peak_memory_mb: float
+    parameters: int
+    simulation: bool = False
+    skipped: list[Skipped] = []
+
+
+class EpochMetrics(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One line of ``metrics.jsonl``. Validation metrics are None without a validation part.
+
+    ``train_penalty`` is what a bag network adds to the loss, None for other networks.
+    """
+
+    epoch: int
+    steps: int
+    learning_rate: float
+    train_loss: float
+    train_penalty: float | None = None
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
+    validation_macro_f1: float | None = None
+    validation_macro_auc: float | None = None
+    validation_cmi: float | None = None
+    validation_separation: float | None = None
+    validation_ncmi: float | None = None
+    seconds: float
+    peak_memory_mb: float
+
+
+class OutOfDistribution(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``ood-NAME.json``: how well a run knows data that is none of its own."""
+
+    format: int = FORMAT
+    data: str
+    inside: str
+    num_inside: int
+    num_outside: int
+    readout: str
+    scores: dict[str, Detection]
+    distances: Histogram
+
+    def __post_init__(self) -> None:
+        if "distance" not in self.scores:
+            raise ValueError("'scores' lacks 'distance'")
+
+
+class Evaluation(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What ``ncmi evaluate`` gives: a finished run judged again, on its own test part or on other labeled data."""
+
+    format: int = FORMAT
+    kind: Kind
+    data: str
+    objective: str
+    class_names: list[str]
+    primary_readouts: list[str]
+    readouts: dict[str, Readout]
+    information: InformationRecord
+    ood: dict[str, OutOfDistribution] = {}
+
+
+class Measured(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What ``ncmi measure`` gives: the measures of any model's saved outputs."""
+
+    format: int = FORMAT
+    file: str
+    values: str
+    samples: int
+    information: InformationRecord
+    class_cmi: list[float | None]
+
+
+class EntryRecord(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One entry of a comparison: its label, what it varies, its run folders (relative), and what its runs share."""
+
+    name: str
+    label: str
+    network: str
+    objective: str
+    runs: list[str]
+    recipe: dict[str, Any]
+
+
+class ComparisonRecord(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``comparison.json``.
+
+    Attributes:
+        title: what the page is called; by default by its data.
+        baseline: name of the objective that others are compared with.
+        command: the command line that made it.
+        machine: of the first run, as in ``environment.json``.
+    """
+
+    format: int = FORMAT
+    kind: Kind
+    title: str = ""
+    data: str
+    seeds: list[int]
+    folds: int = 0
+    entries: list[EntryRecord]
+    baseline: str
+    simulation: bool = False
+    command: str | None = None
+    total_seconds: float = 0.0
+    machine: dict[str, Any] = {}
+
+
+class GroupRecord(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One comparison of a reproduction: the name of its folder, and what tables call it."""
+
+    name: str
+    title: str
+
+
+class ReproductionRecord(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``reproduction.json``: a table or figure of the paper as a list of comparisons, each in its own folder."""
+
+    format: int = FORMAT
+    experiment: str
+    title: str
+    scale: str
+    groups: list[GroupRecord]
+
+
+R = TypeVar("R", bound=Record)
+
+
+def defined(value: float) -> float | None:
+    """The value, or None for NaN and infinities, which JSON does not have."""
+    return value if math.isfinite(value) else None
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a record as JSON, whole or not at all; NaN and infinities become null."""
+    plain = finite(msgspec.to_builtins(record))
+    write_text(path, msgspec.json.format(msgspec.json.encode(plain), indent=2).decode() + "\n")
+
+
+def read_record(path: Path, kind: type[R]) -> R:
+    """Read what :func:`write_record` wrote.
+
+    Raises:
+        SchemaError: if the file is missing, damaged, or of another format; the message names the cure.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SchemaError(f"{path}: cannot be read ({error.strerror}): is the run finished?") from None
+    return decode_record(content, kind, path)
+
+
+def decode_record(content: bytes | str, kind: type[R], path: Path) -> R:
+    """A record from JSON text of a file; see :func:`read_record`."""
+    try:
+        plain = msgspec.json.decode(content)
+        version = plain.get("format", FORMAT) if isinstance(plain, dict) else FORMAT
+        if version != FORMAT:
+            raise SchemaError(f"{path}: format {version!r}, this version reads format {FORMAT}: run it again")
+        return msgspec.convert(plain, kind)
+    except msgspec.DecodeError as error:
+        raise SchemaError(f"{path}: damaged ({error}): restore the file or run it again") from None

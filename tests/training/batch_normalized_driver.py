@@ -1,0 +1,82 @@
+"""Recipes on tiny color images, and two processes that train them: ``python batch_normalized_driver.py IMAGES FOLDER``.
+
+Each process writes down what it did: a digest of the buffers and weights that it judged by, and the files it wrote.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ncmi.objectives.options import NCMIOptions
+from ncmi.recipes import Augmentation, ImageData, Network, Recipe, Training
+
+
+def write_images(path: Path) -> str:
+    """72 images of 8×8 pixels in 4 classes, each a color and a slope in noise."""
+    generator = np.random.default_rng(5)
+    y = np.arange(72) % 4
+    slope = np.linspace(-60, 60, 8)
+    shape = np.where((y % 2 == 0)[:, None, None], slope[None, :, None], slope[None, None, :])
+    color = np.array([[40, 0, -40], [-40, 0, 40]])[y // 2][:, :, None, None]
+    x = 128 + shape[:, None] + color + generator.normal(0, 25, (72, 3, 8, 8))
+    np.savez(path, images=x.clip(0, 255).round().astype("uint8"), labels=y)
+    return str(path)
+
+
+def image_recipe(images: str, *, start: str | None = None, **training: Any) -> Recipe:
+    """Three epochs of three steps on a residual network of 16 features."""
+    options = {"epochs": 3, "batch_size": 16, "accelerator": "cpu", "threads": 1, **training}
+    return Recipe(
+        ImageData(images, validation_fraction=0.2, test_fraction=0.2),
+        Network("resnet_small", width=8, depth=1, feature_dim=32, weights=start),
+        NCMIOptions(),
+        Training(augmentation=Augmentation.cifar(), **options),
+    )
+
+
+def digest(tensors: list[Tensor]) -> str:
+    return hashlib.sha256(b"".join(tensor.detach().numpy().tobytes() for tensor in tensors)).hexdigest()
+
+
+def main(images: str, root: Path) -> None:
+    from ncmi.training import run
+    from ncmi.training.run import train
+    from ncmi.training.run_folder import RunFolder
+    from ncmi.training.samples import SampleLoop
+    from ncmi.training.schema import Results
+
+    extract, write = SampleLoop.extract, RunFolder.write_results
+    seen: dict[str, Any] = {}
+
+    def watched(self: SampleLoop, *args: Any) -> Any:
+        features = extract(self, *args)
+        judged = self.evaluated
+        seen["rank"] = self.fabric.global_rank
+        tensors = [*judged.network.buffers(), *judged.network.parameters(), features.features]
+        seen["extracted"].append(digest(tensors))
+        seen["weights"] = digest(list(self.model.parameters()))
+        return features
+
+    def noted(self: RunFolder, results: Results) -> None:
+        seen["written"].append("results.json")
+        write(self, results)
+
+    SampleLoop.extract, RunFolder.write_results = watched, noted  # type: ignore[method-assign]
+    for case, decay in (("plain", None), ("average", 0.8)):
+        seen.update(extracted=[], written=[])
+        run.train(image_recipe(images, devices=2, epochs=2, ema_decay=decay), root / case)
+        (root / f"{case}-{seen['rank']}.json").write_text(json.dumps(seen))
+    assert train is run.train
+    assert torch.distributed.get_world_size() == 2
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,331 @@
+"""Plans of comparisons on every kind of data, and making them: what is refused, kept, gone on with and counted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from ncmi.objectives.options import CrossEntropyOptions, NCMIOptions
+from ncmi.readouts.scores import Estimate, Scores
+from ncmi.recipes import BagData, BagNetwork, Network, Recipe, TableData, recipe_from_dict
+from ncmi.training import comparison
+from ncmi.training.comparison import ComparisonError, Entry, Plan, compare, compare_many, entries_of, open_comparison
+from ncmi.training.queue import run_side_by_side
+from ncmi.training.schema import (
+    ComparisonRecord,
+    InformationRecord,
+    Readout,
+    Results,
+    SchemaError,
+    read_record,
+    write_record,
+)
+
+BAGS = Recipe(BagData("cohort/features", folds=3))
+TABLE = Recipe(TableData("tables/wine.csv"))
+
+
+def results_of(recipe: Recipe) -> Results:
+    """As a run would give them, with made-up scores."""
+    nothing = Estimate(value=None)
+    scores = Scores(
+        samples=1,
+        accuracy=Estimate(value=0.5),
+        balanced_accuracy=nothing,
+        macro_f1=nothing,
+        macro_auc=nothing,
+        nll=None,
+        brier=None,
+        calibration_error=None,
+    )
+    return Results(
+        kind=recipe.data.kind,
+        data=recipe.data.title,
+        network=recipe.network.name,
+        objective=recipe.objective.name,
+        seed=recipe.training.seed,
+        epochs=1,
+        best_epoch=1,
+        selection="last",
+        class_names=["a", "b"],
+        num_train=1,
+        num_validation=1,
+        num_test=1,
+        primary_readouts=["head"],
+        readouts={"head": Readout(test=scores)},
+        information=InformationRecord(
+            cmi=None, separation=None, ncmi=None, cross_entropy_separation=None, cross_entropy_ncmi=None
+        ),
+        epoch_seconds=0.0,
+        total_seconds=0.0,
+        peak_memory_mb=0.0,
+        parameters=1,
+    )
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Recipe]]:
+    """Runs that are not trained: the queue is kept, in this process; an objective of temperature 9 fails."""
+    runs: list[tuple[str, Recipe]] = []
+
+    def train_one(path: str, content: dict[str, Any], imports: tuple[str, ...]) -> Results:
+        recipe = recipe_from_dict(content)
+        if recipe.objective == NCMIOptions(temperature=9.0):
+            raise ValueError("temperature 9")
+        runs.append((path, recipe))
+        results = results_of(recipe)
+        write_record(Path(path) / "results.json", results)
+        return results
+
+    def in_this_process(
+        work: Callable[[str, Any], Results], tasks: Mapping[str, Any], workers: int, on_run: Callable[[str, Any], None]
+    ) -> dict[str, str]:
+        failures = {}
+        for path, content in tasks.items():
+            try:
+                on_run(Path(path).name, work(path, content))
+            except ValueError as error:
+                failures[path] = str(error)
+        return failures
+
+    monkeypatch.setattr(comparison, "_train_one", train_one)
+    monkeypatch.setattr(comparison, "run_side_by_side", in_this_process)
+    return runs
+
+
+def test_entries_are_called_by_what_they_vary() -> None:
+    recipe = replace(TABLE, objective=NCMIOptions(temperature=0.3))
+    ncmi, focal = entries_of(recipe, ["ncmi", "focal"])
+    assert [(entry.name, entry.label) for entry in (ncmi, focal)] == [("ncmi", "NCMI"), ("focal", "Focal")]
+    # the recipe's own options for its own objective, defaults for the others
+    assert ncmi.recipe == recipe
+    assert focal.recipe == replace(recipe, objective=focal.recipe.objective)
+    assert focal.recipe.objective == type(focal.recipe.objective)()
+    several = entries_of(TABLE, ["ncmi"], ["mlp", "resnet18"])
+    assert [(entry.name, entry.label) for entry in several] == [
+        ("mlp-ncmi", "MLP, NCMI"),
+        ("resnet18-ncmi", "ResNet-18, NCMI"),
+    ]
+    # of bags the network is part of the name in any case
+    assert [(entry.name, entry.label) for entry in entries_of(BAGS, ["ncmi"])] == [("abmil-ncmi", "NCMI")]
+    (mean,) = entries_of(replace(BAGS, network=BagNetwork(width=64)), ["ncmi"], ["mean"])
+    assert mean.recipe.network == BagNetwork("mean", width=64)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "objectives", "networks", "message"),
+    [
+        (BAGS, ["ncmi"], ["abmill"], "unknown network 'abmill'; known: abmil, transmil"),
+        (BAGS, ["ncmi"], ["resnet18"], "unknown network 'resnet18'"),
+        (BAGS, ["nmci"], ["abmil"], "unknown objective 'nmci'; known: "),
+        (TABLE, ["nmci"], [], "unknown objective 'nmci'; known: "),
+    ],
+)
+def test_names_that_do_not_exist(recipe: Recipe, objectives: list[str], networks: list[str], message: str) -> None:
+    with pytest.raises(ComparisonError, match=message):
+        entries_of(recipe, objectives, networks)
+
+
+def test_a_plan_needs_entries_of_different_names() -> None:
+    entry = Entry("a", "A", TABLE)
+    with pytest.raises(ComparisonError, match="name each one once"):
+        Plan((entry, entry), (0,))
+    with pytest.raises(ComparisonError, match="at least one objective and one seed"):
+        Plan((entry,), ())
+    with pytest.raises(ComparisonError, match="at least one"):
+        Plan((), (0,))
+
+
+def test_runs_of_a_table_are_seed_by_seed() -> None:
+    recipe = replace(TABLE, training=replace(TABLE.training, threads=7, devices=2))
+    plan = Plan(entries_of(recipe, ["cross_entropy", "ncmi"]), (4, 5))
+    assert [name for name, _ in plan.runs()] == [
+        "runs/cross_entropy-seed4",
+        "runs/ncmi-seed4",
+        "runs/cross_entropy-seed5",
+        "runs/ncmi-seed5",
+    ]
+    for name, one in plan.runs():
+        assert name.endswith(f"{one.objective.name}-seed{one.training.seed}")
+        assert (one.training.threads, one.training.devices) == (1, 1)
+        assert one.data == TABLE.data
+
+
+def test_runs_of_bags_are_pairs_in_every_fold() -> None:
+    entries = entries_of(BAGS, ["cross_entropy", "ncmi"], ["abmil", "mean"])
+    plan = Plan(entries, (4, 5))
+    runs = plan.runs()
+    assert len({name for name, _ in runs}) == len(runs) == 24
+    for entry in entries:
+        listed = plan.runs_of(entry)
+        assert [run for run in runs if run in listed] == listed
+        folds = [(one.training.seed, one.data.fold) for _, one in listed if isinstance(one.data, BagData)]
+        assert folds == [(seed, fold) for seed in (4, 5) for fold in range(3)]
+    assert runs[0][0] == "runs/abmil-cross_entropy-seed4-fold0"
+    # entry by entry within a fold, so that pairs are finished early
+    assert [name for name, _ in runs[:4]] == [f"runs/{entry.name}-seed4-fold0" for entry in entries]
+    one_fold = Entry("a", "A", replace(BAGS, data=BagData("cohort/features", folds=3, fold=2)))
+    assert [name for name, _ in Plan((one_fold,), (0,), all_folds=False).runs()] == ["runs/a-seed0-fold2"]
+    without = Entry("a", "A", Recipe(BagData("cohort/features")))
+    assert [name for name, _ in Plan((without,), (0,), runs_folder="../r").runs()] == ["../r/a-seed0"]
+
+
+def test_what_a_comparison_says_of_itself() -> None:
+    plan = Plan(entries_of(BAGS, ["cross_entropy", "ncmi"], ["mean"]), (0, 1), title="Musk")
+    record = plan.describe("ncmi compare cohort")
+    assert (record.kind, record.title, record.data) == ("bags", "Musk", "cohort")
+    assert (record.seeds, record.folds, record.simulation) == ([0, 1], 3, False)
+    assert (record.baseline, record.command) == ("cross_entropy", "ncmi compare cohort")
+    entry = record.entries[1]
+    assert (entry.name, entry.network, entry.objective) == ("mean-ncmi", "mean", "ncmi")
+    assert entry.runs == [f"runs/mean-ncmi-seed{seed}-fold{fold}" for seed in (0, 1) for fold in range(3)]
+    assert recipe_from_dict(entry.recipe) == plan.entries[1].recipe
+    table = Plan(entries_of(TABLE, ["ncmi"]), (0,)).describe(None)
+    assert (table.kind, table.data, table.folds) == ("table", "wine", 0)
+
+
+def test_slides_that_are_simulated_are_said_to_be(tmp_path: Path) -> None:
+    (tmp_path / "SIMULATION.json").write_text("{}")
+    plan = Plan(entries_of(Recipe(BagData(str(tmp_path / "features"))), ["ncmi"]), (0,))
+    assert plan.describe(None).simulation
+
+
+@pytest.mark.parametrize("recipe", [TABLE, BAGS], ids=["table", "bags"])
+def test_a_comparison_goes_on_and_is_never_overwritten(
+    tmp_path: Path, trained: list[tuple[str, Recipe]], recipe: Recipe
+) -> None:
+    folder = tmp_path / "c"
+    plan = Plan(entries_of(recipe, ["cross_entropy", "ncmi"]), (0,))
+    heard: list[str] = []
+    with pytest.raises(ComparisonError, match="holds no comparison to go on with: leave --resume out"):
+        compare(plan, folder, resume=True)
+    assert not folder.exists()
+    compare(plan, folder, command="first", on_run=lambda name, results: heard.append(name))
+    assert heard == [Path(name).name for name, _ in plan.runs()]
+    assert [path for path, _ in trained] == [str(folder / name) for name, _ in plan.runs()]
+    first = read_record(folder / "comparison.json", ComparisonRecord)
+    assert first.total_seconds > 0
+    with pytest.raises(ComparisonError, match="exists and is not empty: choose another --out"):
+        compare(plan, folder)
+    # more seeds and more entries go on where these were made
+    more = Plan(entries_of(recipe, ["cross_entropy", "ncmi", "focal"]), (0, 1))
+    compare(more, folder, resume=True, command="second")
+    second = read_record(folder / "comparison.json", ComparisonRecord)
+    assert second.total_seconds > first.total_seconds
+    assert (second.seeds, len(second.entries), second.command) == ([0, 1], 3, "second")
+
+
+@pytest.mark.parametrize("recipe", [TABLE, BAGS], ids=["table", "bags"])
+def test_another_plan_is_refused_and_nothing_is_lost(
+    tmp_path: Path, trained: list[tuple[str, Recipe]], recipe: Recipe
+) -> None:
+    plan = Plan(entries_of(recipe, ["cross_entropy", "ncmi"]), (0,))
+    compare(plan, tmp_path / "c")
+    before = (tmp_path / "c/comparison.json").read_bytes()
+    done = len(trained)
+    others = (
+        replace(recipe, training=replace(recipe.training, epochs=3)),
+        replace(recipe, data=replace(recipe.data, split_seed=1)),
+    )
+    for other in others:
+        with pytest.raises(ComparisonError, match="Cross-entropy by another recipe: give the same options"):
+            compare(Plan(entries_of(other, ["cross_entropy", "ncmi"]), (0,)), tmp_path / "c", resume=True)
+        # whatever its seeds
+        with pytest.raises(ComparisonError, match="another recipe"):
+            compare(Plan(entries_of(other, ["cross_entropy"]), (7,)), tmp_path / "c", resume=True)
+    assert (tmp_path / "c/comparison.json").read_bytes() == before
+    assert len(trained) == done
+    # seed and fold are the plan's
+    same = replace(recipe, training=replace(recipe.training, seed=7))
+    if isinstance(same.data, BagData):
+        same = replace(same, data=replace(same.data, fold=1))
+    compare(Plan(entries_of(same, ["cross_entropy"]), (7,)), tmp_path / "c", resume=True)
+    assert len(trained) > done
+
+
+def test_a_file_in_the_way_and_a_damaged_comparison(tmp_path: Path, trained: list[tuple[str, Recipe]]) -> None:
+    plan = Plan(entries_of(TABLE, ["ncmi"]), (0,))
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ComparisonError, match="choose another --out"):
+        compare(plan, tmp_path / "file")
+    compare(plan, tmp_path / "c")
+    (tmp_path / "c/comparison.json").write_text("{")
+    with pytest.raises(SchemaError, match=r"comparison\.json: damaged"):
+        compare(plan, tmp_path / "c", resume=True)
+    assert (tmp_path / "c/comparison.json").read_text() == "{"
+    assert len(trained) == 1
+
+
+def test_recipes_of_an_earlier_version_have_the_defaults_of_what_they_lack(tmp_path: Path) -> None:
+    plan = Plan(entries_of(TABLE, ["cross_entropy"]), (0,))
+    record = plan.describe(None)
+    content = record.entries[0].recipe
+    for name in ("label_noise", "noise_kind", "imbalance"):
+        del content["data"][name]
+    write_record(tmp_path / "comparison.json", record)
+    open_comparison(tmp_path, plan.describe(None), resume=True)
+    write_record(tmp_path / "comparison.json", record)
+    noisy = replace(TABLE, data=TableData("tables/wine.csv", label_noise=0.2))
+    with pytest.raises(ComparisonError, match="another recipe"):
+        open_comparison(tmp_path, Plan(entries_of(noisy, ["cross_entropy"]), (0,)).describe(None), resume=True)
+
+
+def test_what_fails_is_told_after_the_others_have_had_their_chance(
+    tmp_path: Path, trained: list[tuple[str, Recipe]]
+) -> None:
+    broken = Entry("broken", "Broken", replace(TABLE, objective=NCMIOptions(temperature=9.0)))
+    plan = Plan((broken, *entries_of(TABLE, ["cross_entropy"])), (0,))
+    with pytest.raises(ComparisonError, match=r"1 of 2 runs failed: broken-seed0: temperature 9"):
+        compare(plan, tmp_path / "c")
+    assert read_record(tmp_path / "c/runs/cross_entropy-seed0/results.json", Results).objective == "cross_entropy"
+    assert read_record(tmp_path / "c/comparison.json", ComparisonRecord).total_seconds > 0
+
+
+def test_several_comparisons_share_runs_of_one_folder(tmp_path: Path, trained: list[tuple[str, Recipe]]) -> None:
+    plan = Plan(entries_of(TABLE, ["cross_entropy", "ncmi"]), (0,), runs_folder="../runs")
+    less = replace(plan, entries=plan.entries[:1])
+    compare_many([(plan, tmp_path / "a"), (less, tmp_path / "b")])
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["cross_entropy-seed0", "ncmi-seed0"]
+    assert len(trained) == 2
+    compare_many([(plan, tmp_path / "a"), (less, tmp_path / "new")], resume=None)
+    assert (tmp_path / "new/comparison.json").is_file()
+
+
+def double(path: str, number: int) -> int:
+    """For fresh processes to import."""
+    if number < 0:
+        raise ValueError(f"{number} is negative")
+    return 2 * number
+
+
+def test_the_queue_tells_what_came_out_and_what_failed() -> None:
+    heard: dict[str, int] = {}
+    failures = run_side_by_side(double, {"x/a": 1, "x/b": -3, "x/c": 5}, 2, heard.__setitem__)
+    assert heard == {"a": 2, "c": 10}
+    assert failures == {"x/b": "-3 is negative"}
+
+
+def test_runs_in_fresh_processes(tmp_path: Path) -> None:
+    """Really trained, two side by side; the second time finished runs just give their results."""
+    training = replace(TABLE.training, epochs=1, accelerator="cpu")
+    recipe = Recipe(TableData("wine"), Network("mlp", width=8, depth=1), CrossEntropyOptions(), training)
+    broken = Entry("broken", "Broken", replace(recipe, network=replace(recipe.network, weights="nowhere.pth")))
+    plan = Plan((*entries_of(recipe, ["cross_entropy", "ncmi"]), broken), (0,), workers=2)
+    made: dict[str, Results] = {}
+    with pytest.raises(ComparisonError, match=r"1 of 3 runs failed: broken-seed0: .*nowhere"):
+        compare(plan, tmp_path / "c", on_run=made.__setitem__)
+    assert {name: results.objective for name, results in made.items()} == {
+        "cross_entropy-seed0": "cross_entropy",
+        "ncmi-seed0": "ncmi",
+    }
+    record = read_record(tmp_path / "c/comparison.json", ComparisonRecord)
+    assert record.machine == json.loads((tmp_path / "c/runs/cross_entropy-seed0/environment.json").read_text())
+    again: dict[str, Results] = {}
+    compare(replace(plan, entries=plan.entries[:2]), tmp_path / "c", resume=True, on_run=again.__setitem__)
+    assert msgspec.to_builtins(again) == msgspec.to_builtins(made)
