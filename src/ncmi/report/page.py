@@ -1,0 +1,251 @@
+"""The frame of every page: what stands on it as plain values, and the templates that make HTML of them.
+
+The templates hold all prose and escape every value. The result needs no network and no other file: its scripts are
+named by their hashes in the page's policy, so that nothing else can run, whatever a class or a file is called.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+from markupsafe import Markup
+
+from ncmi.recipes.names import METRICS, method_label
+from ncmi.report import text
+from ncmi.report.charts import Chart
+from ncmi.report.palette import TONES, Style
+from ncmi.report.statistics import JUDGED
+from ncmi.report.verdict import in_words
+
+_NUMBER = re.compile(r"[+-]?[\d,]*\.?\d+(e[+-]?\d+)?")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table.
+
+    Attributes:
+        text: what it says.
+        value: by which rows are sorted; by its text without one.
+        bold: whether it is the best.
+        tone: a class of the style sheet.
+        below: small lines under the text.
+        links: (label, target) of links.
+    """
+
+    text: str
+    value: float | None = None
+    bold: bool = False
+    tone: str = ""
+    below: Sequence[Cell] = ()
+    links: Sequence[tuple[str, str]] = ()
+
+
+def numeric(words: str, **look: Any) -> Cell:
+    """A cell that begins with a number, and is sorted by it.
+
+    >>> numeric("−0.36 … +0.69").value, numeric("–").value
+    (-0.36, None)
+    """
+    number = _NUMBER.match(words.replace(text.MINUS, "-"))
+    return Cell(words, float(number[0].replace(",", "")) if number else None, **look)
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A row: its cells, a class of the style sheet, what it is filtered by, and whether it is shown unasked."""
+
+    cells: Sequence[Cell]
+    kind: str = ""
+    keys: Sequence[str] = ()
+    usual: bool = True
+
+
+def table_row(name: str, *cells: Cell | str, **look: Any) -> TableRow:
+    """A row with a name; cells that are bare words begin with a number."""
+    return TableRow([Cell(name), *(numeric(cell) if isinstance(cell, str) else cell for cell in cells)], **look)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that readers sort, and filter by ``keys``, one for each of a row's.
+
+    Attributes:
+        name: of the file that is downloaded.
+        headings: of columns.
+        rows: in order.
+        keys: what the filters are called.
+        kind: a class of the style sheet.
+        sortable: whether its columns have an order.
+    """
+
+    name: str
+    headings: Sequence[str]
+    rows: Sequence[TableRow]
+    keys: Sequence[str] = ()
+    kind: str = ""
+    sortable: bool = True
+
+    @property
+    def hidden(self) -> bool:
+        """Whether some rows are shown by a filter only."""
+        return any(not row.usual for row in self.rows)
+
+    @property
+    def filters(self) -> dict[str, list[str]]:
+        """The values to choose from, where there are several."""
+        keys = self.keys if len(self.rows) > 2 else ()
+        return {key: list(dict.fromkeys(row.keys[place] for row in self.rows)) for place, key in enumerate(keys)}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure: charts under a caption, in groups of which one is shown at a time.
+
+    Attributes:
+        caption: the name of a macro in ``captions.html``.
+        groups: charts by the name of their group; a figure without any is its caption alone.
+        values: for the caption.
+        kind: a class of the style sheet.
+        heading: in front of the caption.
+    """
+
+    caption: str
+    groups: Mapping[str, Sequence[Chart]]
+    values: Mapping[str, Any] = field(default_factory=dict)
+    kind: str = ""
+    heading: str = ""
+
+    @property
+    def charts(self) -> list[Chart]:
+        """Those of all groups."""
+        return [chart for group in self.groups.values() for chart in group]
+
+    @property
+    def legend(self) -> dict[str, Style]:
+        """Series that can be isolated."""
+        return {name: style for chart in self.charts for name, style in chart.legend.items()}
+
+
+@dataclass
+class Contents:
+    """Sections, figures and charts of one page, as its template comes upon them."""
+
+    sections: list[tuple[str, str]] = field(default_factory=list)
+    charts: list[str] = field(default_factory=list)
+    figures: int = 0
+
+    def section(self, title: str) -> str:
+        """The id of the next section."""
+        identifier = title.lower().replace(" ", "-").replace(",", "")
+        self.sections.append((title, identifier))
+        return identifier
+
+    def figure(self) -> int:
+        """The number of the next figure."""
+        self.figures += 1
+        return self.figures
+
+
+def render(template: str, path: Path, *, simulation: bool, **values: Any) -> str:
+    """The complete HTML document of ``template`` that will be written to ``path``, with its ``verdict``."""
+    script, bundle = _script("page.js"), _bundle()
+    page = (
+        _environment()
+        .get_template(f"{template}.html")
+        .render(
+            contents=Contents(),
+            style=_script("style.css"),
+            script=script,
+            bundle=bundle,
+            policy=_policy(script, bundle),
+            light=_variables(dark=False),
+            dark=_variables(dark=True),
+            tones={light: f"var(--{name})" for name, (light, _) in TONES.items()},
+            version=_version(),
+            link=partial(link, page=path),
+            simulation=simulation,
+            simulated="Simulation, no real slides. " if simulation else "",
+            **values,
+        )
+    )
+    return page + "\n"
+
+
+def link(target: Path, page: Path) -> str:
+    """The way from the page's file to another file or folder: relative, so that all of it can be moved."""
+    try:
+        return quote(Path(os.path.relpath(target, page.parent)).as_posix())
+    except ValueError:
+        # another drive: no relative way leads there
+        return ""
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("ncmi.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.do"],
+    )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "ensure_ascii": False}
+    environment.globals |= {
+        "text": text,
+        "method_label": method_label,
+        "judged": lambda kind: " and ".join(METRICS[name] for name in JUDGED[kind]),
+        "spoken": lambda kind: " and ".join(map(in_words, JUDGED[kind])),
+    }
+    return environment
+
+
+@cache
+def _script(name: str) -> Markup:
+    """Code of the package, which stands in a page as it is."""
+    return Markup((files("ncmi.report") / "templates" / name).read_text(encoding="utf-8"))
+
+
+@cache
+def _bundle() -> Markup:
+    """Vega, Vega-Lite and Vega-Embed in one script; nothing in it may end the element that holds it."""
+    import vl_convert
+
+    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return Markup(script.replace("</script", "<\\/script").replace("<!--", "<\\!--"))
+
+
+@cache
+def _policy(*scripts: str) -> str:
+    """What a browser may do with the page: run these scripts and show pictures that it holds, and load nothing."""
+    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _variables(dark: bool) -> Markup:
+    """The tones as CSS custom properties."""
+    return Markup(" ".join(f"--{name}: {pair[dark]};" for name, pair in TONES.items()))
+
+
+def _version() -> str:
+    try:
+        return version("ncmi")
+    except PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,512 @@
+"""Tables of runs, comparisons and reproductions: in the terminal, as CSV, as Markdown and as JSON.
+
+A table goes read-out by read-out, so that what stands below each other compares; kNN is left out unless asked for.
+"""
+
+import html
+import itertools
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ncmi.files import finite, write_text
+from ncmi.recipes.names import METRICS, READOUTS, method_label, network_label, objective_label
+from ncmi.report import text
+from ncmi.report.published import SOURCE, SOURCE_OF_BAGS
+from ncmi.report.records import SCALES, Comparison, Record, ReportError, Reproduction, Run, UnfinishedRun, read_folder
+from ncmi.report.reproduction import (
+    Association,
+    Rows,
+    correlations,
+    group_titles,
+    overview,
+    published_note,
+    reproduction_rows,
+    reproduction_verdict,
+    source,
+)
+from ncmi.report.statistics import INFORMATION, JUDGED, SCORES, SHOWN, Row, best_of_table, comparison_rows, shown_rows
+from ncmi.report.text import SHARE, UNITS
+from ncmi.training.schema import FORMAT
+
+TERMINAL_WIDTH = 100
+_NOTHING = (math.nan, math.nan)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table of rows: its heading, its text, and whether a narrow terminal shows it.
+
+    Attributes:
+        score: the score whose best mean is in bold here, if any.
+        differs: the score whose clear difference is colored here, if any.
+    """
+
+    heading: str
+    cell: Callable[[Row], str]
+    narrow: bool = True
+    score: str = ""
+    differs: str = ""
+
+
+def columns(record: Comparison, rows: Sequence[Row]) -> list[Column]:
+    """The columns of a table of a comparison, the same in the terminal, in Markdown and on the page."""
+    samples = record.kind != "bags"
+
+    def measure(heading: str, name: str, *, narrow: bool = False) -> Column:
+        return Column(heading, lambda row: text.significant(row.information[name]), narrow)
+
+    shown = [
+        Column("Method" if record.baseline else "Network", lambda row: row.name),
+        Column("n", lambda row: str(len(row.seeds)), narrow=False),
+    ]
+    for place, name in enumerate(JUDGED[record.kind]):
+        shown += _score_columns(record, name, narrow=place == 0)
+    shown += [
+        Column("s/epoch", lambda row: text.significant(row.epoch_seconds, 2), narrow=samples),
+        Column("MB", lambda row: text.fixed(row.peak_memory_mb, 0), narrow=samples),
+        measure("CMI", "cmi"),
+        measure("Γ", "separation"),
+        measure("NCMI", "ncmi", narrow=samples),
+    ]
+    if not record.baseline:
+        shown.append(measure("Γ (CE)", "cross_entropy_separation"))
+        shown.append(measure("NCMI (CE)", "cross_entropy_ncmi", narrow=True))
+    if has_published(rows):
+        shown.append(Column("published", lambda row: published_cell(record, row)))
+    return shown
+
+
+def _score_columns(record: Comparison, name: str, *, narrow: bool) -> list[Column]:
+    """Mean ± sd of a score and, with a baseline, its difference with what is known of its spread."""
+    unit = UNITS[record.kind]
+    shown = [
+        Column(
+            METRICS[name] + unit.sign, lambda row: unit.mean_sd(row.scores[name].mean, row.scores[name].sd), score=name
+        ),
+        Column(f"Δ {record.baseline_label}", lambda row: unit.signed(row.scores[name].compared.mean), differs=name),
+        Column("95 % interval", lambda row: unit.interval(row.scores[name].compared.interval), narrow),
+        Column("over patients", lambda row: unit.interval(row.scores[name].compared.over_groups), narrow=False),
+    ]
+    return shown[: (4 if record.kind == "bags" else 3) if record.baseline else 1]
+
+
+def has_published(rows: Sequence[Row]) -> bool:
+    """Whether the paper printed a value for one of the rows."""
+    return any(score.published is not None for row in rows for score in row.scores.values())
+
+
+def published_cell(record: Comparison, row: Row) -> str:
+    """The paper's values for a row, empty where it printed none."""
+    values = [row.scores[name].published for name in JUDGED[record.kind]]
+    return " / ".join(UNITS[record.kind].fixed(value) for value in values if value is not None)
+
+
+@dataclass(frozen=True)
+class _Cell:
+    words: str
+    bold: bool = False
+    sign: int = 0
+
+
+def _lines(rows: Sequence[Row], shown: Sequence[Column]) -> list[list[_Cell]]:
+    best = {column.score: best_of_table(rows, column.score) for column in shown if column.score}
+    return [
+        [
+            _Cell(
+                column.cell(row),
+                row in best.get(column.score, ()),
+                row.scores[column.differs].compared.sign if column.differs else 0,
+            )
+            for column in shown
+        ]
+        for row in rows
+    ]
+
+
+def _run_lines(run: Run) -> list[list[_Cell]]:
+    lines = []
+    for readout, result in run.results.readouts.items() if run.results else ():
+        cells = [_Cell(method_label(run.label, readout))]
+        for estimate in (getattr(result.test, name) for name in SCORES):
+            bounds = f"\n{SHARE.bounds((estimate.low, estimate.high))}" if estimate.low is not None else ""
+            cells.append(_Cell(SHARE.fixed(estimate.value) + bounds))
+        lines.append(cells)
+    return lines
+
+
+_RUN_HEADINGS = ("Test data", *(METRICS[name] for name in SCORES))
+
+
+def _title(record: Run | Comparison) -> str:
+    if isinstance(record, Run):
+        title = f"{record.network_label} with {record.label} on {record.data}, seed {record.seed}: test data"
+        simulation = record.results is not None and record.results.simulation
+    else:
+        scores = "Test accuracy" if record.kind != "bags" else " and ".join(METRICS[name] for name in JUDGED["bags"])
+        repeats = text.count(len(record.seeds), "repeat" if record.folds else "seed")
+        pooled = f" of {record.folds} folds, pooled" if record.folds else ""
+        title, simulation = f"{scores} on {record.data}, mean ± sd over {repeats}{pooled}", record.simulation
+    return f"{text.SIMULATION} {title}" if simulation else title
+
+
+def _note(record: Comparison, rows: Sequence[Row]) -> str:
+    points = ", in points" if record.kind != "bags" else ""
+    notes = [f"Δ: difference from {record.baseline_label} by the same read-out, on the same seed and split{points}"]
+    notes = notes if record.baseline else []
+    if has_published(rows):
+        notes.append(f"published: {SOURCE_OF_BAGS if record.kind == 'bags' else SOURCE}")
+    return "; ".join(notes)
+
+
+# --- terminal
+
+
+def print_table(
+    folder: Path | str | Record, console: Console | None = None, *, readouts: Sequence[str] = SHOWN
+) -> None:
+    """Print the table of a run, a comparison or a reproduction with rich, in at most 100 columns.
+
+    Args:
+        folder: of it, or what was read from there.
+        console: where to; by default the terminal, or 100 columns where the output goes elsewhere.
+        readouts: which to show.
+
+    Raises:
+        ReportError: if a file is missing or damaged.
+    """
+    record = read_folder(folder)
+    if console is None:
+        console = Console()
+        console = console if console.is_terminal else Console(width=TERMINAL_WIDTH)
+    if isinstance(record, Run):
+        console.print(_rich_table(_title(record), "", _RUN_HEADINGS, _run_lines(record)))
+    elif isinstance(record, Comparison):
+        _print_comparison(record, shown_rows(comparison_rows(record), readouts), console)
+    else:
+        rows = reproduction_rows(record)
+        console.print(Text(f"{record.title} (scale {record.scale})", style="bold"))
+        for group in record.groups:
+            if group.runs:
+                heading = f"{group.title}: " if len(record.groups) > 1 else ""
+                _print_comparison(group, shown_rows(rows[group.name], readouts), console, heading)
+            else:
+                console.print(Text(f"{group.title}: no run has finished", style="yellow"))
+        for sentence in reproduction_verdict(record, rows):
+            console.print(Text(sentence))
+
+
+def _print_comparison(record: Comparison, rows: Sequence[Row], console: Console, heading: str = "") -> None:
+    shown = [column for column in columns(record, rows) if column.narrow]
+    headings = ["Δ" if column.differs else column.heading for column in shown]
+    ends = [row.readout != after.readout for row, after in itertools.pairwise(rows)]
+    title = heading + _title(record)
+    console.print(_rich_table(title, _note(record, rows), headings, _lines(rows, shown), [*ends, False]))
+    for run in record.unfinished:
+        console.print(Text(f"unfinished: {_path(run, record.folder)}, {run.state}", style="yellow"))
+
+
+def _rich_table(
+    title: str, note: str, headings: Sequence[str], lines: Sequence[Sequence[_Cell]], ends: Sequence[bool] = ()
+) -> Table:
+    """A table for the terminal; ``ends`` tells after which lines there is a gap."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left", caption_justify="left")
+    table.title, table.caption = Text(title), Text(note) if note else None
+    for index, heading in enumerate(headings):
+        table.add_column(Text(heading), justify="right" if index else "left", no_wrap=index > 0)
+    for line, end in zip(lines, ends or [False] * len(lines), strict=True):
+        styles = ["bold" if cell.bold else ("red", "", "green")[cell.sign + 1] for cell in line]
+        styles[0] = "bold" if "bold" in styles else ""
+        table.add_row(*(Text(cell.words, style) for cell, style in zip(line, styles, strict=True)), end_section=end)
+    return table
+
+
+# --- Markdown
+
+
+def to_markdown(folder: Path | str | Record, *, readouts: Sequence[str] = SHOWN) -> str:
+    """The table of a run, a comparison or a reproduction in Markdown, the best means in bold; names are no markup.
+
+    Of a comparison it is the table alone, the last line without a line break.
+
+    Raises:
+        ReportError: if a file is missing or damaged.
+    """
+    record = read_folder(folder)
+    if isinstance(record, Run):
+        return f"{_plain(_title(record))}\n\n{markdown_table(_RUN_HEADINGS, _run_lines(record))}\n"
+    if isinstance(record, Comparison):
+        return comparison_markdown(record, shown_rows(comparison_rows(record), readouts))
+    return reproduction_markdown(record, reproduction_rows(record), readouts)
+
+
+def comparison_markdown(record: Comparison, rows: Sequence[Row], extra: Sequence[Column] = ()) -> str:
+    """The table of a comparison, the best means in bold, with ``extra`` columns behind."""
+    shown = [*columns(record, rows), *extra]
+    return markdown_table([column.heading for column in shown], _lines(rows, shown))
+
+
+def markdown_table(headings: Sequence[str], lines: Sequence[Sequence[_Cell]]) -> str:
+    """A table in Markdown, all but the first column aligned right; nothing in it is markup."""
+    cells = [list(headings), *([f"**{cell.words}**" if cell.bold else cell.words for cell in line] for line in lines)]
+    plain = [[_plain(words).replace("|", "\\|").replace("\n", "<br>") for words in line] for line in cells]
+    head, *others = (f"| {' | '.join(line)} |" for line in plain)
+    return "\n".join([head, "|---" + "|---:" * (len(headings) - 1) + "|", *others])
+
+
+def reproduction_markdown(record: Reproduction, rows: Rows, readouts: Sequence[str] = SHOWN) -> str:
+    """Methods × groups where there are several, then one table with all numbers for each; runs are linked."""
+
+    def links(row: Row) -> str:
+        return " ".join(f"[{run.seed}]({quote(_path(run, record.folder))})" for run in row.entry.runs)
+
+    parts = [f"# {_plain(record.title)}", f"Scale: {record.scale} ({SCALES[record.scale]})."]
+    if len(record.groups) > 1:
+        parts.append(_markdown_overview(record, rows, readouts))
+    for group in record.groups:
+        shown, first = shown_rows(rows[group.name], readouts), JUDGED[group.kind][0]
+        p = Column("p", lambda row, first=first: text.significant(row.scores[first].compared.wilcoxon_p))  # type: ignore[misc]
+        extra = [p, Column("runs", links)] if group.baseline else [Column("runs", links)]
+        table = comparison_markdown(group, shown, extra) if shown else "No run has finished yet."
+        parts += [f"## {_plain(group.title)}", table]
+    parts.append(
+        "Scores: mean ± sample standard deviation over n seeds, on test data. Δ: mean difference from the baseline by "
+        "the same read-out over runs of equal seed and split, with its 95 % t-interval; p: Wilcoxon's signed-rank "
+        "test, from five pairs on. CMI and Γ in nats."
+    )
+    if record.unfinished:
+        names = ", ".join(f"{_plain(run.folder.name)} ({run.state})" for run in record.unfinished)
+        parts.append(f"Not finished, and left out: {names}.")
+    if any(has_published(group) for group in rows.values()):
+        parts.append(published_note(record))
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_overview(record: Reproduction, rows: Rows, readouts: Sequence[str]) -> str:
+    best: set[Row] = set()
+    for group in record.groups:
+        best |= set(best_of_table(shown_rows(rows[group.name], readouts), JUDGED[group.kind][0]))
+    lines = []
+    for method, of_groups in overview(record, rows, readouts).items():
+        cells = zip(record.groups, of_groups, strict=True)
+        words = [_overview_cell(group, row, row in best) if row else text.MISSING for group, row in cells]
+        lines.append([_Cell(method), *map(_Cell, words)])
+    return markdown_table(["Method", *group_titles(record)], lines)
+
+
+def _overview_cell(group: Comparison, row: Row, best: bool) -> str:
+    parts, unit = [], UNITS[group.kind]
+    for place, score in enumerate(row.scores[name] for name in JUDGED[group.kind]):
+        mean = unit.mean_sd(score.mean, score.sd)
+        parts.append(f"**{mean}**" if best and place == 0 else mean)
+        if score.difference:
+            parts.append(f"Δ {unit.signed(score.difference.mean)} ({unit.interval(score.difference.interval)})")
+        if score.published is not None:
+            parts.append(f"*published {unit.fixed(score.published)}*")
+    return "\n".join(parts)
+
+
+def _plain(words: str) -> str:
+    """Text that cannot become markup in Markdown."""
+    return html.escape(words, quote=False)
+
+
+# --- numbers
+
+
+def to_csv(folder: Path | str | Record) -> str:
+    """All numbers of a run, a comparison or a reproduction as CSV, those of every read-out.
+
+    Raises:
+        ReportError: if a file is missing or damaged.
+    """
+    record = read_folder(folder)
+    if isinstance(record, Run):
+        return csv_text(run_table(record))
+    if isinstance(record, Comparison):
+        return csv_text(comparison_table(record))
+    return csv_text(reproduction_table(record, reproduction_rows(record)))
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """A table of numbers as CSV."""
+    return str(table.to_csv(index=False, lineterminator="\n"))
+
+
+def write_csv(folder: Path | str | Record, path: Path) -> Path:
+    """Write :func:`to_csv` into a file, complete or not at all.
+
+    Raises:
+        ReportError: if a file is missing or damaged, or this one cannot be written.
+    """
+    return write_file(path, to_csv(folder))
+
+
+def write_file(path: Path, content: str) -> Path:
+    """Write a text, complete or not at all; ReportError if the file cannot be written."""
+    try:
+        if not path.parent.is_dir():
+            raise FileNotFoundError(2, "no such folder")
+        write_text(path, content)
+    except OSError as error:
+        raise ReportError(
+            f"{path}: cannot be written ({error.strerror}): give a path in an existing, writable folder"
+        ) from None
+    return path
+
+
+def run_table(run: Run) -> pd.DataFrame:
+    """The numbers of a run, one row a read-out: each score on test data with ``_low`` and ``_high``, its interval."""
+    rows = []
+    for readout, result in run.results.readouts.items() if run.results else ():
+        numbers: dict[str, object] = {"method": method_label(run.label, readout), "readout": READOUTS[readout]}
+        for name in SCORES:
+            estimate = getattr(result.test, name)
+            numbers |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+        numbers |= {"samples": result.test.samples, "groups": result.test.groups}
+        rows.append(numbers | {"simulation": run.finished.simulation})
+    return pd.DataFrame(rows)
+
+
+def comparison_table(record: Comparison, rows: Sequence[Row] | None = None) -> pd.DataFrame:
+    """The comparison as numbers, one row an entry and read-out, all of them. Scores and differences are in 0 … 1.
+
+    Columns: ``method``, ``network``, ``objective``, ``readout`` (all as tables call them), ``primary`` (whether the
+    objective is meant to be judged so), ``seeds`` (count), ``folds``; of each score ``_mean`` and ``_sd``; ``pairs``
+    (count); of each score ``difference_…`` with ``_low``, ``_high`` (95 % t-interval over pairs); of the scores that
+    are judged by also ``_p`` (Wilcoxon, NaN below five pairs), of bags ``_patients_low``, ``_patients_high``
+    (bootstrap over groups), and the paper's ``published_…``; ``epoch_seconds`` (median), ``peak_memory_mb`` (highest),
+    and the means of the measures of information.
+    """
+    rows = comparison_rows(record) if rows is None else rows
+    return pd.DataFrame([_row_numbers(record, row) for row in rows])
+
+
+def _row_numbers(record: Comparison, row: Row) -> dict[str, object]:
+    network = row.entry.runs[0].network if row.entry.runs else row.entry.network  # as it was settled by the data
+    numbers: dict[str, object] = {
+        "method": row.method,
+        "network": network_label(network),
+        "objective": objective_label(row.entry.objective),
+        "readout": READOUTS[row.readout],
+        "primary": row.is_primary,
+        "seeds": len(row.seeds),
+        "folds": record.folds,
+    }
+    judged = JUDGED[record.kind]
+    for name in SCORES:
+        numbers |= {f"{name}_mean": row.scores[name].mean, f"{name}_sd": row.scores[name].sd}
+    numbers["pairs"] = row.scores[judged[0]].compared.count
+    for name in SCORES:
+        difference, key = row.scores[name].compared, f"difference_{name}"
+        numbers[key] = difference.mean
+        numbers[f"{key}_low"], numbers[f"{key}_high"] = difference.interval or _NOTHING
+        if name in judged:
+            numbers[f"{key}_p"] = difference.wilcoxon_p
+            if record.kind == "bags":
+                low, high = difference.over_groups or _NOTHING
+                numbers |= {f"{key}_patients_low": low, f"{key}_patients_high": high}
+    for name in judged:
+        value = row.scores[name].published
+        numbers[f"published_{name}"] = math.nan if value is None else value
+    numbers |= {"epoch_seconds": row.epoch_seconds, "peak_memory_mb": row.peak_memory_mb}
+    return numbers | dict(row.information) | {"simulation": record.simulation}
+
+
+def reproduction_table(record: Reproduction, rows: Rows) -> pd.DataFrame:
+    """One row a group, entry and read-out: ``group``, the columns of :func:`comparison_table`, and ``runs``, the
+    folders relative to the experiment's, parted by spaces.
+    """
+    lines = []
+    for group in record.groups:
+        for row in rows[group.name]:
+            runs = " ".join(_path(run, record.folder) for run in row.entry.runs)
+            lines.append({"group": group.name, **_row_numbers(group, row), "runs": runs})
+    return pd.DataFrame(lines)
+
+
+def to_json(record: Reproduction, rows: Rows) -> str:
+    """All numbers as JSON, with every run's scores; NaN is ``null``.
+
+    Scores are in 0 … 1, CMI and Γ in nats, times in seconds, memory in MB.
+    """
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "experiment": record.experiment,
+        "title": record.title,
+        "scale": record.scale,
+        "seeds": list(record.seeds),
+        "machine": text.environment_settings(record.machines),
+        "published_source": source(record),
+        "groups": [_group_numbers(record, group, rows[group.name]) for group in record.groups],
+    }
+    if record.experiment == "figure2":
+        content["correlations"] = [
+            {
+                "separation": correlation.separation,
+                "networks": len(correlation.points),
+                "as_plotted": _association_numbers(correlation.plotted),
+                "raw": _association_numbers(correlation.raw),
+                "logarithmic": correlation.logarithmic,
+            }
+            for correlation in correlations(record, rows)
+        ]
+    return json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _association_numbers(association: Association) -> dict[str, float]:
+    low, high = association.interval or _NOTHING
+    return {"n": association.n, "pearson_r": association.r, "low": low, "high": high, "spearman_rho": association.rho}
+
+
+def _group_numbers(record: Reproduction, group: Comparison, rows: Sequence[Row]) -> dict[str, Any]:
+    return {
+        "name": group.name,
+        "title": group.title,
+        "data": group.data,
+        "baseline": group.baseline or None,
+        "rows": [_row_and_seeds(group, row) for row in rows],
+        "runs": [
+            {
+                "folder": _path(run, record.folder),
+                "label": entry.label,
+                "seed": run.seed,
+                "fold": run.fold,
+                "test": {
+                    name: {score: getattr(readout.test, score).value for score in SCORES}
+                    for name, readout in run.finished.readouts.items()
+                },
+                **{name: getattr(run.finished.information, name) for name in INFORMATION},
+                "epoch_seconds": run.finished.epoch_seconds,
+                "total_seconds": run.finished.total_seconds,
+                "peak_memory_mb": run.finished.peak_memory_mb,
+            }
+            for entry in group.entries
+            for run in entry.runs
+        ],
+        "unfinished": [{"folder": _path(run, record.folder), "state": run.state} for run in group.unfinished],
+    }
+
+
+def _row_and_seeds(group: Comparison, row: Row) -> dict[str, Any]:
+    """The numbers of a row, with those of every seed."""
+    numbers = {name: value for name, value in _row_numbers(group, row).items() if name != "seeds"}
+    values = {name: row.scores[name].by_seed for name in JUDGED[group.kind]}
+    differences = {name: row.scores[name].compared.by_seed for name in JUDGED[group.kind]}
+    return {**numbers, "values": values, "differences": differences}
+
+
+def _path(run: Run | UnfinishedRun, folder: Path) -> str:
+    """A run's folder relative to another."""
+    return Path(os.path.relpath(run.folder, folder)).as_posix()

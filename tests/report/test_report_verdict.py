@@ -1,0 +1,226 @@
+"""The sentences say what the numbers say, and by which read-out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from folders import FIXED, set_results, write_bag_comparison, write_bag_run, write_comparison
+from scipy import stats
+
+from ncmi.report.records import read_comparison, read_run
+from ncmi.report.statistics import comparison_rows
+from ncmi.report.text import SIMULATION
+from ncmi.report.verdict import run_verdict, verdict
+
+NewComparison = Callable[..., Path]
+QUICK: dict[str, Any] = {"patients": 25, "resamples": 0, "attention": 0, "epochs": 2}
+READOUTS = ("head", "cc", "lp")
+
+
+def sentences_of(folder: Path) -> list[str]:
+    record = read_comparison(folder)
+    return verdict(record, comparison_rows(record))
+
+
+def comparison_with(
+    new_comparison: NewComparison,
+    ncmi: list[float],
+    base: list[float],
+    readouts: tuple[str, ...] = READOUTS,
+    **options: object,
+) -> Path:
+    """Give NCMI and cross-entropy these accuracies by these read-outs."""
+    folder = new_comparison(seeds=range(len(ncmi)), **options)
+    for objective, values in (("ncmi", ncmi), ("cross_entropy", base)):
+        for seed, value in enumerate(values):
+            for readout in readouts:
+                set_results(folder / f"runs/{objective}-seed{seed}", readout, accuracy=value)
+    return folder
+
+
+def test_above_but_not_distinguishable(new_comparison: NewComparison) -> None:
+    folder = comparison_with(new_comparison, [0.97, 0.98, 0.96], [0.965, 0.965, 0.965])
+    interval = stats.ttest_1samp([0.5, 1.5, -0.5], 0).confidence_interval()
+    sentences = sentences_of(folder)
+    assert sentences[0] == (
+        "By the trained head NCMI is above CE by +0.50 points "
+        f"(95 % interval −{-interval.low:.2f} … +{interval.high:.2f}, 3 paired seeds): "
+        "not distinguishable from zero."
+    )
+    # CC and LP say the same: once is enough
+    assert sentences[1].startswith("Highest mean accuracy: by the trained head NCMI (97.00 %, of 2 rows); by CC NCMI")
+
+
+@pytest.mark.parametrize(
+    ("ncmi", "expected"),
+    [
+        ([0.98, 0.981, 0.979], "is above CE by +1.50 points (95 % interval +1.25 … +1.75"),
+        ([0.95, 0.951, 0.949], "is below CE by 1.50 points (95 % interval −1.75 … −1.25"),
+    ],
+)
+def test_distinguishable(new_comparison: NewComparison, ncmi: list[float], expected: str) -> None:
+    sentence = sentences_of(comparison_with(new_comparison, ncmi, [0.965] * 3))[0]
+    assert expected in sentence
+    assert sentence.endswith("3 paired seeds): distinguishable from zero.")
+
+
+def test_equal_means(new_comparison: NewComparison) -> None:
+    sentence = sentences_of(comparison_with(new_comparison, [0.96, 0.97], [0.97, 0.96]))[0]
+    assert sentence.startswith("By the trained head NCMI equals CE in the mean (0.00 points)")
+    assert sentence.endswith("not distinguishable from zero.")
+
+
+def test_readouts_that_differ_have_a_sentence_each(new_comparison: NewComparison) -> None:
+    folder = comparison_with(new_comparison, [0.97, 0.98, 0.96], [0.965] * 3)
+    for seed in range(3):
+        set_results(folder / f"runs/ncmi-seed{seed}", "lp", accuracy=0.95)
+    sentences = sentences_of(folder)
+    assert sentences[0].startswith("By the trained head NCMI is above CE by +0.50 points")
+    assert sentences[1].startswith("By LP NCMI is below CE by 1.50 points")
+    assert sentences[2].startswith("Highest mean accuracy: by the trained head NCMI (97.00 %, of 2 rows)")
+    assert "by LP CE (96.50 %" in sentences[2]
+
+
+def test_a_first_readout_that_is_not_the_head_is_named(tmp_path: Path) -> None:
+    folder = write_comparison(tmp_path / "c", ("ncmi", "cross_entropy"), (0, 1), options=FIXED)
+    for name in ("ncmi", "cross_entropy"):
+        for seed in (0, 1):
+            set_results(folder / f"runs/{name}-seed{seed}", "cc", accuracy=0.9 + 0.01 * seed)
+            set_results(folder / f"runs/{name}-seed{seed}", "lp", accuracy=0.9 if name == "ncmi" else 0.91)
+            set_results(folder / f"runs/{name}-seed{seed}", "head", accuracy=0.1)
+    sentences = sentences_of(folder)
+    assert sentences[0].startswith("By CC, its own first read-out, NCMI equals CE in the mean (0.00 points)")
+    assert sentences[1].startswith("By LP NCMI is below CE by 1.00 points")
+
+
+def test_one_seed_concludes_nothing(new_comparison: NewComparison) -> None:
+    sentences = sentences_of(comparison_with(new_comparison, [0.99], [0.9]))
+    assert sentences[0] == (
+        "By the trained head NCMI is above CE by +9.00 points (1 paired seed): one pair has no interval, "
+        "so nothing can be concluded about other seeds."
+    )
+    assert "One seed has no interval over seeds: nothing can be concluded about other seeds." in sentences
+
+
+def test_equal_differences_are_called_too_coarse(new_comparison: NewComparison) -> None:
+    sentence = sentences_of(comparison_with(new_comparison, [0.75, 0.5], [0.5, 0.25]))[0]
+    assert sentence.endswith("all seeds agree exactly, too coarse a measurement for an interval.")
+
+
+def test_the_rest_of_the_verdict(full_comparison: Path) -> None:
+    sentences = sentences_of(full_comparison)
+    assert sentences[1].startswith("By CC NCMI is ")
+    assert sentences[2].startswith("By LP NCMI is ")
+    assert sentences[3].startswith("Highest mean accuracy: by the trained head ")
+    assert "2 with missing seeds left out" in sentences[3]
+    assert sentences[3].endswith("; the highest of many is in part the luckiest.")
+    assert (
+        "Of the other methods, each against CE by the same read-out, SupCon-LP is distinguishably below it."
+        in sentences
+    )
+    assert "Without a trained head of its own, and so not judged by one: SupCon." in sentences
+    # 11 by the head, 12 by CC and 12 by LP
+    assert any("not corrected for there being 35 of them" in sentence for sentence in sentences)
+    assert sentences[-2:] == [
+        "The test set has 360 samples: one sample more or less is 0.28 points.",
+        "2 runs not finished, and left out.",
+    ]
+
+
+def test_without_baseline(new_comparison: NewComparison) -> None:
+    sentences = sentences_of(new_comparison(["ncmi", "focal"], seeds=range(2)))
+    assert sentences[0].startswith("No run of the baseline (Cross-entropy) has finished")
+
+
+def test_without_ncmi_the_best_other_row_is_judged(new_comparison: NewComparison) -> None:
+    sentences = sentences_of(new_comparison(["cross_entropy", "focal"], seeds=range(2)))
+    assert sentences[0].startswith("By the trained head Focal ")
+
+
+def test_without_a_common_seed(new_comparison: NewComparison) -> None:
+    folder = new_comparison(seeds=range(2), missing=[("ncmi", 0), ("cross_entropy", 1)])
+    assert sentences_of(folder)[0] == (
+        "By the trained head NCMI has no run with a seed and split of CE: there is nothing to compare."
+    )
+
+
+# --- bags
+
+
+def test_the_verdict_on_several_networks_counts_what_the_rows_hold(tmp_path: Path) -> None:
+    folder = write_bag_comparison(
+        tmp_path / "c", ("abmil", "asmil"), prefix="patient", missing=["asmil-ncmi-seed1"], **QUICK
+    )
+    record = read_comparison(folder)
+    rows = comparison_rows(record)
+    sentences = verdict(record, rows)
+    for sentence, readout, by in zip(sentences, READOUTS, ("by the trained head", "by CC", "by LP"), strict=False):
+        differences = [
+            row.scores["macro_f1"].difference for row in rows if row.readout == readout and not row.is_baseline
+        ]
+        means = [one.mean for one in differences if one]
+        mean = np.mean(means)
+        sign = "+" if mean > 0 else "−"
+        assert sentence.startswith(
+            f"NCMI against CE, {by}: macro F1 is higher with {sum(one > 0 for one in means)} of 2 networks, by "
+            f"{sign}{abs(mean):.3f} in the mean ("
+        )
+    assert "1 run not finished, and left out." in sentences
+    assert any("not corrected for there being 12 of them" in sentence for sentence in sentences)
+    assert not any("Simulation" in sentence for sentence in sentences)
+
+
+def test_one_seed_of_bags_concludes_nothing_about_seeds(tmp_path: Path) -> None:
+    sentences = sentences_of(write_bag_comparison(tmp_path / "c", ("abmil", "aem"), seeds=(0,), **QUICK))
+    assert "One seed has no interval over seeds: nothing can be concluded about other seeds." in sentences
+    assert "distinguishab" not in " ".join(sentences)
+
+
+def test_a_simulation_is_called_one_after_the_headline(tmp_path: Path) -> None:
+    sentences = sentences_of(write_bag_comparison(tmp_path / "c", ("abmil",), seeds=(0, 1), simulation=True, **QUICK))
+    assert sentences[0].startswith("By the trained head NCMI is ")
+    assert " in macro F1 (95 % interval" in sentences[0]
+    assert " in macro AUC (95 % interval" in sentences[0]
+    assert sentences[1] == SIMULATION
+
+
+def test_bags_without_the_baseline(tmp_path: Path) -> None:
+    sentences = sentences_of(write_bag_comparison(tmp_path / "c", ("abmil",), ("ncmi",), seeds=(0, 1), **QUICK))
+    assert sentences[0].startswith("No run of the baseline (Cross-entropy) has finished")
+
+
+# --- runs
+
+
+def test_a_single_run(new_run: Callable[..., Path]) -> None:
+    folder = new_run("ncmi", 2)
+    readouts = read_run(folder).finished.readouts
+    head, cc, lp = (f"{100 * (readouts[name].test.accuracy.value or 0):.2f} %" for name in READOUTS)
+    assert run_verdict(read_run(folder))[0] == (
+        f"Test accuracy on digits, seed 2: {head} (NCMI), {cc} (NCMI-CC), {lp} (NCMI-LP)."
+    )
+    unfinished = run_verdict(read_run(new_run("focal", 0, stopped_after=4)))
+    assert unfinished == ["This run is not finished: it stopped after epoch 4 of 20. There are no test results yet."]
+
+
+def test_a_single_run_on_bags(tmp_path: Path) -> None:
+    run = read_run(write_bag_run(tmp_path / "r", skipped=[("lost", "none")], **(QUICK | {"resamples": 50})))
+    sentences = run_verdict(run)
+    test = run.finished.readouts["head"].test
+    f1, auc = test.macro_f1, test.macro_auc
+    assert sentences[0] == (
+        f"ABMIL with NCMI reaches macro F1 {f1.value:.3f} (95 % interval {f1.low:.3f} … {f1.high:.3f}) and macro AUC "
+        f"{auc.value:.3f} ({auc.low:.3f} … {auc.high:.3f}) on 50 test slides of 10 patients."
+    )
+    text = " ".join(sentences)
+    assert "Without looking at any slide, AUC is 0.500" in text
+    assert "Read out otherwise, macro F1 and macro AUC are: CC 0." in text
+    assert "1 slide could not be used and took no part" in text
+    assert sentences[-1].startswith("One run says nothing about the spread over seeds")
+    fold = run_verdict(read_run(write_bag_run(tmp_path / "f", folds=3, fold=1, simulation=True, **QUICK)))
+    assert fold[1] == SIMULATION
+    assert "This is fold 2 of 3: the result is that of all folds together." in fold
