@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ncmi.cli import main
+
+PATIENCE = 300
+"""Seconds that a process is waited for: a machine may be busy with other things."""
 
 
 @dataclass
@@ -29,3 +39,46 @@ def ncmi(*words: object, cwd: Path, check: int = 0) -> Done:
             code = stop.code if isinstance(stop.code, int) else 1
     assert code == check, out.getvalue() + errors.getvalue()
     return Done(code, out.getvalue(), errors.getvalue())
+
+
+def ncmi_process(*words: object, cwd: Path) -> Done:
+    """Run ``python -m ncmi`` as a process of its own; it must succeed."""
+    command = [sys.executable, "-m", "ncmi", *map(str, words)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until a process has written a file; one that ends before it has is at fault."""
+    deadline = time.monotonic() + PATIENCE
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, f"{path} was not written"
+        time.sleep(0.02)
+
+
+def read(path: Path) -> Any:
+    """What a JSON file holds."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def edit(path: Path, change: Callable[[Any], object]) -> None:
+    """Change what a JSON file holds."""
+    content = read(path)
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    """The lines of a CSV by its heading."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def flat(content: Any, name: str = "") -> dict[str, Any]:
+    """Nested values as one level, for pytest.approx."""
+    if isinstance(content, dict | list):
+        items = content.items() if isinstance(content, dict) else enumerate(content)
+        return {leaf: value for key, inner in items for leaf, value in flat(inner, f"{name} {key}").items()}
+    return {name: content}

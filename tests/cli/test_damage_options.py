@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
-from cli_helpers import ncmi
+from cli_helpers import flat, ncmi, read
 
 QUICK = ("--training.epochs", "1", "--training.accelerator", "cpu", "--training.threads", "1")
 
@@ -14,14 +13,13 @@ QUICK = ("--training.epochs", "1", "--training.accelerator", "cpu", "--training.
 def test_train_and_evaluate_on_noisy_labels(tmp_path: Path) -> None:
     words = ("--data.label-noise", "0.4", "--data.noise-kind", "pair", "--data.imbalance", "10")
     ncmi("train", "digits", *words, "--out", "run", *QUICK, cwd=tmp_path)
-    data = json.loads((tmp_path / "run/recipe.json").read_text())["data"]
+    data = read(tmp_path / "run/recipe.json")["data"]
     assert (data["label_noise"], data["noise_kind"], data["imbalance"]) == (0.4, "pair", 10.0)
-    first = json.loads((tmp_path / "run/results.json").read_text())
+    first = read(tmp_path / "run/results.json")
     assert first["num_train"] < 600  # of 1168
     ncmi("evaluate", "run", "--json", "again.json", cwd=tmp_path)
-    again = json.loads((tmp_path / "again.json").read_text())
-    for readout, found in first["readouts"].items():
-        assert again["readouts"][readout] == pytest.approx(found, abs=1e-6)
+    again = read(tmp_path / "again.json")
+    assert flat(again["readouts"]) == pytest.approx(flat(first["readouts"]), abs=1e-6)
 
 
 def test_help_tells_the_options(tmp_path: Path) -> None:
@@ -36,7 +34,7 @@ def test_help_tells_the_options(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ("--objective", "generalised_cross_entropy", "--objective.q", "0.5"),
+        ("--objective", "generalized_cross_entropy", "--objective.q", "0.5"),
         ("--objective", "symmetric_cross_entropy", "--objective.alpha", "6", "--objective.beta", "0.1"),
         ("--objective", "cross_entropy", "--objective.class-weights", "balanced"),
         ("--objective", "cross_entropy", "--objective.logit-adjustment", "1"),
@@ -44,7 +42,7 @@ def test_help_tells_the_options(tmp_path: Path) -> None:
 )
 def test_losses_by_name(words: tuple[str, ...], tmp_path: Path) -> None:
     ncmi("train", "iris", *words, "--out", "run", *QUICK, cwd=tmp_path)
-    written = json.loads((tmp_path / "run/recipe.json").read_text())["objective"]
+    written = read(tmp_path / "run/recipe.json")["objective"]
     assert written["name"] == words[1]
     option = words[2].removeprefix("--objective.").replace("-", "_")
     assert str(written[option]).removesuffix(".0") == words[3]
@@ -55,9 +53,9 @@ def test_losses_by_name(words: tuple[str, ...], tmp_path: Path) -> None:
     [
         (("--data.label-noise", "40"), "label_noise=40"),
         (("--data.imbalance", "0.01"), "imbalance=0.01: must be at least 1"),
-        (("--objective", "generalised_cross_entropy", "--objective.q", "0"), "0 < q ≤ 1"),
-        (("--objective", "symmetric_cross_entropy", "--objective.alpha", "-1"), "both ≥ 0"),
-        (("--objective", "cross_entropy", "--objective.logit-adjustment", "-1"), "at least 0 and finite"),
+        (("--objective", "generalized_cross_entropy", "--objective.q", "0"), "q=0"),
+        (("--objective", "symmetric_cross_entropy", "--objective.alpha", "-1"), "alpha=-1"),
+        (("--objective", "cross_entropy", "--objective.logit-adjustment", "-1"), "logit_adjustment=-1"),
     ],
 )
 def test_wrong_values(words: tuple[str, ...], message: str, tmp_path: Path) -> None:

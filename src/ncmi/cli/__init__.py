@@ -1,7 +1,5 @@
 """The command line. Verbs only: each is a few lines over the library, and imports what it needs when it runs."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence
@@ -31,8 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except KeyboardInterrupt:
         print(
-            "ncmi: stopped; a run goes on with `ncmi resume RUN` (of slides: `ncmi slides resume RUN`), a comparison "
-            "with the same command and --resume",
+            "ncmi: stopped; a run goes on with `ncmi resume RUN`, a comparison with the same command and --resume",
             file=sys.stderr,
         )
         return 130

@@ -1,11 +1,8 @@
-"""Parsing: typed options from the recipe's dataclasses."""
-
-from __future__ import annotations
+"""Parsing: typed options from the recipe's dataclasses. Which they are follows from the data that is named."""
 
 import inspect
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import wraps
 from importlib import import_module
 from typing import Any, get_type_hints
@@ -13,22 +10,24 @@ from typing import Any, get_type_hints
 import tyro
 
 import ncmi
-from ncmi.cli import slide_verbs, verbs
-from ncmi.options import ObjectiveOptions, objective_names, objective_options
-from ncmi.recipes import Recipe, named_recipe, recipe_names
+from ncmi.cli import slides, verbs
+from ncmi.data.kinds import kind_of
+from ncmi.objectives.options import ObjectiveOptions, objective_names, objective_options
+from ncmi.recipes import DATA, BagNetwork, Kind, Network, default_training, named_recipe, recipe_names
 
-_DESCRIPTION = f"""ncmi {ncmi.__version__}: train and judge classifiers by normalised conditional mutual information.
+_DESCRIPTION = f"""ncmi {ncmi.__version__}: train and judge classifiers by normalized conditional mutual information.
 
+DATA is a name (digits, wine, breast_cancer, iris, cifar10, cifar100), a table, a folder of images, or features of
+slides; `ncmi train DATA --help` shows the options of its kind.
 Objectives (--objective NAME; its options are --objective.*): {", ".join(objective_names())}.
 Recipes (--recipe NAME sets the defaults of train and compare; ncmi recipes tells them): {", ".join(recipe_names())}.
-Start with: ncmi compare digits
-Whole slides: ncmi slides --help"""
-_SLIDES = """Slide classifiers: from a folder of slides, or of patch features by the usual tools, and a CSV of labels to
-macro F1 and AUC with intervals over patients, attention heat maps and predictions.
+Start with: ncmi compare digits"""
+_SLIDES = """From a folder of slides to features of their patches, a look at a cohort, and simulated cohorts.
 
-slides: tile, embed; features: check, train, compare, predict, report."""
+Then, as for other data: ncmi train FEATURES --data.labels labels.csv, compare, evaluate, predict, report."""
 
 _CONFIG = (tyro.conf.PositionalRequiredArgs, tyro.conf.FlagCreatePairsOff)
+_TYPED: dict[str, Callable[..., None]] = {"compare": verbs.compare, "train": verbs.train}
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
@@ -37,25 +36,24 @@ def run(arguments: Sequence[str] | None = None) -> None:
     if words in (["--version"], ["-V"]):
         print(f"ncmi {ncmi.__version__}")
         return
-    command = ["ncmi", *words]
+    verbs.COMMAND[:] = ["ncmi", *words]
     words, modules = _take(words, "--imports")
     for module in modules:
-        import_module(module)
-    words, recipes = _take(words, "--recipe")
-    recipe = named_recipe(recipes[-1]) if recipes else None
-    words, names = _take(words, "--objective")
-    if recipe is not None and names and names[-1] != recipe.objective.name:
-        recipe = replace(recipe, objective=objective_options(names[-1])())
-    options = objective_options(names[-1] if names else "ncmi")()
-    verbs.COMMAND[:] = command
+        try:
+            import_module(module)
+        except ImportError as error:
+            raise ValueError(f"--imports {module}: {error}: is it installed, or its folder in PYTHONPATH?") from error
     verbs.IMPORTS[:] = modules
+    words, recipes = _take(words, "--recipe")
+    words, names = _take(words, "--objective")
     if words[:1] == ["slides"]:
-        _run_slides(words[1:], options, recipes)
-        return
-    tyro.extras.subcommand_cli_from_dict(
-        {
-            "compare": _typed(verbs.compare, options, recipe),
-            "train": _typed(verbs.train, options, recipe),
+        table: dict[str, Callable[..., None]] = slides.VERBS
+        prog, description, words = "ncmi slides", _SLIDES, words[1:]
+    else:
+        prog, description = "ncmi", _DESCRIPTION
+        defaults = _defaults(words, recipes[-1] if recipes else None, names[-1] if names else None)
+        table = {
+            **{name: _typed(verb, defaults) for name, verb in _TYPED.items()},
             "resume": verbs.resume,
             "evaluate": verbs.evaluate,
             "predict": verbs.predict,
@@ -65,32 +63,52 @@ def run(arguments: Sequence[str] | None = None) -> None:
             "recipes": verbs.recipes,
             "doctor": verbs.doctor,
             "slides": _slides,
-        },
-        prog="ncmi",
-        description=_DESCRIPTION,
-        args=words,
-        config=_CONFIG,
-    )
+        }
+    if words[:1] and words[0] in table:  # the verb alone: its errors name options as they are typed
+        tyro.cli(table[words[0]], prog=f"{prog} {words[0]}", args=words[1:], config=_CONFIG)
+    else:
+        tyro.extras.subcommand_cli_from_dict(table, prog=prog, description=description, args=words, config=_CONFIG)
 
 
 def _slides() -> None:
-    """Whole-slide images: tile, embed, train, compare, predict, report; ncmi slides --help tells them."""
+    """Whole-slide images: tile, embed, check, simulate; ncmi slides --help tells them."""
     raise AssertionError("handled before it is parsed")
 
 
-def _run_slides(words: list[str], options: ObjectiveOptions, recipes: list[str]) -> None:
-    if recipes:
-        raise ValueError("--recipe is for images and tables: `ncmi slides` has its own defaults, see --help")
-    tyro.extras.subcommand_cli_from_dict(
-        {
-            name: _typed(verb, options, None) if name in slide_verbs.TYPED else verb
-            for name, verb in slide_verbs.VERBS.items()
-        },
-        prog="ncmi slides",
-        description=_SLIDES,
-        args=words,
-        config=_CONFIG,
-    )
+def _defaults(words: list[str], recipe_name: str | None, objective: str | None) -> dict[str, Any]:
+    """Type and default of each section of the recipe: by the named recipe, else by the kind of the data."""
+    recipe = None if recipe_name is None else named_recipe(recipe_name)
+    options: ObjectiveOptions = objective_options(objective or "ncmi")()
+    if recipe is not None:
+        if objective in (None, recipe.objective.name):
+            options = recipe.objective
+        return {"data": recipe.data, "network": recipe.network, "objective": options, "training": recipe.training}
+    kind = _kind_of_data(words)
+    return {
+        "data": DATA[kind],
+        "network": BagNetwork() if kind == "bags" else Network(),
+        "objective": options,
+        "training": default_training(kind),
+    }
+
+
+def _kind_of_data(words: list[str]) -> Kind:
+    """The kind of the data that ``train`` or ``compare`` is given; images where none is named, as for --help."""
+    if words[:1] not in (["train"], ["compare"]):
+        return "image"
+    folder = next((_take(words, option)[1] for option in ("--data.data-dir", "--data.data_dir")), [])
+    places = [place for place, word in enumerate(words) if place and not word.startswith("-")]
+    # first behind the verb, or no value of an option before it; else a flag may stand before it
+    names = [words[place] for place in places if place == 1 or not words[place - 1].startswith("--")]
+    names = names or [words[place] for place in places]
+    for number, name in enumerate(names, 1):
+        try:
+            return kind_of(name, folder[-1] if folder else None)
+        except (ValueError, OSError):
+            # a value of an option may stand where the data does
+            if number == len(names) and not {"-h", "--help"} & set(words):
+                raise
+    return "image"
 
 
 def _take(words: list[str], option: str) -> tuple[list[str], list[str]]:
@@ -110,23 +128,27 @@ def _take(words: list[str], option: str) -> tuple[list[str], list[str]]:
     return rest, values
 
 
-def _typed(verb: Callable[..., None], objective: ObjectiveOptions, recipe: Recipe | None) -> Callable[..., None]:
-    """The verb with the chosen objective's options as type and the chosen recipe as defaults, for tyro to read."""
+def _typed(verb: Callable[..., None], defaults: dict[str, Any]) -> Callable[..., None]:
+    """The verb with the sections of the recipe as types and defaults, for tyro to read."""
 
     @wraps(verb)
     def typed(*positional: Any, **named: Any) -> None:
         verb(*positional, **named)
 
-    chosen = {"objective": objective if recipe is None else recipe.objective}
-    if recipe is not None:
-        chosen |= {name: getattr(recipe, name) for name in ("data", "backbone", "training")}
     signature = inspect.signature(verb)
-    parameters = [
-        one.replace(kind=inspect.Parameter.KEYWORD_ONLY, default=chosen[one.name], annotation=type(chosen[one.name]))
-        if one.name in chosen
-        else one
-        for one in signature.parameters.values()
-    ]
+    types = get_type_hints(verb)
+    parameters = []
+    for parameter in signature.parameters.values():
+        if parameter.name in defaults:
+            default = defaults[parameter.name]
+            types[parameter.name] = default if isinstance(default, type) else type(default)
+            if isinstance(default, type):  # the data that is named
+                parameter = parameter.replace(annotation=default)
+            else:
+                keyword = inspect.Parameter.KEYWORD_ONLY
+                parameter = parameter.replace(kind=keyword, default=default, annotation=type(default))
+        parameters.append(parameter)
     typed.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    typed.__annotations__ = {**get_type_hints(verb), "objective": type(chosen["objective"])}
+    typed.__annotations__ = types
+    del typed.__wrapped__  # or its types would be read in place of these
     return typed

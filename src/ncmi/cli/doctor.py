@@ -1,14 +1,12 @@
 """What is installed, and what works here."""
 
-from __future__ import annotations
-
 import os
 import platform
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-_NEEDED = ("torch", "lightning_fabric", "msgspec", "numpy", "pandas", "safetensors", "sklearn", "torchmetrics", "tyro")
+_NEEDED = ("torch", "lightning_fabric", "msgspec", "numpy", "pandas", "safetensors", "sklearn", "tyro")
 _OPTIONAL = {
     "tensorboard": "TensorBoard logs (--training.tensorboard)",
     "torchvision": "torchvision's networks and transforms",
@@ -64,29 +62,26 @@ def _loss() -> Finding:
     import torch
 
     import ncmi
+    from ncmi.loss import equation
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(8, 16, generator=generator, dtype=torch.float64).to(device).requires_grad_()
     labels = torch.arange(8, device=device) % 5
-    p = ncmi.to_log_distribution(features, None, 0.5).exp()
-    q = ncmi.log_nsf(torch.randn(5, 16, generator=generator, dtype=torch.float64).to(device)).exp()
-    own = (p * (p.log() - q[labels].log())).sum(-1)
-    each = (q * (q.log() - p.log().unsqueeze(1))).sum(-1)
-    wrong = (each.sum(-1) - each.gather(1, labels.unsqueeze(-1)).squeeze(-1)) / len(q)
-    plain = (own / wrong).mean()
-    ours = ncmi.ncmi_loss(p.log(), labels, q.log())
-    gradients = [torch.autograd.grad(value, features, retain_graph=True)[0] for value in (plain, ours)]
+    q = equation.simplex(torch.randn(5, 16, generator=generator, dtype=torch.float64)).to(device)
+    plain = equation.loss(equation.distribution(features, None, 0.5), labels, q)
+    value = ncmi.ncmi_loss(ncmi.to_log_distribution(features, None, 0.5), labels, q.log())
+    gradients = [torch.autograd.grad(loss, features, retain_graph=True)[0] for loss in (plain, value)]
     error = max(
-        float((ours - plain).detach().abs() / plain.detach().abs()),
+        float((value - plain).detach().abs() / plain.detach().abs()),
         float((gradients[0] - gradients[1]).norm() / gradients[0].norm()),
     )
     return error < 1e-10, "loss and gradient", f"relative error {error:.1e} against the plain sums in float64"
 
 
 def _data() -> list[Finding]:
-    from ncmi.data import EMBEDDED
-    from ncmi.data.cifar_find import find_cifar
+    from ncmi.data.cifar_sets import find_cifar
+    from ncmi.data.kinds import EMBEDDED
 
     findings: list[Finding] = [(True, "embedded data", ", ".join(EMBEDDED))]
     folder = os.environ.get("NCMI_DATA")

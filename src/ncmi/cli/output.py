@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -12,7 +14,25 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-_NAMES = {"head": "trained head", "cc": "centroid comparison (CC)", "lp": "linear probe (LP)", "knn": "20 neighbours"}
+from ncmi.errors import Interrupted
+from ncmi.recipes.names import READOUTS, READOUTS_IN_WORDS, network_label, objective_label
+
+if TYPE_CHECKING:
+    from ncmi.data.bags.cohort import Cohort
+    from ncmi.data.splits import Split
+    from ncmi.readouts.scores import Estimate, Scores
+    from ncmi.slides.work import SlideResult
+    from ncmi.training.schema import (
+        Evaluation,
+        InformationRecord,
+        Measured,
+        OutOfDistribution,
+        Readout,
+        Results,
+        Skipped,
+    )
+
+_SHOWN = 10
 
 
 def console() -> Console:
@@ -27,26 +47,32 @@ def say(text: str) -> None:
     console().print(text, soft_wrap=True, markup=False)
 
 
-def progress_bar(where: Console) -> Progress:
-    """A bar with description, count and time; nothing where there is no terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=where, disable=not where.is_terminal)
+def _table(title: str, first: str, columns: Iterable[str]) -> Table:
+    """A table whose first column is text and whose others are numbers. Names are the user's: they are no markup."""
+    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column(first, no_wrap=True)
+    for column in columns:
+        table.add_column(Text(column), justify="right", no_wrap=True)
+    return table
 
 
-class Counter:
-    """Progress of the runs of a comparison: a bar on a terminal, a line a run elsewhere, which ``line`` makes."""
+class _Bar:
+    """A bar on a terminal; elsewhere nothing, and whoever uses it prints lines."""
 
-    def __init__(self, title: str, total: int, line: Callable[[dict[str, Any]], str] | None = None) -> None:
-        self._line = line or _accuracies
+    def __init__(self, title: str, total: int | None) -> None:
         self._console = console()
-        self._total = total
-        self._done = 0
-        self._bar = progress_bar(self._console)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
         self._task = self._bar.add_task(title, total=total)
-        if not self._console.is_terminal:
-            say(title)
+        self.count = 0
 
-    def __enter__(self) -> Counter:
+    def __enter__(self) -> Any:
         self._bar.start()
         return self
 
@@ -55,121 +81,230 @@ class Counter:
     ) -> None:
         self._bar.stop()
 
-    def advance(self, name: str, results: dict[str, Any]) -> None:
-        """One run has finished."""
-        self._done += 1
+    def _advance(self, line: str) -> None:
+        self.count += 1
         self._bar.advance(self._task)
+        if line and not self._console.is_terminal:
+            say(line)
+
+
+class RunCounter(_Bar):
+    """Progress of the runs of a comparison."""
+
+    def __init__(self, title: str, total: int) -> None:
+        super().__init__(title, total)
+        self._total = total
         if not self._console.is_terminal:
-            say(f"{self._done}/{self._total}  {name}: {self._line(results)}, {results['total_seconds']:.1f} s")
+            say(title)
+
+    def advance(self, name: str, results: Results) -> None:
+        """One run has finished."""
+        scores = ", ".join(
+            f"{READOUTS[readout]} {_in_brief(results.kind, results.readouts[readout].test)}"
+            for readout in ("head", "cc", "lp")
+        )
+        self._advance(f"{self.count + 1}/{self._total}  {name}: {scores}, {results.total_seconds:.1f} s")
 
 
-def _accuracies(results: dict[str, Any]) -> str:
-    return ", ".join(
-        f"{readout} {100 * results['readouts'][readout]['test_accuracy']:.2f} %"
-        for readout in results["primary_readouts"]
-    )
+def _in_brief(kind: str, scores: Scores) -> str:
+    if kind == "bags":
+        return f"F1 {_number(scores.macro_f1.value, '.3f')} AUC {_number(scores.macro_auc.value, '.3f')}"
+    return _percent(scores.accuracy.value)
 
 
-class EpochLog:
-    """A line for each epoch."""
+class SlideCounter(_Bar):
+    """Progress over slides."""
 
-    def __init__(self) -> None:
-        self._started = False
-
-    def __enter__(self) -> EpochLog:
-        return self
+    def __init__(self, title: str) -> None:
+        super().__init__(title, None)
+        self._patches = self._bar.add_task("patches", total=None, visible=False)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        return None
+        super().__exit__(kind, error, trace)
+        if kind is KeyboardInterrupt:
+            raise Interrupted("stopped; the same command goes on") from None
+
+    def done(self, result: SlideResult) -> None:
+        """One slide is done, or left out."""
+        words = f"{result.slide}: {result.status}, {result.patches} patches"
+        self._advance(f"{words} ({result.reason})" if result.reason else words)
+
+    def advance(self, slide: str) -> None:
+        """One slide is done."""
+        self._advance("")
+
+    def patches(self, slide: str, done: int, total: int) -> None:
+        """So many of a slide's patches are embedded."""
+        self._bar.update(self._patches, visible=True, description=slide, completed=done, total=total)
+
+
+class EpochLog:
+    """A line for each epoch; of bags, with what they are selected by."""
+
+    def __init__(self) -> None:
+        self._begun = False
 
     def show(self, row: dict[str, Any]) -> None:
         """Print one epoch's metrics."""
-        if not self._started:
-            say(f"{'epoch':>5} {'loss':>9} {'val. acc.':>9} {'CMI':>10} {'Γ':>10} {'NCMI':>9} {'s':>6}")
-            self._started = True
-        judged = f"{'–':>9} {'–':>10} {'–':>10} {'–':>9}"
-        if row["validation_accuracy"] is not None:
-            judged = (
-                f"{100 * row['validation_accuracy']:8.2f}% {row['validation_cmi']:10.3e} "
-                f"{row['validation_separation']:10.3e} {row['validation_ncmi']:9.4f}"
-            )
-        say(f"{row['epoch']:5d} {row['train_loss']:9.4f} {judged} {row['seconds']:6.2f}")
+        bags = row["train_penalty"] is not None
+        columns = [("loss", "train_loss", ".4f"), *([("penalty", "train_penalty", ".4f")] if bags else [])]
+        columns += [("val. loss", "validation_loss", ".4f"), ("val. acc.", "validation_accuracy", ".2%")]
+        if bags:
+            columns += [("val. F1", "validation_macro_f1", ".4f"), ("val. AUC", "validation_macro_auc", ".4f")]
+        columns += [("CMI", "validation_cmi", ".3e"), ("Γ", "validation_separation", ".3e")]
+        columns += [("NCMI", "validation_ncmi", ".4f")]
+        if not self._begun:
+            say(f"{'epoch':>5} " + " ".join(f"{heading:>9}" for heading, _, _ in columns) + f" {'s':>6}")
+            self._begun = True
+        cells = (f"{_number(row[name], form):>9}" for _, name, form in columns)
+        say(f"{row['epoch']:5d} {' '.join(cells)} {row['seconds']:6.2f}")
 
 
-_COLUMNS = {
-    "validation_accuracy": "validation",
-    "test_accuracy": "test",
-    "test_macro_f1": "macro F1",
-    "test_nll": "NLL",
-    "test_calibration_error": "ECE",
-    "temperature_scale": "τ",
-    "test_calibrated_nll": "NLL, /τ",
-    "test_calibrated_error": "ECE, /τ",
-}
-_FOREIGN = {
-    "distance": "distance to the nearest centroid",
-    "distance_ratio": "nearest / mean of the other distances",
-    "max_probability": "1 − highest probability ({readout})",
-    "feature_norm": "feature norm, shorter is more foreign",
-}
+def print_results(results: Results) -> None:
+    """How a finished run does on its test part."""
+    objective, network = objective_label(results.objective), network_label(results.network)
+    _print_readouts(f"{objective}, {network}, on {results.data}: test part", results.readouts)
+    if results.selection == "best":
+        say(f"epoch {results.best_epoch} of {results.epochs}, the best on the validation part")
+    print_skipped(results.skipped)
+    print_information(results.information)
 
 
-def print_readouts(results: dict[str, Any]) -> None:
-    """Accuracies of all read-outs, how far their probabilities can be trusted, and CMI, Γ, NCMI."""
-    title = f"{results['objective']} on {results['data']}"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("read-out", no_wrap=True)
-    shown = [name for name in _COLUMNS if name in next(iter(results["readouts"].values()))]
-    for name in shown:
-        table.add_column(_COLUMNS[name], justify="right", no_wrap=True)
-    for readout, found in results["readouts"].items():
-        table.add_row(_NAMES[readout], *(_cell(name, found[name]) for name in shown))
+def print_evaluation(evaluation: Evaluation) -> None:
+    """How a run does on its own test part or on other data, and how it tells out-of-distribution data apart."""
+    _print_readouts(f"{objective_label(evaluation.objective)} on {evaluation.data}", evaluation.readouts)
+    print_information(evaluation.information)
+    for record in evaluation.ood.values():
+        _print_ood(record)
+    if evaluation.ood:
+        say("FPR95: share of these samples that pass where 95 % of the test part do. AUROC: 50 % is chance")
+
+
+def _print_readouts(title: str, readouts: dict[str, Readout]) -> None:
+    """Decisions of all read-outs, then how far their probabilities can be trusted."""
+    first = next(iter(readouts.values()))
+    validated = first.validation is not None
+    columns = (["validation"] if validated else []) + ["accuracy", "balanced", "macro F1", "macro AUC"]
+    table = _table(title, "read-out", columns)
+    for name, readout in readouts.items():
+        cells = [] if readout.validation is None else [_percent(readout.validation.accuracy.value)]
+        test = readout.test
+        cells += [_percent(test.accuracy.value), _percent(test.balanced_accuracy.value)]
+        cells += [_number(test.macro_f1.value, ".4f"), _number(test.macro_auc.value, ".4f")]
+        table.add_row(READOUTS_IN_WORDS[name], *cells)
     console().print(table)
-    if "temperature_scale" in shown:
-        say("ECE: calibration error. /τ: log-probabilities divided by τ, which is fitted to the validation part")
-    print_information(results["information"])
+    if first.test.resamples:
+        _print_intervals(readouts)
+    table = _table("", "read-out", ("NLL", "ECE", *(("τ", "NLL, /τ", "ECE, /τ") if first.calibration else ())))
+    for name, readout in readouts.items():
+        cells = [_number(readout.test.nll, ".4f"), _number(readout.test.calibration_error, ".4f")]
+        if readout.calibration is not None:
+            numbers = (readout.calibration.nll, readout.calibration.calibration_error)
+            cells += [f"{readout.calibration.temperature:.3g}", *(_number(number, ".4f") for number in numbers)]
+        table.add_row(READOUTS_IN_WORDS[name], *cells)
+    console().print(table)
+    words = "ECE: calibration error"
+    say(f"{words}. /τ: log-probabilities divided by τ, fitted to the validation part" if first.calibration else words)
+    for note in first.test.notes:
+        say(note)
 
 
-def _cell(name: str, value: float | None) -> str:
-    if value is None or value == float("inf"):  # a file has null for it
-        return "∞"
-    if "accuracy" in name:
-        return f"{100 * value:.2f} %"
-    return f"{value:.3g}" if name == "temperature_scale" else f"{value:.4f}"
+def _print_intervals(readouts: dict[str, Readout]) -> None:
+    scores = next(iter(readouts.values())).test
+    over = f"{scores.groups} patients, {scores.samples} slides" if scores.groups else f"{scores.samples} samples"
+    title = f"{scores.confidence:.0%} intervals by bootstrap over {over}"
+    table = _table(title, "read-out", ("accuracy", "balanced", "macro F1", "macro AUC"))
+    for name, readout in readouts.items():
+        test = readout.test
+        estimates = (test.accuracy, test.balanced_accuracy, test.macro_f1, test.macro_auc)
+        table.add_row(READOUTS_IN_WORDS[name], *(_interval(estimate) for estimate in estimates))
+    console().print(table)
 
 
-def print_foreign(found: dict[str, dict[str, Any]]) -> None:
-    """How well each score tells foreign data from the run's test part."""
-    for name, one in found.items():
-        title = f"{name} ({one['num_out']}) told from the test part of {one['in_distribution']} ({one['num_in']})"
-        table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD)
-        for column in ("score", "AUROC", "FPR95"):
-            table.add_column(column, justify="left" if column == "score" else "right", no_wrap=True)
-        for score, told in one["scores"].items():
-            label = _FOREIGN[score].format(readout=one["readout"])
-            table.add_row(label, f"{100 * told['auroc']:.2f} %", f"{100 * told['fpr95']:.2f} %")
-        console().print(table)
-    say("FPR95: share of the foreign samples that pass where 95 % of the test part do. AUROC: 50 % is chance")
+def _interval(estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return "–"
+    return f"{estimate.low:.3f}–{estimate.high:.3f}"
 
 
-def print_information(measured: dict[str, Any]) -> None:
-    """CMI, Γ and NCMI."""
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.2f} %"
 
-    def told(name: str) -> str:
-        # not defined where all samples are of one class
-        return "–" if measured[name] is None else f"{measured[name]:.6g}"
 
-    lines = [f"CMI {told('cmi')} nats"]
-    for name, meaning in (("", "centroid KL"), ("cross_entropy_", "cross entropy")):
-        if f"{name}separation" in measured:
-            lines.append(f"Γ ({meaning}) {told(f'{name}separation')} nats   NCMI {told(f'{name}ncmi')}")
-    if "per_class_cmi" in measured:
-        values = " ".join("–" if value is None else f"{value:.4g}" for value in measured["per_class_cmi"])
-        lines.append(f"CMI by class: {values}")
-    for line in lines:
-        say(line)
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else f"{value:{form}}"
+
+
+def _print_ood(record: OutOfDistribution) -> None:
+    meaning = {
+        "distance": "distance to the nearest centroid",
+        "distance_ratio": "nearest / mean of the other distances",
+        "max_probability": f"1 − highest probability ({READOUTS[record.readout]})",
+        "feature_norm": "feature norm, the shorter the farther",
+    }
+    title = f"{record.data} ({record.num_outside}) told from the test part of {record.inside} ({record.num_inside})"
+    table = _table(title, "score", ("AUROC", "FPR95"))
+    for score, detection in record.scores.items():
+        table.add_row(meaning[score], _percent(detection.auroc), _percent(detection.fpr95))
+    console().print(table)
+
+
+def print_information(information: InformationRecord) -> None:
+    """CMI, Γ and NCMI; what is not defined (all samples of one class) is a dash."""
+    say(f"CMI {_number(information.cmi, '.6g')} nats")
+    for words, separation, ncmi in (
+        ("centroid KL", information.separation, information.ncmi),
+        ("cross entropy", information.cross_entropy_separation, information.cross_entropy_ncmi),
+    ):
+        say(f"Γ ({words}) {_number(separation, '.6g')} nats   NCMI {_number(ncmi, '.6g')}")
+
+
+def print_measured(measured: Measured) -> None:
+    """The measures of saved outputs, over all classes and by class."""
+    print_information(measured.information)
+    say(f"CMI by class: {' '.join(_number(value, '.4g') for value in measured.class_cmi)}")
+
+
+def print_skipped(skipped: Sequence[Skipped]) -> None:
+    """What was left out, and why; the first of it."""
+    _list([(item.name, item.reason) for item in skipped])
+
+
+def print_left_out(results: Sequence[SlideResult], summary: Path) -> None:
+    """How many slides came out how, and which were left out."""
+    counts = Counter(result.status for result in results)
+    patches = sum(result.patches for result in results)
+    by_status = ", ".join(f"{count} {status}" for status, count in counts.most_common())
+    say(f"{len(results)} slides: {by_status}; {patches} patches. Summary: {summary}")
+    _list([(result.slide, result.reason) for result in results if result.reason])
+
+
+def _list(faults: Sequence[tuple[str, str]]) -> None:
+    for name, reason in faults[:_SHOWN]:
+        say(f"left out: {name}: {reason}")
+    if len(faults) > _SHOWN:
+        say(f"… and {len(faults) - _SHOWN} more")
+
+
+def print_cohort(cohort: Cohort, split: Split) -> None:
+    """Slides, patients and instances of each part by class, and what is left out."""
+    title = f"{len(cohort.slides)} slides, features of width {cohort.feature_dim}"
+    table = _table(title, "part", ("slides", "patients", "instances", *cohort.class_names))
+    for name in ("train", "validation", "test"):
+        indices = getattr(split, name).tolist()
+        labels = Counter(cohort.slides[index].label for index in indices)
+        patients = {cohort.slides[index].patient for index in indices}
+        instances = sum(cohort.instances[index] for index in indices)
+        by_class = (str(labels[index]) for index in range(len(cohort.class_names)))
+        table.add_row(name, str(len(indices)), str(len(patients)), f"{instances:,}", *by_class)
+    console().print(table)
+    for note in cohort.notes:
+        say(note)
+    _list((*cohort.skipped, *getattr(split, "left_out", ())))
+    if cohort.unused:
+        say(f"{len(cohort.unused)} slides have features but no row in the table, such as {cohort.unused[0]}")
 
 
 def print_findings(findings: list[tuple[bool | None, str, str]]) -> bool:

@@ -1,62 +1,80 @@
-"""The verbs of the command line. None imports torch before it runs."""
+"""The verbs of the command line, the same for every kind of data. None imports torch before it runs."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from ncmi.options import NCMIOptions, ObjectiveOptions, objective_names
-from ncmi.recipes import Backbone, Data, Recipe, Training
-from ncmi.reproduction import Experiment, Scale
+from ncmi.objectives.options import NCMIOptions, ObjectiveOptions, objective_names
+from ncmi.recipes import BagNetwork, Data, Network, Recipe, Training
+from ncmi.training.reproduction import Experiment, Scale
+
+if TYPE_CHECKING:
+    from ncmi.training.comparison import Plan
 
 COMMAND: list[str] = []
 """The command line as it was given, for the report."""
 IMPORTS: list[str] = []
-"""Modules that register objectives or backbones of the user's own (``--imports``)."""
+"""Modules that register objectives or networks of the user's own (``--imports``)."""
 
 
 def compare(
     data: Data,
     *,
     out: Path | None = None,
-    seeds: int = 5,
+    seeds: int | None = None,
     objectives: tuple[str, ...] = (),
+    networks: tuple[str, ...] = (),
     workers: int = 0,
     resume: bool = False,
     objective: ObjectiveOptions = NCMIOptions(),
-    backbone: Backbone = Backbone(),
+    network: Network | BagNetwork = Network(),
     training: Training = Training(),
 ) -> None:
-    """Which loss trains the better classifier? All losses × several seeds, a table and report.html.
+    """Which loss trains the better classifier? Losses × seeds on the same splits, a table and report.html.
 
     Args:
-        data: the data set: digits, wine, breast_cancer, iris, a path, or a name below the data folder.
+        data: digits, wine, breast_cancer, iris; a table, images or a folder of them, features of slides (with
+            --data.labels); or a name below the data folder. --data.folds 10 cross-validates slides by patient.
         out: folder of the comparison; by default runs/compare-DATA.
-        seeds: number of seeds; each has its own split, the same for all losses.
-        objectives: names of the losses to compare; by default all.
+        seeds: number of seeds, each with its own split, the same for all losses; by default 5, of slides 3.
+        objectives: names of the losses; by default all, of slides cross_entropy and ncmi.
+        networks: names of the networks; by default the one of --network.name, of slides abmil transmil aem asmil.
         workers: runs side by side, one thread each; 0 for one a processor.
         resume: go on with an earlier comparison of the same options; finished runs are kept.
         objective: options of the objective that --objective names (by default ncmi); the others take their defaults.
-        backbone: the network, the same for all.
+        network: the network, the same for all.
         training: the training, the same for all.
     """
-    from ncmi.cli.output import Counter, say
-    from ncmi.comparison import Plan, compare, objective_entries
-    from ncmi.reports import print_table, read_comparison, write_csv, write_report
+    from ncmi.training.comparison import Plan, entries_of
 
+    bags = data.kind == "bags"
+    if bags:
+        networks = networks or ("abmil", "transmil", "aem", "asmil")
+        objectives = objectives or ("cross_entropy", "ncmi")
+    if seeds is None:
+        seeds = 3 if bags else 5
     plan = Plan(
-        objective_entries(Recipe(data, backbone, objective, training), objectives or objective_names()),
+        entries_of(Recipe(data, network, objective, training), objectives or objective_names(), networks),
         tuple(range(training.seed, training.seed + seeds)),
         workers,
         tuple(IMPORTS),
     )
-    folder = out or Path("runs") / f"compare-{Path(data.name).stem}"
-    with Counter(f"{len(plan.entries)} losses × {seeds} seeds", len(plan.runs())) as counter:
+    _compare(plan, out or Path("runs") / f"compare-{data.title}", resume)
+
+
+def _compare(plan: Plan, folder: Path, resume: bool) -> None:
+    from ncmi.cli.output import RunCounter, say
+    from ncmi.report import print_table, write_csv, write_report
+    from ncmi.training.comparison import compare
+
+    runs = plan.runs()
+    folds = len(runs) // (len(plan.entries) * len(plan.seeds))
+    title = f"{len(plan.entries)} entries × {len(plan.seeds)} seeds" + (f" × {folds} folds" if folds > 1 else "")
+    with RunCounter(title, len(runs)) as counter:
         compare(plan, folder, resume=resume, command=" ".join(COMMAND), on_run=counter.advance)
-    record = read_comparison(folder)
-    print_table(record)
-    write_csv(record, folder / "table.csv")
-    say(f"report: {write_report(folder)}   table: {folder / 'table.csv'}")
+    print_table(folder)
+    say(f"report: {write_report(folder)}   table: {write_csv(folder, folder / 'table.csv')}")
 
 
 def train(
@@ -64,20 +82,30 @@ def train(
     *,
     out: Path | None = None,
     objective: ObjectiveOptions = NCMIOptions(),
-    backbone: Backbone = Backbone(),
+    network: Network | BagNetwork = Network(),
     training: Training = Training(),
 ) -> None:
     """Train one classifier into a run folder.
 
     Args:
-        data: the data set: digits, wine, breast_cancer, iris, a path, or a name below the data folder.
-        out: the run folder; by default runs/DATA-OBJECTIVE-seedSEED.
+        data: digits, wine, breast_cancer, iris; a table, images or a folder of them, features of slides (with
+            --data.labels); or a name below the data folder.
+        out: the run folder; by default runs/DATA-OBJECTIVE-seedSEED, of slides runs/DATA-NETWORK-OBJECTIVE-seedSEED.
         objective: options of the objective that --objective names (by default ncmi).
-        backbone: the network.
+        network: the network.
         training: the training.
     """
-    folder = out or Path("runs") / f"{Path(data.name).stem}-{objective.name}-seed{training.seed}"
-    _train(Recipe(data, backbone, objective, training), folder, resume=False)
+    recipe = Recipe(data, network, objective, training)
+    _train(recipe, out or Path("runs") / _run_name(recipe), resume=False)
+
+
+def _run_name(recipe: Recipe) -> str:
+    parts = [recipe.data.title, recipe.objective.name, f"seed{recipe.training.seed}"]
+    if recipe.data.kind == "bags":
+        parts.insert(1, recipe.network.name)
+        if getattr(recipe.data, "folds", 0):
+            parts.append(f"fold{getattr(recipe.data, 'fold', 0)}")
+    return "-".join(parts)
 
 
 def resume(run: Path) -> None:
@@ -86,57 +114,56 @@ def resume(run: Path) -> None:
     Args:
         run: the run folder.
     """
-    from ncmi.training import RunFolder
+    from ncmi.training.run_folder import RunFolder
 
     _train(RunFolder.open(run).recipe(), run, resume=True)
 
 
 def _train(recipe: Recipe, folder: Path, *, resume: bool) -> None:
-    from ncmi.cli.output import EpochLog, print_readouts, say
+    from ncmi.cli.output import EpochLog, print_results, say
     from ncmi.errors import Interrupted
-    from ncmi.training import train
+    from ncmi.training.run import train
 
-    with EpochLog() as log:
-        try:
-            results = train(recipe, folder, resume=resume, on_epoch=log.show)
-        except Interrupted as stopped:
-            raise Interrupted(f"{stopped}; go on with: ncmi resume {folder}") from None
-    print_readouts(results)
-    say(f"run folder: {folder}")
+    try:
+        results = train(recipe, folder, resume=resume, on_epoch=EpochLog().show)
+    except Interrupted as stopped:
+        raise Interrupted(f"{stopped}; go on with: ncmi resume {folder}") from None
+    print_results(results)
+    say(f"run folder: {folder}   its page: ncmi report {folder}")
 
 
-def evaluate(run: Path, *, on: str | None = None, ood: tuple[str, ...] = (), json: Path | None = None) -> None:
-    """Judge a run by its head, centroid comparison, linear probe and nearest neighbours; how far to trust it.
+def evaluate(
+    run: Path,
+    *,
+    on: str | None = None,
+    labels: str | None = None,
+    ood: tuple[str, ...] = (),
+    json: Path | None = None,
+) -> None:
+    """Judge a run by its head, centroid comparison, linear probe and nearest neighbors; how far to trust it.
 
     Args:
         run: the run folder, finished.
-        on: other labelled data to judge it on, by name or path; by default the run's own validation and test parts.
-        ood: foreign data, by names or paths, that it should know to be unknown: told from the run's test part by the
-            distance to the nearest centroid and by other scores. Kept in the run folder for the report.
+        on: other labeled data to judge it on, by name or path; by default the run's own validation and test parts.
+        labels: CSV of the labels of --on, where that is features of slides.
+        ood: out-of-distribution data, by names or paths: how well it is told from the run's test part by the distance
+            to the nearest centroid and by other scores. Kept in the run folder for the report.
         json: file to write the figures to.
     """
-    from ncmi.cli.output import print_foreign, print_readouts, say
-    from ncmi.evaluation import evaluate_run
-    from ncmi.files import write_json
-    from ncmi.kept_evaluation import keep_calibration, keep_foreign
+    from ncmi.cli.output import print_evaluation, say
+    from ncmi.training.evaluation import evaluate_run, keep_ood
+    from ncmi.training.schema import write_record
 
-    results = evaluate_run(run, on, ood)
-    print_readouts(results)
-    if ood:
-        print_foreign(results["ood"])
+    evaluation = evaluate_run(run, on, ood, labels)
+    print_evaluation(evaluation)
     if json is not None:
-        write_json(json, results)
+        write_record(json, evaluation)
         say(f"written: {json}")
     try:
-        added = keep_calibration(run, results) if on is None else None
-        kept = [keep_foreign(run, name, found) for name, found in results.get("ood", {}).items()]
+        for path in keep_ood(run, evaluation):
+            say(f"written: {path}")
     except OSError as error:  # another's folder may be read only
         say(f"not kept in {run} ({error.strerror}): the report will not show it")
-        return
-    if added is not None:
-        say(f"calibration added: {added}")
-    for path in kept:
-        say(f"written: {path}")
 
 
 def predict(
@@ -146,23 +173,38 @@ def predict(
     out: Path = Path("predictions.csv"),
     readout: Literal["auto", "head", "cc", "lp"] = "auto",
     calibrated: bool = False,
+    bad: Literal["error", "skip"] = "error",
+    attention: Path | None = None,
     overwrite: bool = False,
 ) -> None:
     """Predict new data with a run: CSV with the class, its probability, distance, and all classes' probabilities.
 
     Args:
         run: the run folder, finished.
-        inputs: table, .npz or folder of images like the training data; labels in it are ignored.
+        inputs: table, .npz, folder of images or features of slides, like the training data; labels in it are ignored.
         out: the CSV to write.
         readout: how to decide; by default the objective's own first one (head; cc for NCMI with anchors that stay).
         calibrated: probabilities by the temperature that was fitted to the run's validation part.
+        bad: stop at slides that cannot be used, or leave them out and list them.
+        attention: folder for each slide's attention (.npz).
         overwrite: replace an existing file.
     """
     from ncmi.cli.output import say
-    from ncmi.evaluation import predict_file
+    from ncmi.training.prediction import predict
 
-    rows = predict_file(run, inputs, out, readout=readout, calibrated=calibrated, overwrite=overwrite)
-    say(f"{rows} predictions: {out}")
+    predicted = predict(
+        run,
+        inputs,
+        out,
+        readout=readout,
+        calibrated=calibrated,
+        bad=bad,
+        attention=attention,
+        overwrite=overwrite,
+    )
+    for name, reason in predicted.skipped:
+        say(f"left out: {name}: {reason}")
+    say(f"{predicted.rows} predictions: {out}" + (f", {len(predicted.skipped)} left out" if predicted.skipped else ""))
 
 
 def measure(
@@ -183,28 +225,30 @@ def measure(
         labels: file of the labels, where they are not in FILE: .npy, .txt, or any of the others.
         json: file to write the figures to.
     """
-    from ncmi.cli.output import print_information, say
-    from ncmi.evaluation import measure_file
-    from ncmi.files import write_json
+    from ncmi.cli.output import print_measured, say
+    from ncmi.training.evaluation import measure_file
+    from ncmi.training.schema import write_record
 
     measured = measure_file(file, values, temperature, labels)
-    print_information(measured)
+    print_measured(measured)
     if json is not None:
-        write_json(json, measured)
+        write_record(json, measured)
         say(f"written: {json}")
 
 
-def report(folder: Path, *, out: Path | None = None) -> None:
-    """Write report.html of a run or of a comparison, from its folder alone.
+def report(folder: Path, *, out: Path | None = None, tiles: Path | None = None, slides: Path | None = None) -> None:
+    """Write report.html of a run, a comparison or a reproduction, from its folder alone.
 
     Args:
-        folder: a run folder or a comparison's folder.
+        folder: a run folder, or that of a comparison or reproduction.
         out: the file to write; by default report.html in the folder.
+        tiles: folder that `ncmi slides tile` wrote, for thumbnails under the heat maps.
+        slides: folder of the slides, for pictures of the patches that count most.
     """
     from ncmi.cli.output import say
-    from ncmi.reports import write_report
+    from ncmi.report import write_report
 
-    say(f"report: {write_report(folder, out)}")
+    say(f"report: {write_report(folder, out, tiles=tiles, slides=slides)}")
 
 
 def recipes() -> None:
@@ -228,25 +272,36 @@ def reproduce(
     networks: tuple[str, ...] = (),
     workers: int = 0,
     data_dir: str | None = None,
+    camelyon17: Path | None = None,
+    camelyon17_labels: Path | None = None,
+    bracs: Path | None = None,
+    bracs_labels: Path | None = None,
+    epochs: int = 0,
 ) -> None:
     """Make a table or figure of the paper from runs of your own, with paired differences. The same command goes on.
 
     Args:
-        experiment: table1, table5, figure2, figure3, figure4 or figure5.
+        experiment: table1, table3 (slides), table5, figure2, figure3, figure4 or figure5.
         scale: small (16×16 pixels, minutes a run on one CPU core), released (the authors' script), paper (its text).
         out: folder; runs in it are shared by all experiments of a scale. By default runs/reproduce-SCALE.
         seeds: number of seeds.
         first_seed: the first of them.
         only: names of the entries to make, e.g. cross_entropy focal ncmi-released; by default all of the experiment.
-        networks: backbones; by default the paper's, or resnet_small.
+        networks: networks; by default the paper's, or resnet_small.
         workers: runs side by side, one thread each; 0 for one a processor. On a GPU several share it.
         data_dir: folder that holds CIFAR-100; by default the environment variable NCMI_DATA.
+        camelyon17: table3: features of CAMELYON-17's slides; tested on centers 3 and 4.
+        camelyon17_labels: table3: CSV with slide, patient, center, label.
+        bracs: table3: features of BRACS' slides; its own split, three classes.
+        bracs_labels: table3: CSV with slide, patient, split, label.
+        epochs: table3: passes over the training part; 0 for 50 (published: 50 to 100).
     """
-    from ncmi.cli.output import Counter, say
+    from ncmi.cli.output import RunCounter, say
     from ncmi.errors import Interrupted
-    from ncmi.reports import print_reproduction, write_reproduction
-    from ncmi.reproduction import plan_experiment, reproduce
+    from ncmi.report import print_table, write_report
+    from ncmi.training.reproduction import plan_experiment, reproduce
 
+    cohorts = {"camelyon17": (camelyon17, camelyon17_labels), "bracs": (bracs, bracs_labels)}
     groups = plan_experiment(
         experiment,
         scale,
@@ -254,16 +309,19 @@ def reproduce(
         only=only,
         networks=networks,
         workers=workers,
+        imports=IMPORTS,
         data_dir=data_dir,
+        cohorts={name: (features, labels) for name, (features, labels) in cohorts.items() if features is not None},
+        epochs=epochs,
     )
     folder = out or Path("runs") / f"reproduce-{scale}"
-    with Counter(f"{experiment}, scale {scale}", sum(len(group.plan.runs()) for group in groups)) as counter:
+    with RunCounter(f"{experiment}, scale {scale}", sum(len(group.plan.runs()) for group in groups)) as counter:
         try:
-            made = reproduce(experiment, scale, groups, folder, command=" ".join(COMMAND), on_run=counter.advance)
+            folder = reproduce(experiment, scale, groups, folder, command=" ".join(COMMAND), on_run=counter.advance)
         except KeyboardInterrupt:
             raise Interrupted("stopped; the same command goes on") from None
-    print_reproduction(made)
-    say(f"report: {write_reproduction(made)}")
+    print_table(folder)
+    say(f"report: {write_report(folder)}")
 
 
 def doctor() -> None:

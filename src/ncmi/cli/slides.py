@@ -1,9 +1,13 @@
-"""The verbs of ``ncmi slides`` that make features: from slides, or simulated. None imports torch before it runs."""
+"""The verbs of ``ncmi slides``: from slides to features, and a look at a cohort. None imports torch before it runs.
 
-from __future__ import annotations
+What is done with features (train, compare, predict, report) is done by the verbs of all kinds of data.
+"""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
+
+from ncmi.recipes import BagData
 
 
 def tile(
@@ -29,7 +33,7 @@ def tile(
         out: folder for coords/, thumbnails/ and summary.csv.
         mpp: microns per pixel of the patches: 0.5 is 20×, 0.25 is 40×.
         patch_size: side of a patch in pixels at that resolution.
-        overlap: pixels that neighbouring patches share.
+        overlap: pixels that neighboring patches share.
         min_tissue: least share of tissue in a patch.
         slide_mpp: microns per pixel of the slides, where their files do not say.
         upsample: allow patches of a finer resolution than the slide has.
@@ -37,20 +41,22 @@ def tile(
         workers: slides side by side; 0 for one a processor.
         overwrite: tile all slides anew.
     """
-    from ncmi.cli.slide_output import SlideCounter, print_left_out
-    from ncmi.slides.tiling import tile_slides
+    from ncmi.cli.output import SlideCounter, print_left_out
+    from ncmi.slides.tiling import TilingSettings, tile_slides
 
     with SlideCounter("slides") as counter:
         results = tile_slides(
             slides,
             out,
-            mpp=mpp,
-            patch_size=patch_size,
-            overlap=overlap,
-            min_tissue=min_tissue,
-            slide_mpp=slide_mpp,
-            upsample=upsample,
-            pen=pen,
+            TilingSettings(
+                mpp=mpp,
+                patch_size=patch_size,
+                overlap=overlap,
+                min_tissue=min_tissue,
+                slide_mpp=slide_mpp,
+                upsample=upsample,
+                pen=pen,
+            ),
             workers=workers,
             overwrite=overwrite,
             on_slide=counter.done,
@@ -79,7 +85,7 @@ def embed(
     Args:
         tiles: the folder that `ncmi slides tile` wrote (or TRIDENT or CLAM: one .h5 of coords a slide).
         slides: folder of the slides.
-        encoder: descriptor (colour and texture, needs no weights), resnet18/34/50/101 (--weights), run:FOLDER (a run
+        encoder: descriptor (color and texture, needs no weights), resnet18/34/50/101 (--weights), run:FOLDER (a run
             of `ncmi train` on images), timm:MODEL, or onnx:FILE for any encoder exported to ONNX.
         weights: .safetensors or .pth file of the encoder's weights.
         out: folder for features/ and embed_summary.csv; by default TILES.
@@ -90,7 +96,7 @@ def embed(
         precision: of the features in the file.
         overwrite: embed all slides anew.
     """
-    from ncmi.cli.slide_output import SlideCounter, print_left_out
+    from ncmi.cli.output import SlideCounter, print_left_out
     from ncmi.slides.embedding import embed_slides, make_encoder
 
     made = make_encoder(encoder, weights, image_size=image_size, device=device)
@@ -127,7 +133,7 @@ def simulate(
     The same command goes on where it was stopped.
 
     Args:
-        table: CSV of the real slides, patients, centres and labels; by default one with the same counts.
+        table: CSV of the real slides, patients, centers and labels; by default one with the same counts.
         out: folder for features/, labels.csv and SIMULATION.json.
         cohort: which one.
         feature_dim: D_feat.
@@ -135,19 +141,33 @@ def simulate(
         seed: of everything.
         workers: slides side by side; 0 for one a processor.
     """
-    from ncmi.cli.output import say
-    from ncmi.cli.slide_output import SlideCounter
-    from ncmi.slides.simulation import write_simulation
+    from ncmi.cli.output import SlideCounter, say
+    from ncmi.slides.simulation import SimulationOptions, write_simulation
 
     with SlideCounter("simulated slides") as counter:
         folder = write_simulation(
             out,
             table,
-            cohort=cohort,
-            feature_dim=feature_dim,
-            scale=scale,
-            seed=seed,
+            SimulationOptions(cohort=cohort, feature_dim=feature_dim, scale=scale, seed=seed),
             workers=workers,
             on_slide=counter.advance,
         )
     say(f"simulation, {counter.count} slides: {folder / 'features'}   labels: {folder / 'labels.csv'}")
+
+
+def check(data: BagData, *, seed: int = 0) -> None:
+    """Read labels and features as a training would: classes, patients and bags of each part, and all that is wrong.
+
+    Args:
+        data: features, labels and split.
+        seed: of the split.
+    """
+    from ncmi.cli.output import print_cohort
+    from ncmi.data.bags.cohort import load_cohort
+    from ncmi.data.bags.splits import split_cohort
+
+    cohort = load_cohort(data)
+    print_cohort(cohort, split_cohort(cohort, data, seed))
+
+
+VERBS: dict[str, Callable[..., None]] = {"tile": tile, "embed": embed, "check": check, "simulate": simulate}

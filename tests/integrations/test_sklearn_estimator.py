@@ -25,11 +25,13 @@ from sklearn.utils import check_random_state
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ncmi import NCMIClassifier, objective_names
-from ncmi.data import Dataset, split_dataset
-from ncmi.objective import LinearHeadObjective
-from ncmi.options import CrossEntropyOptions, FocalOptions, NCMIOptions, ObjectiveOptions, SupConOptions
-from ncmi.recipes import Backbone, Data, Recipe, Training
-from ncmi.training import load_model, train
+from ncmi.data.dataset import Dataset
+from ncmi.data.splits import split_dataset
+from ncmi.objectives.interface import LinearHeadObjective
+from ncmi.objectives.options import CrossEntropyOptions, FocalOptions, NCMIOptions, ObjectiveOptions, SupConOptions
+from ncmi.recipes import Network, Recipe, TableData, Training
+from ncmi.training.model import load_model
+from ncmi.training.run import train
 
 QUICK = {"epochs": 5, "width": 16, "feature_dim": 8, "random_state": 0}
 X, Y = load_iris(return_X_y=True)
@@ -57,26 +59,26 @@ def test_defaults_reach_the_usual_accuracy(load: Any, least: float) -> None:
 
 @pytest.mark.parametrize(
     "objective",
-    [NCMIOptions(), NCMIOptions(centroids="class_mean", centre="ema"), CrossEntropyOptions(), SupConOptions()],
+    [NCMIOptions(), NCMIOptions(centroids="class_mean", center="ema"), CrossEntropyOptions(), SupConOptions()],
 )
 def test_training_is_that_of_a_run_with_the_same_recipe(tmp_path: Path, objective: ObjectiveOptions) -> None:
     dataset = Dataset("iris", torch.tensor(X, dtype=torch.float32), torch.tensor(Y), tuple(NAMES), "table")
     seed = int(check_random_state(7).randint(np.iinfo(np.int32).max))
     recipe = Recipe(
-        Data("iris"),
-        Backbone("mlp", width=16, depth=1, feature_dim=8),
+        TableData("iris"),
+        Network("mlp", width=16, depth=1, feature_dim=8),
         objective,
         Training(epochs=2, batch_size=40, seed=seed, accelerator="cpu"),
     )
     rows: list[dict[str, Any]] = []
-    train(recipe, tmp_path / "run", dataset=dataset, on_epoch=rows.append, catch_signals=False)
+    train(recipe, tmp_path / "run", data=dataset, on_epoch=rows.append, catch_signals=False)
     chosen = split_dataset(dataset, seed=seed).train.numpy()
     options: dict[str, Any] = {"epochs": 2, "batch_size": 40, "width": 16, "depth": 1, "feature_dim": 8}
     ours = NCMIClassifier(objective=objective, random_state=7, **options).fit(X[chosen], Y[chosen])
     np.testing.assert_allclose(ours.loss_curve_, [row["train_loss"] for row in rows], rtol=1e-5)
     run = load_model(tmp_path / "run").state_dict()
     for name, value in ours.model_.state_dict().items():
-        if name.startswith(("standardise", "backbone", "objective")) or (
+        if name.startswith(("standardize", "network", "objective")) or (
             name.startswith("cc") and ours.readout_ == "cc"
         ):
             torch.testing.assert_close(value, run[name].to(value), rtol=1e-4, atol=1e-6, msg=name)
@@ -91,14 +93,14 @@ def probabilities_of(centroids: np.ndarray, p: np.ndarray, power: float) -> np.n
 def features_and_distributions(fitted: NCMIClassifier, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     with torch.no_grad():
         features = fitted.model_(torch.tensor(inputs)).numpy()
-    return features, normalised_sigmoid(unit_rows(features) / fitted.model_.objective.temperature)
+    return features, normalized_sigmoid(unit_rows(features) / fitted.model_.objective.temperature)
 
 
 def unit_rows(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def normalised_sigmoid(z: np.ndarray) -> np.ndarray:
+def normalized_sigmoid(z: np.ndarray) -> np.ndarray:
     sigma = 1 / (1 + np.exp(-z))
     return sigma / sigma.sum(1, keepdims=True)
 
@@ -108,13 +110,13 @@ def test_head_is_the_likelihood_over_the_training_centroids() -> None:
     fitted = NCMIClassifier(**QUICK, readout="head", separation_power=-3.0, temperature=0.7).fit(X, Y)
     _, p = features_and_distributions(fitted, X)
     directions = fitted.model_.objective.centroid_logits.detach().numpy()
-    expected = probabilities_of(normalised_sigmoid(unit_rows(directions) / 0.7), p, 3.0)
+    expected = probabilities_of(normalized_sigmoid(unit_rows(directions) / 0.7), p, 3.0)
     np.testing.assert_allclose(fitted.predict_proba(X), expected, rtol=1e-8)
     options = NCMIOptions(anchor_scale=10.0, separation_power=-3.0, temperature=0.7)
     free = NCMIClassifier(**QUICK, readout="head", objective=options).fit(X, Y)
     _, p = features_and_distributions(free, X)
     logits = free.model_.objective.centroid_logits.detach().numpy()
-    expected = probabilities_of(normalised_sigmoid(logits), p, 3.0)
+    expected = probabilities_of(normalized_sigmoid(logits), p, 3.0)
     np.testing.assert_allclose(free.predict_proba(X), expected, rtol=1e-8)
 
 
@@ -348,7 +350,7 @@ def test_it_writes_no_file_and_speaks_only_when_asked(
         ({"objective": NCMIOptions(reduction="none")}, "training needs a reduction to one number"),
         ({"reduction": "sum"}, "reduction"),
         ({"temperature": -1.0}, "must be above 0"),
-        ({"anchors": "cube"}, "use 'auto', 'axis', 'etf' or 'random'"),
+        ({"anchors": "cube"}, "use one of auto, axis, etf, random"),
         ({"robustness": 1.5}, "robustness=1.5: choose 0 .clean labels. to 1"),
         ({"robustness": 0.7, "reduction": "mean_of_ratios"}, "use it with reduction='log_likelihood', or 0"),
         ({"depth": 0}, "depth=0: must be at least 1, or None"),

@@ -18,40 +18,25 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from ncmi.alternating import AlternatingOptimiser
-from ncmi.data import Standardiser, batch_slices, epoch_order
-from ncmi.evaluation import features_of
-from ncmi.options import (
-    Anchors,
-    CentroidMode,
-    Direction,
-    NCMIOptions,
-    ObjectiveOptions,
-    Reduction,
-    objective_names,
-    objective_options,
-)
-from ncmi.recipes import Backbone, Data, Recipe, Training, resolve_recipe
-from ncmi.training.model import Model, Signature
-from ncmi.training.optimisers import make_optimisers
-from ncmi.training.schedule import learning_rate_factor
-from ncmi.training.views import ViewMaker, split_views
+from ncmi.data.batches import batch_slices, epoch_order
+from ncmi.data.standardize import Standardizer
+from ncmi.loss.alternating import AlternatingOptimizer
+from ncmi.loss.forms import Anchors, CentroidMode, Direction, Reduction
+from ncmi.objectives.options import NCMIOptions, ObjectiveOptions, objective_names, objective_options
+from ncmi.recipes import Network, Recipe, TableData, Training, resolve_recipe
+from ncmi.training.model import Classifier
+from ncmi.training.optimizers import learning_rate_factor, make_optimizers
+from ncmi.training.samples import ViewMaker, features_of, split_views
+from ncmi.training.schema import Signature
+from ncmi.training.step import TrainingStep
 
-_NCMI_PARAMETERS = (
-    "temperature",
-    "centroids",
-    "anchors",
-    "separation_power",
-    "separation_direction",
-    "reduction",
-    "robustness",
-)
+_FORM = ("temperature", "centroids", "anchors", "separation_power", "separation_direction", "reduction", "robustness")
 
 
 class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """A perceptron trained by NCMI, or by any loss it is compared with, with scikit-learn's interface.
 
-    Columns are standardised with the mean and spread of the training samples. Values are taken as float32: where a
+    Columns are standardized with the mean and spread of the training samples. Values are taken as float32: where a
     column's spread is far below its mean (dates in seconds), put a ``StandardScaler`` before it in a ``Pipeline``.
 
     Args:
@@ -71,7 +56,7 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         class_weight: None; ``"balanced"``, n/(C·n_c); or a weight for each class; with objectives that have
             ``class_weights`` (``"ncmi"``, ``"cross_entropy"``). It weighs the training loss. CC compares centroids
             whatever their classes' weights are, so that ``"auto"`` is ``"head"`` with it.
-        random_state: of initialisation and order; torch's global generators are left as they are.
+        random_state: of initialization and order; torch's global generators are left as they are.
         device: where it is trained; what is fitted lies on the CPU.
         verbose: print the mean loss of each epoch.
 
@@ -153,11 +138,12 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         inputs, labels = torch.tensor(samples), torch.from_numpy(encoded.astype(np.int64))
         recipe = self._recipe(targets, inputs.shape[1])
         training = recipe.training
-        # initialisation draws from the CPU's global generator alone; torch.manual_seed would reseed other devices too
+        # initialization draws from the CPU's global generator alone; torch.manual_seed would reseed other devices too
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(training.seed)
-            model = Model(recipe, Signature("table", (inputs.shape[1],), tuple(map(str, self.classes_)), None))
-            model.standardise.load_state_dict(Standardiser.fit(inputs, "table").state_dict())
+            names = tuple(map(str, self.classes_))
+            model = Classifier(recipe, Signature(kind="table", sample_shape=(inputs.shape[1],), class_names=names))
+            model.standardize.load_state_dict(Standardizer.fit(inputs, "table").state_dict())
             model.to(self.device)
             self.loss_curve_ = []
             for loss in _epochs(model, inputs.to(self.device), labels.to(self.device), training):
@@ -165,14 +151,15 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
                 if self.verbose:
                     print(f"epoch {len(self.loss_curve_)}/{training.epochs}: loss {loss:.4g}")
         self.n_iter_ = training.epochs
-        self.feature_dim_ = recipe.backbone.feature_dim
+        self.feature_dim_ = model.objective.feature_dim
         model.to("cpu", torch.float64).eval()
         self.readout_ = self._readout(model)
         features = features_of(model, inputs)
         if not bool(features.isfinite().all()):
             raise _diverged("features are not finite", self.n_iter_)
         if self.readout_ == "cc":
-            model.cc = model.centroid_classifier().partial_fit(features, labels)  # with the centre as it now is
+            # with the center as it now is
+            model.cc = model.objective.centroid_classifier().partial_fit(features, labels)
         elif self.readout_ == "lp":
             model.lp.fit(features, labels)
         self.model_ = model
@@ -197,14 +184,13 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
             weight_decay=self.weight_decay,
             seed=int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max)),
         )
-        backbone = Backbone("mlp", width=self.width or 0, depth=self.depth or 0, feature_dim=self.feature_dim or 0)
-        recipe = Recipe(Data("arrays"), backbone, self._weighted(self._objective_options(), y), training)
+        network = Network("mlp", width=self.width or 0, depth=self.depth or 0, feature_dim=self.feature_dim or 0)
+        recipe = Recipe(TableData("arrays"), network, self._weighted(self._objective_options(), y), training)
         return resolve_recipe(recipe, (columns,), len(self.classes_), len(y))
 
     def _objective_options(self) -> ObjectiveOptions:
         if self.objective == "ncmi":
-            options: dict[str, Any] = {name: getattr(self, name) for name in _NCMI_PARAMETERS}
-            return NCMIOptions(**options)
+            return NCMIOptions(**{name: getattr(self, name) for name in _FORM})
         if isinstance(self.objective, ObjectiveOptions):
             return self.objective
         try:
@@ -222,10 +208,9 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         weights = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
         if not (weights > 0).all():
             raise ValueError(f"class_weight={self.class_weight}: give weights above 0, or leave a class out of X")
-        given: dict[str, Any] = {"class_weights": tuple(float(weight) for weight in weights)}
-        return replace(options, **given)
+        return replace(options, **{"class_weights": tuple(weights.tolist())})
 
-    def _readout(self, model: Model) -> str:
+    def _readout(self, model: Classifier) -> str:
         if self.readout != "auto":
             return self.readout
         return "head" if self.class_weight is not None else model.objective.readouts[0]
@@ -234,13 +219,11 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         """Log-probabilities ``[N, C]``, columns in the order of ``classes_``."""
         check_is_fitted(self, "model_")
         features = features_of(self.model_, torch.tensor(self._validated(X, reset=False)))
-        log_p: npt.NDArray[np.float64] = self.model_.log_proba(features, self.readout_).numpy()
-        return log_p
+        return np.asarray(self.model_.log_proba(features, self.readout_))
 
     def predict_proba(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Probabilities ``[N, C]``, columns in the order of ``classes_``."""
-        probabilities: npt.NDArray[np.float64] = np.exp(self.predict_log_proba(X))
-        return probabilities
+        return np.asarray(np.exp(self.predict_log_proba(X)))
 
     def decision_function(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Log-probabilities ``[N, C]``; for two classes the log-odds ``[N]`` of ``classes_[1]``."""
@@ -249,40 +232,29 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
 
     def predict(self, X: npt.ArrayLike) -> npt.NDArray[Any]:
         """The most probable label of each sample, ``[N]``."""
-        best = self.predict_log_proba(X).argmax(axis=1)
-        labels: npt.NDArray[Any] = self.classes_[best]
-        return labels
+        log_p = self.predict_log_proba(X)
+        return np.asarray(self.classes_[log_p.argmax(axis=1)])
 
 
-def _epochs(model: Model, inputs: Tensor, labels: Tensor, training: Training) -> Iterator[float]:
+def _epochs(model: Classifier, inputs: Tensor, labels: Tensor, training: Training) -> Iterator[float]:
     """Train in place; gives each epoch's mean loss."""
     objective = model.objective
     objective.set_class_counts(torch.bincount(labels, minlength=objective.num_classes))
-    network, centroids = make_optimisers(model, training)
-    optimiser = AlternatingOptimiser(network, centroids, training.alternation)
+    optimizer = AlternatingOptimizer(*make_optimizers(model, training), training.alternation)
     slices = batch_slices(len(inputs), training.batch_size)
     factor = learning_rate_factor(training, len(slices))
-    schedulers = [LambdaLR(each, factor) for each in optimiser.optimisers]
+    step = TrainingStep(objective, optimizer, schedulers=[LambdaLR(each, factor) for each in optimizer.optimizers])
     views = ViewMaker(training.augmentation, "table", objective.views, training.seed)
     model.train()
     for epoch in range(training.epochs):
         order = epoch_order(len(inputs), seed=training.seed, epoch=epoch).to(inputs.device)
         total = torch.zeros((), device=inputs.device)
-        for step, rows in enumerate(slices):
+        for number, rows in enumerate(slices):
             batch = order[rows]
-            varied = views(inputs[batch], slice(None), model.standardise, torch.float32, (epoch, step, 0))
-            features = split_views(model.backbone(varied), objective.views)
-            optimiser.zero_grad()
-            loss = objective.loss(features, labels[batch])
-            if loss.dim() > 0:
-                raise ValueError(f"the loss has shape {list(loss.shape)}: training needs a reduction to one number")
-            loss.backward()
-            objective.observe(features.detach(), labels[batch])
-            optimiser.step(step=epoch * len(slices) + step, epoch=epoch)
-            objective.update()
-            for scheduler in schedulers:
-                scheduler.step()
-            total += loss.detach() * len(batch)
+            varied = views(inputs[batch], slice(None), model.standardize, torch.float32, (epoch, number, 0))
+            features = split_views(model.network(varied), objective.views)
+            loss = step(features, labels[batch], step=epoch * len(slices) + number, epoch=epoch)
+            total += loss * len(batch)
         mean = total.item() / len(inputs)
         if not math.isfinite(mean):
             raise _diverged(f"the loss is {mean}", epoch + 1)
