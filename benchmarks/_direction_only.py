@@ -8,8 +8,8 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
-from ncmi.objective import LinearHeadObjective
-from ncmi.options import ObjectiveOptions, register_objective
+from ncmi.objectives.interface import LinearHeadObjective
+from ncmi.objectives.options import ObjectiveOptions, register_objective
 
 
 class DirectionOnly(LinearHeadObjective):
@@ -26,7 +26,7 @@ class DirectionOnly(LinearHeadObjective):
         return F.cross_entropy(logits, labels)
 
 
-@register_objective("direction_only")
+@register_objective("direction_only", label="Cross-entropy on directions")
 @dataclass(frozen=True)
 class DirectionOnlyOptions(ObjectiveOptions):
     """Options of :class:`DirectionOnly`."""

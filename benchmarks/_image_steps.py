@@ -1,30 +1,43 @@
-"""Three ways to train the same network: our loop, the bare step on prepared batches, and a plain PyTorch loop."""
+"""Three ways to train the same network: our loop, the bare step on prepared batches, and a plain PyTorch loop.
+
+And what is measured of a step: its time in pairs, and its peak memory to the byte.
+"""
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
 import shutil
+import statistics
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from PIL import Image, ImageOps
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from ncmi.data import Dataset, Split, Standardiser, batch_slices, load_dataset
+from _timing import Row, Times, ratios
+from ncmi.data.batches import batch_slices
+from ncmi.data.dataset import Dataset
+from ncmi.data.load import load_dataset
+from ncmi.data.splits import Split
+from ncmi.data.standardize import Standardizer
 from ncmi.recipes import Recipe, resolve_recipe
-from ncmi.training.model import Model, Signature
-from ncmi.training.optimisers import make_optimisers
+from ncmi.training.loop import Setup
+from ncmi.training.model import Classifier
+from ncmi.training.optimizers import make_optimizers
 from ncmi.training.run_folder import RunFolder
-from ncmi.training.signals import StopRequest
-from ncmi.training.tensor_loop import TensorLoop
+from ncmi.training.samples import SampleLoop, SampleSource
+from ncmi.training.schema import Signature
+from ncmi.training.session import StopRequest
 
 # one line for every loop that is made would tear the table apart
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -43,33 +56,39 @@ def some_images(count: int, size: int, data_dir: str | None) -> tuple[Dataset, s
     return Dataset("images", inputs.contiguous(), labels.contiguous(), names, "image"), f"{source}, {size}×{size}"
 
 
-def whole(dataset: Dataset) -> Split:
-    """All of a data set as its training part."""
-    nothing = torch.empty(0, dtype=torch.int64)
-    return Split(torch.arange(len(dataset)), nothing, nothing)
+class WholeSource(SampleSource):
+    """All of a data set as its training part, whatever classes it has."""
+
+    def __init__(self, recipe: Recipe, dataset: Dataset) -> None:
+        self.data, self.dataset, self.labels = recipe.data, dataset, dataset.labels  # type: ignore[assignment]
+        nothing = torch.empty(0, dtype=torch.int64)
+        self.split = Split(torch.arange(len(dataset)), nothing, nothing)
+        self.signature = Signature(
+            kind="image", sample_shape=dataset.sample_shape, class_names=dataset.class_names, feature_names=None
+        )
 
 
-def make_model(recipe: Recipe, dataset: Dataset, device: torch.device) -> tuple[Recipe, Model]:
+def make_model(recipe: Recipe, dataset: Dataset, device: torch.device) -> tuple[Recipe, Classifier]:
     """The recipe, settled, and its model with the statistics of the data, always the same weights."""
     recipe = resolve_recipe(recipe, dataset.sample_shape, dataset.num_classes, len(dataset))
     torch.manual_seed(0)
-    model = Model(recipe, Signature.of(dataset))
-    model.standardise.load_state_dict(Standardiser.fit(dataset.inputs[:2048], "image").state_dict())
+    model = Classifier(recipe, WholeSource(recipe, dataset).signature)
+    model.standardize.load_state_dict(Standardizer.fit(dataset.inputs[:2048], "image").state_dict())
     return recipe, model.to(device).train()
 
 
 class Ours:
-    """An epoch of :class:`ncmi.training.tensor_loop.TensorLoop`, driven as :func:`ncmi.training.train` drives it."""
+    """An epoch of :class:`ncmi.training.samples.SampleLoop`, driven as :func:`ncmi.training.run.train` drives it."""
 
     def __init__(self, recipe: Recipe, dataset: Dataset, device: torch.device) -> None:
         recipe, self.model = make_model(recipe, dataset, device)
         # so many epochs that the schedule never ends, and nothing is learned that would change the time of a step
-        training = replace(recipe.training, epochs=100_000)
-        fabric = Fabric(accelerator=device.type, devices=1, precision=training.precision)  # type: ignore[arg-type]
+        recipe = replace(recipe, training=replace(recipe.training, epochs=100_000))
+        fabric = Fabric(accelerator=device.type, devices=1, precision=recipe.training.precision)  # type: ignore[arg-type]
         fabric.launch()
         self._scratch = Path(tempfile.mkdtemp(prefix="ncmi-benchmark-"))
         folder = RunFolder.create(self._scratch / "run", recipe)
-        self.loop = TensorLoop(fabric, self.model, dataset, whole(dataset), training, folder, ())
+        self.loop = SampleLoop(WholeSource(recipe, dataset), Setup(fabric, self.model, recipe.training, folder))
         self.steps_seconds: list[float] = []
 
     def epoch(self) -> None:
@@ -93,67 +112,29 @@ class Contiguous(nn.Module):
         return features.mean((-2, -1))
 
 
-class Whole(nn.Module):
-    """Network and loss in one, to be compiled together."""
-
-    def __init__(self, model: Model) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        return self.model.objective.loss(self.model.backbone(images), labels)
-
-
 class Bare:
-    """Forward, loss, backward and step, on standardised batches that lie on the device; nothing else.
+    """Forward, loss, backward and step, on standardized batches that lie on the device; nothing else."""
 
-    Args:
-        compiled: "", "network", "graphs" (the network, with CUDA graphs), or "loss" (network and loss together).
-        contiguous: not channels last.
-        backend: of torch.compile.
-    """
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        dataset: Dataset,
-        device: torch.device,
-        compiled: str = "",
-        contiguous: bool = False,
-        backend: str = "inductor",
-    ) -> None:
+    def __init__(self, recipe: Recipe, dataset: Dataset, device: torch.device) -> None:
         recipe, self.model = make_model(recipe, dataset, device)
-        self.device, self.compiled = device, compiled
+        self.device = device
         self.half = recipe.training.precision == "bf16-mixed"
-        optimisers = make_optimisers(self.model, recipe.training)
-        self.optimisers = [optimiser for optimiser in optimisers if optimiser is not None]
-        self.network: Any = Contiguous(self.model.backbone) if contiguous else self.model.backbone
-        if compiled in ("network", "graphs"):
-            mode = "reduce-overhead" if compiled == "graphs" and backend == "inductor" else None
-            self.network = torch.compile(self.network, dynamic=False, mode=mode, backend=backend)
-        self.whole: Any = (
-            torch.compile(Whole(self.model), dynamic=False, backend=backend) if compiled == "loss" else None
-        )
+        optimizers = make_optimizers(self.model, recipe.training)
+        self.optimizers = [optimizer for optimizer in optimizers if optimizer is not None]
         with torch.no_grad():
             self.batches = [
-                (self.model.standardise(dataset.inputs[part].to(device)), dataset.labels[part].to(device))
+                (self.model.standardize(dataset.inputs[part].to(device)), dataset.labels[part].to(device))
                 for part in batch_slices(len(dataset), recipe.training.batch_size)
             ]
 
-    def step(self, images: Tensor, labels: Tensor) -> Tensor:
-        for optimiser in self.optimisers:
-            optimiser.zero_grad()
-        if self.compiled == "graphs":
-            torch.compiler.cudagraph_mark_step_begin()
+    def step(self, images: Tensor, labels: Tensor) -> None:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            if self.whole is not None:
-                loss: Tensor = self.whole(images, labels)
-            else:
-                loss = self.model.objective(self.network(images), labels)
+            loss = self.model.objective(self.model.network(images), labels)
         loss.backward()
-        for optimiser in self.optimisers:
-            optimiser.step()
-        return loss.detach()
+        for optimizer in self.optimizers:
+            optimizer.step()
 
     def epoch(self) -> None:
         for images, labels in self.batches:
@@ -166,7 +147,7 @@ class Bare:
 
 
 class PilImages(TorchDataset[tuple[Tensor, int]]):
-    """Images that are padded, cropped at random, mirrored and standardised one by one."""
+    """Images that are padded, cropped at random, mirrored and standardized one by one."""
 
     def __init__(self, dataset: Dataset, pad: int) -> None:
         self.images = dataset.inputs.permute(0, 2, 3, 1).contiguous().numpy()
@@ -201,10 +182,10 @@ class Plain:
         recipe, model = make_model(recipe, dataset, device)
         training = recipe.training
         self.network = nn.Sequential(
-            Contiguous(model.backbone),
-            nn.Linear(recipe.backbone.feature_dim, dataset.num_classes),
+            Contiguous(model.network),
+            nn.Linear(recipe.network.feature_dim, dataset.num_classes),
         ).to(device)
-        self.optimiser = torch.optim.SGD(
+        self.optimizer = torch.optim.SGD(
             self.network.parameters(),
             lr=0.04 * training.learning_rate,
             momentum=training.momentum,
@@ -225,8 +206,108 @@ class Plain:
         total = 0.0
         for images, labels in self.loader:
             images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
-            self.optimiser.zero_grad()
+            self.optimizer.zero_grad()
             loss = nn.functional.cross_entropy(self.network(images), labels)
             loss.backward()
-            self.optimiser.step()
+            self.optimizer.step()
             total += loss.item()
+
+
+def paired_steps(what: str, ours: Ours, bare: Bare, epochs: int, bar: float) -> Row:
+    """Time of a step of our loop over that of the bare step before it; CPU only.
+
+    Everything the loop does from one step to the next counts as its step. The first epoch warms up. The median is of
+    all pairs, the range of the medians of the epochs; a pair is so short that other work on the machine slows both.
+    """
+    loop, batches = ours.loop, itertools.cycle(bare.batches)
+    inner = loop._step
+    theirs: Times = []
+    mine: Times = []
+    ended: tuple[float, float] | None = None
+
+    def now() -> tuple[float, float]:
+        return time.perf_counter(), time.process_time()
+
+    def step(batch: Tensor) -> None:
+        nonlocal ended
+        begun = now()
+        if ended is not None:
+            mine.append(_difference(begun, ended))
+        bare.step(*next(batches))
+        ended = now()
+        theirs.append(_difference(ended, begun))
+        inner(batch)
+
+    loop._step = step  # type: ignore[method-assign]
+    wall_ratios: list[list[float]] = []
+    processor: list[float] = []
+    spent: list[float] = []
+    for epoch in range(epochs + 1):
+        mine.clear()
+        theirs.clear()
+        ended = None
+        ours.epoch()
+        if epoch:
+            pairs = list(zip(mine, theirs, strict=False))  # after an epoch's last step comes its end, which is no step
+            wall_ratios.append(ratios([a[0] for a, _ in pairs], [b[0] for _, b in pairs]))
+            processor += ratios([a[1] for a, _ in pairs], [b[1] for _, b in pairs])
+            spent += [b[0] for _, b in pairs]
+    loop._step = inner  # type: ignore[method-assign]
+    medians = [statistics.median(one) for one in wall_ratios]
+    value = statistics.median(itertools.chain.from_iterable(wall_ratios))
+    note = f"bare step {1e3 * statistics.median(spent):.1f} ms"
+    if torch.get_num_threads() == 1:
+        note += f"; processor time {statistics.median(processor):.3f} ×"
+    count = sum(map(len, wall_ratios))
+    return Row(what, value, min(medians), max(medians), bar=bar, digits=3, repeats=count, note=note)
+
+
+def _difference(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
+    return a[0] - b[0], a[1] - b[1]
+
+
+_MEASURED = "measured step"
+
+
+def peak_of_step(recipe: Recipe, dataset: Dataset, device: torch.device) -> int:
+    """Bytes at the peak of the third step: gradients dropped, forward, loss, backward, optimizer.
+
+    On CUDA it is ``torch.cuda.max_memory_allocated``; on a CPU the same quantity, of PyTorch's CPU allocator: the
+    profiler reports every allocation and release. It is on from before the model is made, so weights, momentum, the
+    batch, and whatever a loss keeps, all count. The resident memory of the process would not do: it moves in pages, and
+    what the C library keeps is in it. Scratch memory inside oneDNN's convolutions does not show: it is the network's,
+    the same for every loss.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        return _peak_on_cuda(recipe, dataset, device)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        bare = Bare(recipe, dataset, device)
+        bare.steps(2)  # momentum is there after the first
+        gc.collect()
+        with record_function(_MEASURED):
+            bare.steps(1)
+    kineto = profiler.profiler
+    assert kineto is not None
+    assert kineto.kineto_results is not None
+    events = kineto.kineto_results.events()
+    begin, end = next(
+        (event.start_ns(), event.start_ns() + event.duration_ns()) for event in events if event.name() == _MEASURED
+    )
+    changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+    totals = itertools.accumulate(change for _, change in changes)
+    return max(total for (at, _), total in zip(changes, totals, strict=True) if begin <= at <= end)
+
+
+def _peak_on_cuda(recipe: Recipe, dataset: Dataset, device: torch.device) -> int:
+    # cuDNN's trials would take other workspaces each time
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False):
+        before = torch.cuda.memory_allocated(device)
+        bare = Bare(recipe, dataset, device)
+        bare.steps(2)
+        gc.collect()
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        bare.steps(1)
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before

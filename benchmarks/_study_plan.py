@@ -1,30 +1,454 @@
-"""What each part of the study runs, as far as it is known what its searches choose."""
+"""What the study runs: methods with their small grids, the search over them, the cells of each part's tables.
+
+Whatever is chosen is chosen by the mean validation accuracy of seeds 100, 101, …, none of which is reported.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Iterator
-from dataclasses import replace
+import shutil
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
-from _study_jobs import Job, Setting
-from _study_methods import (
-    BATCH,
-    BATCH_SIZES,
-    CURVES,
-    NCMI,
-    NEIGHBOURS,
-    NOISE,
-    TAIL,
-    TRANSFER,
-    Method,
-    NoiseKind,
-    Options,
-)
-from _study_search import Candidate, Search, Study, base_job, search
-from _study_sets import SETS
+import numpy as np
 
+from _study_sets import SETS, made_file
+from ncmi.files import write_json
+from ncmi.objectives.options import objective_options
+from ncmi.recipes import Recipe, recipe_from_dict, recipe_to_dict
+from ncmi.training.run_folder import RunFolder
+from ncmi.training.schema import Readout, Results
+
+FIRST_TUNING_SEED = 100
 # sets whose runs take longer are searched at one level of noise instead of at each
 DEAR_SECONDS = 30.0
+BROKE_DOWN = "broke-down.json"
+Options = Mapping[str, Any]
+Pairs = tuple[tuple[str, Any], ...]
+
+
+class StudyError(ValueError):
+    """The study cannot be made as asked; the message names the cure."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One line of a table.
+
+    Attributes:
+        name: in commands.
+        label: in tables.
+        objective: name of the loss.
+        options: that differ from its default.
+        rates: learning rates that it may choose from, in multiples of the recipe's; a single 1 is no search.
+        grid: further options, each tried at the best of these rates.
+    """
+
+    name: str
+    label: str
+    objective: str
+    options: Options = field(default_factory=dict)
+    rates: tuple[float, ...] = (1.0,)
+    grid: tuple[Options, ...] = ()
+
+    @property
+    def searched(self) -> bool:
+        return len(self.rates) + len(self.grid) > 1
+
+
+RATES = (1.0, 0.4, 2.0)
+NCMI = Method("ncmi", "NCMI", "ncmi")
+CROSS_ENTROPY = Method("cross_entropy", "Cross-entropy", "cross_entropy")
+TRANSFER = (
+    NCMI,  # at its default, not searched
+    replace(CROSS_ENTROPY, rates=RATES),
+    Method("label_smoothing", "Label smoothing", "label_smoothing", {}, RATES, ({"epsilon": 0.05}, {"epsilon": 0.2})),
+    Method("focal", "Focal", "focal", {}, RATES, ({"gamma": 1.0},)),
+    Method("poly", "PolyLoss", "poly", {}, RATES, ({"epsilon": 3.0},)),
+    Method("squentropy", "Squentropy", "squentropy", {}, RATES),
+)
+# label, options of NCMI, and multiples of the recipe's learning rates
+NEIGHBORS: tuple[tuple[str, Options, Mapping[str, float]], ...] = (
+    ("default", {}, {}),
+    ("learning rate ×0.5", {}, {"learning_rate": 0.5}),
+    ("learning rate ×2.5", {}, {"learning_rate": 2.5}),
+    ("centroid rate ×0.2", {}, {"centroid_learning_rate": 0.2}),
+    ("centroid rate ×5", {}, {"centroid_learning_rate": 5.0}),
+    ("temperature 0.25", {"temperature": 0.25}, {}),
+    ("temperature 1", {"temperature": 1.0}, {}),
+    ("p = −4", {"separation_power": -4.0}, {}),
+    ("p = −8", {"separation_power": -8.0}, {}),
+    ("p = −16", {"separation_power": -16.0}, {}),
+    ("free centroids, κ = 10", {"anchor_scale": 10.0}, {}),
+    ("robustness 0.3", {"robustness": 0.3}, {}),
+    ("ETF anchors", {"anchors": "etf"}, {}),
+    ("fixed centroids", {"centroids": "fixed"}, {}),
+    ("frozen center", {"center": "frozen"}, {}),
+)
+# every method has the same rates to choose from here, NCMI as well, and its rivals another value of their own option;
+# NCMI (robust) bounds the likelihood, the more the surer the model is
+NOISE = (
+    replace(CROSS_ENTROPY, rates=RATES),
+    replace(NCMI, rates=RATES),
+    Method("ncmi_robust", "NCMI (robust)", "ncmi", {"robustness": "auto"}, RATES),
+    Method("label_smoothing", "Label smoothing", "label_smoothing", {}, RATES, ({"epsilon": 0.3},)),
+    Method("gce", "GCE", "generalized_cross_entropy", {}, RATES, ({"q": 0.4},)),
+    Method("sce", "SCE", "symmetric_cross_entropy", {}, RATES, ({"alpha": 6.0, "beta": 0.1},)),
+)
+LEVELS, KINDS = (0.4, 0.2, 0.0), ("symmetric", "pair")
+BATCH_SIZES: dict[str, tuple[int, ...]] = {
+    "digits": (8, 32, 128, 512, 1024),
+    "letter": (8, 32, 128, 512, 1024),
+    "cifar100": (32, 128, 512),
+}
+TAIL = (
+    CROSS_ENTROPY,
+    NCMI,
+    Method("ncmi_balanced", "NCMI (balanced)", "ncmi", {"class_weights": "balanced"}),
+    Method("balanced_ce", "Balanced CE", "cross_entropy", {"class_weights": "balanced"}),
+    Method("adjusted_ce", "Logit-adjusted CE", "cross_entropy", {"logit_adjustment": 1.0}),
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A loss and what is changed of options, training and data; all else is the set's recipe and the loss's default."""
+
+    objective: str
+    options: Pairs = ()
+    training: Pairs = ()
+    data: Pairs = ()
+
+    @classmethod
+    def of(cls, objective: str, options: Options = {}, training: Options = {}, data: Options = {}) -> Setting:  # noqa: B006
+        """From mappings, in order of their names."""
+        return cls(objective, *(tuple(sorted(values.items())) for values in (options, training, data)))
+
+    def on(self, data: Options) -> Setting:
+        """The same with other changes of the data."""
+        return replace(self, data=tuple(sorted(data.items())))
+
+    def __str__(self) -> str:
+        changes = (*self.options, *self.training, *self.data)
+        texts = (f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in changes)
+        return " ".join((self.objective, *texts))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: ``place`` is that of its seed among the seeds of its kind, ``factor`` of the set's usual seconds."""
+
+    set: str
+    setting: Setting
+    seed: int
+    place: int = field(default=0, compare=False)
+    factor: float = field(default=1.0, compare=False)
+
+    @property
+    def seconds(self) -> float:
+        """What it should take on one core; NCMI's loss is more work than a small perceptron."""
+        data = SETS[self.set]
+        return data.seconds * self.factor * (1.8 if data.flat and self.setting.objective == "ncmi" else 1.0)
+
+    @property
+    def order(self) -> float:
+        """Runs are made in rising order: cheap sets first, and each seed of a dear one when its turn has come."""
+        return self.seconds * (self.place + 1)
+
+    @property
+    def name(self) -> str:
+        """Of its entry in a comparison, the same for all seeds."""
+        changes = json.dumps([self.setting.options, self.setting.training, self.setting.data])
+        return f"{self.set}-{self.setting.objective}-{hashlib.sha256(changes.encode()).hexdigest()[:8]}"
+
+    @property
+    def folder(self) -> Path:
+        """Below the study's folder."""
+        return Path("runs") / self.set / f"{self.name}-seed{self.seed}"
+
+    def recipe(self) -> Recipe:
+        """With its data by name.
+
+        Raises:
+            StudyError: where this version knows no such loss, option or field.
+        """
+        setting = self.setting
+        try:
+            recipe = SETS[self.set].recipe(objective_options(setting.objective)(**dict(setting.options)))
+            training = replace(recipe.training, **{"accelerator": "cpu", **dict(setting.training)})
+            # runs are short and none is gone on with
+            training = replace(training, seed=self.seed, threads=1, checkpoint_seconds=3600.0)
+            return replace(recipe, data=replace(recipe.data, **dict(setting.data)), training=training)
+        except (TypeError, KeyError) as error:
+            raise StudyError(f"{self}: this version of ncmi does not know it ({error})") from None
+
+    def __str__(self) -> str:
+        return f"{self.set} {self.setting} seed {self.seed}"
+
+
+# how a measure is read from a read-out of results.json
+MEASURES: dict[str, Callable[[Readout], float | None]] = {
+    "test_accuracy": lambda judged: judged.test.accuracy.value,
+    "test_balanced_accuracy": lambda judged: judged.test.balanced_accuracy.value,
+    "validation_accuracy": lambda judged: judged.validation and judged.validation.accuracy.value,
+    "test_nll": lambda judged: judged.test.nll,
+    "test_calibration_error": lambda judged: judged.test.calibration_error,
+    "test_calibrated_nll": lambda judged: judged.calibration and judged.calibration.nll,
+    "test_calibrated_error": lambda judged: judged.calibration and judged.calibration.calibration_error,
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a finished run: measures by read-out, in 0 … 1; none where training broke down."""
+
+    primary: str = ""
+    readouts: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    curve: Sequence[float | None] = ()
+    seconds: float = math.nan
+    commit: str | None = None
+
+    @classmethod
+    def of(cls, results: Results) -> Record:
+        """From ``results.json``."""
+        readouts = {
+            name: {measure: read(judged) for measure, read in MEASURES.items()}
+            for name, judged in results.readouts.items()
+        }
+        return cls(results.primary_readouts[0], readouts, seconds=results.total_seconds)
+
+    @property
+    def broke_down(self) -> bool:
+        return not self.readouts
+
+    def score(self, readout: str, measure: str) -> float:
+        """In 0 … 1, NaN where it is not known; ``"primary"`` is the first read-out by which the loss is judged."""
+        value = self.readouts.get(self.primary if readout == "primary" else readout, {}).get(measure)
+        return math.nan if value is None else value
+
+
+def by_group(run: RunFolder, rows: int) -> dict[str, dict[str, float | None]]:
+    """Accuracies where validation and test part are the head and the rest of what the library calls test."""
+    outputs = run.outputs()
+    readouts: dict[str, dict[str, float | None]] = {}
+    labels = outputs.labels[rows:]
+    for name, predictions in outputs.predictions.items():
+        right = predictions == outputs.labels
+        readouts[name] = {
+            "validation_accuracy": float(right[:rows].mean()),
+            "test_accuracy": float(right[rows:].mean()),
+            "test_balanced_accuracy": float(
+                np.mean([right[rows:][labels == label].mean() for label in np.unique(labels)])
+            ),
+        }
+    return readouts
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is studied, with the runs that there are. Beside the folders of a setting lies its recipe, NAME.json.
+
+    Attributes:
+        folder: of runs, tables and figures.
+        sets: names of data sets.
+        methods: names of methods to restrict a part to; None for all.
+        seeds, tune_seeds: how many; None for each set's own number.
+        rates: learning rates that every searched method may choose from, in place of its own; None for its own.
+        readout: by which all methods are judged; "primary" for the first that each loss names.
+        common: changes of every run's training.
+        levels, kinds, batch_sizes, ratio: of the parts noise, batch and tail.
+        scale_rate: learning rates follow the batch size.
+        assume: take the default as every search's outcome that is not known yet.
+        known: runs that have been read.
+    """
+
+    folder: Path
+    sets: tuple[str, ...]
+    methods: tuple[str, ...] | None = None
+    seeds: int | None = None
+    tune_seeds: int | None = None
+    rates: tuple[float, ...] | None = None
+    readout: str = "primary"
+    common: Options = field(default_factory=dict)
+    levels: tuple[float, ...] = LEVELS
+    kinds: tuple[str, ...] = KINDS
+    batch_sizes: tuple[int, ...] | None = None
+    ratio: float = 100.0
+    scale_rate: bool = True
+    assume: bool = False
+    known: dict[Run, Record] = field(default_factory=dict)
+
+    def chosen(self, methods: Sequence[Method]) -> list[Method]:
+        """Those that were asked for."""
+        return [method for method in methods if self.methods is None or method.name in self.methods]
+
+    def tuning_seeds(self, name: str) -> range:
+        """Seeds of a set that are searched with, none of which is reported."""
+        count = SETS[name].tune_seeds if self.tune_seeds is None else self.tune_seeds
+        return range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + count)
+
+    def final_runs(self, name: str, setting: Setting | None, factor: float = 1.0) -> list[Run]:
+        """A setting with every seed that is reported; none of a setting that is not known yet."""
+        seeds = range(SETS[name].seeds if self.seeds is None else self.seeds)
+        return [] if setting is None else [Run(name, setting, seed, seed, factor) for seed in seeds]
+
+    def get(self, run: Run) -> Record | None:
+        """What is known of a run, if it was made by the same recipe as it would be made by now.
+
+        Fields that recipes have got since then count as equal where they have their default.
+        """
+        if run not in self.known:
+            record = self._read(run)
+            if record is None:
+                return None
+            self.known[run] = record
+        return self.known[run]
+
+    def _read(self, run: Run) -> Record | None:
+        folder = RunFolder(self.folder / run.folder)
+        if not self._is_current(run):
+            return None
+        if (folder.path / BROKE_DOWN).exists():
+            return Record()
+        if not folder.finished:
+            return None
+        try:
+            curve = [row.validation_accuracy for row in folder.metrics()]
+            record = replace(Record.of(folder.results()), curve=curve, commit=folder.environment().get("commit"))
+            if SETS[run.set].by_seed:
+                with np.load(made_file(SETS[run.set], self.folder / "data", run.seed), allow_pickle=False) as arrays:
+                    record = replace(record, readouts=by_group(folder, int(arrays["validation_rows"])))
+        except (OSError, ValueError):
+            return None
+        return record
+
+    def _recipe_file(self, run: Run) -> Path:
+        return self.folder / "runs" / run.set / f"{run.name}.json"
+
+    def _is_current(self, run: Run) -> bool:
+        try:
+            content = json.loads(self._recipe_file(run).read_text(encoding="utf-8"))
+            return recipe_from_dict(content) == replace(run, seed=0).recipe()
+        except (OSError, TypeError, ValueError):
+            return False
+
+    def prepare(self, run: Run) -> None:
+        """Before a run is made: what an earlier recipe made goes away."""
+        if not self._is_current(run):
+            for path in (self.folder / "runs" / run.set).glob(f"{run.name}-seed*"):
+                shutil.rmtree(path)
+            write_json(self._recipe_file(run), recipe_to_dict(replace(run, seed=0).recipe()))
+
+
+def usual_recipe(name: str, method: Method) -> Recipe:
+    """A method on a set as the set's recipe has it."""
+    return Run(name, Setting.of(method.objective, method.options), 0).recipe()
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One point of a grid with its mean validation accuracy; −∞ where a run broke down."""
+
+    setting: Setting
+    rate: float
+    options: Options
+    accuracy: float = math.nan
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search, as far as it has come: the runs that it takes, and the choice once they are all known."""
+
+    runs: tuple[Run, ...] = ()
+    tried: tuple[Candidate, ...] = ()
+    choice: Candidate | None = None
+
+
+def search(study: Study, name: str, method: Method, data: Options = {}) -> Search:  # noqa: B006
+    """The learning rate first, at the method's own options; then its further options at that rate.
+
+    Judged by the mean validation accuracy over the tuning seeds; the earlier candidate, and so the default, wins ties.
+    """
+    rates = method.rates if study.rates is None or len(method.rates) == 1 else study.rates
+    seeds = study.tuning_seeds(name) if len(rates) + len(method.grid) > 1 else range(0)
+    runs: list[Run] = []
+    tried: list[Candidate] = []
+
+    def best_of(points: Sequence[tuple[float, Options]], best: Candidate | None) -> Candidate | None:
+        """None while a run is missing."""
+        missing = False
+        for rate, more in points:
+            training = dict(study.common)
+            if rate != 1:
+                training["learning_rate"] = rate * usual_recipe(name, method).training.learning_rate
+            setting = Setting.of(method.objective, {**method.options, **more}, training, data)
+            needed = [Run(name, setting, seed) for seed in seeds]
+            candidate = Candidate(setting, rate, more, _validated(study, needed))
+            runs.extend(needed)
+            if seeds and math.isnan(candidate.accuracy) and not study.assume:
+                missing = True
+                continue
+            tried.append(candidate)
+            if best is None or candidate.accuracy > best.accuracy + 1e-9:
+                best = candidate
+        return None if missing else best
+
+    best = best_of([(rate, {}) for rate in (rates if seeds else rates[:1])], None)
+    if best is not None and seeds:
+        best = best_of([(best.rate, more) for more in method.grid], best)
+    return Search(tuple(runs), tuple(tried), best)
+
+
+def _validated(study: Study, runs: Sequence[Run]) -> float:
+    """Mean validation accuracy of the runs, NaN if one of them has not been made."""
+    values = []
+    for run in runs:
+        record = study.get(run)
+        if record is None:
+            return math.nan
+        values.append(-math.inf if record.broke_down else record.score(study.readout, "validation_accuracy"))
+    return statistics.fmean(values) if values else math.nan
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method with its setting, once it is known, by the search that serves it; ``table`` and ``column``: where."""
+
+    method: Method
+    setting: Setting | None
+    search: Search = Search()
+    factor: float = 1.0
+    table: str = ""
+    column: str = ""
+
+
+Cells = dict[str, Cell]
+CellsOf = Callable[[Study, str], Cells]
+
+
+def _searched(study: Study, name: str, method: Method, data: Options = {}) -> Cell:  # noqa: B006
+    outcome = search(study, name, method, data)
+    return Cell(method, outcome.choice and outcome.choice.setting, outcome)
+
+
+def transfer_cells(study: Study, name: str) -> Cells:
+    """Every method searched (NCMI not), by its name."""
+    return {method.name: _searched(study, name, method) for method in study.chosen(TRANSFER)}
+
+
+def neighborhood_cells(study: Study, name: str) -> Cells:
+    """NCMI at its default and at its neighbors, by label."""
+    usual = usual_recipe(name, NCMI).training
+    cells: Cells = {}
+    for label, options, multiples in NEIGHBORS:
+        rates = {rate: getattr(usual, rate) * multiple for rate, multiple in multiples.items()}
+        cells[label] = Cell(NCMI, Setting.of("ncmi", options, {**study.common, **rates}))
+    return cells
 
 
 def is_dear(name: str) -> bool:
@@ -32,117 +456,68 @@ def is_dear(name: str) -> bool:
     return SETS[name].seconds > DEAR_SECONDS
 
 
-def transfer_jobs(study: Study) -> Iterator[Job]:
-    """Every method searched (NCMI not), then run with the final seeds."""
-    for name in study.sets:
-        for method in study.chosen(TRANSFER):
-            found = search(study, name, method)
-            yield from found.jobs
-            if found.choice is not None:
-                yield from study.final_jobs(name, found.choice.setting)
+def noise_cells(study: Study, name: str) -> Cells:
+    """Every method in every condition (clean data comes once); a dear set is searched at its first noisy one."""
+    conditions = [(level, kind) for level in study.levels for kind in study.kinds if level > 0]
+    conditions += [(0.0, study.kinds[0])] if 0.0 in study.levels else []
 
+    def damage(level: float, kind: str) -> Options:
+        return {"label_noise": level, "noise_kind": kind} if level > 0 else {}
 
-def neighbour(study: Study, name: str, options: Options, training: Options) -> Setting:
-    """NCMI with one thing changed; learning rates are multiples of the recipe's."""
-    recipe = base_job(name, NCMI).recipe().training
-    rates = ("learning_rate", "centroid_learning_rate")
-    changes = {key: getattr(recipe, key) * value if key in rates else value for key, value in training.items()}
-    return Setting.of("ncmi", options, {**study.common, **changes})
-
-
-def neighbourhood_jobs(study: Study) -> Iterator[Job]:
-    """NCMI at its default and at its neighbours, with the final seeds."""
-    for name in study.sets:
-        for _, options, training in NEIGHBOURS:
-            yield from study.final_jobs(name, neighbour(study, name, options, training))
-
-
-def conditions(study: Study) -> list[tuple[float, NoiseKind]]:
-    """Levels and kinds of noise; clean data comes once."""
-    found = [(level, kind) for level in study.levels for kind in study.kinds if level > 0]
-    return found + ([(0.0, study.kinds[0])] if 0.0 in study.levels else [])
-
-
-def damage(level: float, kind: NoiseKind) -> Options:
-    """The data section's changes."""
-    return {"label_noise": level, "noise_kind": kind} if level > 0 else {}
-
-
-def noise_search(study: Study, name: str, method: Method, level: float, kind: NoiseKind) -> Search:
-    """The search that serves a condition: its own, or on a dear set that of the first noisy one."""
-    noisy = [one for one in conditions(study) if one[0] > 0]
-    if level > 0 and is_dear(name):
-        level, kind = noisy[0]
-    return search(study, name, method, damage(level, kind))
-
-
-def noise_jobs(study: Study) -> Iterator[Job]:
-    """Every method in every condition."""
-    for name in study.sets:
+    cells: Cells = {}
+    for level, kind in conditions:
+        table = f"{kind}, {100 * level:g} % wrong" if level else "right labels"
+        searched_at = conditions[0] if level > 0 and is_dear(name) else (level, kind)
         for method in study.chosen(NOISE):
-            for level, kind in conditions(study):
-                found = noise_search(study, name, method, level, kind)
-                yield from found.jobs
-                if found.choice is not None:
-                    yield from study.final_jobs(name, found.choice.setting.on(damage(level, kind)))
+            cell = _searched(study, name, method, damage(*searched_at))
+            setting = cell.setting and cell.setting.on(damage(level, kind))
+            cells[f"{kind} {level:g}: {method.name}"] = replace(cell, setting=setting, table=table)
+    return cells
 
 
-def batch_sizes(study: Study, name: str) -> tuple[int, ...]:
-    """Batch sizes to try on a set."""
-    return study.batch_sizes or BATCH_SIZES.get(name, BATCH_SIZES["digits"])
-
-
-def batch_setting(study: Study, name: str, method: Method, size: int) -> tuple[Setting, float]:
-    """A method at a batch size, by the rule for the learning rates, and its cost in usual runs.
+def batch_cells(study: Study, name: str) -> Cells:
+    """Every method at every batch size.
 
     Both rates follow the root of the batch size with AdamW, the batch size itself with SGD; epochs stay.
     """
-    training = base_job(name, method).recipe().training
-    ratio = size / training.batch_size
-    changes = dict(study.common)
-    if size != training.batch_size:
-        changes["batch_size"] = size
-        if study.scale_rate:
-            factor = math.sqrt(ratio) if training.optimiser == "adamw" else ratio
-            changes["learning_rate"] = factor * training.learning_rate
-            changes["centroid_learning_rate"] = factor * training.centroid_learning_rate
-    factor = 0.2 + 0.8 / ratio if SETS[name].flat else max(1.0, 0.8 + 0.2 / ratio)
-    return Setting.of(method.objective, method.options, changes), factor
+    cells: Cells = {}
+    for method in study.chosen((NCMI, CROSS_ENTROPY)):
+        training = usual_recipe(name, method).training
+        for size in study.batch_sizes or BATCH_SIZES.get(name, BATCH_SIZES["digits"]):
+            ratio, changes = size / training.batch_size, dict(study.common)
+            if size != training.batch_size:
+                changes["batch_size"] = size
+                if study.scale_rate:
+                    factor = math.sqrt(ratio) if training.optimizer == "adamw" else ratio
+                    changes["learning_rate"] = factor * training.learning_rate
+                    changes["centroid_learning_rate"] = factor * training.centroid_learning_rate
+            cost = 0.2 + 0.8 / ratio if SETS[name].flat else max(1.0, 0.8 + 0.2 / ratio)
+            setting = Setting.of(method.objective, method.options, changes)
+            cells[f"{method.name} {size}"] = Cell(method, setting, factor=cost, column=str(size))
+    return cells
 
 
-def batch_jobs(study: Study) -> Iterator[Job]:
-    """Every method at every batch size."""
-    for name in study.sets:
-        for method in study.chosen(BATCH):
-            for size in batch_sizes(study, name):
-                yield from study.final_jobs(name, *batch_setting(study, name, method, size))
+def tail_cells(study: Study, name: str) -> Cells:
+    """Every method on a long-tailed training part, by its name."""
+    return {method.name: _searched(study, name, method, {"imbalance": study.ratio}) for method in study.chosen(TAIL)}
 
 
-def tail_search(study: Study, name: str, method: Method) -> Search:
-    """A method on a long-tailed training part."""
-    return search(study, name, method, {"imbalance": study.ratio})
-
-
-def tail_jobs(study: Study) -> Iterator[Job]:
-    """Every method on the long tail."""
-    for name in study.sets:
-        for method in study.chosen(TAIL):
-            found = tail_search(study, name, method)
-            yield from found.jobs
-            if found.choice is not None:
-                yield from study.final_jobs(name, found.choice.setting)
-
-
-def curve_setting(study: Study, name: str, method: Method) -> Candidate | None:
+def curves_cells(study: Study, name: str) -> Cells:
     """NCMI at its default, and its rival as the search of the part transfer chose it, where that is known."""
-    tuned = next(one for one in TRANSFER if one.name == method.name)
-    return search(study, name, tuned).choice or search(study, name, replace(tuned, rates=(1.0,), grid=())).choice
+    cells: Cells = {}
+    for method in study.chosen(TRANSFER[:2]):
+        choice = (
+            search(study, name, method).choice or search(study, name, replace(method, rates=(1.0,), grid=())).choice
+        )
+        cells[method.name] = Cell(method, choice and choice.setting, Search(choice=choice))
+    return cells
 
 
-def curves_jobs(study: Study) -> Iterator[Job]:
-    """The final runs of the curves."""
+def open_runs(study: Study, cells_of: CellsOf) -> list[Run]:
+    """Runs that a part asks for now and that are not there, in the order in which they are to be made."""
+    runs: list[Run] = []
     for name in study.sets:
-        for method in study.chosen(CURVES):
-            found = curve_setting(study, name, method)
-            if found is not None:
-                yield from study.final_jobs(name, found.setting)
+        for cell in cells_of(study, name).values():
+            runs += [*cell.search.runs, *study.final_runs(name, cell.setting, cell.factor)]
+    ordered = sorted(runs, key=lambda run: run.order)
+    return [run for run in dict.fromkeys(ordered) if study.get(run) is None]  # of equal runs the earliest place

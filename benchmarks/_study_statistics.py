@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import altair as alt
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy import stats
 
-from ncmi.reports.statistics import Difference, t_interval, wilcoxon_p
+from ncmi.report.charts import Chart, to_document
+from ncmi.report.palette import TONES
+from ncmi.report.statistics import Difference
 
 Matrix = npt.NDArray[np.float64]
 ALPHA = 0.05
 
 
-def paired(own: Mapping[int, float], other: Mapping[int, float]) -> Difference | None:
-    """``own − other`` at the seeds that both have, or None where they have none in common."""
-    seeds = tuple(sorted(own.keys() & other.keys()))
-    if not seeds:
-        return None
-    values = tuple(own[seed] - other[seed] for seed in seeds)
-    return Difference(seeds, values, float(np.mean(values)), t_interval(values), wilcoxon_p(values))
+def paired(ours: pd.Series, theirs: pd.Series) -> Difference | None:
+    """``ours − theirs`` at the seeds (the index) that both have, or None where they have none in common."""
+    gaps = (ours - theirs).dropna()
+    return Difference(tuple(gaps.tolist()), tuple(gaps.index)) if len(gaps) else None
 
 
 def ranks(scores: Matrix) -> Matrix:
@@ -46,18 +47,21 @@ class Friedman:
     f_p: float
 
 
-def friedman(scores: Matrix) -> Friedman | None:
-    """Whether any method differs, of ``scores [data sets, methods]``; None below two data sets or three methods."""
+def friedman(scores: Matrix) -> Friedman:
+    """Whether any method differs, of ``scores [data sets, methods]``, two data sets and three methods at least."""
     sets, methods = scores.shape
-    if sets < 2 or methods < 3:
-        return None
     if not np.ptp(ranks(scores), axis=1).any():  # all tied everywhere
         return Friedman(0.0, 1.0, 0.0, 1.0)
-    found = stats.friedmanchisquare(*np.round(scores, 6).T)
-    chi_square = float(found.statistic)
+    test = stats.friedmanchisquare(*np.round(scores, 6).T)
+    chi_square = float(test.statistic)
     rest = sets * (methods - 1) - chi_square
     f = (sets - 1) * chi_square / rest if rest > 1e-9 else math.inf
-    return Friedman(chi_square, float(found.pvalue), f, float(stats.f.sf(f, methods - 1, (methods - 1) * (sets - 1))))
+    return Friedman(chi_square, float(test.pvalue), f, float(stats.f.sf(f, methods - 1, (methods - 1) * (sets - 1))))
+
+
+def studentized(methods: int, alpha: float = ALPHA) -> float:
+    """q_α: the studentized range of so many means with infinite degrees of freedom, divided by √2."""
+    return float(stats.studentized_range.ppf(1 - alpha, methods, np.inf)) / math.sqrt(2)
 
 
 def critical_difference(methods: int, sets: int, alpha: float = ALPHA) -> float:
@@ -66,12 +70,7 @@ def critical_difference(methods: int, sets: int, alpha: float = ALPHA) -> float:
     >>> round(critical_difference(5, 30), 3)  # q = 2.728
     1.114
     """
-    return studentised(methods, alpha) * math.sqrt(methods * (methods + 1) / (6 * sets))
-
-
-def studentised(methods: int, alpha: float = ALPHA) -> float:
-    """q_α: the studentised range of so many means with infinite degrees of freedom, divided by √2."""
-    return float(stats.studentized_range.ppf(1 - alpha, methods, np.inf)) / math.sqrt(2)
+    return studentized(methods, alpha) * math.sqrt(methods * (methods + 1) / (6 * sets))
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -80,27 +79,9 @@ def holm(values: Sequence[float]) -> list[float]:
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
-    order = sorted((place for place in range(len(values)) if not math.isnan(values[place])), key=values.__getitem__)
-    adjusted = [math.nan] * len(values)
-    highest = 0.0
-    for step, place in enumerate(order):
-        highest = max(highest, min(1.0, (len(order) - step) * values[place]))
-        adjusted[place] = highest
-    return adjusted
-
-
-def cliques(average_ranks: Sequence[float], difference: float) -> list[tuple[int, int]]:
-    """Largest groups of methods within a critical difference, of ranks in rising order: first and last place.
-
-    >>> cliques([1.0, 1.8, 2.4, 4.0], 1.0)
-    [(0, 1), (1, 2)]
-    """
-    groups: list[tuple[int, int]] = []
-    for first, lowest in enumerate(average_ranks):
-        last = max(place for place, rank in enumerate(average_ranks) if rank - lowest <= difference)
-        if last > first and (not groups or last > groups[-1][1]):
-            groups.append((first, last))
-    return groups
+    p = pd.Series(values, dtype=float).sort_values()
+    adjusted = (p * np.arange(p.count(), p.count() - len(p), -1)).cummax().clip(upper=1.0)
+    return [float(value) for value in adjusted.sort_index()]
 
 
 def least_p(sets: int) -> float:
@@ -113,8 +94,8 @@ def least_p(sets: int) -> float:
 
 
 @dataclass(frozen=True)
-class Neighbourhood:
-    """A default among its neighbours, judged by validation accuracy in percent.
+class Neighborhood:
+    """A default among its neighbors, judged by validation accuracy.
 
     Attributes:
         best: the setting of the highest mean.
@@ -131,25 +112,43 @@ class Neighbourhood:
     halvings: int
 
 
-def neighbourhood(scores: Mapping[str, Mapping[int, float]], default: str) -> Neighbourhood | None:
-    """Whether a default is as good as the best of its neighbours; ``scores[setting][seed]``, on the common seeds.
+def neighborhood(scores: pd.DataFrame, default: str) -> Neighborhood | None:
+    """Whether a default is as good as the best of its neighbors; a row a seed, a column a setting.
 
     None with fewer than two seeds that all have. Ties go to the default.
     """
-    seeds = sorted(set.intersection(*(set(found) for found in scores.values()))) if scores else []
-    if default not in scores or len(seeds) < 2:
+    scores = scores.dropna()
+    if default not in scores or len(scores) < 2:
         return None
-    names = [default, *(name for name in scores if name != default)]
-    table = np.array([[scores[name][seed] for seed in seeds] for name in names])
-    best = names[int(table.mean(1).argmax())]
+    scores = scores[[default, *scores.columns.drop(default)]]
+    best, values = str(scores.mean().idxmax()), scores.to_numpy()
     gains: list[float] = []
     times = 0
-    for half in itertools.combinations(range(len(seeds)), len(seeds) // 2):
-        for chosen_on in (list(half), [place for place in range(len(seeds)) if place not in half]):
-            measured_on = [place for place in range(len(seeds)) if place not in chosen_on]
-            choice = int(np.round(table[:, chosen_on].mean(1), 9).argmax())
+    for half in itertools.combinations(range(len(values)), len(values) // 2):
+        first = np.isin(np.arange(len(values)), half)
+        for chosen_on in (first, ~first):
+            choice = int(np.round(values[chosen_on].mean(0), 9).argmax())
             times += choice == 0
-            gains.append(float((table[choice] - table[0])[measured_on].mean()))
-    gain = paired({s: scores[best][s] for s in seeds}, {s: scores[default][s] for s in seeds})
+            gains.append(float((values[:, choice] - values[:, 0])[~chosen_on].mean()))
+    gain = paired(scores[best], scores[default])
     assert gain is not None
-    return Neighbourhood(best, gain, float(np.mean(gains)), times, len(gains))
+    return Neighborhood(best, gain, float(np.mean(gains)), times, len(gains))
+
+
+def ranks_chart(average_ranks: pd.Series, difference: float, sets: int, marked: str) -> bytes:
+    """Average ranks by method, best first, with bars as long as the critical difference (PNG)."""
+    rows: list[dict[str, object]] = [
+        {"method": name, "rank": rank, "low": rank - difference / 2, "high": rank + difference / 2,
+         "marked": name == marked}
+        for name, rank in average_ranks.sort_values().items()
+    ]  # fmt: skip
+    color = alt.condition("datum.marked", alt.value(TONES["vermilion"][0]), alt.value(TONES["ink"][0]))
+    base = alt.Chart().encode(y=alt.Y("method:N", sort=[str(row["method"]) for row in rows], title=None), color=color)
+    bars = base.mark_rule(strokeWidth=3).encode(
+        x=alt.X("low:Q", title="average rank", scale=alt.Scale(zero=False)), x2="high:Q"
+    )
+    points = base.mark_point(filled=True, size=70).encode(x="rank:Q")
+    title = f"Average rank over {sets} data sets; bars that overlap cannot be told apart (Nemenyi, {ALPHA:.0%})"
+    description = "Average ranks: " + ", ".join(f"{row['method']} {row['rank']:.2f}" for row in rows)
+    chart = Chart("ranks", description, alt.layer(bars, points), rows, {}, title, 30 * len(rows))
+    return to_document([chart], columns=1)[1]

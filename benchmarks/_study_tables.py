@@ -1,25 +1,43 @@
-"""What the reports of all parts share: outcomes by set and method, Markdown tables, the file of figures."""
+"""The tables of the study's parts, in Markdown. Values are in 0 … 1, shown in percent and points.
+
+All of them are made of one data frame of finished runs, :func:`frame_of`: a row a run and read-out, indexed by data
+set, cell, read-out and seed.
+"""
 
 from __future__ import annotations
 
 import math
-import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pandas as pd
 import torch
 
-from _study_jobs import Record, Setting
-from _study_search import Study
-from _study_statistics import paired
-from ncmi.reports.statistics import Difference
-from ncmi.reports.text import MISSING, fixed, interval, mean_sd, ranges, signed
-from ncmi.training.environment import describe_environment
+import _study_plan as plan
+from _study_plan import Cell, Cells, Study
+from _study_statistics import (
+    ALPHA,
+    critical_difference,
+    friedman,
+    holm,
+    least_p,
+    neighborhood,
+    paired,
+    ranks,
+    ranks_chart,
+)
+from _timing import machine, markdown
+from ncmi.recipes.names import READOUTS
+from ncmi.report.charts import to_document
+from ncmi.report.epoch_charts import Series, epoch_charts
+from ncmi.report.palette import KNOWN
+from ncmi.report.statistics import WILCOXON_MINIMUM, Difference, wilcoxon_p
+from ncmi.report.text import MISSING, PERCENT, fixed, ranges
 
-SECONDS = "processor_seconds"
-READOUTS = ("head", "cc", "lp", "knn")
+BAR, BATCH_BAR = 0.002, 0.005
+ACCURACY, BALANCED, VALIDATION = "test_accuracy", "test_balanced_accuracy", "validation_accuracy"
 SPLITS_NOTE = (
     "Intervals are 95 % t-intervals of differences paired by seed; the seeds' splits overlap, so they are somewhat too "
     "narrow (Nadeau & Bengio 2003)."
@@ -31,143 +49,462 @@ class Report:
     """What a part prints and keeps: sections of Markdown, figures for the JSON file, pictures by name (PNG)."""
 
     sections: list[str] = field(default_factory=list)
-    figures: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=lambda: {"sets": {}})
     pictures: dict[str, bytes] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The final runs of one setting on one set."""
+def frame_of(study: Study, cells: dict[str, Cells]) -> pd.DataFrame:
+    """Measures of all final runs that have not broken down; the read-out ``judged`` is the one that counts."""
+    rows = []
+    for name, of_set in cells.items():
+        for key, cell in of_set.items():
+            for run in study.final_runs(name, cell.setting):
+                record = study.get(run)
+                if record is None or record.broke_down:
+                    continue
+                judged = record.primary if study.readout == "primary" else study.readout
+                for readout, measures in (*record.readouts.items(), ("judged", record.readouts.get(judged, {}))):
+                    about = {"set": name, "cell": key, "readout": readout, "seed": run.seed, "judged_by": judged}
+                    rows.append({**about, "seconds": record.seconds, **measures})
+    index, columns = ["set", "cell", "readout", "seed"], ["judged_by", "seconds", *plan.MEASURES]
+    frame = pd.DataFrame(rows, columns=[*index, *columns]).set_index(index)
+    return frame.astype(dict.fromkeys(plan.MEASURES, float))
 
-    setting: Setting
-    records: Mapping[int, Record]
-    readout: str
+
+@dataclass(frozen=True)
+class Runs:
+    """A part's cells and its finished runs."""
+
+    study: Study
+    cells: dict[str, Cells]
+    frame: pd.DataFrame
 
     @classmethod
-    def of(cls, study: Study, name: str, setting: Setting) -> Outcome:
-        """Of what is known."""
-        return cls(setting, study.records(name, setting), study.judged_by(setting.objective))
+    def of(cls, study: Study, cells_of: plan.CellsOf) -> Runs:
+        cells = {name: cells_of(study, name) for name in study.sets}
+        return cls(study, cells, frame_of(study, cells))
 
-    def scores(self, measure: str = "test_accuracy", readout: str | None = None) -> dict[int, float]:
-        """By seed, in percent."""
-        return {seed: record.score(readout or self.readout, measure) for seed, record in self.records.items()}
+    @property
+    def sets(self) -> list[str]:
+        """Names of the data sets that have finished runs."""
+        known = set(self.frame.index.get_level_values("set"))
+        return [name for name in self.cells if name in known]
 
-    def mean(self, measure: str = "test_accuracy", readout: str | None = None) -> float:
-        """Mean over seeds, NaN without any."""
-        values = list(self.scores(measure, readout).values())
-        return statistics.fmean(values) if values else math.nan
-
-    def cell(self, measure: str = "test_accuracy", readout: str | None = None) -> str:
-        """Mean ± sd."""
-        return spread(list(self.scores(measure, readout).values()))
-
-    def minus(self, other: Outcome | None, measure: str = "test_accuracy") -> Difference | None:
-        """Paired difference."""
-        return None if other is None else paired(self.scores(measure), other.scores(measure))
+    def scores(self, name: str, measure: str = ACCURACY, readout: str = "judged") -> pd.DataFrame:
+        """Of a data set: a row a seed, a column a cell, in the order of the cells; those without runs are left out."""
+        of_set = self.frame.loc[[name]]
+        of_readout = of_set[of_set.index.get_level_values("readout") == readout][measure]
+        table = of_readout.droplevel(["set", "readout"]).unstack("cell")
+        return table[[key for key in self.cells[name] if key in table]]
 
     def figures(self) -> dict[str, Any]:
-        """For the JSON file: measures as in results.json, in the order of the seeds."""
-        first = next(iter(self.records.values()), None)
-        if first is None:
-            return {"seeds": []}
-        judged = first.readout(self.readout)
-        kept = {name: ["test_accuracy"] for name in READOUTS}
-        kept[judged] = [name for name in first.content["readouts"][judged] if _is_kept(name)]
-        return {
-            "options": dict(self.setting.options),
-            "training": dict(self.setting.training),
-            "data": dict(self.setting.data),
-            "seeds": list(self.records),
-            "readout": judged,
-            "measures": {
-                name: {
-                    measure: [_short(record.content["readouts"][name][measure]) for record in self.records.values()]
-                    for measure in measures
-                }
-                for name, measures in kept.items()
-            },
-            "processor_seconds": round(
-                statistics.median(record.content["processor_seconds"] for record in self.records.values()), 1
-            ),
-        }
+        """For the JSON file, in the order of the seeds."""
+        sets: dict[str, Any] = {}
+        for (name, key), runs in self.frame.groupby(level=["set", "cell"], sort=False):
+            setting, judged = self.cells[name][key].setting, runs.xs("judged", level="readout")
+            assert setting is not None
+            sets.setdefault(name, {})[key] = {
+                **{part: dict(getattr(setting, part)) for part in ("options", "training", "data")},
+                "seeds": judged.index.get_level_values("seed").tolist(),
+                "readout": judged["judged_by"].iloc[0],
+                "measures": {
+                    readout: values[list(plan.MEASURES)].dropna(axis=1, how="all").round(5).to_dict("list")
+                    for readout, values in runs.groupby(level="readout", sort=False)
+                    if readout != "judged"
+                },
+                "seconds": round(float(judged["seconds"].median()), 1),
+            }
+        return sets
 
 
-def _is_kept(measure: str) -> bool:
-    return measure in ("validation_accuracy", "test_balanced_accuracy") or (
-        measure.startswith("test_") and any(part in measure for part in ("test_accuracy", "nll", "calibrat"))
-    )
+def spread(scores: pd.Series) -> str:
+    """Mean ± sample sd over seeds, the mean alone of one value, a dash of none."""
+    return PERCENT.mean_sd(float(scores.mean()), float(scores.std()))
 
 
-def _short(value: float | None) -> float | None:
-    return None if value is None else round(value, 5)
-
-
-Outcomes = dict[str, dict[str, Outcome]]
-"""By set and method."""
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean ± sample sd, the mean alone of one value, a dash of none."""
-    if not values:
-        return MISSING
-    return mean_sd(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan)
-
-
-def difference(found: Difference | None) -> str:
+def gap_text(gap: Difference | None, none: str = MISSING) -> str:
     """Mean with its interval, in bold where that leaves zero out."""
-    if found is None:
-        return MISSING
-    text = f"{signed(found.mean)} ({interval(found.interval)})"
-    return f"**{text}**" if found.sign else text
+    if gap is None:
+        return none
+    text = f"{PERCENT.signed(gap.mean)} ({PERCENT.interval(gap.interval)})"
+    return f"**{text}**" if gap.sign else text
 
 
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table, the first column left and the others right.
-
-    >>> print(markdown(["a", "b"], [["x", "1"]]))
-    | a | b |
-    |---|---:|
-    | x | 1 |
-    """
-    lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+def gap_to(scores: pd.DataFrame, key: str, rival: str | None) -> Difference | None:
+    """Difference of two cells, paired by seed; None from nothing and from itself."""
+    return paired(scores[key], scores[rival]) if rival in scores and key in scores and rival != key else None
 
 
-def seeds_told(outcomes: Iterable[Outcome]) -> str:
-    """The seeds that stand behind a row: one count, or the range where methods have different ones."""
-    counts = sorted({len(outcome.records) for outcome in outcomes})
-    return ranges(tuple(counts)) if counts else MISSING
+def against(
+    head: tuple[str, str],
+    scores: pd.DataFrame,
+    cells: Cells,
+    rivals: Mapping[str, str | None],
+    more: Mapping[str, Mapping[str, str]],
+) -> str:
+    """A row a method: its score, differences from rivals (cells by heading), further columns, seeds."""
+    rows = [
+        [
+            cells[key].method.label,
+            spread(scores[key]),
+            *(gap_text(gap_to(scores, key, rival), "") for rival in rivals.values()),
+            *(texts[key] for texts in more.values()),
+            seeds_text(scores[[key]]),
+        ]
+        for key in scores
+    ]
+    return markdown([*head, *rivals, *more, "seeds"], rows)
 
 
-def wins(differences: Iterable[Difference | None]) -> str:
+def seeds_text(scores: pd.DataFrame) -> str:
+    """The seeds behind a row: one count, or the range where columns have different ones."""
+    return ranges(tuple(sorted(set(scores.count().tolist()))))
+
+
+def wins(gaps: Iterable[Difference | None]) -> str:
     """Wins, ties and losses, by the sign of the mean and by intervals that leave zero out."""
-    found = [one for one in differences if one is not None]
-    signs = Counter((one.mean > 1e-9) - (one.mean < -1e-9) for one in found)
-    sure = Counter(one.sign for one in found)
+    known = [gap for gap in gaps if gap is not None]
+    signs = Counter((gap.mean > 1e-9) - (gap.mean < -1e-9) for gap in known)
+    sure = Counter(gap.sign for gap in known)
     return f"{signs[1]}/{signs[0]}/{signs[-1]} ({sure[1]}/{sure[0]}/{sure[-1]})"
 
 
-def percent(value: float) -> str:
-    """Two decimals."""
-    return fixed(value)
+def options_text(options: plan.Options) -> str:
+    """Options as text.
+
+    >>> options_text({"gamma": 1.0, "anchors": "etf"}), options_text({})
+    ('anchors etf, gamma 1', '')
+    """
+    texts = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in options.items()}
+    return ", ".join(f"{name.replace('_', ' ')} {texts[name]}" for name in sorted(texts))
 
 
 def provenance(study: Study) -> dict[str, Any]:
     """Where the figures come from: this machine and its versions, and the code that made the runs."""
-    code = Counter(
-        (record.content["environment"]["commit"], record.content["environment"]["source"])
-        for record in study.store.asked()
-    )
-    machine = describe_environment(torch.device("cpu"))
-    machine.pop("threads")
+    records = [record for record in study.known.values() if not record.broke_down]
+    commits = Counter(record.commit for record in records)
+    about = machine(torch.device("cpu"))
+    about.pop("threads")
     return {
-        "machine": machine,
-        "code": [{"commit": commit, "source": source, "runs": runs} for (commit, source), runs in code.most_common()],
-        "processor_seconds": round(sum(record.content[SECONDS] for record in study.store.asked())),
+        "machine": about,
+        "code": [{"commit": commit, "runs": runs} for commit, runs in commits.most_common()],
+        "seconds": round(sum(record.seconds for record in records)),
         "threads_a_run": 1,
-        "broke_down": [
-            {"set": record.content["set"], "changes": record.content["changes"], "seed": record.content["seed"]}
-            for record in study.store.asked()
-            if record.diverged
-        ],
+        "judged_by": study.readout,
+        "broke_down": [str(run) for run, record in study.known.items() if record.broke_down],
     }
+
+
+def transfer_report(study: Study) -> Report:
+    """NCMI at its default against tuned rivals: choices, accuracies, differences, read-outs, ranks."""
+    runs = Runs.of(study, plan.transfer_cells)
+    labels = {method.name: method.label for method in study.chosen(plan.TRANSFER)}
+    report = Report(figures={"sets": runs.figures()})
+    for name, figures in report.figures["sets"].items():
+        for key, content in figures.items():
+            tried = runs.cells[name][key].search.tried
+            content["searched"] = [
+                [one.rate, dict(one.options), round(one.accuracy, 5)] for one in tried if math.isfinite(one.accuracy)
+            ]
+    scores = {name: runs.scores(name) for name in runs.sets}
+
+    def grid(title: str, of_cell: Callable[[str, str], str], keys: Iterable[str], *last: Sequence[str]) -> str:
+        """A row a set, a column a method."""
+        keys = list(keys)
+        rows = [[name, *(of_cell(name, key) if key in scores[name] else MISSING for key in keys)] for name in scores]
+        return f"{title}\n\n" + markdown(["data set", *(labels[key] for key in keys)], [*rows, *last])
+
+    def accuracy(name: str, key: str) -> str:
+        best = scores[name].mean().map(PERCENT.rounded).max()
+        text = spread(scores[name][key])
+        return f"**{text}**" if PERCENT.rounded(scores[name][key].mean()) == best else text
+
+    others = [key for key in labels if key != "cross_entropy"]
+    won = [wins(gap_to(table, key, "cross_entropy") for table in scores.values()) for key in others]
+    report.sections += [
+        _choices(study, runs.cells),
+        "### Test accuracy, %\n\n"
+        + markdown(
+            ["data set", *labels.values(), "seeds"],
+            [
+                [name, *(accuracy(name, key) if key in table else MISSING for key in labels), seeds_text(table)]
+                for name, table in scores.items()
+            ],
+        ),
+        grid(
+            "### Difference from tuned cross-entropy, points",
+            lambda name, key: gap_text(gap_to(scores[name], key, "cross_entropy")),
+            others,
+            ["won/tied/lost (surely)", *won],
+        )
+        + f"\n\n{SPLITS_NOTE} Bold, and surely: the interval leaves zero out.",
+        _by_readout(runs),
+    ]
+    measures = [measure for measure in plan.MEASURES if "accuracy" not in measure and runs.frame[measure].notna().any()]
+    if measures:
+        means = {measure: {name: runs.scores(name, measure).mean() for name in scores} for measure in measures}
+        tables = [grid(f"`{m}`", lambda name, key, m=m: fixed(means[m][name][key], 3), labels) for m in measures]  # type: ignore[misc]
+        report.sections.append("\n\n".join(["### Probabilities, mean over seeds", *tables]))
+    report.sections += [text for text in (ranking(report, labels, scores), _bars(labels, scores)) if text]
+    return report
+
+
+def _choices(study: Study, cells: dict[str, Cells]) -> str:
+    searched = [method for method in study.chosen(plan.TRANSFER) if method.searched]
+
+    def chosen(cell: Cell) -> str:
+        choice = cell.search.choice
+        return ", ".join(filter(None, (f"×{choice.rate:g}", options_text(choice.options)))) if choice else MISSING
+
+    rows = [[name, *(chosen(of_set[method.name]) for method in searched)] for name, of_set in cells.items()]
+    return (
+        "### Settings chosen\n\nBy mean validation accuracy of tuning seeds (100, …), none of which is reported: "
+        "multiple of the recipe's learning rate, then the loss's own option where another than its default was chosen. "
+        "NCMI is not searched.\n\n"
+        + markdown(
+            ["data set", *(method.label for method in searched)], [row for row in rows if set(row[1:]) != {MISSING}]
+        )
+    )
+
+
+def _by_readout(runs: Runs) -> str:
+    columns = [(key, readout) for key in ("ncmi", "cross_entropy") for readout in READOUTS]
+    head = [f"{'NCMI' if key == 'ncmi' else 'CE'} {READOUTS[readout]}" for key, readout in columns]
+    tables = {(name, readout): runs.scores(name, ACCURACY, readout) for name in runs.sets for readout in READOUTS}
+    rows = [
+        [name, *(spread(tables[name, r][key]) if key in tables[name, r] else MISSING for key, r in columns)]
+        for name in runs.sets
+    ]
+    return "### Read-outs, test accuracy, %\n\n" + markdown(["data set", *head], rows)
+
+
+def _bars(labels: dict[str, str], sets: dict[str, pd.DataFrame]) -> str:
+    rows, gaps = [], []
+    for name, scores in sets.items():
+        gap = gap_to(scores, "ncmi", "cross_entropy")
+        if gap is None:
+            continue
+        gaps.append(gap.mean)
+        best = str(scores.drop(columns="ncmi").mean().idxmax())
+        bar = "✓" if gap.mean >= -BAR else "✗"
+        rows.append([name, gap_text(gap), bar, gap_text(gap_to(scores, "ncmi", best)), labels[best]])
+    if not rows:
+        return ""
+    points = f"{100 * BAR:g}"
+    return (
+        "### NCMI at its default against tuned rivals, points\n\n"
+        + markdown(["data set", "− cross-entropy", f"≥ −{points}", "− best rival", "best rival (by test mean)"], rows)
+        + f"\n\nNot below tuned cross-entropy by more than {points} points on {sum(gap >= -BAR for gap in gaps)} of "
+        f"{len(rows)} data sets; above it on {sum(gap > 0 for gap in gaps)}. The best rival is picked by test "
+        "accuracy, in its favor."
+    )
+
+
+def ranking(report: Report, labels: dict[str, str], sets: dict[str, pd.DataFrame]) -> str:
+    """The section on ranks of the sets on which all methods have a common seed; figures and a chart for the report.
+
+    Args:
+        labels: of methods, by name.
+        sets: scores, a row a seed, a column a method, by data set.
+    """
+    keys = list(labels)
+    blocks = {name: scores[keys].dropna() for name, scores in sets.items() if set(keys) <= set(scores)}
+    blocks = {name: block for name, block in blocks.items() if len(block)}
+    if len(blocks) < 2 or len(keys) < 3:
+        return ""
+    scores = pd.DataFrame({name: block.mean() for name, block in blocks.items()}).T
+    every = pd.concat(blocks)
+    average = pd.Series(ranks(scores.to_numpy()).mean(0), index=keys)
+    apart, test = critical_difference(len(keys), len(scores)), friedman(scores.to_numpy())
+    named = average.rename(index=labels)
+    report.pictures["critical-difference"] = ranks_chart(named, apart, len(scores), labels.get("ncmi", ""))
+    report.figures["ranks"] = {
+        "sets": list(blocks),
+        "average": average.round(3).to_dict(),
+        "friedman_p": test.p,
+        "iman_davenport_p": test.f_p,
+        "critical_difference": round(apart, 3),
+    }
+    lines = [
+        "### Ranks",
+        markdown(["", *labels.values()], [["average rank", *map(fixed, average)]]),
+        f"Over {len(scores)} data sets ({', '.join(blocks)}), by mean test accuracy over seeds; 1 is best. "
+        f"Friedman: χ² = {test.chi_square:.2f}, p = {test.p:.3g}; Iman–Davenport: F = {test.f:.2f}, "
+        f"p = {test.f_p:.3g}. "
+        f"Nemenyi's critical difference at {ALPHA:g} is {apart:.2f} ranks.",
+        f"With every seed of a set as a block of its own ({len(every)}), p would be "
+        f"{friedman(every.to_numpy()).p:.3g}; nothing to rely on, for a set's seeds are no sample of data sets.",
+    ]
+    return "\n\n".join([*lines, _signed_ranks(labels, scores)] if "ncmi" in keys else lines)
+
+
+def _signed_ranks(labels: dict[str, str], scores: pd.DataFrame) -> str:
+    """NCMI against each of the others over data sets: Wilcoxon with Holm's correction, and what it can show."""
+    gaps = scores.drop(columns="ncmi").rsub(scores["ncmi"], axis=0)
+    raw = [wilcoxon_p(gaps[key].tolist()) for key in gaps]
+    rows = [
+        [labels[key], PERCENT.signed(gaps[key].mean()), *(MISSING if math.isnan(p) else f"{p:.3g}" for p in pair)]
+        for key, *pair in zip(gaps, raw, holm(raw), strict=True)
+    ]
+    count, least, first = len(scores), least_p(len(scores)), ALPHA / len(rows)
+    if count < WILCOXON_MINIMUM:
+        able = f"with {count} data sets there is no such test"
+    elif least > first:
+        able = (
+            f"with {count} data sets the least possible p is {least:.3g}, above Holm's first threshold {first:.3g}: "
+            "no difference can come out as significant here, however regular"
+        )
+    else:
+        able = (
+            f"with {count} data sets the least possible p is {least:.3g} (all differences of one sign), Holm's first "
+            f"threshold {first:.3g}: only differences that hold on nearly all sets can come out as significant, and a "
+            "p above it is no sign that methods are equal"
+        )
+    table = markdown(["NCMI against", "mean difference", "Wilcoxon p", "Holm"], rows)
+    return f"{table}\n\nSigned ranks over data sets: {able}."
+
+
+def neighborhood_report(study: Study) -> Report:
+    """Is the default within 0.2 points of the best of its neighbors on each set, by validation accuracy?"""
+    runs = Runs.of(study, plan.neighborhood_cells)
+    report = Report(figures={"sets": runs.figures()})
+    labels = [label for label, _, _ in plan.NEIGHBORS]
+    rows, means = [], []
+    for name in runs.sets:
+        scores = runs.scores(name, VALIDATION)
+        means.append([name, *(spread(scores[label]) if label in scores else MISSING for label in labels)])
+        best = neighborhood(scores, labels[0])
+        if best is None:
+            continue
+        bounds = PERCENT.interval(best.gain.interval) if best.best != labels[0] else MISSING
+        bar, halves = "✓" if best.honest <= BAR else "✗", f"{best.times} of {best.halvings}"
+        gain, honest = PERCENT.signed(best.gain.mean), PERCENT.signed(best.honest)
+        rows.append([name, best.best, gain, bounds, honest, bar, halves])
+        report.figures["sets"][name]["split_half_gain"] = round(best.honest, 5)
+    head = ["data set", "best", "gain", "95 % interval", "split-half gain", f"≤ {100 * BAR:g}", "default chosen"]
+    report.sections += [
+        "### Validation accuracy of NCMI and its neighbors, %\n\n" + markdown(["data set", *labels], means),
+        "### What choosing a neighbor would gain over the default, points of validation accuracy\n\n"
+        + markdown(head, rows)
+        + "\n\nThe gain on the seeds that it was chosen on is biased upwards: it is the largest of "
+        f"{len(labels)} noisy means. The split-half gain chooses on one half of the seeds and measures on the "
+        "other, over all halvings: no such bias, but chosen on half as many seeds.",
+    ]
+    return report
+
+
+def noise_report(study: Study) -> Report:
+    """Test accuracy with wrong training labels, against cross-entropy and against the better robust rival."""
+    runs = Runs.of(study, plan.noise_cells)
+    report = Report(figures={"sets": runs.figures()})
+    report.sections.append(
+        "Labels of the training part are wrong, those of validation and test are right. Learning rates and options are "
+        "chosen on the validation part with seeds of their own, and so with right labels, as is usual in published "
+        "comparisons and seldom possible in practice; every method has the same number of rates to choose from."
+    )
+    for name in runs.sets:
+        tables: dict[str, str] = {}
+        for title in dict.fromkeys(cell.table for cell in runs.cells[name].values()):
+            cells = {key: cell for key, cell in runs.cells[name].items() if cell.table == title}
+            scores = runs.scores(name)
+            scores = scores[[key for key in cells if key in scores]]
+            by_name = {cells[key].method.name: key for key in scores}
+            robust = scores[[by_name[rival] for rival in ("gce", "sce") if rival in by_name]].mean()
+            best = None if robust.empty else str(robust.idxmax())
+            rivals = {"− cross-entropy": by_name.get("cross_entropy"), "− better of GCE and SCE": best}
+            settings = {key: cells[key].setting for key in scores}
+            chosen = {key: options_text(dict(one.options + one.training)) for key, one in settings.items() if one}
+            more = {"chosen": {key: text or "as usual" for key, text in chosen.items()}}
+            if len(scores.columns):
+                tables[title] = against((title, "test accuracy, %"), scores, cells, rivals, more)
+        dear = "; searched at its first noisy level only" if study.tune_seeds != 0 and plan.is_dear(name) else ""
+        report.sections.append("\n\n".join([f"### {name}: wrong labels{dear}", *tables.values()]))
+    report.sections.append(SPLITS_NOTE)
+    return report
+
+
+def batch_report(study: Study) -> Report:
+    """Test accuracy by batch size, and how far apart the means are."""
+    runs = Runs.of(study, plan.batch_cells)
+    report = Report(figures={"sets": runs.figures()})
+    rule = (
+        "Learning rates follow the batch size: its root with AdamW, in proportion with SGD, from the recipe's."
+        if study.scale_rate
+        else "Learning rates are the recipe's at every batch size."
+    )
+    report.sections.append(f"{rule} The number of epochs is the same. Range: highest minus lowest mean, points.")
+    for name in runs.sets:
+        cells, scores = runs.cells[name], runs.scores(name)
+        sizes = sorted({cell.column for cell in cells.values()}, key=int)
+        rows = []
+        for method in dict.fromkeys(cells[key].method.label for key in scores):
+            keys = {cells[key].column: key for key in scores if cells[key].method.label == method}
+            means = scores[list(keys.values())].mean()
+            apart = means.max() - means.min()
+            texts = [spread(scores[keys[size]]) if size in keys else MISSING for size in sizes]
+            rows.append([method, *texts, PERCENT.fixed(apart), "✓" if apart <= BATCH_BAR else "✗"])
+        head = [f"{name}, batch", *sizes, "range", f"≤ {100 * BATCH_BAR:g}"]
+        report.sections.append(markdown(head, rows))
+    return report
+
+
+def tail_report(study: Study) -> Report:
+    """Balanced test accuracy after training on a long tail."""
+    runs = Runs.of(study, plan.tail_cells)
+    report = Report(figures={"sets": runs.figures(), "ratio": study.ratio})
+    report.sections.append(
+        f"The training part's largest class has {study.ratio:g} times the samples of its smallest; validation and test "
+        f"are as they were. All methods at the recipe's settings. {SPLITS_NOTE}"
+    )
+    for name in runs.sets:
+        scores, accuracies = runs.scores(name, BALANCED), runs.scores(name)
+        rivals = {"− cross-entropy": "cross_entropy", "− balanced CE": "balanced_ce"}
+        more = {"accuracy, %": accuracies.agg(spread)}
+        report.sections.append(against((name, "balanced accuracy, %"), scores, runs.cells[name], rivals, more))
+    return report
+
+
+def curves_report(study: Study) -> Report:
+    """Validation accuracy of the trained head after each epoch."""
+    report = Report()
+    charts = []
+    for name in study.sets:
+        rows: dict[str, pd.Series] = {}
+        series, looks = [], {}
+        for key, cell in plan.curves_cells(study, name).items():
+            records = {run.seed: study.get(run) for run in study.final_runs(name, cell.setting)}
+            seeds = {seed: record.curve for seed, record in records.items() if record and not record.broke_down}
+            if not seeds or cell.search.choice is None:
+                continue
+            rate = cell.search.choice.rate
+            label = cell.method.label if rate == 1 else f"{cell.method.label}, rate ×{rate:g}"
+            curves = pd.DataFrame({seed: pd.Series(curve, dtype=float) for seed, curve in seeds.items()})
+            curves.index += 1
+            rows[label], looks[label] = curves.mean(axis=1, skipna=False), KNOWN[cell.method.objective]
+            series.append(Series(label, [curves[[seed]].set_axis([VALIDATION], axis=1) for seed in curves]))
+            accuracies = curves.round(5).T.to_numpy().tolist()
+            figures = {"rate": rate, "seeds": list(seeds), VALIDATION: accuracies}
+            report.figures["sets"].setdefault(name, {})[key] = figures
+        if rows:
+            charts += epoch_charts(series, looks, [VALIDATION], name=f"-{name}", heading=f"{name}: ")
+            epochs = some_epochs(min(map(len, rows.values())))
+            table = [[label, *(PERCENT.fixed(means[epoch]) for epoch in epochs)] for label, means in rows.items()]
+            if len(rows) == 2:
+                (label, first), (other, second) = rows.items()
+                table.append([f"{label} − {other}", *(PERCENT.signed(first[e] - second[e]) for e in epochs)])
+            report.sections.append(markdown([f"{name}, after epoch", *map(str, epochs)], table))
+    if charts:
+        note = "Validation accuracy, %, of the trained head (for NCMI: of its trained centroids), mean over seeds."
+        report.sections.insert(0, note)
+        report.pictures["curves"] = to_document(charts)[1]
+    return report
+
+
+def some_epochs(count: int) -> list[int]:
+    """All of few epochs, about a dozen of many.
+
+    >>> some_epochs(30)
+    [3, 6, 9, 12, 15, 18, 21, 24, 27, 30]
+    """
+    step = max(1, math.ceil(count / 12))
+    return [epoch for epoch in range(1, count + 1) if epoch % step == 0 or epoch == count]

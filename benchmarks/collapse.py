@@ -13,12 +13,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 import ncmi
+from _timing import markdown
 
 FORMS = {
     "p = 1, KL(Q_c‖P), mean of ratios (released)": (1.0, "centroid_to_sample", "mean_of_ratios"),
@@ -26,9 +26,7 @@ FORMS = {
     "p = 1, KL(P‖Q_c), mean of ratios": (1.0, "sample_to_centroid", "mean_of_ratios"),
     "p = −4, KL(P‖Q_c), likelihood": (-4.0, "sample_to_centroid", "log_likelihood"),
 }
-HEAD = (
-    "| form | C | D | T | uninformed | on one axis | on two axes | perfect |\n|---|---:|---:|---:|---:|---:|---:|---:|"
-)
+HEAD = ("form", "C", "D", "T", "uninformed", "on one axis", "on two axes", "perfect")
 
 
 def loss_of(features: Tensor, temperature: float, form: str) -> float:
@@ -37,20 +35,13 @@ def loss_of(features: Tensor, temperature: float, form: str) -> float:
     classes, width = features.shape
     anchors = ncmi.log_nsf(10 * torch.eye(width, dtype=torch.float64)[:classes])
     log_p = ncmi.to_log_distribution(features, None, temperature)
-    loss = ncmi.ncmi_loss(
-        log_p,
-        torch.arange(classes),
-        anchors,
-        separation_power=power,
-        separation_direction=direction,
-        reduction=reduction,
-    )
-    return float(loss)
+    options = {"separation_power": power, "separation_direction": direction, "reduction": reduction}
+    return float(ncmi.ncmi_loss(log_p, torch.arange(classes), anchors, **options))
 
 
 def costs() -> None:
     """The table of losses."""
-    print(HEAD)
+    rows = []
     for form in FORMS:
         for classes, width, temperature in ((100, 128, 0.2), (100, 512, 0.2), (100, 512, 0.5), (1000, 2048, 0.2)):
             uninformed = torch.ones(classes, width, dtype=torch.float64)
@@ -59,17 +50,19 @@ def costs() -> None:
             collapsed[1, :, :2] = -1
             perfect = torch.eye(width, dtype=torch.float64)[:classes]
             losses = [loss_of(features, temperature, form) for features in (uninformed, *collapsed, perfect)]
-            print(f"| {form} | {classes} | {width} | {temperature} | " + " | ".join(f"{x:.4f}" for x in losses) + " |")
+            rows.append([form, str(classes), str(width), str(temperature), *(f"{loss:.4f}" for loss in losses)])
+    print(markdown(HEAD, rows))
 
 
 def direction_of(run: Path) -> str:
     """The mean direction of a run's test features."""
-    from ncmi.training import load_model
+    from ncmi.training.model import load_model
+    from ncmi.training.run_folder import RunFolder
 
     objective = load_model(run).objective
     assert isinstance(objective, ncmi.NCMILoss), f"{run}: not a run of NCMI"
-    features = torch.from_numpy(np.load(run / "test_outputs.npz")["features"]).float()
-    mean = normalize(features if objective.centre is None else features - objective.centre).mean(0)
+    features = torch.from_numpy(RunFolder.open(run).outputs().features).float()
+    mean = normalize(features if objective.center is None else features - objective.center).mean(0)
     largest = mean.abs().topk(3).indices.tolist()
     return f"{run.name}: length {float(mean.norm()):.4f}; " + ", ".join(f"{float(mean[i]):+.4f} e{i}" for i in largest)
 

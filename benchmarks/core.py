@@ -1,182 +1,108 @@
 """The bars of the mathematical core, measured: exactness, time against cross-entropy, memory against the pairwise form.
 
-    python benchmarks/core.py [--threads 2] [--json FILE]
+    python benchmarks/core.py [--threads 2] [--out FILE]
 
-Times are ratios of steps that take turns in one process: median, and the range over blocks of steps.
+Times are ratios of steps that take turns in one process: median, and the range over blocks of steps. The processor and
+its vector capability stand in the heading: they decide how long a sigmoid takes.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-import platform
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 import ncmi
-from ncmi.training.memory import mark_peak, peak_megabytes
+from _forms import MODES, RELEASED, Shape, errors_of, gradients_of, plain_loss, relative, sample
+from _timing import (
+    LinearCrossEntropy,
+    Row,
+    Table,
+    command_line,
+    in_turns,
+    machine,
+    machine_text,
+    of_value,
+    of_values,
+    seconds_of,
+    step_of,
+    threads_label,
+    wall,
+)
+from ncmi.loss import equation
+from ncmi.training.environment import mark_peak, peak_megabytes
 
-PAPER: dict[str, Any] = {
-    "temperature": 0.2,
-    "anchor_scale": 10.0,
-    "separation_power": 1.0,
-    "separation_direction": "centroid_to_sample",
-    "reduction": "mean_of_ratios",
-}
-Row = tuple[str, str, str, bool]
-
-
-def plain_loss(
-    f: Tensor, labels: Tensor, logits: Tensor, temperature: float, power: float, direction: str, reduction: str
-) -> Tensor:
-    """The definition, written with B×C×D tensors."""
-    z = f / f.norm(dim=-1, keepdim=True) / temperature
-    p = torch.sigmoid(z) / torch.sigmoid(z).sum(-1, keepdim=True)
-    q = torch.sigmoid(logits) / torch.sigmoid(logits).sum(-1, keepdim=True)
-    to_q = (p[:, None] * (p.log()[:, None] - q.log()[None])).sum(-1)
-    to_p = (q[None] * (q.log()[None] - p.log()[:, None])).sum(-1)
-    own = to_q.gather(1, labels[:, None])[:, 0]
-    wrong = (to_p if direction == "centroid_to_sample" else to_q)[~F.one_hot(labels, len(q)).bool()].view(len(p), -1)
-    b = wrong.sum(1) / len(q) if power == 1 else (wrong**power).mean(1) ** (1 / power)
-    if reduction == "log_likelihood":
-        return torch.log1p((len(q) - 1) * (own / b) ** -power).mean()
-    return own.mean() / b.mean() if reduction == "ratio_of_means" else (own / b).mean()
+CPU = torch.device("cpu")
+_SIZES = ((16, 2, 8, 0.5), (16, 10, 64, 0.5), (8, 100, 128, 0.2), (4, 1000, 64, 0.3), (4, 20, 2048, 0.07))
+SHAPES = [Shape(*sizes) for sizes in _SIZES]
 
 
-def relative(a: Tensor, b: Tensor) -> float:
-    return float((a.double() - b.double()).norm() / b.double().norm())
+def exactness() -> Iterator[Row]:
+    """Loss and gradients against the paper's equations in float64, and float32 against float64."""
+    errors = [errors_of(shape, mode, CPU, torch.float64) for shape in SHAPES for mode in MODES]
+    for name in errors[0]:
+        worst = max(one[name] for one in errors)
+        yield of_value(f"{name}, float64, worst of {len(errors)}", worst, unit="", bar=1e-10, digits=-1)
+    yield from float32_exactness(Shape(256, 1000, 512, 0.2))
+    yield from float32_exactness(Shape(256, 100, 2048, 0.07))
 
 
-def exactness() -> list[Row]:
-    """Loss and gradients against the definition in float64, and float32 against float64."""
-    worst = {"loss": 0.0, "features": 0.0, "centroids": 0.0}
-    shapes = [(16, 2, 8, 0.5), (16, 10, 64, 0.5), (8, 100, 128, 0.2), (4, 1000, 64, 0.3), (4, 20, 2048, 0.07)]
-    modes = [
-        (power, direction, reduction)
-        for power in (1.0, 2.0, -1.0, -4.0)
-        for direction in ("centroid_to_sample", "sample_to_centroid")
-        for reduction in ("mean_of_ratios", "ratio_of_means", "log_likelihood")
-        if not (reduction == "log_likelihood" and power > 0)
-    ]
-    for batch, classes, dim, temperature in shapes:
-        f = torch.randn(batch, dim, dtype=torch.float64, requires_grad=True)
-        logits = (2 * torch.randn(classes, dim, dtype=torch.float64)).requires_grad_()
-        labels = torch.randint(classes, (batch,))
-        for power, direction, reduction in modes:
-            plain = plain_loss(f, labels, logits, temperature, power, direction, reduction)
-            ours = ncmi.ncmi_loss(
-                ncmi.to_log_distribution(f, None, temperature),
-                labels,
-                ncmi.log_nsf(logits),
-                reduction=reduction,  # type: ignore[arg-type]
-                separation_power=power,
-                separation_direction=direction,  # type: ignore[arg-type]
-            )
-            expected, found = (torch.autograd.grad(loss, (f, logits)) for loss in (plain, ours))
-            errors = (relative(ours.detach(), plain.detach()), *map(relative, found, expected))
-            worst = {name: max(old, new) for (name, old), new in zip(worst.items(), errors, strict=True)}
-    rows = [(f"{name}, float64, worst of {len(shapes) * len(modes)}", "≤ 1e-10", f"{error:.1e}", error <= 1e-10)
-            for name, error in worst.items()]  # fmt: skip
-    for classes, dim, temperature in ((1000, 512, 0.2), (100, 2048, 0.07)):
-        rows += float32_exactness(256, classes, dim, temperature)
-    return rows
-
-
-def float32_exactness(batch: int, classes: int, dim: int, temperature: float) -> list[Row]:
-    """The module in float32 against the definition in float64, features half on their way to the anchors."""
-    loss = ncmi.NCMILoss(
-        classes, dim, anchors="axis" if dim >= classes else "etf", **PAPER | {"temperature": temperature}
-    )
-    labels, logits = torch.randint(classes, (batch,)), loss.centroid_logits.detach()
-    features = (torch.randn(batch, dim) + logits[labels] / 2).requires_grad_()
+def float32_exactness(shape: Shape) -> Iterator[Row]:
+    """The module in float32 against the equations in float64, features half on their way to the anchors."""
+    anchors: Any = "axis" if shape.width >= shape.classes else "etf"
+    loss = ncmi.NCMILoss(shape.classes, shape.width, anchors=anchors, **RELEASED | {"temperature": shape.temperature})
+    _, labels, _ = sample(shape, CPU, torch.float32, soft=False)
+    logits = loss.centroid_logits.detach()
+    features = (torch.randn(shape.batch, shape.width) + logits[labels] / 2).requires_grad_()
     value = loss.loss(features, labels)
-    found = torch.autograd.grad(value, (features, loss.centroid_logits))
-    f, z = features.detach().double().requires_grad_(), logits.double().requires_grad_()
-    expected = torch.zeros((), dtype=torch.float64)
-    for rows in torch.arange(batch).split(8):  # B×C×D tensors of 8 samples at a time
-        part = plain_loss(f[rows], labels[rows], z, temperature, 1.0, "centroid_to_sample", "mean_of_ratios")
-        part = part * len(rows) / batch
-        part.backward()
-        expected += part.detach()
-    shape = f"(B,C,D,T) = ({batch},{classes},{dim},{temperature})"
-    errors = (relative(value.detach(), expected), *map(relative, found, (f.grad, z.grad)))  # type: ignore[arg-type]
+    actual = (value.detach(), *torch.autograd.grad(value, (features, loss.centroid_logits)))
+    expected = [torch.zeros_like(tensor, dtype=torch.float64) for tensor in (value, features, logits)]
+    options = {"temperature": shape.temperature, **PAPER_MODE}
+    for rows in torch.arange(shape.batch).split(8):  # B×C×D tensors of 8 samples at a time
+        part = gradients_of(plain_loss, features[rows].double(), labels[rows], logits.double(), **options)
+        share = len(rows) / shape.batch
+        expected[0] += share * part[0]
+        expected[1][rows] = share * part[1]
+        expected[2] += share * part[2]
     names = (("loss", 1e-5), ("feature gradient", 2e-5), ("centroid gradient", 2e-5))
-    return [
-        (f"float32 {name}, {shape}", f"≤ {bar:.0e}".replace("e-0", "e-"), f"{error:.1e}", error <= bar)
-        for (name, bar), error in zip(names, errors, strict=True)
-    ]
+    for (name, bar), a, b in zip(names, actual, expected, strict=True):
+        yield of_value(f"float32 {name}, {shape}", relative(a.double(), b), unit="", bar=bar, digits=-1)
 
 
-def in_turns(first: Callable[[], None], second: Callable[[], None], blocks: int, repeats: int) -> list[float]:
-    """Ratios of time first/second, a median over each block of alternating calls."""
-    ratios = []
-    for block in range(blocks + 1):
-        times: tuple[list[float], list[float]] = ([], [])
-        for _ in range(repeats):
-            for call, found in ((first, times[0]), (second, times[1])):
-                started = time.perf_counter()
-                call()
-                found.append(time.perf_counter() - started)
-        if block:  # the first one warms up
-            ratios.append(statistics.median(times[0]) / statistics.median(times[1]))
-    return ratios
+PAPER_MODE = {name: RELEASED[name] for name in ("separation_power", "separation_direction", "reduction")}
 
 
-def step_of(loss: nn.Module, f: Tensor, labels: Tensor) -> Callable[[], None]:
-    def step() -> None:
-        loss(f, labels).backward()
-        f.grad = None
-        loss.zero_grad(set_to_none=True)
-
-    return step
-
-
-class LinearCrossEntropy(nn.Module):
-    def __init__(self, classes: int, dim: int) -> None:
-        super().__init__()
-        self.head = nn.Linear(dim, classes)
-
-    def forward(self, f: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(self.head(f), labels)
-
-
-def against_cross_entropy(blocks: int, threads: int) -> list[Row]:
-    batch, classes, dim = 256, 1000, 2048
+def against_cross_entropy(blocks: int, threads: int) -> Iterator[Row]:
+    """Forward and backward of the released form over those of Linear + cross-entropy."""
+    batch, classes, width = 256, 1000, 2048
     torch.set_num_threads(threads)
-    f, labels = torch.randn(batch, dim, requires_grad=True), torch.randint(classes, (batch,))
-    rival = step_of(LinearCrossEntropy(classes, dim), f, labels)
-    rows = []
+    features, labels = torch.randn(batch, width, requires_grad=True), torch.randint(classes, (batch,))
+    rival = step_of(LinearCrossEntropy(classes, width), features, labels)
     for centroids, bar in (("fixed", 0.25), ("learned", 0.6)):
-        loss = ncmi.NCMILoss(classes, dim, centroids=centroids, **PAPER)  # type: ignore[arg-type]
-        ratios = in_turns(step_of(loss, f, labels), rival, blocks, 15)
-        median = statistics.median(ratios)
-        told = f"{median:.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
-        counted = f"{threads} thread" + "s" * (threads > 1)
-        name = f"time/(Linear + cross-entropy), {centroids} centroids, ({batch},{classes},{dim}), {counted}"
-        rows.append((name, f"≤ {bar}", told, median <= bar))
-    return rows
+        loss = ncmi.NCMILoss(classes, width, centroids=centroids, **RELEASED)  # type: ignore[arg-type]
+        calls = {"ours": step_of(loss, features, labels), "rival": rival}
+        medians = []
+        for _ in range(blocks):
+            times = {name: statistics.median(wall(found)) for name, found in in_turns(calls, 15, CPU).items()}
+            medians.append(times["ours"] / times["rival"])
+        what = f"time/(Linear + cross-entropy), {centroids} centroids, ({batch},{classes},{width})"
+        yield of_values(f"{what}, {threads_label(threads)}", medians, bar=bar)
 
 
-def _timed_with_peak(call: Callable[[], object], repeats: int) -> None:
-    """Print seconds of each call, and MB above the start: of a process that has done nothing else."""
-    mark_peak(torch.device("cpu"))
-    before = peak_megabytes(torch.device("cpu"))
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - started)
-    print(json.dumps([times, peak_megabytes(torch.device("cpu")) - before]))
+def _print_times_and_peak(call: Callable[[], object], repeats: int) -> None:
+    """Seconds of each call, and MB above the start: of a process that has done nothing else."""
+    mark_peak(CPU)
+    before = peak_megabytes(CPU)
+    times = [seconds_of(call, CPU)[0] for _ in range(repeats)]
+    print(json.dumps([times, peak_megabytes(CPU) - before]))
 
 
 def _peak(form: str) -> None:
@@ -184,21 +110,21 @@ def _peak(form: str) -> None:
     if form == "measure":
         log_p, classes = torch.randn(50_000, 1000).log_softmax(-1), torch.randint(1000, (50_000,))
         ncmi.measure(log_p[:2], classes[:2], 1000)  # libraries' own memory
-        _timed_with_peak(lambda: ncmi.measure(log_p, classes, 1000), 5)
+        _print_times_and_peak(lambda: ncmi.measure(log_p, classes, 1000), 5)
         return
-    f, labels = torch.randn(256, 512, requires_grad=True), torch.randint(1000, (256,))
+    features, labels = torch.randn(256, 512, requires_grad=True), torch.randint(1000, (256,))
     logits = (2 * torch.randn(1000, 512)).requires_grad_()
 
     def step(samples: int) -> None:
         if form == "pairwise":
-            loss = plain_loss(f[:samples], labels[:samples], logits, 0.2, 1.0, "centroid_to_sample", "mean_of_ratios")
+            loss = plain_loss(features[:samples], labels[:samples], logits, 0.2, **PAPER_MODE)
         else:
-            log_p = ncmi.to_log_distribution(f[:samples], None, 0.2)
+            log_p = ncmi.to_log_distribution(features[:samples], None, 0.2)
             loss = ncmi.ncmi_loss(log_p, labels[:samples], ncmi.log_nsf(logits))
         loss.backward()
 
     step(8)  # libraries' own memory
-    _timed_with_peak(lambda: step(256), 2 if form == "pairwise" else 20)
+    _print_times_and_peak(lambda: step(256), 2 if form == "pairwise" else 20)
 
 
 def in_own_process(form: str, threads: int) -> tuple[list[float], float]:
@@ -208,39 +134,33 @@ def in_own_process(form: str, threads: int) -> tuple[list[float], float]:
     return times, megabytes
 
 
-def against_pairwise(threads: int) -> list[Row]:
+def against_pairwise(threads: int) -> Iterator[Row]:
+    """Speed and memory of a step against that of the equations as they stand."""
     (pairwise, pairwise_peak), (ours, our_peak) = (in_own_process(form, threads) for form in ("pairwise", "ours"))
-    speed = min(pairwise) / min(ours)
+    what = "speed against the pairwise B×C×D form, (256,1000,512), learned"
+    yield of_value(what, min(pairwise) / min(ours), bar=100.0, at_least=True, digits=0)
     memory = pairwise_peak / max(our_peak, 0.1)
-    told = f"{pairwise_peak:.0f} MB / {our_peak:.0f} MB = {memory:.0f}×"
-    return [
-        ("speed against the pairwise B×C×D form, (256,1000,512), learned", "≥ 100×", f"{speed:.0f}×", speed >= 100),
-        ("peak memory of the pairwise form over ours", "≥ 8×", told, memory >= 8),
-    ]
+    note = f"{pairwise_peak:.0f} MB / {our_peak:.0f} MB"
+    yield of_value("peak memory of the pairwise form over ours", memory, bar=8.0, at_least=True, digits=0, note=note)
 
 
-def measuring(threads: int) -> list[Row]:
+def measuring(threads: int) -> Iterator[Row]:
+    """Time, memory and exactness of `measure`."""
     times, extra = in_own_process("measure", threads)
-    seconds = statistics.median(times)
-    small, few = torch.randn(500, 20, dtype=torch.float64).log_softmax(-1), torch.randint(7, (500,))
-    p = small.exp()
-    pairs = -(p @ small.T)
-    expected = float((pairs * (few[:, None] != few[None])).sum() / 500**2)
-    error = abs(ncmi.measure(small, few, 7, "cross_entropy").gamma / expected - 1)
-    table = 1000 * 1000 * 8 / 1e6
-    told = f"{seconds:.2f} s ({min(times):.2f}–{max(times):.2f})"
-    return [
-        ("measure, 50,000 × 1000 float32", "≤ 3 s", told, seconds <= 3),
-        ("its extra memory (one table C×D in float64: 8 MB)", "O(C·D)", f"{extra:.0f} MB", extra < 8 * table),
-        ("measure against the N² pairwise sum, N = 500", "≤ 1e-9", f"{error:.1e}", error <= 1e-9),
-    ]
+    yield of_values("measure, 50,000 × 1000 float32", times, unit="s", bar=3.0)
+    # one table C×D in float64 is 8 MB
+    yield of_value("its extra memory, O(C·D)", extra, unit="MB", bar=64.0, digits=0)
+    log_p, labels = torch.randn(500, 20, dtype=torch.float64).log_softmax(-1), torch.randint(7, (500,))
+    expected = float(equation.gamma(log_p.exp(), labels, "cross_entropy"))
+    error = abs(ncmi.measure(log_p, labels, 7, "cross_entropy").gamma / expected - 1)
+    yield of_value("measure against the N² pairwise sum, N = 500", error, unit="", bar=1e-9, digits=-1)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--blocks", type=int, default=7, help="blocks of alternating steps for the ratios of time")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--out", "--json", type=Path, help="JSON file; a table in Markdown is written beside it")
     parser.add_argument("--peak", choices=("pairwise", "ours", "measure"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.manual_seed(0)
@@ -248,23 +168,12 @@ def main() -> None:
     if arguments.peak:
         _peak(arguments.peak)
         return
-    versions = f"torch {torch.__version__}, Python {platform.python_version()}"
-    machine = f"{platform.machine()}, {arguments.threads} threads, {versions}"
-    print(f"{datetime.now(UTC):%Y-%m-%d}  {machine}\n\n| what | bar | measured | |\n|---|---|---|---|")
-    rows: list[Row] = []
-    for part in (
-        exactness,
-        lambda: against_cross_entropy(arguments.blocks, 1),
-        lambda: against_cross_entropy(arguments.blocks, arguments.threads),
-        lambda: against_pairwise(arguments.threads),
-        lambda: measuring(arguments.threads),
-    ):
-        for row in part():
-            rows.append(row)
-            print(f"| {row[0]} | {row[1]} | {row[2]} | {'✓' if row[3] else '✗'} |", flush=True)
-    if arguments.json is not None:
-        content = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine, "rows": rows}
-        arguments.json.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    print(f"{machine_text(machine(CPU))}\n")
+    table = Table(arguments.out, CPU)
+    threads = arguments.threads
+    timings = [against_cross_entropy(arguments.blocks, count) for count in (1, threads)]
+    for row in itertools.chain(exactness(), *timings, against_pairwise(threads), measuring(threads)):
+        table.add(row)
 
 
 if __name__ == "__main__":

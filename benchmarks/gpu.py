@@ -1,147 +1,314 @@
-"""Half an hour on one borrowed NVIDIA GPU, in calls of at most ten minutes that go on from each other.
+"""What a CUDA machine has to say about the loss, in order of worth for someone with 15 minutes.
 
-    python benchmarks/gpu.py STEP --state STATE --out OUT [--data-dir D] [--packed DIR] [--minutes 9.5] [--rehearse]
+    python benchmarks/gpu.py [check] [speed] [train] [--minutes 15] [--out DIR] [--data-dir DIR]
 
-Steps, in the order of `all`, which goes on with whatever is not done:
+- check: every form of the loss on the GPU, value and gradients, against the paper's equations in float64 on the CPU
+  (``ncmi.loss.equation``); the head, compiled as well; a state that is saved and loaded again goes on bit by bit.
+- speed: forward and backward of the loss and of the head against Linear + cross-entropy, as it is and compiled.
+- train: ResNet-18 on all of CIFAR-100, 30 epochs, one cycle, bfloat16, compiled: cross-entropy and NCMI at its default
+  in pairs, seed by seed; then label smoothing and the released form; then the recipe cifar100.fast.
 
-- check: the loss on CUDA, value and gradients, against float64 on the CPU; its time beside linear + cross-entropy.
-- speed: images a second of the training step beside the plain loop; memory; overhead of the loop. Random images.
-- fast: the recipe cifar100.fast, five seeds; time to finish and test accuracy.
-- released: how many runs at once are fastest; then ResNet-18 for 200 epochs with cross-entropy and NCMI as released,
-  the power separation, label smoothing and focal, more seeds, ResNet-50: through `ncmi.reproduction`, under
-  STATE/released, so that `ncmi` reads it as any reproduction.
-
-STATE is a folder that survives between calls on one machine (checkpoints of 90 MB lie in it). After every call OUT
-has what is small: results.tar.gz (STATE less data, checkpoints and weights), and test outputs of the first four runs.
-Before its time is up the script interrupts its runs, which write checkpoints; the next call resumes them.
-
-Where nothing can be fetched, everything has to be brought:
-
-1. Packages. A machine with torch ≥ 2.8, numpy, scikit-learn, scipy, pandas, pyarrow, pillow, psutil, safetensors,
-   tensorboard, torchmetrics and pytorch-lightning (whose wheel has `lightning_fabric` in it; where that is missing,
-   bring lightning-fabric and lightning-utilities, both pure Python) lacks only msgspec: compiled, 0.2 MB, a file of
-   its own for each version of Python. kornia, tyro and rich are not needed. Here, for Python 3.12:
-       pip download --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
-           --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 -d WHEELS msgspec
-   there:
-       pip install --no-index --no-deps --target SITE WHEELS/*.whl; export PYTHONPATH=SITE:src
-2. Data, where a call carries at most 64 MB: here, for an archive of cifar-100-binary or cifar-100-python (169 MB),
-       python benchmarks/gpu.py pack --archive cifar-100-binary.tar.gz --packed PARTS --part-mb 60
-   and bring PARTS/0 with the first call, PARTS/1 with the second, PARTS/2 with the third, each as --packed: every call
-   keeps its part under STATE/parts, and the last one unpacks all of them to D (by default STATE/data).
-3. Calls. PARTS, WHEELS and STATE lie in a folder that git ignores. In turn, with --state STATE --out OUT each:
-       python benchmarks/gpu.py check --packed PARTS/0 --minutes 4
-       python benchmarks/gpu.py speed --packed PARTS/1 --minutes 6
-       python benchmarks/gpu.py all --packed PARTS/2 --minutes 9.5
-   and the last one again, without --packed, until the loan ends. Where all parts can come with one call, `all` is
-   all. Calls have to follow each other before the machine is given back, as STATE is lost with it.
-
-`--rehearse` does all of it on a CPU with tiny settings and random images, a few seconds a step.
+Without a verb all of it. It stops before the minutes are over, and the same command goes on: what is measured is kept
+in DIR (by default benchmarks/results/DATE-gpu) as JSON and in results.md, run folders in DIR/runs. check and speed need
+torch alone; train needs the rest of the package (pip install "ncmi[app]") and CIFAR-100 below --data-dir or NCMI_DATA.
+Without a GPU, ``--device cpu --quick`` rehearses everything at tiny sizes.
 """
 
 from __future__ import annotations
 
-import argparse
+import itertools
+import json
+import os
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from _forms import MODES, RELEASED, Shape, errors_of, sample
+from _timing import (
+    HEAD,
+    LinearCrossEntropy,
+    Row,
+    command_line,
+    in_turns,
+    machine,
+    machine_text,
+    of_value,
+    of_values,
+    ratios,
+    step_of,
+    wall,
+)
+from ncmi import NCMILoss
+from ncmi.files import write_json, write_text
 
 STARTED = time.monotonic()  # what is imported later counts too
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for the check of equal bits
+VERBS = ("check", "speed", "train")
+Item = tuple[str, Callable[[], Sequence[Row]]]
 
-STEPS = ("check", "speed", "fast", "released")
+
+@dataclass(frozen=True)
+class Session:
+    """One call of the script: where results go, on what it runs, and until when (on the monotonic clock)."""
+
+    out: Path
+    device: torch.device
+    quick: bool
+    ends: float
+    data_dir: str | None = None
+
+    @property
+    def left(self) -> float:
+        """Seconds left."""
+        return self.ends - time.monotonic()
+
+    @property
+    def backend(self) -> str:
+        """Of torch.compile; a rehearsal needs no compiler of C++."""
+        return "aot_eager" if self.quick else "inductor"
+
+    def measure(self, verb: str, items: Sequence[Item], reserve: float) -> bool:
+        """Measure what earlier calls have not, while at least ``reserve`` seconds are left; whether all is measured.
+
+        One that fails must not cost the others; the next call tries it again.
+        """
+        path = self.out / f"{verb}.json"
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"items": {}}
+        for name, measure in items:
+            if "rows" in content["items"].get(name, {}):
+                continue
+            if self.left < reserve:
+                return False
+            try:
+                rows = list(measure())
+            except Exception as error:
+                print(f"| {name} | | failed: {' '.join(str(error).split())[:300]} | ✗ | |", flush=True)
+                content["items"][name] = {"error": str(error)}
+            else:
+                for row in rows:
+                    print(row.line(), flush=True)
+                content["items"][name] = {"rows": [row.plain for row in rows]}
+            content["machine"] = machine(self.device)
+            write_json(path, content)
+            self.summarize()
+        return all("rows" in content["items"].get(name, {}) for name, _ in items)
+
+    def summarize(self) -> None:
+        """Write results.md from all that is measured."""
+        text = ["# NCMI on a GPU" if self.device.type == "cuda" else "# NCMI, rehearsed without a GPU"]
+        for verb in VERBS:
+            path = self.out / f"{verb}.json"
+            if not path.exists():
+                continue
+            content = json.loads(path.read_text(encoding="utf-8"))
+            text += [f"\n## {verb}\n\n{machine_text(content['machine'])}\n", HEAD]
+            for name, item in content["items"].items():
+                rows = [{key: value for key, value in row.items() if key != "passed"} for row in item.get("rows", [])]
+                text += [Row(**row).line() for row in rows] or [f"| {name} | | failed: {item['error']} | ✗ | |"]
+            text += content.get("summary", [])
+        write_text(self.out / "results.md", "\n".join(text) + "\n")
+
+
+def check_items(session: Session) -> list[Item]:
+    """Exactness of all forms, of the modules and of their state."""
+    shapes = [Shape(8, 5, 16, 0.5)] if session.quick else [Shape(64, 10, 64, 0.5), Shape(32, 100, 512, 0.2)]
+    items: list[Item] = []
+    for shape, half, soft in itertools.product(shapes, (False, True), (False, True)):
+        name = f"{shape}, {'bfloat16' if half else 'float32'} features, {'soft' if soft else 'hard'} targets"
+        items.append((name, lambda s=shape, h=half, t=soft, n=name: list(_exactness(session, s, h, t, n))))
+    items.append(("head", lambda: list(_head(session, shapes[-1]))))
+    for centroids, center, reduction in (
+        ("learned", "ema", "log_likelihood"),
+        ("class_mean", "frozen", "mean_of_ratios"),
+        ("fixed", "none", "ratio_of_means"),
+    ):
+        options = {"centroids": centroids, "center": center, "reduction": reduction}
+        items.append((f"resumed, {centroids} centroids, center {center}", lambda o=options: _resumed(session, o)))
+    return items
+
+
+def _exactness(session: Session, shape: Shape, half: bool, soft: bool, name: str) -> Iterator[Row]:
+    """Largest relative errors over all forms."""
+    dtype = torch.bfloat16 if half else torch.float32
+    worst = {
+        key: max(errors[key] for errors in (errors_of(shape, mode, session.device, dtype, soft) for mode in MODES))
+        for key in ("loss", "features", "centroids")
+    }
+    # a gradient of bfloat16 features is itself in bfloat16
+    bars = {"loss": 1e-5, "features": 5e-3 if half else 1e-4, "centroids": 1e-4}
+    for key, error in worst.items():
+        label = key if key == "loss" else f"gradient of {key}"
+        yield of_value(f"{name}: {label}, worst of {len(MODES)} forms", error, unit="", bar=bars[key], digits=-1)
+
+
+def _head(session: Session, shape: Shape) -> Iterator[Row]:
+    """The loss by way of its scores: cross-entropy of a head's log-probabilities is the likelihood form."""
+    torch.manual_seed(0)
+    loss = NCMILoss(shape.classes, shape.width).to(session.device)
+    features, labels, _ = sample(shape, session.device, torch.float32, soft=False)
+    head = Head(loss)
+    expected = _value_and_gradient(loss.loss, features, labels)
+    for name, call in (("head", head), ("head, compiled", torch.compile(head, dynamic=False, backend=session.backend))):
+        for key, a, b in zip(("loss", "gradient"), _value_and_gradient(call, features, labels), expected, strict=True):
+            error = float((a - b).norm() / b.norm())
+            yield of_value(f"{name} against the loss, {key}", error, unit="", bar=1e-4, digits=-1)
+
+
+def _value_and_gradient(call: Callable[..., Tensor], features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    features = features.detach().requires_grad_()
+    value = call(features, labels)
+    return value.detach(), torch.autograd.grad(value, features)[0]
+
+
+class Head(nn.Module):
+    """NCMI as a classifier's last layer: scores, then cross-entropy."""
+
+    def __init__(self, loss: NCMILoss) -> None:
+        super().__init__()
+        self.ncmi = loss
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(self.ncmi.scores(features), labels)
+
+
+def _resumed(session: Session, options: dict[str, Any]) -> list[Row]:
+    """A small network that is saved half-way, by way of the CPU, against one that is not: the same bits."""
+    device, classes, width, steps = session.device, 10, 32, 12
+    torch.manual_seed(0)
+    batches = [(torch.randn(64, 20), torch.randint(classes, (64,))) for _ in range(steps)]
+    batches = [(inputs.to(device), labels.to(device)) for inputs, labels in batches]
+    power = -4.0 if options["reduction"] == "log_likelihood" else 1.0
+    torch.use_deterministic_algorithms(True)
+
+    def begun() -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(1)
+        parts = {"network": nn.Linear(20, width), "loss": NCMILoss(classes, width, separation_power=power, **options)}
+        model = nn.ModuleDict(parts).to(device)
+        return model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+    def run(model: nn.Module, optimizer: torch.optim.Optimizer, part: slice) -> None:
+        for inputs, labels in batches[part]:
+            optimizer.zero_grad()
+            model["loss"](model["network"](inputs), labels).backward()  # type: ignore[index]
+            optimizer.step()
+
+    straight, optimizer = begun()
+    run(straight, optimizer, slice(None))
+    first, optimizer = begun()
+    run(first, optimizer, slice(steps // 2))
+    saved = deepcopy({name: value.cpu() for name, value in first.state_dict().items()}), optimizer.state_dict()
+    second, optimizer = begun()
+    second.load_state_dict(saved[0])
+    optimizer.load_state_dict(saved[1])
+    run(second, optimizer, slice(steps // 2, None))
+    torch.use_deterministic_algorithms(False)
+    pairs = zip(straight.state_dict().items(), second.state_dict().values(), strict=True)
+    different = [name for (name, value), other in pairs if not torch.equal(value, other)]
+    name = f"tensors that differ after resuming, {options['centroids']} centroids, center {options['center']}"
+    return [of_value(name, len(different), unit="", bar=0, digits=0, note=", ".join(different))]
+
+
+def speed_items(session: Session) -> list[Item]:
+    """Time of a loss over that of Linear + cross-entropy; what is worth most comes first."""
+    shapes = [(8, 5, 16)] if session.quick else [(256, 1000, 2048), (128, 100, 512)]
+    return [
+        (
+            f"{shape}{', compiled' if compiled else ''}",
+            lambda s=shape, c=compiled: list(_timing(session, s, c)),
+        )
+        for compiled in (False, True)
+        for shape in shapes
+    ]
+
+
+def _timing(session: Session, shape: tuple[int, int, int], compiled: bool) -> Iterator[Row]:
+    batch, classes, width = shape
+    device, (repeats, inner) = session.device, (1, 2) if session.quick else (15, 50)
+    features = torch.randn(batch, width, device=device, requires_grad=True)
+    labels = torch.randint(classes, (batch,), device=device)
+    rival = "Linear + cross-entropy"
+    losses: dict[str, nn.Module] = {
+        rival: LinearCrossEntropy(classes, width),
+        "NCMI, default": NCMILoss(classes, width),
+        "NCMI, default, as a head": Head(NCMILoss(classes, width)),
+        "NCMI, default, fixed centroids": NCMILoss(classes, width, centroids="fixed"),
+        "NCMI, released": NCMILoss(classes, width, centroids="fixed", **RELEASED),
+        "NCMI, released, learned centroids": NCMILoss(classes, width, **RELEASED),
+    }
+
+    def many_steps(loss: nn.Module) -> Callable[[], None]:
+        loss.to(device)
+        step = step_of(
+            torch.compile(loss, dynamic=False, backend=session.backend) if compiled else loss, features, labels
+        )
+
+        def steps() -> None:
+            for _ in range(inner):
+                step()
+
+        return steps
+
+    torch._dynamo.reset()
+    seconds = in_turns({name: many_steps(loss) for name, loss in losses.items()}, repeats, device)
+    times = {name: wall(spent) for name, spent in seconds.items()}
+    suffix = f"{shape}{', compiled' if compiled else ''}"
+    for name, spent in times.items():
+        yield of_values(f"{name}, {suffix}", [1e6 * one / inner for one in spent], unit="µs", digits=0)
+        if name != rival:
+            yield of_values(f"{name} / {rival}, {suffix}", ratios(spent, times[rival]))
+
+
+def run_verb(verb: str, session: Session) -> bool:
+    """One verb as far as the time goes; whether it is finished."""
+    print(f"\n## {verb}\n\n{HEAD}", flush=True)
+    if verb == "check":
+        return session.measure("check", check_items(session), reserve=1 if session.quick else 20)
+    if verb == "speed":
+        return session.measure("speed", speed_items(session), reserve=1 if session.quick else 30)
+    try:
+        from _gpu_train import train_all
+    except ModuleNotFoundError as error:
+        print(f'train is left out: {error}; pip install "ncmi[app]" for it', file=sys.stderr)
+        return True
+    return train_all(session)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("all", *STEPS, "pack", "unpack", "_reproduce"))
-    parser.add_argument("--out", type=Path, default=Path("gpu-out"), help="folder for what is to be kept")
-    parser.add_argument("--state", type=Path, help="folder that survives between calls; by default OUT/state")
-    parser.add_argument("--data-dir", type=Path, help="folder with CIFAR-100; by default STATE/data")
-    parser.add_argument("--packed", type=Path, help="folder with parts of the archive of CIFAR-100")
-    parser.add_argument("--archive", type=Path, help="archive to split (pack)")
-    parser.add_argument("--part-mb", type=int, default=60, help="size of a part (pack)")
-    parser.add_argument("--minutes", type=float, default=9.5, help="after which to stop")
-    parser.add_argument("--no-compile", action="store_true", help="released: do not compile the networks")
-    parser.add_argument("--rehearse", action="store_true", help="on a CPU, with tiny settings")
-    parser.add_argument("--workers", type=int, default=1, help=argparse.SUPPRESS)
+    """Run what the command line asks for."""
+    parser = command_line(__doc__)
+    parser.add_argument("verbs", nargs="*", metavar="VERB", help=f"{', '.join(VERBS)}; without one, all in this order")
+    parser.add_argument("--minutes", type=float, default=15.0, help="after which to have stopped")
+    default = Path(__file__).parent / "results" / f"{datetime.now(UTC):%Y-%m-%d}-gpu"
+    parser.add_argument("--out", type=Path, default=default, help="folder for results and runs")
+    parser.add_argument("--data-dir", help="folder with CIFAR-100; by default NCMI_DATA")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs; no measurement")
     arguments = parser.parse_args()
-    if arguments.step == "pack":
-        return _pack(arguments)
-
-    import torch
-
-    import _gpu_settings  # noqa: F401
-    from _gpu_state import Session, unpack
-
-    if not arguments.rehearse and not torch.cuda.is_available():
-        print("no CUDA device: use --rehearse to try the script on a CPU", file=sys.stderr)
-        return 2
-    if arguments.rehearse:
-        torch.set_num_threads(1)
-    state = (arguments.state or arguments.out / "state").resolve()
-    state.mkdir(parents=True, exist_ok=True)
+    unknown = [verb for verb in arguments.verbs if verb not in VERBS]
+    if unknown:
+        parser.error(f"{', '.join(unknown)}: choose from {', '.join(VERBS)}")
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        parser.error("no CUDA device: --device cpu --quick tries the script without one")
     session = Session(
-        state=state,
-        out=arguments.out,
-        data_dir=(arguments.data_dir or state / "data").resolve(),
-        device=torch.device("cpu" if arguments.rehearse else "cuda"),
-        rehearse=arguments.rehearse,
-        minutes=arguments.minutes,
-        started=STARTED,
+        arguments.out.resolve(),
+        torch.device(arguments.device),
+        arguments.quick,
+        STARTED + 60 * arguments.minutes,
+        arguments.data_dir,
     )
-    if arguments.step == "_reproduce":
-        from _gpu_released import run_reproduction
-
-        return run_reproduction(session, arguments.workers, not arguments.no_compile)
-    if (
-        arguments.packed is not None
-        and not (session.data_dir / "unpacked").exists()
-        and unpack(session, arguments.packed)
-    ):
-        (session.data_dir / "unpacked").touch()
-    try:
-        for step in STEPS if arguments.step == "all" else [s for s in STEPS if s == arguments.step]:
-            print(f"\n## {step}\n\n| what | bar | median (range) | | note |\n|---|---|---|---|---|", flush=True)
-            if not _run(step, session, not arguments.no_compile):
-                print(f"\n{step}: not finished; the next call goes on")
-                break
-    finally:
-        session.collect()
-    return 0
-
-
-def _run(step: str, session: object, compiled: bool) -> bool:
-    """One step as far as the time goes; whether it is finished."""
-    from _gpu_state import Session
-
-    assert isinstance(session, Session)
-    if step == "check":
-        from _gpu_check import check_items
-
-        return session.measure("check", check_items(session), reserve=30)
-    if step == "speed":
-        from _gpu_speed import speed_items
-
-        return session.measure("speed", speed_items(session), reserve=60)
-    if not session.rehearse and not any(session.data_dir.rglob("*cifar-100*")):
-        print(f"no CIFAR-100 below {session.data_dir}: bring it with --packed or --data-dir")
-        return False
-    if step == "fast":
-        from _gpu_fast import fast
-
-        return fast(session)
-    from _gpu_released import released
-
-    return released(session, compiled)
-
-
-def _pack(arguments: argparse.Namespace) -> int:
-    from _gpu_state import pack
-
-    if arguments.archive is None or arguments.packed is None:
-        print("pack needs --archive and --packed", file=sys.stderr)
-        return 2
-    pack(arguments.archive, arguments.packed, arguments.part_mb)
+    for verb in arguments.verbs or VERBS:
+        if not run_verb(verb, session):
+            print(f"\n{verb}: not finished; the same command goes on")
+            return 3
+    print(f"\n{session.out / 'results.md'}")
     return 0
 
 

@@ -3,11 +3,11 @@
     python benchmarks/images.py [--device cuda] [--threads 1 2] [--parts epoch overhead memory] [--out FILE] [--quick]
 
 - epoch: an epoch of our loop on resident data, metrics and checkpoint included, over one of a plain PyTorch loop
-  (DataLoader, augmentation with PIL image by image, float32, contiguous), same network, batch and optimiser. Real
+  (DataLoader, augmentation with PIL image by image, float32, contiguous), same network, batch and optimizer. Real
   images where NCMI_DATA or --data-dir has CIFAR-100, else random ones.
-- overhead: our loop's steps over bare forward, loss, backward and step on standardised batches. On a CPU every step
+- overhead: our loop's steps over bare forward, loss, backward and step on standardized batches. On a CPU every step
   of ours follows one of theirs, and the ratio is of each pair; on CUDA epochs take turns.
-- memory: peak of an NCMI step over a cross-entropy step, ResNet-18, batch 128, 32×32; see _image_memory.py.
+- memory: peak of an NCMI step over a cross-entropy step, ResNet-18, batch 128, 32×32; to the byte.
 
 About eight minutes a thread count on one CPU core, half of it the ResNet-18.
 """
@@ -18,15 +18,12 @@ import argparse
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
-from _bench import HEAD, Row, in_turns, of_values, processor, ratios, wall, write
-from _image_memory import peak_of_step
-from _image_steps import Bare, Ours, Plain, some_images
-from _paired_steps import paired_steps
-from ncmi.options import CrossEntropyOptions, NCMIOptions, ObjectiveOptions
+from _image_steps import Bare, Ours, Plain, paired_steps, peak_of_step, some_images
+from _timing import Row, in_turns, measure_parts, measuring_line, of_value, of_values, processor, ratios, wall
+from ncmi.objectives.options import CrossEntropyOptions, NCMIOptions, ObjectiveOptions
 from ncmi.recipes import Recipe, cifar100
 
 POWER = NCMIOptions(centroids="fixed", anchor_scale=10.0, separation_power=-4.0)
@@ -51,13 +48,14 @@ def resnet18(objective: ObjectiveOptions, precision: str = "float32", batch: int
     """ResNet-18 on 32×32 pixels."""
     recipe = cifar100.paper(objective)
     training = replace(recipe.training, batch_size=batch, precision=PRECISIONS[precision])  # type: ignore[arg-type]
-    return replace(recipe, training=training, backbone=replace(recipe.backbone, width=width))
+    return replace(recipe, training=training, network=replace(recipe.network, width=width))
 
 
-def epoch_rows(device: torch.device, data_dir: str | None, quick: bool) -> Iterator[Row]:
+def epoch_rows(arguments: argparse.Namespace) -> Iterator[Row]:
     """Our epoch over the plain loop's."""
+    device, quick = torch.device(arguments.device), arguments.quick
     count, repeats = (256, 1) if quick else (3072, 7)
-    dataset, source = some_images(count, 16, data_dir)
+    dataset, source = some_images(count, 16, arguments.data_dir)
     workers = (0, 2) if device.type == "cpu" else (0, min(16, os.cpu_count() or 1))
     ours = {
         "ours, float32, cross-entropy": Ours(small(OBJECTIVES["cross-entropy"], "float32"), dataset, device),
@@ -76,37 +74,39 @@ def epoch_rows(device: torch.device, data_dir: str | None, quick: bool) -> Itera
         one.close()
 
 
-def overhead_rows(device: torch.device, data_dir: str | None, quick: bool) -> Iterator[Row]:
+def overhead_rows(arguments: argparse.Namespace) -> Iterator[Row]:
     """Steps of our loop over bare steps."""
+    device, quick = torch.device(arguments.device), arguments.quick
     batch, width = (32, 16) if quick else (128, 0)
     settings: list[tuple[str, Recipe, int, int, int]] = []
     for name in ("cross-entropy", "NCMI p = −4, fixed"):
         for augmented in (False, True):
-            told = f"small, {name}, {'with augmentation' if augmented else 'without augmentation'}"
+            what = f"small, {name}, {'with augmentation' if augmented else 'without augmentation'}"
             # full batches alone: the pairs have to be alike
-            settings.append((told, small(OBJECTIVES[name], "bfloat16", augmented), 16, 128, 2 if quick else 24))
-        told = f"ResNet-18, batch {batch}, {name}, with augmentation"
-        settings.append((told, resnet18(OBJECTIVES[name], "bfloat16", batch, width), 32, batch, 2 if quick else 3))
-    for told, recipe, size, samples, steps in settings:
+            settings.append((what, small(OBJECTIVES[name], "bfloat16", augmented), 16, 128, 2 if quick else 24))
+        what = f"ResNet-18, batch {batch}, {name}, with augmentation"
+        settings.append((what, resnet18(OBJECTIVES[name], "bfloat16", batch, width), 32, batch, 2 if quick else 3))
+    for what, recipe, size, samples, steps in settings:
         repeats = 1 if quick else (2 if size == 32 and device.type == "cpu" else 9)
         if device.type == "cuda":
             steps = 2 if quick else 100
-        dataset, _ = some_images(samples * steps, size, data_dir)
+        dataset, _ = some_images(samples * steps, size, arguments.data_dir)
         ours, bare = Ours(recipe, dataset, device), Bare(recipe, dataset, device)
         if device.type == "cpu":
-            yield paired_steps(f"loop / bare step, {told}", ours, bare, repeats, bar=1.03)
+            yield paired_steps(f"loop / bare step, {what}", ours, bare, repeats, bar=1.03)
         else:
             times = in_turns({"ours": ours.epoch, "bare": bare.epoch}, repeats, device)
             values = ratios(ours.steps_seconds[1:], wall(times["bare"]))
             note = f"processor time {ratios(processor(times['ours']), processor(times['bare']))[0]:.3f} ×"
-            yield of_values(f"loop / bare step, {told}", values, bar=1.03, digits=3, note=note)
+            yield of_values(f"loop / bare step, {what}", values, bar=1.03, digits=3, note=note)
         ours.close()
 
 
-def memory_rows(device: torch.device, data_dir: str | None, quick: bool) -> Iterator[Row]:
+def memory_rows(arguments: argparse.Namespace) -> Iterator[Row]:
     """Peak of an NCMI step over a cross-entropy step."""
-    batch, size, width = (8, 16, 16) if quick else (128, 32, 0)
-    dataset, _ = some_images(3 * batch, size, data_dir)
+    device = torch.device(arguments.device)
+    batch, size, width = (8, 16, 16) if arguments.quick else (128, 32, 0)
+    dataset, _ = some_images(3 * batch, size, arguments.data_dir)
     for precision in PRECISIONS:
         peaks = {
             name: peak_of_step(resnet18(objective, precision, batch, width), dataset, device)
@@ -115,38 +115,21 @@ def memory_rows(device: torch.device, data_dir: str | None, quick: bool) -> Iter
         reference = peaks["cross-entropy"]
         for name, peak in peaks.items():
             if name != "cross-entropy":
-                told = f"peak memory, ResNet-18, batch {batch}, {precision}: {name} / cross-entropy"
+                what = f"peak memory, ResNet-18, batch {batch}, {precision}: {name} / cross-entropy"
                 note = f"{peak / 1e6:.3f} MB − {reference / 1e6:.3f} MB = {(peak - reference) / 1e6:+.3f} MB"
-                ratio = peak / reference
-                yield Row(told, ratio, ratio, ratio, bar=1.0, digits=6 if ratio != 1 else 4, note=note)
+                yield of_value(what, peak / reference, bar=1.0, digits=6 if peak != reference else 4, note=note)
 
 
 PARTS = {"epoch": epoch_rows, "overhead": overhead_rows, "memory": memory_rows}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1])
-    parser.add_argument("--parts", choices=tuple(PARTS), nargs="+", default=list(PARTS))
-    parser.add_argument("--data-dir", help="folder to search for CIFAR-100; by default NCMI_DATA")
-    parser.add_argument("--quick", action="store_true", help="a few seconds, to see that it runs; no measurement")
-    parser.add_argument("--out", type=Path, help="JSON file")
-    arguments = parser.parse_args()
-    device = torch.device(arguments.device)
-    rows: list[Row] = []
-    print(HEAD)
-    for threads in arguments.threads:
-        torch.set_num_threads(threads)
-        for part in arguments.parts:
-            if part == "memory" and threads != arguments.threads[0]:
-                continue  # the same bytes, whatever the number of threads
-            for row in PARTS[part](device, arguments.data_dir, arguments.quick):
-                if part != "memory":
-                    row = replace(row, what=f"{row.what}, {threads} thread{'s' * (threads > 1)}")
-                rows.append(row)
-                print(row.line(), flush=True)
-                write(arguments.out, rows, device, quick=arguments.quick)
+    command = measuring_line(__doc__, PARTS, [1])
+    command.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    command.add_argument("--data-dir", help="folder to search for CIFAR-100; by default NCMI_DATA")
+    arguments = command.parse_args()
+    # of memory the bytes are the same, whatever the number of threads
+    measure_parts(PARTS, arguments, torch.device(arguments.device), once=("memory",))
 
 
 if __name__ == "__main__":

@@ -2,33 +2,26 @@
 
     python benchmarks/readouts.py FOLDER     # of a comparison, e.g. runs/reproduce-small/table1/resnet_small
 
-A linear probe or nearest neighbours can be put on any loss's features: without that, a gain of the read-out looks like
+A linear probe or nearest neighbors can be put on any loss's features: without that, a gain of the read-out looks like
 one of the loss.
 """
 
-from __future__ import annotations
-
 import sys
-from pathlib import Path
-from statistics import mean, stdev
 
-from ncmi.reports import read_comparison
-
-READOUTS = {"head": "head", "cc": "CC", "lp": "LP", "knn": "20 neighbours"}
-
-
-def main(folder: Path) -> None:
-    print(f"| test accuracy, % | n | {' | '.join(READOUTS.values())} |\n|---|---:|---:|---:|---:|---:|")
-    for entry in read_comparison(folder).entries:
-        finished = [run.results for run in entry.runs if run.results is not None]
-        cells = []
-        for name in READOUTS:
-            found = [100 * results.readouts[name].test_accuracy for results in finished]
-            cells.append(f"{mean(found):.2f} ± {stdev(found):.2f}" if len(found) > 1 else f"{found[0]:.2f}")
-        print(f"| {entry.label} | {len(finished)} | {' | '.join(cells)} |")
-
+from ncmi.recipes.names import READOUTS
+from ncmi.report.records import read_comparison
+from ncmi.report.statistics import comparison_rows
+from ncmi.report.text import MISSING, PERCENT
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         raise SystemExit(__doc__)
-    main(Path(sys.argv[1]))
+    comparison = read_comparison(sys.argv[1], may_be_unfinished=True)
+    print(f"| test accuracy, % | n | {' | '.join(READOUTS.values())} |\n|---|---:|" + "---:|" * len(READOUTS))
+    rows = {(row.entry.label, row.readout): row for row in comparison_rows(comparison)}
+    for entry in comparison.entries:
+        scores = [
+            rows[entry.label, name].scores["accuracy"] if (entry.label, name) in rows else None for name in READOUTS
+        ]
+        cells = [MISSING if score is None else PERCENT.mean_sd(score.mean, score.sd) for score in scores]
+        print(f"| {entry.label} | {len(entry.runs)} | {' | '.join(cells)} |")

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-import ncmi
-from ncmi.divergence import centroid_table, pairwise_divergence, ratio_to_uniform
-from ncmi.functional import likelihood_power
+from _timing import markdown
+from ncmi.loss import equation
+from ncmi.loss.forms import likelihood_power
 
 CLASSES = 20
 WIDTHS = (32, 128, 512, 2048)
@@ -40,24 +40,18 @@ def with_cosine(own: Tensor, others: Tensor, cosine: float) -> Tensor:
     return cosine * own + math.sqrt(1 - cosine**2) * rest
 
 
-def divergences(feature: Tensor, logits: Tensor, temperature: float) -> Tensor:
-    """``KL(P‖Q_c)`` for centroids given by their logits, ``[C]``."""
-    log_p = ncmi.to_log_distribution(feature.unsqueeze(0), None, temperature)
-    table = centroid_table(ratio_to_uniform(ncmi.log_nsf(logits)), "sample_to_centroid")
-    return pairwise_divergence(ratio_to_uniform(log_p), *table, "sample_to_centroid")[0]
-
-
 def ratio(feature: Tensor, logits: Tensor, temperature: float) -> float:
     """a/b of class 0 with the mean over the others for b."""
-    found = divergences(feature, logits, temperature)
-    return float(found[0] / found[1:].mean())
+    p, q = equation.distribution(feature[None], None, temperature), equation.simplex(logits)
+    divergence = equation.divergences(p, q, "sample_to_centroid")[0]
+    return float(divergence[0] / divergence[1:].mean())
 
 
 def ratios_table() -> None:
     """a/b at a cosine of 0.7: with centroids on the features' sphere it depends on neither D nor T."""
     print(f"a/b of a feature with cosine {COSINE} to its own class and 0 to {CLASSES - 1} others (1 − cosine = 0.3)\n")
     heads = [f"{kind}, T = {t:g}" for kind in ("sphere", "κ = 10") for t in TEMPERATURES]
-    print("| D | " + " | ".join(heads) + " |\n|---:|" + "---:|" * len(heads))
+    rows = []
     for width in WIDTHS:
         own = directions(CLASSES, width)
         feature = with_cosine(own[0], own[1:], COSINE)
@@ -65,57 +59,50 @@ def ratios_table() -> None:
         on_axis = with_cosine(axis[0], axis[1:], COSINE)
         cells = [ratio(feature, own / t, t) for t in TEMPERATURES]
         cells += [ratio(on_axis, 10 * axis, t) for t in TEMPERATURES]
-        print(f"| {width} | " + " | ".join(f"{cell:.3f}" for cell in cells) + " |")
+        rows.append([str(width), *(f"{cell:.3f}" for cell in cells)])
+    print(markdown(["D", *heads], rows))
 
 
 def mobility_table() -> None:
     """How far a centroid moves along its own axis for a step of its logits or direction."""
     print("\nHow far Q_c moves for a unit step of an axis anchor's own logit, in parts of the largest possible\n")
-    print("| anchor | " + " | ".join(f"T = {t:g}" for t in TEMPERATURES) + " |\n|---|" + "---:|" * len(TEMPERATURES))
+    rows = []
     for name, reach in (("κ = 10", lambda t: 10.0), ("κ = 1/T (sphere)", lambda t: 1 / t)):
         slopes = [torch.sigmoid(torch.tensor(reach(t))) for t in TEMPERATURES]
-        print(f"| {name} | " + " | ".join(f"{float(4 * s * (1 - s)):.2g}" for s in slopes) + " |")
+        rows.append([name, *(f"{float(4 * s * (1 - s)):.2g}" for s in slopes)])
+    print(markdown(["anchor", *(f"T = {t:g}" for t in TEMPERATURES)], rows))
 
 
 def power_table() -> None:
     """Cosine that a sample needs for π_y = 0.9 against C − 1 orthogonal classes, by γ."""
     powers = (4.0, 8.0, 16.0)
     print("\ncosine to the own class that makes π_y = 0.9 where all others are orthogonal\n")
-    print("| C | default γ | at the default | " + " | ".join(f"at γ = {p:g}" for p in powers) + " |")
-    print("|---:|---:|---:|" + "---:|" * len(powers))
+    rows = []
     for classes in (2, 3, 10, 26, 100, 1000):
         needed = [1 - (9 * (classes - 1)) ** (-1 / p) for p in (likelihood_power(classes), *powers)]
-        cells = " | ".join(f"{cosine:.2f}" for cosine in needed)
-        print(f"| {classes} | {likelihood_power(classes):.1f} | {cells} |")
+        rows.append([str(classes), f"{likelihood_power(classes):.1f}", *(f"{cosine:.2f}" for cosine in needed)])
+    print(markdown(["C", "default γ", "at the default", *(f"at γ = {p:g}" for p in powers)], rows))
 
 
 def pull_table() -> None:
     """Whom the gradient listens to: the nearest wrong class's share, and the pull of a hopeless label."""
     print("\npull of a sample on its feature (|dL/df̂| along the own direction), and the nearest wrong class's share\n")
-    print("| loss | C | uninformed | label wrong, model sure | share of the nearest wrong class |")
-    print("|---|---:|---:|---:|---:|")
+    rows = []
     for classes in (26, 100):
         gamma = likelihood_power(classes)
         for name, q in (("p = 1", None), ("likelihood", 0.0), ("likelihood, q = 0.7", 0.7)):
             # K_c ∝ 1 − cos_c; uninformed: all cosines 0; sure and wrong: 0.8 to another class, 0 to the label's
-            if q is None:
-                rest = torch.zeros(classes - 1, dtype=torch.float64)
-                sure = rest.clone()
-                sure[0] = 0.8
-                pulls = [1 / float((1 - wrong).mean()) for wrong in (rest, sure)]
-                share = 1 / (classes - 1)
-            else:
-                pulls = []
-                for largest in (0.0, 0.8):
-                    weights = torch.ones(classes, dtype=torch.float64)
-                    weights[1] = (1 - largest) ** -gamma
-                    pi = weights / weights.sum()
-                    pulls.append(float(gamma * pi[0] ** q * (1 - pi[0])))
-                near = torch.full((classes - 1,), 0.9, dtype=torch.float64)
-                near[0] = 0.5
-                shares = near**-gamma / (near**-gamma).sum()
-                share = float(shares[0])
-            print(f"| {name} | {classes} | {pulls[0]:.3g} | {pulls[1]:.3g} | {share:.2f} |")
+            near = torch.full((classes - 1,), 0.9, dtype=torch.float64)
+            near[0] = 0.5
+            pulls = []
+            for largest in (0.0, 0.8):
+                k = torch.ones(classes, dtype=torch.float64)
+                k[1] = 1 - largest
+                pi = k**-gamma / (k**-gamma).sum()
+                pulls.append(float(1 / k[1:].mean()) if q is None else float(gamma * pi[0] ** q * (1 - pi[0])))
+            share = 1 / (classes - 1) if q is None else float(near[0] ** -gamma / (near**-gamma).sum())
+            rows.append([name, str(classes), *(f"{pull:.3g}" for pull in pulls), f"{share:.2f}"])
+    print(markdown(["loss", "C", "uninformed", "label wrong, model sure", "share of the nearest wrong class"], rows))
     print("\n(nearest wrong class at cosine 0.5, the others at 0.1)")
 
 
@@ -129,23 +116,24 @@ def merging_table() -> None:
         "in two groups": own[torch.arange(classes) % 2],
     }
     print(f"\nloss of features with cosine 0.99 to their own class's centroid, C = {classes}\n")
-    print("| loss | " + " | ".join(merged) + " |\n|---|" + "---:|" * len(merged))
+    rows = []
     forms: dict[str, dict[str, Any]] = {
         "p = 1, KL(Q_c‖P), mean of ratios": {},
-        "p = 1, KL(P‖Q_c), mean of ratios": {"separation_direction": "sample_to_centroid"},
+        "p = 1, KL(P‖Q_c), mean of ratios": {"direction": "sample_to_centroid"},
         "likelihood, default γ": {
-            "separation_direction": "sample_to_centroid",
+            "direction": "sample_to_centroid",
             "reduction": "log_likelihood",
-            "separation_power": -likelihood_power(classes),
+            "power": -likelihood_power(classes),
         },
     }
     for name, options in forms.items():
         losses = []
         for centroids in merged.values():
             features = torch.stack([with_cosine(w, own[:0], 0.99) for w in centroids])
-            log_p = ncmi.to_log_distribution(features, None, 0.5)
-            losses.append(float(ncmi.ncmi_loss(log_p, torch.arange(classes), ncmi.log_nsf(centroids / 0.5), **options)))
-        print(f"| {name} | " + " | ".join(f"{loss:.3f}" for loss in losses) + " |")
+            p, q = equation.distribution(features, None, 0.5), equation.simplex(centroids / 0.5)
+            losses.append(float(equation.loss(p, torch.arange(classes), q, **options)))
+        rows.append([name, *(f"{loss:.3f}" for loss in losses)])
+    print(markdown(["loss", *merged], rows))
 
 
 if __name__ == "__main__":

@@ -23,15 +23,17 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from _bench import HEAD, Row, write
-from ncmi.options import NCMIOptions
-from ncmi.recipes import BagNetwork, SlideData, SlideRecipe, Training
-from ncmi.slides.simulation import link_cohort, simulation_of
+from _timing import Row, Table, command_line, of_value
+from ncmi.data.bags.simulated import simulation_of
+from ncmi.objectives.options import NCMIOptions
+from ncmi.recipes import BagData, BagNetwork, Recipe, default_training
+from ncmi.slides.simulation import link_cohort
 
 BAR_GIB, LARGE_GB = 4.0, 100
 STATUS = Path("/proc/self/status")
@@ -39,28 +41,13 @@ FULL = {"slides": 10_000, "distinct": 200, "instances": 5_000, "feature_dim": 10
 QUICK = {"slides": 200, "distinct": 20, "instances": 200, "feature_dim": 64}
 
 
-def recipe_of(folder: Path, width: int, network: str, threads: int) -> SlideRecipe:
+def recipe_of(folder: Path, width: int, network: str, threads: int) -> Recipe:
     """One epoch over nearly all slides of a linked cohort."""
-    data = SlideData(
-        str(folder / "features"),
-        str(folder / "labels.csv"),
-        slide_column="slide_id",
-        patient_column="patient_id",
-        label_column="label",
-        validation_fraction=0.02,
-        test_fraction=0.02,
-    )
-    training = Training(
-        epochs=1,
-        batch_size=1,
-        optimiser="adamw",
-        learning_rate=1e-4,
-        weight_decay=1e-5,
-        selection="best",
-        threads=threads,
-    )
-    bags = BagNetwork(network, width)  # type: ignore[arg-type]
-    return SlideRecipe(data, bags, NCMIOptions(), training)
+    columns = {"slide_column": "slide_id", "patient_column": "patient_id", "label_column": "label"}
+    parts = {"validation_fraction": 0.02, "test_fraction": 0.02, "attention_slides": 0}
+    data = BagData(str(folder / "features"), labels=str(folder / "labels.csv"), **columns, **parts)  # type: ignore[arg-type]
+    training = replace(default_training("bags"), epochs=1, threads=threads)
+    return Recipe(data, BagNetwork(network, width), NCMIOptions(), training)  # type: ignore[arg-type]
 
 
 class Peak(threading.Thread):
@@ -81,59 +68,47 @@ class Peak(threading.Thread):
             self.look()
 
 
-def train(recipe: SlideRecipe, out: Path) -> None:
+def train_and_watch(recipe: Recipe, out: Path) -> None:
     """In a process of its own: train, and write what it took."""
-    from ncmi.slides.run import train_slides
+    from ncmi.training.run import train
 
-    peak, began, marks = Peak(), time.perf_counter(), []
+    peak, began = Peak(), time.perf_counter()
+    epoch_seconds: list[float] = []
     peak.start()
     with tempfile.TemporaryDirectory() as runs:
-        results = train_slides(
-            recipe,
-            Path(runs) / "run",
-            on_epoch=lambda row: marks.append(row),
-            attention_slides=0,
-        )
+        results = train(recipe, Path(runs) / "run", on_epoch=lambda row: epoch_seconds.append(row["seconds"]))
     peak.over.set()
     peak.look()
-    seconds = time.perf_counter() - began
-    found = {
-        "peak_bytes": max(peak.bytes, 1e6 * results["peak_memory_mb"]),
-        "seconds": seconds,
-        "epoch_seconds": marks[-1]["seconds"],
-        "slides": {part: results[f"num_{part}"] for part in ("train", "validation", "test")},
+    measured = {
+        "peak_bytes": max(peak.bytes, 1e6 * results.peak_memory_mb),
+        "seconds": time.perf_counter() - began,
+        "epoch_seconds": epoch_seconds[-1],
+        "slides": {part: getattr(results, f"num_{part}") for part in ("train", "validation", "test")},
     }
-    out.write_text(json.dumps(found))
+    out.write_text(json.dumps(measured))
 
 
-def rows_of(found: dict[str, Any], linked: dict[str, int]) -> list[Row]:
-    """What is told of a run."""
-
-    def row(what: str, value: float, unit: str, **options: Any) -> Row:
-        return Row(what, value, value, value, unit=unit, **options)
-
-    slides, size = found["slides"], linked["bytes_if_loaded"] / linked["slides"]
-    in_epoch = slides["train"] + slides["validation"]
-    loaded = linked["bytes_if_loaded"] / 1e9
+def rows_of(measured: dict[str, Any], linked: dict[str, int]) -> list[Row]:
+    """What a run took; a cohort that would fit proves nothing."""
+    slides, seconds = measured["slides"], measured["epoch_seconds"]
+    in_epoch, loaded = slides["train"] + slides["validation"], linked["bytes_if_loaded"] / 1e9
+    read = in_epoch / linked["slides"] * loaded
+    bar = BAR_GIB if loaded >= LARGE_GB else None
     note = (
         f"{linked['slides']:,} linked slides (simulation) of {linked['instances']:,} patches, {loaded:.1f} GB if loaded"
     )
-    # a cohort that would fit proves nothing
-    bar = BAR_GIB if loaded >= LARGE_GB else None
     return [
-        row("peak resident memory of training", found["peak_bytes"] / 2**30, "GiB", bar=bar, note=note),
-        row("if it were loaded, as float16", linked["bytes_if_loaded"] / 2**30, "GiB"),
-        row("slides in the epoch", in_epoch / found["epoch_seconds"], "slides/s", note=f"{slides}"),
-        row("read in the epoch", in_epoch * size / 1e9 / found["epoch_seconds"], "GB/s", note="from the page cache"),
-        row("the whole run", found["seconds"], "s", note="epoch, then test and read-outs over all slides"),
+        of_value("peak resident memory of training", measured["peak_bytes"] / 2**30, unit="GiB", bar=bar, note=note),
+        of_value("if it were loaded, as float16", linked["bytes_if_loaded"] / 2**30, unit="GiB"),
+        of_value("slides in the epoch", in_epoch / seconds, unit="slides/s", note=f"{slides}"),
+        of_value("read in the epoch", read / seconds, unit="GB/s", note="from the page cache"),
+        of_value("the whole run", measured["seconds"], unit="s", note="epoch, then test and read-outs over all slides"),
     ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--folder", type=Path, help="where the cohort is, or is made and kept; by default a temporary one"
-    )
+    parser = command_line(__doc__)
+    parser.add_argument("--folder", type=Path, help="of the cohort, or where it is made; by default a temporary one")
     parser.add_argument("--network", default="abmil", help="abmil, transmil, aem, asmil, mean, max")
     parser.add_argument("--width", type=int, default=64, help="of the first layer; 0 for the usual one")
     parser.add_argument("--slides", type=int, help="number of slides; by default 10,000")
@@ -143,7 +118,8 @@ def main() -> None:
     parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.train is not None:
-        train(recipe_of(arguments.folder, arguments.width, arguments.network, arguments.threads), arguments.train)
+        recipe = recipe_of(arguments.folder, arguments.width, arguments.network, arguments.threads)
+        train_and_watch(recipe, arguments.train)
         return
     if not STATUS.exists():
         raise SystemExit("needs Linux: the high-water mark of resident memory is read from /proc")
@@ -162,11 +138,10 @@ def main() -> None:
         words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
         subprocess.run([sys.executable, __file__, *words], check=True)
         rows = rows_of(json.loads(result.read_text()), content["linked"])
-    print(HEAD)
-    for row in rows:
-        print(row.line())
     about = {**given, "quick": arguments.quick, "cohort": content["linked"]}
-    write(arguments.out, rows, torch.device("cpu"), simulation=True, **about)
+    table = Table(arguments.out, torch.device("cpu"), simulation=True, **about)
+    for row in rows:
+        table.add(row)
 
 
 if __name__ == "__main__":

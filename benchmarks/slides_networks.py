@@ -24,25 +24,21 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from _bench import HEAD, Row, in_turns, of_values, processor, ratios, wall, write
+from _timing import Row, Times, in_turns, measure_parts, measuring_line, of_value, of_values, processor, ratios, wall
 from ncmi import NCMILoss
-from ncmi.backbones.bags import make_bag_network
-from ncmi.recipes.slides import BagNetwork as Options
-from ncmi.training.environment import describe_environment
-from ncmi.training.memory import peak_megabytes
+from ncmi.networks.bags import make_bag_network
+from ncmi.recipes import BagNetwork as Options
+from ncmi.training.environment import peak_megabytes
 
 FEATURES, WIDTH, CLASSES = 1024, 512, 4
 CPU = torch.device("cpu")
 GIB = 2**30 / 1e6  # in MB
-Times = list[tuple[float, float]]
 
 
 class Classifier(nn.Module):
@@ -71,17 +67,8 @@ class Theirs(nn.Module):
         if name == "abmil":
             self.model: Any = ABMIL(in_shape=(FEATURES,), att_dim=128, gated=True, feat_ext=first)
         else:
-            self.model = TransMIL(
-                in_shape=(FEATURES,),
-                att_dim=WIDTH,
-                n_layers=2,
-                n_heads=8,
-                n_landmarks=WIDTH // 2,
-                pinv_iterations=6,
-                dropout=0.0,
-                use_mlp=False,
-                feat_ext=first,
-            )
+            sizes = {"att_dim": WIDTH, "n_layers": 2, "n_heads": 8, "n_landmarks": WIDTH // 2, "pinv_iterations": 6}
+            self.model = TransMIL(in_shape=(FEATURES,), **sizes, dropout=0.0, use_mlp=False, feat_ext=first)
         self.model.classifier = nn.Linear(WIDTH, CLASSES)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -120,29 +107,28 @@ def row_of(what: str, first: Times, second: Times, bar: float | None) -> Row:
     return of_values(what, ratios(one, other), bar=bar, digits=3, note=note)
 
 
-def compared(what: str, first: nn.Module, second: nn.Module, count: int, repeats: int, bar: float | None) -> Row:
+def compared(what: str, first: nn.Module, second: nn.Module, count: int, repeats: int, bar: float | None = None) -> Row:
     features = torch.randn(count, FEATURES)
     times = in_turns({"first": step_of(first, features), "second": step_of(second, features)}, repeats, CPU)
     return row_of(f"{what}, N = {count:,}", times["first"], times["second"], bar)
 
 
-def torchmil_rows(quick: bool) -> Iterator[Row]:
+def torchmil_rows(arguments: argparse.Namespace) -> Iterator[Row]:
     """Our steps over torchmil's."""
     if not have_torchmil():
         return
     plan = (("abmil", 20_000, 15), ("transmil", 20_000, 5), ("abmil", 2_000, 41), ("transmil", 2_000, 9))
     for name, count, repeats in plan:
         bar = 1.0 if count == 20_000 else None
-        count, repeats = (200, 1) if quick else (count, repeats)
-        told = f"step time, {Options(name).name} / torchmil's"  # type: ignore[arg-type]
-        yield compared(told, Classifier(name), Theirs(name), count, repeats, bar)
+        count, repeats = (200, 1) if arguments.quick else (count, repeats)
+        yield compared(f"step time, {name} / torchmil's", Classifier(name), Theirs(name), count, repeats, bar)
 
 
-def size_rows(quick: bool) -> Iterator[Row]:
+def size_rows(arguments: argparse.Namespace) -> Iterator[Row]:
     """Steps of all networks over ABMIL's."""
     for name in ("mean", "max", "aem", "asmil", "transmil"):
-        count, repeats = (200, 1) if quick else (20_000, 3 if name == "transmil" else 7)
-        yield compared(f"step time, {name} / abmil", Classifier(name), Classifier("abmil"), count, repeats, None)
+        count, repeats = (200, 1) if arguments.quick else (20_000, 3 if name == "transmil" else 7)
+        yield compared(f"step time, {name} / abmil", Classifier(name), Classifier("abmil"), count, repeats)
 
 
 def training_step(objective: str, features: Tensor) -> Callable[[], object]:
@@ -150,93 +136,64 @@ def training_step(objective: str, features: Tensor) -> Callable[[], object]:
     torch.manual_seed(0)
     network, label = make_bag_network(Options("abmil"), FEATURES), torch.tensor([1])
     head = NCMILoss(CLASSES, network.feature_dim) if objective == "NCMI" else nn.Linear(network.feature_dim, CLASSES)
-    optimiser = torch.optim.AdamW([*network.parameters(), *head.parameters()], 1e-4, weight_decay=1e-5)
+    optimizer = torch.optim.AdamW([*network.parameters(), *head.parameters()], 1e-4, weight_decay=1e-5)
 
     def step() -> None:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         vector = network(features).vector[None]
         loss = head(vector, label) if isinstance(head, NCMILoss) else F.cross_entropy(head(vector), label)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
 
     return step
 
 
-def objective_rows(quick: bool) -> Iterator[Row]:
+def objective_rows(arguments: argparse.Namespace) -> Iterator[Row]:
     """NCMI's step over cross-entropy's."""
     for count, repeats in ((20_000, 31), (2_000, 301)):
-        count, repeats = (200, 3) if quick else (count, repeats)
+        count, repeats = (200, 3) if arguments.quick else (count, repeats)
         features = torch.randn(count, FEATURES)
         calls = {name: training_step(name, features) for name in ("NCMI", "cross-entropy")}
         times = in_turns(calls, repeats, CPU)
-        told = f"step time, NCMI / cross-entropy, abmil, N = {count:,}"
-        yield row_of(told, times["NCMI"], times["cross-entropy"], 1.02)
+        what = f"step time, NCMI / cross-entropy, abmil, N = {count:,}"
+        yield row_of(what, times["NCMI"], times["cross-entropy"], 1.02)
 
 
-def memory_rows(quick: bool) -> Iterator[Row]:
+def memory_rows(arguments: argparse.Namespace) -> Iterator[Row]:
     """Peak resident memory of one TransMIL step."""
-    count = 500 if quick else 50_000
+    count = 500 if arguments.quick else 50_000
     for whose, bar in (("ours", 6.0), ("torchmil", None)):
         if whose == "torchmil" and not have_torchmil():
             return
         command = [sys.executable, __file__, "--peak", whose, str(count), "--threads", str(torch.get_num_threads())]
-        told = f"peak resident memory, transmil, {whose}, one step, N = {count:,}"
+        what = f"peak resident memory, transmil, {whose}, one step, N = {count:,}"
         try:
             printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         except subprocess.CalledProcessError as error:
             if whose == "ours":
                 raise
-            print(f"\n{told}: the process ended with {error.returncode}; left out\n", file=sys.stderr)
+            print(f"\n{what}: the process ended with {error.returncode}; left out\n", file=sys.stderr)
             return
         gib = float(printed.split()[-1]) / GIB
-        yield Row(told, gib, gib, gib, unit="GiB", bar=bar)
-
-
-def print_peak(whose: str, count: int) -> None:
-    """In a process of its own: one step, then its peak in MB."""
-    model = Classifier("transmil") if whose == "ours" else Theirs("transmil")
-    step_of(model, torch.randn(count, FEATURES))()
-    print(peak_megabytes(CPU))
+        yield of_value(what, gib, unit="GiB", bar=bar)
 
 
 PARTS = {"torchmil": torchmil_rows, "sizes": size_rows, "objectives": objective_rows, "memory": memory_rows}
 
 
-def write_both(path: Path | None, rows: list[Row], quick: bool) -> None:
-    """The JSON file, and beside it the table as Markdown."""
-    write(path, rows, CPU, quick=quick)
-    if path is not None:
-        environment = describe_environment(CPU)
-        told = ", ".join(f"{key} {value}" for key, value in environment.items() if isinstance(value, str | int | float))
-        table = "\n".join([HEAD, *(row.line() for row in rows)])
-        path.with_suffix(".md").write_text(f"# Slide networks\n\n{told}\n\n{table}\n", encoding="utf-8")
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--parts", choices=tuple(PARTS), nargs="+", default=list(PARTS))
-    parser.add_argument("--quick", action="store_true", help="a few seconds, to see that it runs; no measurement")
-    parser.add_argument("--out", type=Path, help="JSON file; a table of the same name in Markdown is written beside it")
-    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    command = measuring_line(__doc__, PARTS, [1, 2])
+    command.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
+    arguments = command.parse_args()
     torch.manual_seed(0)
-    if arguments.peak:
+    if arguments.peak:  # in a process of its own: one step, then its peak in MB
         torch.set_num_threads(arguments.threads[0])
-        print_peak(arguments.peak[0], int(arguments.peak[1]))
+        whose, count = arguments.peak
+        step_of(Classifier("transmil") if whose == "ours" else Theirs("transmil"), torch.randn(int(count), FEATURES))()
+        print(peak_megabytes(CPU))
         return
-    rows: list[Row] = []
-    print(HEAD)
-    for threads in arguments.threads:
-        torch.set_num_threads(threads)
-        for part in arguments.parts:
-            if part in ("memory", "sizes") and threads != arguments.threads[-1]:
-                continue  # no bar depends on the number of threads
-            for row in PARTS[part](arguments.quick):
-                row = replace(row, what=f"{row.what}, {threads} thread{'s' * (threads > 1)}")
-                rows.append(row)
-                print(row.line(), flush=True)
-                write_both(arguments.out, rows, arguments.quick)
+    # no bar of these depends on the number of threads
+    measure_parts(PARTS, arguments, CPU, once=("memory", "sizes"))
 
 
 if __name__ == "__main__":
