@@ -107,8 +107,9 @@ def heat_png(pixels: NDArray[np.float64], top: float) -> str:
     """Painted relative attention as a PNG data URI, transparent where there is no patch."""
     from PIL import Image
 
-    index = 1 + np.round(color_places(np.nan_to_num(pixels), top) * (_STEPS - 1))
-    image = Image.fromarray(np.where(np.isfinite(pixels), index, 0).astype(np.uint8), mode="P")
+    painted = np.isfinite(pixels)  # NaN is where there is no patch
+    index = 1 + np.round(color_places(np.where(painted, pixels, LOWEST), top) * (_STEPS - 1))
+    image = Image.fromarray(np.where(painted, index, 0).astype(np.uint8), mode="P")
     image.putpalette(bytes(3) + colors_of(np.linspace(0, 1, _STEPS)).tobytes())
     return _data_uri(image, "png", optimize=True, transparency=0)
 
