@@ -16,8 +16,8 @@ MODES: list[dict[str, Any]] = [
     {"separation_power": power, "separation_direction": direction, "reduction": reduction}
     for power in (1.0, 2.0, -1.0, -4.0)
     for direction in ("centroid_to_sample", "sample_to_centroid")
-    for reduction in ("mean_of_ratios", "ratio_of_means", "log_likelihood")
-    if not (reduction == "log_likelihood" and power > 0)
+    for reduction in ("mean_of_ratios", "ratio_of_means", "likelihood")
+    if not (reduction == "likelihood" and power > 0)
 ]
 
 # the form of the authors' script
@@ -26,7 +26,7 @@ RELEASED: dict[str, Any] = {
     "anchor_scale": 10.0,
     "separation_power": 1.0,
     "separation_direction": "centroid_to_sample",
-    "reduction": "mean_of_ratios",
+    "form": "mean_of_ratios",
 }
 
 

@@ -109,8 +109,8 @@ BATCH_SIZES: dict[str, tuple[int, ...]] = {
 TAIL = (
     CROSS_ENTROPY,
     NCMI,
-    Method("ncmi_balanced", "NCMI (balanced)", "ncmi", {"class_weights": "balanced"}),
-    Method("balanced_ce", "Balanced CE", "cross_entropy", {"class_weights": "balanced"}),
+    Method("ncmi_balanced", "NCMI (balanced)", "ncmi", {"weight": "balanced"}),
+    Method("balanced_ce", "Balanced CE", "cross_entropy", {"weight": "balanced"}),
     Method("adjusted_ce", "Logit-adjusted CE", "cross_entropy", {"logit_adjustment": 1.0}),
 )
 

@@ -24,7 +24,7 @@ FORMS = {
     "p = 1, KL(Q_c‖P), mean of ratios (released)": (1.0, "centroid_to_sample", "mean_of_ratios"),
     "p = 1, KL(Q_c‖P), ratio of means (paper)": (1.0, "centroid_to_sample", "ratio_of_means"),
     "p = 1, KL(P‖Q_c), mean of ratios": (1.0, "sample_to_centroid", "mean_of_ratios"),
-    "p = −4, KL(P‖Q_c), likelihood": (-4.0, "sample_to_centroid", "log_likelihood"),
+    "p = −4, KL(P‖Q_c), likelihood": (-4.0, "sample_to_centroid", "likelihood"),
 }
 HEAD = ("form", "C", "D", "T", "uninformed", "on one axis", "on two axes", "perfect")
 

@@ -126,7 +126,7 @@ def check_items(session: Session) -> list[Item]:
         items.append((name, lambda s=shape, h=half, t=soft, n=name: list(_exactness(session, s, h, t, n))))
     items.append(("head", lambda: list(_head(session, shapes[-1]))))
     for centroids, center, reduction in (
-        ("learned", "ema", "log_likelihood"),
+        ("learned", "ema", "likelihood"),
         ("class_mean", "frozen", "mean_of_ratios"),
         ("fixed", "none", "ratio_of_means"),
     ):
@@ -185,7 +185,7 @@ def _resumed(session: Session, options: dict[str, Any]) -> list[Row]:
     torch.manual_seed(0)
     batches = [(torch.randn(64, 20), torch.randint(classes, (64,))) for _ in range(steps)]
     batches = [(inputs.to(device), labels.to(device)) for inputs, labels in batches]
-    power = -4.0 if options["reduction"] == "log_likelihood" else 1.0
+    power = -4.0 if options["reduction"] == "likelihood" else 1.0
     torch.use_deterministic_algorithms(True)
 
     def begun() -> tuple[nn.Module, torch.optim.Optimizer]:

@@ -122,7 +122,7 @@ def merging_table() -> None:
         "p = 1, KL(P‖Q_c), mean of ratios": {"direction": "sample_to_centroid"},
         "likelihood, default γ": {
             "direction": "sample_to_centroid",
-            "reduction": "log_likelihood",
+            "form": "likelihood",
             "power": -likelihood_power(classes),
         },
     }

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ncmi.loss.centroids import CentroidClassifier, anchor_directions
     from ncmi.loss.functional import ncmi_loss
     from ncmi.loss.information import Information, InformationAccumulator, measure
-    from ncmi.loss.module import NCMILoss
+    from ncmi.loss.module import NCMIHead, NCMILoss
     from ncmi.loss.simplex import log_nsf, to_log_distribution
     from ncmi.objectives.interface import LinearHeadObjective, Objective
     from ncmi.objectives.options import (
@@ -47,6 +47,7 @@ _HOME = {
     "LinearHeadObjective": "ncmi.objectives.interface",
     "LinearProbe": "ncmi.readouts.linear_probe",
     "NCMIClassifier": "ncmi.integrations.sklearn",
+    "NCMIHead": "ncmi.loss.module",
     "NCMILoss": "ncmi.loss.module",
     "NearestNeighbors": "ncmi.readouts.neighbors",
     "Objective": "ncmi.objectives.interface",
@@ -73,6 +74,7 @@ __all__ = [
     "LinearHeadObjective",
     "LinearProbe",
     "NCMIClassifier",
+    "NCMIHead",
     "NCMILoss",
     "NearestNeighbors",
     "Objective",

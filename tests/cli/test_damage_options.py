@@ -27,7 +27,7 @@ def test_help_tells_the_options(tmp_path: Path) -> None:
     for option in ("--data.label-noise", "--data.noise-kind", "--data.imbalance"):
         assert option in told
     told = ncmi("train", "--objective", "cross_entropy", "--help", cwd=tmp_path).stdout
-    for option in ("--objective.class-weights", "--objective.logit-adjustment"):
+    for option in ("--objective.weight", "--objective.logit-adjustment"):
         assert option in told
 
 
@@ -36,7 +36,7 @@ def test_help_tells_the_options(tmp_path: Path) -> None:
     [
         ("--objective", "generalized_cross_entropy", "--objective.q", "0.5"),
         ("--objective", "symmetric_cross_entropy", "--objective.alpha", "6", "--objective.beta", "0.1"),
-        ("--objective", "cross_entropy", "--objective.class-weights", "balanced"),
+        ("--objective", "cross_entropy", "--objective.weight", "balanced"),
         ("--objective", "cross_entropy", "--objective.logit-adjustment", "1"),
     ],
 )

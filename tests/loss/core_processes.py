@@ -16,18 +16,18 @@ CLASSES, DIM = 4, 6
 SHARES = ((5, 1), (2, 6), (3, 3))  # samples of either process in each step
 LOSSES: dict[str, dict[str, Any]] = {
     "ema and class means": {"center": "ema", "center_decay": 0.9, "centroids": "class_mean", "centroid_decay": 0.8},
-    "frozen": {"center": "frozen", "center_updates": 2, "class_weights": "balanced"},
+    "frozen": {"center": "frozen", "center_updates": 2, "weight": "balanced"},
     "default": {},
-    "robust": {"robustness": "auto", "class_weights": "balanced"},
+    "robust": {"robustness": "auto", "weight": "balanced"},
 }
 COUPLED: dict[str, dict[str, Any]] = {
     "ratio of means": {
-        "reduction": "ratio_of_means",
+        "form": "ratio_of_means",
         "separation_power": 1.0,
         "separation_direction": "centroid_to_sample",
     },
     "default": {},
-    "robust": {"robustness": 0.7, "class_weights": [1.0, 2.0, 3.0, 4.0]},
+    "robust": {"robustness": 0.7, "weight": [1.0, 2.0, 3.0, 4.0]},
 }
 ROBUSTNESS: tuple[float | Literal["auto"], ...] = (0.0, 0.7, "auto")
 
@@ -51,6 +51,7 @@ def run(parts: list[tuple[Tensor, Tensor]]) -> dict[str, Any]:
         loss = ncmi.NCMILoss(CLASSES, DIM, **options).double()
         for features, labels in parts:
             loss(features, labels)
+            loss.update(synchronize=True)
         results[name] = loss.state_dict()
     distributions = [(torch.log_softmax(features, 1), labels) for features, labels in parts]
     accumulator = ncmi.InformationAccumulator(CLASSES, DIM)

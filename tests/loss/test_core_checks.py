@@ -12,7 +12,7 @@ from ncmi.loss.checks import check_labels, check_targets
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        (torch.tensor([0, -100]), "labels run from -100.*drop the samples"),
+        (torch.tensor([0, -100]), "labels run from -100.*leave out the samples"),
         (torch.tensor([0, 3]), "labels run to 3 but num_classes is 3: pass num_classes=4"),
         (torch.tensor([], dtype=torch.long), "empty batch"),
         (torch.zeros(2), r"labels are torch\.float32.*labels\.long\(\)"),

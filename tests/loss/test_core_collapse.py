@@ -23,14 +23,14 @@ def collapsed(feature: Tensor, classes: int, temperature: float) -> tuple[Tensor
     return log_p, torch.arange(classes), anchors
 
 
-@pytest.mark.parametrize("reduction", ["mean_of_ratios", "ratio_of_means"])
-def test_the_papers_separation_rewards_collapse(reduction: Literal["mean_of_ratios", "ratio_of_means"]) -> None:
+@pytest.mark.parametrize("form", ["mean_of_ratios", "ratio_of_means"])
+def test_the_papers_separation_rewards_collapse(form: Literal["mean_of_ratios", "ratio_of_means"]) -> None:
     """Against one coordinate's negative direction KL(Q‖P) grows several times as fast as KL(P‖Q)."""
     towards = torch.zeros(512, dtype=torch.float64)
     towards[0] = -1
     direction: Direction = "centroid_to_sample"
     found = [
-        float(ncmi_loss(*collapsed(feature, 100, 0.2), separation_direction=direction, reduction=reduction))
+        float(ncmi_loss(*collapsed(feature, 100, 0.2), separation_direction=direction, form=form))
         for feature in (torch.ones(512, dtype=torch.float64), towards)
     ]
     assert found[0] == pytest.approx(0.80, abs=0.01)
@@ -50,9 +50,9 @@ def test_collapse_never_costs_less_than_chance_by_the_deciding_divergence(
     feature = torch.randn(classes + spare, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     samples = collapsed(feature, classes, temperature)
     direction: Direction = "sample_to_centroid"
-    ratio = ncmi_loss(*samples, separation_direction=direction, reduction="mean_of_ratios")
+    ratio = ncmi_loss(*samples, separation_direction=direction, form="mean_of_ratios")
     assert float(ratio) >= classes / (classes - 1) * (1 - 1e-12)
-    likelihood = ncmi_loss(*samples, separation_direction=direction, separation_power=power, reduction="log_likelihood")
+    likelihood = ncmi_loss(*samples, separation_direction=direction, separation_power=power, form="likelihood")
     assert float(likelihood) >= math.log(classes) * (1 - 1e-12)
 
 

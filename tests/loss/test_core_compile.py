@@ -12,21 +12,21 @@ from torch._dynamo.testing import CompileCounterWithBackend
 import ncmi
 
 PAPER: dict[str, Any] = {
-    "reduction": "mean_of_ratios",
+    "form": "mean_of_ratios",
     "separation_power": 1.0,
     "separation_direction": "centroid_to_sample",
 }
 FORMS: dict[str, dict[str, Any]] = {
     "default": {},
-    "robust": {"robustness": "auto", "class_weights": "balanced"},
+    "robust": {"robustness": "auto", "weight": "balanced"},
     "paper": {**PAPER, "centroids": "fixed", "center": "ema"},
     "paper, learned": {**PAPER, "centroids": "learned", "center": "frozen"},
-    "class means": {"centroids": "class_mean", "class_weights": "balanced"},
+    "class means": {"centroids": "class_mean", "weight": "balanced"},
     "geometric mean, weighted": {
         "separation_power": 0.0,
-        "reduction": "ratio_of_means",
+        "form": "ratio_of_means",
         "centroids": "fixed",
-        "class_weights": [1.0, 2.0, 3.0, 4.0, 5.0],
+        "weight": [1.0, 2.0, 3.0, 4.0, 5.0],
     },
 }
 
@@ -51,11 +51,24 @@ def test_one_graph_once(form: str, soft: bool) -> None:
                 f = features.clone().requires_grad_()
                 value = loss(f, targets)
                 results.append((value.detach(), *torch.autograd.grad(value, (f, *module.parameters()))))
+            plain.update()  # every call of compiled code counts as a step
             for one, other in zip(*results, strict=True):
                 torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     assert counter.frame_count == 1
+    traced.update()
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(traced.state_dict()[name], value)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_head_on_batches_of_any_size(form: str) -> None:
+    torch.compiler.reset()
+    head = ncmi.NCMIHead(8, 5, **FORMS[form]).eval()
+    compiled = torch.compile(head, fullgraph=True, dynamic=True, backend="eager")
+    for size in (6, 3, 11):
+        features, labels = torch.randn(size, 8), torch.randint(5, (size,))
+        torch.testing.assert_close(compiled(features), head(features), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(compiled(features, labels), head(features, labels), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("power", [1.0, -4.0])
@@ -88,5 +101,6 @@ def test_generated_code() -> None:
             f = features.clone().requires_grad_()
             value = loss(f, labels)
             results.append((value.detach(), *torch.autograd.grad(value, f)))
+        plain.update()
         for one, other in zip(*results, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

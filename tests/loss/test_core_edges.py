@@ -11,7 +11,7 @@ from torch import Tensor
 import ncmi
 
 PAPER: dict[str, Any] = {
-    "reduction": "mean_of_ratios",
+    "form": "mean_of_ratios",
     "separation_power": 1.0,
     "separation_direction": "centroid_to_sample",
 }
@@ -82,7 +82,7 @@ def test_integer_types_of_labels() -> None:
     features, labels = torch.randn(5, 6), torch.tensor([0, 1, 2, 3, 0])
     for options in FORMS:
         for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32):
-            losses = [ncmi.NCMILoss(4, 6, class_weights="balanced", **options) for _ in range(2)]
+            losses = [ncmi.NCMILoss(4, 6, weight="balanced", **options) for _ in range(2)]
             assert torch.equal(losses[0](features, labels.to(dtype)), losses[1](features, labels))
             assert_trains(losses[0], features, labels.to(dtype))
 
@@ -90,22 +90,23 @@ def test_integer_types_of_labels() -> None:
 @pytest.mark.parametrize("form", [{}, PAPER])
 @pytest.mark.parametrize("training", [True, False])
 def test_errors_of_a_batch_name_the_cure(form: dict[str, Any], training: bool) -> None:
-    loss = ncmi.NCMILoss(10, 12, class_weights="balanced", center="ema", centroids="fixed", **form).train(training)
+    loss = ncmi.NCMILoss(10, 12, weight="balanced", center="ema", centroids="fixed", **form).train(training)
     features, labels = torch.randn(3, 12), torch.tensor([0, 1, 2])
     before = {name: value.clone() for name, value in loss.state_dict().items() if "counts" not in name}
     for wrong_features, wrong_labels, message in (
         (features, torch.tensor([0, 12, 3]), "labels run to 12 but num_classes is 10: pass num_classes=13"),
-        (features, torch.tensor([0, -100, 3]), "labels run from -100: classes count from 0; drop"),
+        (features, torch.tensor([0, -1, 3]), "labels run from -1: classes count from 0.*ignore_index=-1"),
+        (features, torch.tensor([0, 255, 3]), "labels run to 255.*ignore_index=255"),
         (features, torch.tensor([0.0, 1.0, 2.0]), r"labels are torch.float32.*use labels.long\(\)"),
         (features, torch.tensor([True, False, True]), r"labels are torch.bool.*use labels.long\(\)"),
-        (features, labels[:, None], r"shape \[3, 1\].*use labels.flatten\(\)"),
-        (features, labels[:2], "3 samples but 2 labels: pass one label for each sample"),
+        (features, labels[:, None], r"3\] samples but labels \[3, 1\]"),
+        (features, labels[:2], "pass one label for each sample"),
         (features, torch.ones(3, 9) / 9, "9 columns but num_classes is 10: pass one column for each class"),
-        (features, torch.ones(3, 10), "do not sum to 1: divide each row by its sum"),
+        (features, torch.full((3, 10), 0.5), "do not sum to 1: divide each row by its sum"),
+        (features, torch.ones(3, 10), "one class for each sample"),
         (features, -torch.ones(3, 10), "soft targets are negative or NaN: pass probabilities"),
         (features[:0], labels[:0], "empty batch.*skip batches without samples"),
-        (features[:, :11], labels, r"expected \[B, 12\]; set feature_dim to the network's"),
-        (features[0], labels[:1], r"features \[12\]: expected \[B, 12\]"),
+        (features[:, :11], labels, r"features \[3, 11\]: expected \[B, 12\]"),
         (features.masked_fill(torch.arange(12) == 3, torch.nan), labels, "row 0.*NaN.*lower the learning rate"),
         (features / torch.tensor([[1.0], [0.0], [1.0]]), labels, "row 1.*infinite.*clip gradients"),
         (features * torch.tensor([[1.0], [1.0], [1e30]]), labels, "row 2.*beyond 1e19"),
@@ -123,15 +124,16 @@ def test_errors_of_the_function_name_the_cure() -> None:
     for arguments, options, message in (
         ((log_p, labels, log_q[:1]), {}, "at least C=2 classes"),
         ((log_p[:, :1], labels, log_q[:, :1]), {}, "a simplex of D=2"),
-        ((log_p, labels, log_q[:, :3]), {}, r"log_p \[3, 4\] and log_q \[2, 3\] must be \[B, D\] and \[C, D\]"),
-        ((log_p[0], labels, log_q), {}, r"must be \[B, D\]"),
+        ((log_p, labels, log_q[:, :3]), {}, r"log_p \[3, 4\]: expected \[B, 3\]"),
+        ((log_p[0], labels, log_q), {}, "pass one label for each sample"),
+        ((log_p, labels, log_q[0]), {}, r"expected \[C, D\]"),
         ((impossible.expand(3, 4), labels, log_q), {}, "row 0.*probability of exactly 0: take log_softmax or log_nsf"),
         ((log_p, labels, impossible.expand(2, 4)), {}, "row 0.*probability of exactly 0"),
-        ((log_p, labels, log_q), {"reduction": "sum"}, "unknown reduction 'sum': use one of mean_of_ratios"),
+        ((log_p, labels, log_q), {"reduction": "max"}, "unknown reduction 'max': use one of mean, sum, none"),
         ((log_p, labels, log_q), {"separation_direction": "both"}, "unknown separation_direction 'both': use one of"),
         ((log_p, labels, log_q), {"separation_power": torch.nan}, "separation_power is NaN: use 1"),
-        ((log_p, labels, log_q), {"reduction": "log_likelihood"}, "needs a finite separation_power below 0, got 1.0"),
-        ((log_p, labels, log_q), {"class_weights": torch.ones(3)}, r"class_weights \[3\]: expected \[2\]"),
+        ((log_p, labels, log_q), {"form": "likelihood"}, "needs a finite separation_power below 0, got 1.0"),
+        ((log_p, labels, log_q), {"weight": torch.ones(3)}, r"weight \[3\]: expected \[2\]"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             ncmi.ncmi_loss(*arguments, **options)  # type: ignore[arg-type]
@@ -156,11 +158,11 @@ def test_errors_of_the_function_name_the_cure() -> None:
         ((3, 8), {"center": "ema", "center_decay": 1.0}, "center_decay=1.0"),
         ((3, 8), {"center": "frozen", "center_updates": 0}, "center_updates=0: must be at least 1"),
         ((3, 8), {"centroids": "class_mean", "centroid_decay": -0.1}, "centroid_decay=-0.1"),
-        ((3, 8), {"class_weights": "inverse"}, "unknown class_weights 'inverse': use 'balanced'"),
-        ((3, 8), {"class_weights": [1.0, 2.0]}, "class_weights must be 3 numbers ≥ 0, one a class, not all 0"),
-        ((3, 8), {"class_weights": [0.0, 0.0, 0.0]}, "not all 0"),
-        ((3, 8), {"class_weights": [1.0, -1.0, 1.0]}, "numbers ≥ 0"),
-        ((3, 8), {"class_weights": torch.tensor([1.0, torch.nan, 1.0])}, "numbers ≥ 0"),
+        ((3, 8), {"weight": "inverse"}, "unknown weight 'inverse': use 'balanced'"),
+        ((3, 8), {"weight": [1.0, 2.0]}, "weight must be 3 numbers ≥ 0, one a class, not all 0"),
+        ((3, 8), {"weight": [0.0, 0.0, 0.0]}, "not all 0"),
+        ((3, 8), {"weight": [1.0, -1.0, 1.0]}, "numbers ≥ 0"),
+        ((3, 8), {"weight": torch.tensor([1.0, torch.nan, 1.0])}, "numbers ≥ 0"),
     ],
 )  # fmt: skip
 def test_errors_of_construction_name_the_cure(
@@ -171,7 +173,7 @@ def test_errors_of_construction_name_the_cure(
 
 
 def test_errors_of_setters_name_the_cure() -> None:
-    loss = ncmi.NCMILoss(3, 8, anchor_scale=10.0, class_weights="balanced")
+    loss = ncmi.NCMILoss(3, 8, anchor_scale=10.0, weight="balanced")
     with pytest.raises(ValueError, match=r"centroids must be \[3, 8\] positive probabilities"):
         loss.set_centroids(torch.full((2, 8), 0.125))
     with pytest.raises(ValueError, match="positive probabilities"):

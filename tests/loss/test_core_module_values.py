@@ -16,13 +16,13 @@ from ncmi.loss import equation
 
 PAPER: dict[str, Any] = {
     "anchor_scale": 10.0,
-    "reduction": "mean_of_ratios",
+    "form": "mean_of_ratios",
     "separation_power": 1.0,
     "separation_direction": "centroid_to_sample",
 }
 FORMS: tuple[dict[str, Any], ...] = (
     PAPER,
-    PAPER | {"reduction": "ratio_of_means"},
+    PAPER | {"form": "ratio_of_means"},
     PAPER | {"separation_direction": "sample_to_centroid"},
     PAPER | {"separation_power": -4.0},
     {},
@@ -55,11 +55,11 @@ def expected(loss: ncmi.NCMILoss, features: Tensor, labels: Tensor, temperature:
         p,
         labels.double() if labels.is_floating_point() else labels,
         q,
-        reduction=loss.reduction,
+        form=loss.form,
         power=loss.separation_power,
         direction=loss.separation_direction,
     )
-    learned = loss.centroids == "learned"
+    learned = loss.centroid_mode == "learned"
     return [value.detach(), *torch.autograd.grad(value, (f, z) if learned else (f,))]
 
 
@@ -156,10 +156,10 @@ def test_float32_against_float64(
     divergence = to_sample if loss.separation_direction == "centroid_to_sample" else to_centroid
     own = to_centroid.gather(1, labels[:, None]).squeeze(1)
     b = equation.separation_from_others(divergence, labels, loss.separation_power)
-    if loss.reduction == "log_likelihood":
+    if loss.form == "likelihood":
         total = equation.surprisal(own / b, classes, loss.separation_power).mean()
     else:
-        total = own.mean() / b.mean() if loss.reduction == "ratio_of_means" else (own / b).mean()
+        total = own.mean() / b.mean() if loss.form == "ratio_of_means" else (own / b).mean()
     (expected_gradient,) = torch.autograd.grad(total, f)
     assert abs(value.double() - total) <= 1e-5 * total
     assert comparison.relative_error(gradient, expected_gradient) <= 2e-5

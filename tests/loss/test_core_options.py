@@ -51,10 +51,11 @@ BAD_OPTIONS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("ncmi", {"centroid_decay": -0.1}, "centroid_decay=-0.1"),
     ("ncmi", {"separation_power": 1.0}, "needs a finite separation_power below 0"),
     ("ncmi", {"separation_direction": "both"}, "use one of centroid_to_sample, sample_to_centroid"),
-    ("ncmi", {"reduction": "sum"}, "use one of mean_of_ratios, ratio_of_means, log_likelihood, none"),
+    ("ncmi", {"form": "sum"}, "use one of likelihood, mean_of_ratios, ratio_of_means"),
+    ("ncmi", {"label_smoothing": 2.0}, "at least 0 and at most 1"),
     ("ncmi", {"robustness": 2.0}, r"choose 0 \(clean labels\) to 1"),
-    ("ncmi", {"robustness": 0.5, "reduction": "mean_of_ratios"}, "bounds a likelihood"),
-    ("ncmi", {"class_weights": "inverse"}, "use 'balanced'"),
+    ("ncmi", {"robustness": 0.5, "form": "mean_of_ratios"}, "bounds a likelihood"),
+    ("ncmi", {"weight": "inverse"}, "use 'balanced'"),
     ("focal", {"gamma": -1.0}, "gamma=-1.0: must be at least 0"),
     ("supcon", {"projection_dim": 0}, "at least 1"),
 )
@@ -68,7 +69,12 @@ def test_options_check_themselves_without_data(name: str, options: dict[str, Any
 
 def test_ncmi_options_leave_out_only_what_a_file_cannot_hold() -> None:
     keywords = {name for name, p in inspect.signature(ncmi.NCMILoss).parameters.items() if p.kind is p.KEYWORD_ONLY}
-    assert keywords - {field.name for field in fields(NCMIOptions)} <= {"center_updates", "anchor_seed"}
+    assert keywords - {field.name for field in fields(NCMIOptions)} <= {
+        "center_updates",
+        "anchor_seed",
+        "reduction",
+        "ignore_index",
+    }
 
 
 @pytest.mark.parametrize("name", ncmi.objective_names())
@@ -92,7 +98,7 @@ def test_made_by_name(name: str) -> None:
 def test_options_reach_the_objective() -> None:
     loss = ncmi.make_objective("ncmi", 3, 8, temperature=0.25, centroids="fixed", center="ema", separation_power=-2.0)
     assert isinstance(loss, ncmi.NCMILoss)
-    assert (loss.temperature, loss.centroids, loss.separation_power) == (0.25, "fixed", -2.0)
+    assert (loss.temperature, loss.centroid_mode, loss.separation_power) == (0.25, "fixed", -2.0)
     assert loss.center is not None
     with pytest.raises(TypeError, match="temprature"):
         ncmi.make_objective("ncmi", 3, 8, temprature=1.0)

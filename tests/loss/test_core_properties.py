@@ -80,7 +80,7 @@ def test_sample_at_its_centroid(size: tuple[int, int, int], seed: int, power: fl
     options: dict[str, Any] = {"separation_power": power, "separation_direction": direction}
     assert (ncmi.ncmi_loss(log_q[labels], labels, log_q, reduction="none", **options) <= 1e-12).all()
     if -math.inf < power < 0:
-        assert ncmi.ncmi_loss(log_q[labels], labels, log_q, reduction="log_likelihood", **options) <= 1e-5
+        assert ncmi.ncmi_loss(log_q[labels], labels, log_q, form="likelihood", **options) <= 1e-5
 
 
 @given(sizes, seeds, st.floats(-20, -0.25), temperatures)
@@ -92,7 +92,7 @@ def test_likelihood(size: tuple[int, int, int], seed: int, power: float, tempera
         [
             torch.stack(
                 [
-                    losses(row[None], torch.tensor([c]), log_q, temperature, reduction="log_likelihood", **options)
+                    losses(row[None], torch.tensor([c]), log_q, temperature, form="likelihood", **options)
                     for c in range(len(log_q))
                 ]
             )
@@ -138,7 +138,7 @@ def test_reductions_agree_with_none(size: tuple[int, int, int], seed: int, power
     features, labels, log_q = draw(size, seed)
     options: dict[str, Any] = {"separation_power": power, "separation_direction": direction}
     each = losses(features, labels, log_q, 0.5, reduction="none", **options)
-    torch.testing.assert_close(losses(features, labels, log_q, 0.5, reduction="mean_of_ratios", **options), each.mean())
+    torch.testing.assert_close(losses(features, labels, log_q, 0.5, form="mean_of_ratios", **options), each.mean())
     weights = torch.arange(1.0, len(log_q) + 1, dtype=torch.float64)
-    weighted = losses(features, labels, log_q, 0.5, reduction="mean_of_ratios", class_weights=weights, **options)
+    weighted = losses(features, labels, log_q, 0.5, form="mean_of_ratios", weight=weights, **options)
     torch.testing.assert_close(weighted, (weights[labels] * each).sum() / weights[labels].sum())

@@ -50,24 +50,24 @@ def test_all_paths_against_the_plain_formula(robustness: float, weights: list[fl
     loss = make(
         directions,
         robustness=robustness,
-        class_weights=weights,
+        weight=weights,
         separation_power=-5.0,
         separation_direction=direction,
     )
     one_hot = torch.eye(4, dtype=torch.float64)[labels]
     mixed = 0.7 * one_hot + 0.3 * one_hot.roll(1, 0)
-    for targets, plain in ((labels, labels), (one_hot, labels), (mixed, mixed)):
+    for targets, plain in ((labels, labels), (one_hot, one_hot), (mixed, mixed)):
         f, w = features.clone().requires_grad_(), directions.clone().requires_grad_()
         p, q = (equation.distribution(x, None, 0.5, "nsf") for x in (f, w))
         expected = equation.loss(
             p,
             plain,
             q,
-            reduction="log_likelihood",
+            form="likelihood",
             power=-5.0,
             direction=direction,
             robustness=robustness,
-            class_weights=None if weights is None else torch.tensor(weights, dtype=torch.float64),
+            weight=None if weights is None else torch.tensor(weights, dtype=torch.float64),
         )
         g = features.clone().requires_grad_()
         value = loss.loss(g, targets)
@@ -192,22 +192,22 @@ def test_errors_name_the_range(robustness: float) -> None:
             log_p,
             torch.tensor([0, 1]),
             log_q,
-            reduction="log_likelihood",
+            form="likelihood",
             separation_power=-4.0,
             robustness=robustness,
         )
 
 
-@pytest.mark.parametrize("reduction", ["mean_of_ratios", "ratio_of_means", "none"])
-def test_it_bounds_a_likelihood_alone(reduction: Any) -> None:
-    with pytest.raises(ValueError, match=r"robustness=0.7 bounds a likelihood: use it with reduction='log_likelihood'"):
-        ncmi.NCMILoss(3, 6, robustness=0.7, reduction=reduction)
+@pytest.mark.parametrize("form", ["mean_of_ratios", "ratio_of_means"])
+def test_it_bounds_a_likelihood_alone(form: Any) -> None:
+    with pytest.raises(ValueError, match=r"robustness=0.7 bounds a likelihood: use it with form='likelihood'"):
+        ncmi.NCMILoss(3, 6, robustness=0.7, form=form)
     with pytest.raises(ValueError, match="bounds a likelihood"):
-        ncmi.ncmi_loss(torch.zeros(1, 6), torch.tensor([0]), torch.zeros(3, 6), reduction=reduction, robustness=0.7)
+        ncmi.ncmi_loss(torch.zeros(1, 6), torch.tensor([0]), torch.zeros(3, 6), form=form, robustness=0.7)
 
 
 def test_an_unknown_word_lists_the_known() -> None:
     with pytest.raises(ValueError, match="unknown robustness 'strong': use 0 to 1, or auto"):
         ncmi.NCMILoss(3, 6, robustness="strong")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="bounds a likelihood"):
-        ncmi.NCMILoss(3, 6, robustness="auto", reduction="mean_of_ratios")
+        ncmi.NCMILoss(3, 6, robustness="auto", form="mean_of_ratios")

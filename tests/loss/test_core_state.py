@@ -18,12 +18,12 @@ import ncmi
 FREE: dict[str, Any] = {"anchor_scale": 10.0}
 ROBUST: dict[str, Any] = {"robustness": "auto"}
 PAPER: dict[str, Any] = FREE | {
-    "reduction": "mean_of_ratios",
+    "form": "mean_of_ratios",
     "separation_power": 1.0,
     "separation_direction": "centroid_to_sample",
 }
 MODES = [
-    {"centroids": centroids, "center": center, "class_weights": weights, "anchors": "random", **form}
+    {"centroids": centroids, "center": center, "weight": weights, "anchors": "random", **form}
     for centroids, center, weights, form in itertools.product(
         ("fixed", "learned", "class_mean"), ("none", "ema", "frozen"), (None, "balanced"), (ROBUST, FREE, PAPER)
     )
@@ -50,6 +50,7 @@ def same_behavior(one: ncmi.NCMILoss, other: ncmi.NCMILoss, **close: float) -> N
     for targets in (labels, torch.rand(6, 5).softmax(1), labels):
         results = []
         for loss in (one, other):
+            loss.update()  # a copy cannot know whether there was a step since the last call
             f = features.clone().requires_grad_()
             value = loss(f, targets)
             results.append((value.detach(), *torch.autograd.grad(value, f), loss.predict_log_proba(features).detach()))

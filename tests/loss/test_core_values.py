@@ -13,7 +13,7 @@ import ncmi
 from ncmi.loss import equation
 from ncmi.loss.simplex import log_simplex
 
-REDUCTIONS = ("mean_of_ratios", "ratio_of_means", "none", "log_likelihood")
+FORMS = ("mean_of_ratios", "ratio_of_means", "likelihood")
 
 
 def problem(batch: int, classes: int, dim: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -59,8 +59,9 @@ def test_every_form(power: float, direction: str, soft: bool) -> None:
     features, labels, logits = problem(6, 4, 5)
     targets = torch.rand(6, 4, dtype=torch.float64).softmax(1) if soft else labels
     weights = torch.tensor([0.5, 2.0, 1.0, 0.0], dtype=torch.float64)
-    for kind, reduction, class_weights in itertools.product(comparison.KINDS, REDUCTIONS, (None, weights)):
-        if reduction == "log_likelihood" and not -torch.inf < power < 0:
+    options = itertools.product(comparison.KINDS, FORMS, ("mean", "sum", "none"), (None, weights), (0.0, 0.2))
+    for kind, form, reduction, weight, smoothing in options:
+        if (form == "likelihood" and not -torch.inf < power < 0) or (form == "ratio_of_means" and reduction != "mean"):
             continue
         found, expected = values_and_gradients(
             features,
@@ -68,10 +69,12 @@ def test_every_form(power: float, direction: str, soft: bool) -> None:
             logits,
             kind,
             0.4,
+            form=form,
             reduction=reduction,
             power=power,
             direction=direction,
-            class_weights=class_weights,
+            weight=weight,
+            label_smoothing=smoothing,
         )
         assert_equal(found, expected)
 
@@ -82,7 +85,7 @@ def test_every_form(power: float, direction: str, soft: bool) -> None:
 def test_from_small_to_large(classes: int, dim: int, power: float, direction: str) -> None:
     features, labels, logits = problem(4, classes, dim)
     found, expected = values_and_gradients(
-        features, labels, logits, "nsf", 0.5, reduction="mean_of_ratios", power=power, direction=direction
+        features, labels, logits, "nsf", 0.5, form="mean_of_ratios", power=power, direction=direction
     )
     assert_equal(found, expected)
 
@@ -91,7 +94,7 @@ def test_from_small_to_large(classes: int, dim: int, power: float, direction: st
 def test_largest_sizes_in_the_papers_form(classes: int, dim: int) -> None:
     features, labels, logits = problem(2, classes, dim)
     found, expected = values_and_gradients(
-        features, labels, logits, "nsf", 0.2, reduction="mean_of_ratios", power=1.0, direction="centroid_to_sample"
+        features, labels, logits, "nsf", 0.2, form="mean_of_ratios", power=1.0, direction="centroid_to_sample"
     )
     assert_equal(found, expected)
 
@@ -101,7 +104,7 @@ def test_soft_targets_of_many_classes(power: float) -> None:
     features, _, logits = problem(3, 40, 64)
     targets = torch.rand(3, 40, dtype=torch.float64).softmax(1)
     found, expected = values_and_gradients(
-        features, targets, logits, "nsf", 0.5, reduction="ratio_of_means", power=power, direction="centroid_to_sample"
+        features, targets, logits, "nsf", 0.5, form="ratio_of_means", power=power, direction="centroid_to_sample"
     )
     assert_equal(found, expected)
 
@@ -117,7 +120,7 @@ def test_any_temperature(temperature: float) -> None:
             logits,
             "nsf",
             temperature,
-            reduction="mean_of_ratios",
+            form="mean_of_ratios",
             power=power,
             direction=direction,
         )

@@ -53,7 +53,7 @@ def test_loss() -> None:
     # a is KL(HALF‖ASKEW) and 0; b is half of KL(HALF‖HALF) = 0 and of KL(HALF‖ASKEW)
     with_wrong = {"reduction": "none", "power": -1.0, "direction": "sample_to_centroid"}
     assert float(equation.loss(p[1:], labels[1:], q)) == 0
-    assert float(equation.loss(p, labels, q, reduction="ratio_of_means")) == pytest.approx(2)
+    assert float(equation.loss(p, labels, q, form="ratio_of_means")) == pytest.approx(2)
     three = table([0.4, 0.6], ASKEW, HALF)
     a, b, c = equation.divergences(table([0.3, 0.7]), three, "sample_to_centroid")[0].tolist()
     ratio = a / (2 / (1 / b + 1 / c))
@@ -61,7 +61,7 @@ def test_loss() -> None:
     assert equation.loss(sample, torch.tensor([0]), three, **with_wrong).tolist() == pytest.approx([ratio])  # type: ignore[arg-type]
     pi = (1 / a) / (1 / a + 1 / b + 1 / c)
     assert equation.likelihoods(sample, three, -1.0)[0, 0].item() == pytest.approx(pi)
-    form = {"reduction": "log_likelihood", "power": -1.0, "direction": "sample_to_centroid"}
+    form = {"form": "likelihood", "power": -1.0, "direction": "sample_to_centroid"}
     hard, soft = torch.tensor([0]), table([0.2, 0.3, 0.5])
     assert float(equation.loss(sample, hard, three, **form)) == pytest.approx(-math.log(pi))  # type: ignore[arg-type]
     bounded = equation.loss(sample, hard, three, robustness=0.5, **form)  # type: ignore[arg-type]

@@ -53,8 +53,8 @@ BAD_OPTIONS: list[tuple[str, dict[str, Any], str]] = [
     ("symmetric_cross_entropy", {"alpha": 0.0, "beta": 0.0}, "one of them must be above 0, e.g. 0.1 and 1"),
     ("symmetric_cross_entropy", {"log_zero": 0.0}, "below 0, usually -4"),
     ("symmetric_cross_entropy", {"log_zero": float("-inf")}, "must be above -inf and below 0"),
-    ("cross_entropy", {"class_weights": "inverse"}, "unknown class_weights 'inverse': use 'balanced'"),
-    ("cross_entropy", {"class_weights": [1.0, 2.0]}, "class_weights must be 10 numbers ≥ 0"),
+    ("cross_entropy", {"weight": "inverse"}, "unknown class_weights 'inverse': use 'balanced'"),
+    ("cross_entropy", {"weight": [1.0, 2.0]}, "class_weights must be 10 numbers ≥ 0"),
     ("cross_entropy", {"logit_adjustment": -1.0}, "at least 0 and below inf, usually 1"),
     ("cross_entropy", {"logit_adjustment": float("inf")}, "at least 0 and below inf"),
 ]

@@ -39,7 +39,7 @@ def same_value_and_gradients(ours: Tensor, theirs: Tensor, head: nn.Module) -> N
 
 @given(weights_of_classes)
 def test_weights_are_torchs(weights: list[float]) -> None:
-    objective = made(class_weights=weights)
+    objective = made(weight=weights)
     theirs = F.cross_entropy(objective.head(FEATURES), LABELS, weight=torch.tensor(weights, dtype=torch.float64))
     # weights are kept as float32
     torch.testing.assert_close(objective(FEATURES, LABELS), theirs, rtol=1e-6, atol=0)
@@ -68,7 +68,7 @@ def test_weights_of_soft_targets_are_in_expectation(weights: list[float]) -> Non
 
 
 def test_balanced_weights_come_from_the_counts() -> None:
-    objective = made(class_weights="balanced")
+    objective = made(weight="balanced")
     balanced = sum(COUNTS) / (4 * torch.tensor(COUNTS, dtype=torch.float64))
     theirs = F.cross_entropy(objective.head(FEATURES), LABELS, weight=balanced)
     same_value_and_gradients(objective(FEATURES, LABELS), theirs, objective.head)
@@ -94,17 +94,17 @@ def test_logit_adjustment(tau: float) -> None:
 
 
 def test_neither_is_plain_cross_entropy() -> None:
-    plain, off = made(), made(class_weights=None, logit_adjustment=0.0)
+    plain, off = made(), made(weight=None, logit_adjustment=0.0)
     theirs = F.cross_entropy(plain.head(FEATURES), LABELS)
     for objective in (plain, off):
         assert torch.equal(objective(FEATURES, LABELS), theirs)
         assert set(objective.state_dict()) == {"head.weight", "head.bias"}
     equal = [7, 7, 7, 7]
-    for options in ({"class_weights": "balanced"}, {"logit_adjustment": 1.5}):
+    for options in ({"weight": "balanced"}, {"logit_adjustment": 1.5}):
         torch.testing.assert_close(made(equal, **options)(FEATURES, LABELS), theirs)
 
 
-@pytest.mark.parametrize("options", [{"class_weights": "balanced"}, {"logit_adjustment": 1.0}])
+@pytest.mark.parametrize("options", [{"weight": "balanced"}, {"logit_adjustment": 1.0}])
 def test_counts_that_are_not_told_are_those_seen(options: dict[str, Any]) -> None:
     told = made([3, 1, 1, 1], **options)
     called, observing = made(None, **options), made(None, **options)
@@ -120,17 +120,17 @@ def test_counts_that_are_not_told_are_those_seen(options: dict[str, Any]) -> Non
 
 
 def test_counts_belong_to_the_state_and_survive_half_precision() -> None:
-    objective = made(class_weights="balanced", logit_adjustment=1.0)
-    fresh = made(None, class_weights="balanced", logit_adjustment=1.0)
+    objective = made(weight="balanced", logit_adjustment=1.0)
+    fresh = made(None, weight="balanced", logit_adjustment=1.0)
     fresh.load_state_dict(objective.state_dict())
     assert torch.equal(fresh(FEATURES, LABELS), objective(FEATURES, LABELS))
-    half = made([2049, 1, 1, 1], class_weights="balanced").half()
+    half = made([2049, 1, 1, 1], weight="balanced").half()
     assert half.class_weights.counts.max() == 2049  # float16 has no such number
     assert half(FEATURES.half(), LABELS).dtype == torch.float32
 
 
 def test_a_class_without_a_sample_leaves_the_loss_finite() -> None:
-    for options in ({"class_weights": "balanced"}, {"logit_adjustment": 1.0}):
+    for options in ({"weight": "balanced"}, {"logit_adjustment": 1.0}):
         assert made([5, 0, 1, 0], **options)(FEATURES, LABELS).isfinite()
 
 

@@ -53,7 +53,7 @@ FULL = Recipe(
         noise_kind="pair",
     ),
     Network("convnet", width=16, depth=2, feature_dim=64, dropout=0.5),
-    NCMIOptions(separation_power=-math.inf, reduction="mean_of_ratios", class_weights="balanced"),
+    NCMIOptions(separation_power=-math.inf, form="mean_of_ratios", weight="balanced"),
     Training(
         epochs=3,
         schedule="step",

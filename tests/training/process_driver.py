@@ -22,7 +22,7 @@ UNEVEN, FEW, ZERO = 32, 11, 38
 PROCESS_CASES: dict[str, Callable[..., Recipe]] = {
     "ncmi": lambda **more: make_recipe(batch_size=ZERO, **more),
     "ncmi-class-mean-ema-center": lambda **more: make_recipe(
-        NCMIOptions(centroids="class_mean", center="ema", center_decay=0.9, class_weights="balanced"),
+        NCMIOptions(centroids="class_mean", center="ema", center_decay=0.9, weight="balanced"),
         batch_size=UNEVEN,
         **more,
     ),

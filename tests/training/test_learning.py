@@ -31,7 +31,7 @@ OPTIONS = {name: (objective_options(name)(), Alternation()) for name in objectiv
             centroids="fixed",
             anchor_scale=10.0,
             separation_power=1.0,
-            reduction="mean_of_ratios",
+            form="mean_of_ratios",
             separation_direction="centroid_to_sample",
         ),
         Alternation(),

@@ -34,13 +34,13 @@ from ncmi.training.step import TrainingStep
 
 NCMI = {
     "ncmi-class-mean-ema-center": NCMIOptions(centroids="class_mean", center="ema", center_decay=0.5),
-    "ncmi-paper": NCMIOptions(anchor_scale=10.0, separation_power=1.0, reduction="mean_of_ratios"),
-    "ncmi-ratio-of-means": NCMIOptions(anchor_scale=10.0, separation_power=1.0, reduction="ratio_of_means"),
+    "ncmi-paper": NCMIOptions(anchor_scale=10.0, separation_power=1.0, form="mean_of_ratios"),
+    "ncmi-ratio-of-means": NCMIOptions(anchor_scale=10.0, separation_power=1.0, form="ratio_of_means"),
     "ncmi-robust": NCMIOptions.robust(),
-    "ncmi-balanced": NCMIOptions(class_weights="balanced"),
+    "ncmi-balanced": NCMIOptions(weight="balanced"),
 }
 LONG_TAILS = {
-    "cross-entropy-balanced": CrossEntropyOptions(class_weights="balanced"),
+    "cross-entropy-balanced": CrossEntropyOptions(weight="balanced"),
     "cross-entropy-adjusted": CrossEntropyOptions(logit_adjustment=1.0),
 }
 OPTIONS = {name: objective_options(name)() for name in objective_names()} | NCMI | LONG_TAILS

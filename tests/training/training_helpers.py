@@ -41,7 +41,7 @@ def make_recipe(
 RESUME_CASES: dict[str, Callable[..., Recipe]] = {
     "ncmi": lambda **more: make_recipe(**more),
     "ncmi-class-mean-ema-center": lambda **more: make_recipe(
-        NCMIOptions(centroids="class_mean", center="ema", center_decay=0.9, class_weights="balanced"), **more
+        NCMIOptions(centroids="class_mean", center="ema", center_decay=0.9, weight="balanced"), **more
     ),
     "ncmi-phases": lambda **more: make_recipe(
         alternation=Alternation("phases", network_steps=3, centroid_steps=2), schedule="cosine", **more

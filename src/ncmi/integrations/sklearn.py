@@ -208,7 +208,7 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         weights = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
         if not (weights > 0).all():
             raise ValueError(f"class_weight={self.class_weight}: give weights above 0, or leave a class out of X")
-        return replace(options, **{"class_weights": tuple(weights.tolist())})
+        return replace(options, **{"weight": tuple(weights.tolist())})
 
     def _readout(self, model: Classifier) -> str:
         if self.readout != "auto":

@@ -46,9 +46,9 @@ def anchor_directions(num_classes: int, dim: int, anchors: Anchors, seed: int = 
             raise ValueError(
                 f"D={dim} is smaller than C={num_classes}: axis anchors need D ≥ C; use anchors='etf' or 'random'"
             )
-        return torch.eye(num_classes, dim)
-    generator = torch.Generator().manual_seed(seed)
-    directions = torch.randn(num_classes, dim, generator=generator, dtype=torch.float64)
+        return torch.eye(num_classes, dim, device="cpu")
+    generator = torch.Generator("cpu").manual_seed(seed)
+    directions = torch.randn(num_classes, dim, generator=generator, dtype=torch.float64, device="cpu")
     if anchors == "random":
         return F.normalize(directions, dim=1).float()
     if num_classes > 2 * dim:
@@ -57,8 +57,8 @@ def anchor_directions(num_classes: int, dim: int, anchors: Anchors, seed: int = 
         axes = torch.linalg.qr(directions[:dim]).Q
         return torch.cat([axes, -axes])[:num_classes].float()
     # Helmert's matrix: a simplex in the C − 1 dimensions orthogonal to (1, …, 1); a random isometry takes it into D
-    simplex = torch.ones(num_classes, num_classes - 1, dtype=torch.float64).triu()
-    simplex.diagonal(-1).copy_(-torch.arange(1, num_classes))
+    simplex = torch.ones(num_classes, num_classes - 1, dtype=torch.float64, device="cpu").triu()
+    simplex.diagonal(-1).copy_(-torch.arange(1, num_classes, device="cpu"))
     isometry = torch.linalg.qr(directions.T[:, : num_classes - 1]).Q
     return F.normalize(F.normalize(simplex, dim=0) @ isometry.T, dim=1).float()
 

@@ -11,7 +11,8 @@ At T = 0.2 and D = 512 every probability lies within a factor 1.4 of uniform and
 They equal the plain sums for distributions, and so do the gradients of whatever produced the distributions.
 (The direction that would break ``Σ P = 1`` is the one they leave out; it never reaches a feature or a logit.)
 
-The two autograd functions hold the time of a step: written by hand they take half the passes over memory.
+Everything here is made of ordinary operations, and so are its derivatives of any order; what a step's time depends on
+is once more in :mod:`ncmi.loss.likelihood` and :mod:`ncmi.loss.sweep`, by hand.
 """
 
 import math
@@ -19,8 +20,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from ncmi.loss.autograd import by_hand, full_products
 from ncmi.loss.forms import Direction
 
 
@@ -66,10 +67,10 @@ def centroid_sums(beta: Tensor, direction: Direction) -> CentroidSums:
 
 
 class CentroidView:
-    """Centroids as the loss looks at them. What it has computed once it keeps: constants of a step, or of a run."""
+    """Centroids as the loss looks at them, ``β = log(D·Q)`` ``[C, D]``; what it has computed once it keeps."""
 
-    def __init__(self, log_q: Tensor, direction: Direction) -> None:
-        self.beta = ratio_to_uniform(log_q)
+    def __init__(self, beta: Tensor, direction: Direction) -> None:
+        self.beta = beta
         self.direction: Direction = direction
         # by hand, since torch.compile cannot see through functools.cached_property
         self._sums: CentroidSums | None = None
@@ -85,48 +86,12 @@ class CentroidView:
             self._sums = centroid_sums(self.beta, self.direction)
         return self._sums
 
-    def gap_from_uniform(self) -> Tensor:
-        """``KL(U‖Q_c)`` of every centroid, ``[C]``, without gradient."""
-        if "sample_to_centroid" in self._tables:
-            return self._tables["sample_to_centroid"][1].detach()
-        return centroid_table(self.beta.detach(), "sample_to_centroid")[1]
-
     def table(self, direction: Direction | None = None) -> tuple[Tensor, Tensor]:
         """Side and gap of every centroid, by default in the view's own direction."""
         direction = direction or self.direction
         if direction not in self._tables:
             self._tables[direction] = centroid_table(self.beta, direction)
         return self._tables[direction]
-
-
-class _LinearTerms(torch.autograd.Function):
-    """``KL(P‖Q_y)``, and ``Σ_{c≠y} KL(Q_c‖P)`` short of its constants, in one pass over the sample."""
-
-    @staticmethod
-    def forward(ctx: Any, alpha: Tensor, beta: Tensor, side_sum: Tensor, wrong: int) -> tuple[Tensor, Tensor]:
-        dim = alpha.shape[-1]
-        excess = torch.expm1(alpha)
-        p, q = alpha.exp(), beta.exp()  # not excess + 1: near the simplex's border that has lost every digit
-        delta = beta - alpha
-        own = torch.linalg.vecdot(p, torch.expm1(delta).sub_(delta)) / dim
-        others = side_sum + 1 - q
-        rest = (wrong * (excess - alpha).sum(-1) - torch.linalg.vecdot(alpha, others)) / dim
-        ctx.save_for_backward(alpha, excess, p, delta, q, others)
-        ctx.wrong = wrong
-        return own, rest
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
-        alpha, excess, p, delta, q, others = ctx.saved_tensors
-        by_own, by_rest = ((gradient / alpha.shape[-1]).unsqueeze(-1) for gradient in gradients)
-        by_alpha = (excess * ctx.wrong).sub_(others).mul_(by_rest).addcmul_(p * delta, by_own, value=-1)
-        by_beta = by_side = None
-        if ctx.needs_input_grad[1]:
-            by_beta = ((q - p) * by_own).addcmul_(alpha * q, by_rest)
-        if ctx.needs_input_grad[2]:
-            by_side = -(alpha * by_rest).sum(0)
-        return by_alpha, by_beta, by_side, None
 
 
 def own_and_wrong_sum(
@@ -143,7 +108,11 @@ def own_and_wrong_sum(
     """
     wrong = sums.gap.shape[0] - 1
     if direction == "centroid_to_sample":
-        own, rest = _LinearTerms.apply(alpha, beta_y, sums.side_sum, wrong)  # type: ignore[no-untyped-call]
+        own = concentration(alpha, beta_y)
+        # Σ_{c≠y} (q_c − 1); q by exp, since expm1 has lost every digit of it near the simplex's border
+        others = sums.side_sum + 1 - beta_y.exp()
+        cross = torch.linalg.vecdot(alpha, others) / alpha.shape[-1]
+        rest = wrong * divergence_from_uniform(alpha, torch.expm1(alpha), forward=False) - cross
     else:
         excess = torch.expm1(alpha)
         own = concentration(alpha, beta_y)
@@ -180,20 +149,33 @@ def concentration(alpha: Tensor, beta: Tensor) -> Tensor:
 
 
 class _Product(torch.autograd.Function):
-    """``x @ yᵀ``, and its gradient, in full precision also where ``backward`` is called inside autocast."""
+    """``x @ yᵀ`` whose gradient has full precision too, also where ``backward`` is called inside autocast."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
-        ctx.save_for_backward(x, y)
-        with torch.autocast(x.device.type, enabled=False):
+    def forward(x: Tensor, y: Tensor) -> Tensor:
+        with full_products(x):
             return x @ y.T
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, y = ctx.saved_tensors
         by_x, by_y = ctx.needs_input_grad
-        with torch.autocast(x.device.type, enabled=False):
-            return gradients[0] @ y if by_x else None, gradients[0].T @ x if by_y else None
+        with full_products(x):
+            gradient = gradients[0]
+            return _product(gradient, y.T) if by_x else None, _product(gradient.T, x.T) if by_y else None
+
+
+def _product(x: Tensor, y: Tensor) -> Tensor:
+    """``x @ yᵀ`` in full precision, differentiable any number of times."""
+    if by_hand(x, y):
+        product: Tensor = _Product.apply(x, y)  # type: ignore[no-untyped-call]
+        return product
+    with full_products(x):
+        return x @ y.T
 
 
 def pairwise_divergence(alpha: Tensor, side: Tensor, gap: Tensor, direction: Direction) -> Tensor:
@@ -210,6 +192,6 @@ def pairwise_divergence(alpha: Tensor, side: Tensor, gap: Tensor, direction: Dir
     to_sample = direction == "centroid_to_sample"
     excess = torch.expm1(alpha)
     apart = gap + divergence_from_uniform(alpha, excess, forward=not to_sample).unsqueeze(-1)
-    product: Tensor = _Product.apply(alpha if to_sample else excess, side)  # type: ignore[no-untyped-call]
+    product = _product(alpha if to_sample else excess, side)
     divergence = apart - product / alpha.shape[-1]
     return _at_least_rounding(divergence, apart)

@@ -133,35 +133,39 @@ def loss(
     labels: Tensor,
     q: Tensor,
     *,
-    reduction: str = "mean_of_ratios",
+    form: str = "mean_of_ratios",
+    reduction: str = "mean",
     power: float = 1.0,
     direction: str = "centroid_to_sample",
     robustness: float = 0.0,
-    class_weights: Tensor | None = None,
+    weight: Tensor | None = None,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """The NCMI loss of a batch: of ``a = KL(P‖Q_y)`` and b, see :func:`separation_from_others`.
 
     - ``"ratio_of_means"``: ``mean(a) / mean(b)``, the paper's Eq. 8–10.
-    - ``"mean_of_ratios"``: ``mean(a/b)``, the released script; ``"none"``: a/b of each sample, ``[B]``.
-    - ``"log_likelihood"``: the mean of :func:`surprisal`.
+    - ``"mean_of_ratios"``: ``mean(a/b)``, the released script.
+    - ``"likelihood"``: the mean of :func:`surprisal`.
 
-    Soft targets ``[B, C]`` in place of labels give the expectation over them. With class weights ``[C]`` means are
-    weighted means.
+    Soft targets ``[B, C]`` in place of labels give the expectation over them; smoothed labels are soft targets. Weights
+    ``[C]`` of the classes and the reduction ``"mean"``, ``"sum"`` or ``"none"`` are those of ``F.cross_entropy``: the
+    mean of labels is divided by the sum of their weights, that of soft targets by B.
     """
     samples, classes = len(p), len(q)
     soft = labels.is_floating_point()
-    # each sample's classes that may be its own, [B, 1] or [B, C], and how likely they are
-    own = torch.arange(classes, device=p.device).expand(samples, classes) if soft else labels[:, None]
-    weights = labels if soft else torch.ones_like(p[:, :1])
-    if class_weights is not None:
-        weights = weights * class_weights[own]
-    a = divergences(p, q, "sample_to_centroid").gather(1, own)
+    targets = labels if soft else torch.eye(classes, dtype=p.dtype, device=p.device)[labels]
+    targets = (1 - label_smoothing) * targets + label_smoothing / classes
+    weights = torch.ones(classes, dtype=p.dtype, device=p.device) if weight is None else weight
+    weighted = targets * weights
+    a = divergences(p, q, "sample_to_centroid")
     divergence = divergences(p, q, direction)
-    b = torch.stack([separation_from_others(divergence, column, power) for column in own.T], dim=1)
-    if reduction == "ratio_of_means":
-        return (weights * a).sum() / (weights * b).sum()
-    values = surprisal(a / b, classes, power, robustness) if reduction == "log_likelihood" else a / b
-    each = (weights * values).sum(1)
+    every = torch.arange(classes, device=p.device).expand(samples, classes)
+    b = torch.stack([separation_from_others(divergence, column, power) for column in every.T], dim=1)
+    if form == "ratio_of_means":
+        return (weighted * a).sum() / (weighted * b).sum()
+    values = surprisal(a / b, classes, power, robustness) if form == "likelihood" else a / b
+    # a class that cannot be the sample's own takes no part, whatever its value is
+    each = torch.where(weighted > 0, weighted * values, torch.zeros_like(values)).sum(1)
     if reduction == "none":
         return each
-    return each.sum() / (samples if class_weights is None else weights.sum())
+    return each.sum() / (1 if reduction == "sum" else samples if soft else weights[labels].sum())

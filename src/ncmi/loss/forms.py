@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from operator import ge, gt, le, lt
 from typing import Any, Literal, get_args
 
-Reduction = Literal["mean_of_ratios", "ratio_of_means", "log_likelihood", "none"]
+Form = Literal["likelihood", "mean_of_ratios", "ratio_of_means"]
+Reduction = Literal["mean", "sum", "none"]
 Direction = Literal["centroid_to_sample", "sample_to_centroid"]
 Distribution = Literal["nsf", "softmax"]
 CentroidMode = Literal["fixed", "learned", "class_mean"]
@@ -34,10 +35,11 @@ class NCMIForm:
         center_decay, centroid_decay: share of the old value that the moving averages keep.
         separation_power: p of the mean over the wrong classes, 1 in the paper; by default −max(4, 2 log C).
         separation_direction: KL(P‖Q_c), or as in the paper KL(Q_c‖P), for the wrong classes.
-        reduction: a likelihood, the released script's mean of ratios, or the paper's ratio of means.
+        form: a likelihood, the released script's mean of ratios, or the paper's ratio of means.
         robustness: 0 for clean labels, up to 1; or "auto" where many labels are wrong: as large as the model is sure,
             the running mean of its highest probability, at least 1/C.
-        class_weights: "balanced": weigh each class by N/(C·n_c).
+        weight: "balanced": weigh each class by N/(C·n_c).
+        label_smoothing: share of the target that goes to all classes alike, 0 to 1.
 
     Raises:
         ValueError: for options out of range or that exclude each other; the message names the cure.
@@ -54,9 +56,10 @@ class NCMIForm:
     centroid_decay: float = 0.99
     separation_power: float | None = None
     separation_direction: Direction = "sample_to_centroid"
-    reduction: Reduction = "log_likelihood"
+    form: Form = "likelihood"
     robustness: float | Literal["auto"] = 0.0
-    class_weights: Literal["balanced"] | None = None
+    weight: Literal["balanced"] | None = None
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         check_map(self.temperature, self.distribution, self.homogeneous)
@@ -69,8 +72,9 @@ class NCMIForm:
             raise ValueError(f"unknown robustness {self.robustness!r}: use 0 to 1, or auto")
         power = -1.0 if self.separation_power is None else self.separation_power
         robustness = 1.0 if self.robustness == "auto" else self.robustness
-        check_loss(self.reduction, power, self.separation_direction, robustness)
-        check_class_weights(self.class_weights)
+        check_loss(self.form, power, self.separation_direction, robustness)
+        check_weight(self.weight)
+        check_range(self, "label_smoothing", least=0, most=1, cure="usually 0.1")
 
 
 def likelihood_power(num_classes: int) -> float:
@@ -117,10 +121,20 @@ def check_range(
             raise ValueError(f"{name}={value}: must be {words}{cure and ', ' + cure}")
 
 
-def check_class_weights(weights: Any) -> None:
+def check_weight(weight: Any) -> None:
     """Raise ValueError for another word than ``"balanced"``; numbers are checked where C is known."""
-    if isinstance(weights, str) and weights != "balanced":
-        raise ValueError(f"unknown class_weights {weights!r}: use 'balanced', C numbers or None")
+    if isinstance(weight, str) and weight != "balanced":
+        raise ValueError(f"unknown weight {weight!r}: use 'balanced', C numbers or None")
+
+
+def check_reduction(form: str, reduction: str) -> None:
+    """Raise ValueError for an unknown reduction, or one that the form does not have."""
+    check_choice("reduction", reduction, Reduction)
+    if form == "ratio_of_means" and reduction != "mean":
+        raise ValueError(
+            f"reduction={reduction!r}: form='ratio_of_means' is one number for a batch and has no terms; "
+            "use reduction='mean', or form='mean_of_ratios'"
+        )
 
 
 def check_map(temperature: Any, distribution: str, homogeneous: float) -> None:
@@ -134,24 +148,24 @@ def check_map(temperature: Any, distribution: str, homogeneous: float) -> None:
         )
 
 
-def check_loss(reduction: str, separation_power: float, separation_direction: str, robustness: Any = 0.0) -> None:
+def check_loss(form: str, separation_power: float, separation_direction: str, robustness: Any = 0.0) -> None:
     """Check the options that function and module share; a robustness that is a tensor is not looked at.
 
     Raises:
         ValueError: for an unknown name, a power that is not a number, a likelihood with p ≥ 0, a robustness outside
             [0, 1] or without likelihood.
     """
-    check_choice("reduction", reduction, Reduction)
+    check_choice("form", form, Form)
     check_choice("separation_direction", separation_direction, Direction)
-    if math.isnan(separation_power):
+    if separation_power != separation_power:  # a compiler does not know math.isnan of a symbol
         raise ValueError("separation_power is NaN: use 1 (the paper) or a negative power such as -4")
-    if reduction == "log_likelihood" and not -math.inf < separation_power < 0:
+    if form == "likelihood" and not -math.inf < separation_power < 0:
         raise ValueError(
-            f"reduction='log_likelihood' needs a finite separation_power below 0, got {separation_power}: use e.g. -4"
+            f"form='likelihood' needs a finite separation_power below 0, got {separation_power}: use e.g. -4"
         )
     # to look at a tensor would wait for the device
     is_number = isinstance(robustness, (int, float))
     if is_number and not 0 <= robustness <= 1:
         raise ValueError(f"robustness={robustness}: choose 0 (clean labels) to 1, for the module also 'auto'")
-    if reduction != "log_likelihood" and not (is_number and robustness == 0):
-        raise ValueError(f"robustness={robustness} bounds a likelihood: use it with reduction='log_likelihood', or 0")
+    if form != "likelihood" and not (is_number and robustness == 0):
+        raise ValueError(f"robustness={robustness} bounds a likelihood: use it with form='likelihood', or 0")

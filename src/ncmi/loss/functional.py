@@ -19,31 +19,69 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ncmi.loss.checks import check_targets
+from ncmi.loss.autograd import by_hand, values_can_be_read
+from ncmi.loss.checks import IGNORE, Batch, as_rows, check_tensor
 from ncmi.loss.divergence import CentroidView, concentration, own_and_wrong_sum, pairwise_divergence, ratio_to_uniform
-from ncmi.loss.forms import Direction, Distribution, Reduction, check_loss
-from ncmi.loss.kernels import STEEPEST, likelihood_surprisal
+from ncmi.loss.forms import Direction, Distribution, Form, Reduction, check_loss, check_reduction
+from ncmi.loss.likelihood import STEEPEST, scores_of_ratios, surprisal_of_ratios
 from ncmi.loss.simplex import full_precision
 
-Path = Literal["likelihood", "sweep", "linear", "pairwise", "expectation"]
+Path = Literal["surprisal", "scores", "sweep", "linear", "pairwise", "expectation"]
 
 
-class LossForm(NamedTuple):
-    """How a and b become a loss; see :func:`ncmi_loss`."""
+class Terms(NamedTuple):
+    """How a and b of samples become a loss; see :func:`ncmi_loss` for what the fields mean.
 
-    reduction: Reduction
+    A value for each class that may be a sample's own is weighed by its target and by the class's weight.
+    """
+
+    form: Form
     power: float
     robustness: float | Tensor
-    class_weights: Tensor | None
+    weight: Tensor | None
+    label_smoothing: float
+    reduction: Reduction
+
+    def smoothed(self, labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
+        """Soft targets ``[n, C]`` of labels, or those given."""
+        soft = (labels if labels.is_floating_point() else _one_hot(labels, num_classes)).to(dtype)
+        return soft.lerp(torch.full_like(soft, 1 / num_classes), self.label_smoothing) if self.label_smoothing else soft
+
+    def loss(self, batch: Batch, num_classes: int, values: Tensor, separation: Tensor | None = None) -> Tensor:
+        """The loss of a batch.
+
+        Args:
+            batch: the samples.
+            num_classes: C.
+            values: ``[n, 1]`` of the own class or ``[n, C]`` of each that may be it: a, or with no separation given
+                what is to be averaged.
+            separation: b, as a; for the ratio of means alone.
+        """
+        own = None if self.weight is None else _checked(self.weight, num_classes).to(values)
+        hard = not batch.labels.is_floating_point()
+        normalizer = None if own is None or not hard else own.index_select(0, batch.labels)
+        if values.shape[1] == 1:
+            targets = None if normalizer is None else normalizer.unsqueeze(-1)
+        else:
+            targets = self.smoothed(batch.labels, num_classes, values.dtype)
+            targets = targets if own is None else targets * own
+
+        def weighed(x: Tensor) -> Tensor:
+            return (x if targets is None else targets * x).sum(-1)
+
+        if separation is not None:
+            return batch.ratio(weighed(values), weighed(separation))
+        return batch.reduce(weighed(values), normalizer, self.reduction)
 
 
 def choose_path(
     values: Tensor,
     labels: Tensor,
-    reduction: Reduction,
+    form: Form,
     power: float,
     direction: Direction,
     *,
+    label_smoothing: float = 0.0,
     distribution: Distribution | None = None,
     temperature: float = 1.0,
 ) -> Path:
@@ -52,32 +90,35 @@ def choose_path(
     =============  ======  ================================================  =======================  =============
     path           labels  form                                              where                    cost
     =============  ======  ================================================  =======================  =============
+    scores         soft    likelihood, sample_to_centroid                    every device, compiled   O(B·C·D)
     expectation    soft    every                                             every device, compiled   O(B·C·D)
-    likelihood     hard    log_likelihood, sample_to_centroid                every device, compiled   O(B·C·D)
+    surprisal      hard    likelihood, sample_to_centroid                    every device, compiled   O(B·C·D)
     sweep          hard    p = 1, centroid_to_sample, of features by NSF     CPU, not compiled        O(B·D + C·D)
                            with T ≥ 1/60
     linear         hard    p = 1                                             every device, compiled   O(B·D + C·D)
     pairwise       hard    every                                             every device, compiled   O(B·C·D)
     =============  ======  ================================================  =======================  =============
 
-    ``likelihood`` and ``sweep`` are in :mod:`ncmi.loss.kernels`, with gradients by hand; the others are sums of
-    :mod:`ncmi.loss.divergence`. All are matrix products of B×D and C×D: none makes a B×C×D tensor. ``sweep`` and
-    ``linear`` make no B×C table either, and where centroids are fixed cost O(B·D).
+    Labels that are smoothed are soft. ``scores`` and ``surprisal`` are in :mod:`ncmi.loss.likelihood` and ``sweep`` is
+    in :mod:`ncmi.loss.sweep`, with gradients by hand in eager mode; the others are sums of :mod:`ncmi.loss.divergence`.
+    All are matrix products of B×D and C×D: none makes a B×C×D tensor. ``sweep`` and ``linear`` make no B×C table
+    either, and where centroids are fixed cost O(B·D).
 
     Args:
         values: ``[B, D]``, features or log-distributions.
         labels: ``[B]`` or ``[B, C]``.
-        reduction, power, direction: of the form.
+        form, power, direction, label_smoothing: of the loss.
         distribution, temperature: of the map from features; None where log-distributions are given.
     """
-    if labels.is_floating_point():
-        return "expectation"
-    if reduction == "log_likelihood" and direction == "sample_to_centroid":
-        return "likelihood"
+    likely = form == "likelihood" and direction == "sample_to_centroid"
+    if labels.is_floating_point() or label_smoothing > 0:
+        return "scores" if likely else "expectation"
+    if likely:
+        return "surprisal"
     if power != 1:
         return "pairwise"
     sweeps = direction == "centroid_to_sample" and distribution == "nsf" and temperature * STEEPEST >= 1
-    return "sweep" if sweeps and values.device.type == "cpu" and not torch.compiler.is_compiling() else "linear"
+    return "sweep" if sweeps and values.device.type == "cpu" and by_hand(values) else "linear"
 
 
 def ncmi_loss(
@@ -85,34 +126,40 @@ def ncmi_loss(
     labels: Tensor,
     log_q: Tensor,
     *,
-    reduction: Reduction = "mean_of_ratios",
+    form: Form = "mean_of_ratios",
     separation_power: float = 1.0,
     separation_direction: Direction = "centroid_to_sample",
     robustness: float | Tensor = 0.0,
-    class_weights: Tensor | None = None,
+    weight: Tensor | None = None,
+    ignore_index: int = IGNORE,
+    reduction: Reduction = "mean",
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """Normalized conditional mutual information of a batch: concentration over separation.
 
     Args:
-        log_p: log-distributions of the samples, ``[B, D]``; half precision is taken to float32.
-        labels: class indices ``[B]``, or soft targets ``[B, C]`` whose rows sum to one. The loss of a soft target
-            is the expectation of the loss over it (of a and b each, for ``"ratio_of_means"``).
+        log_p: log-distributions of the samples, ``[B, D]`` or ``[B, D, d1, …]``; half precision is taken to float32.
+        labels: class indices ``[B]`` (``[B, d1, …]``) of any integer dtype, or soft targets ``[B, C]``
+            (``[B, C, d1, …]``) which sum to one over the classes. The loss of a soft target is the expectation of the
+            loss over it (of a and b each, for ``"ratio_of_means"``).
         log_q: log-distributions of the centroids, ``[C, D]``.
-        reduction: ``"mean_of_ratios"``, mean(a/b), the released script; ``"ratio_of_means"``, mean(a)/mean(b), the
-            paper's Eq. 8–10; ``"log_likelihood"``, the mean of ``log(1 + (C−1)·(a/b_p)^{−p})``, which needs p < 0 and
-            is a proper likelihood in the direction ``"sample_to_centroid"``; ``"none"``, a/b for each sample.
+        form: ``"mean_of_ratios"``, mean(a/b), the released script; ``"ratio_of_means"``, mean(a)/mean(b), the paper's
+            Eq. 8–10; ``"likelihood"``, the mean of ``log(1 + (C−1)·(a/b_p)^{−p})``, which needs p < 0 and is a proper
+            likelihood in the direction ``"sample_to_centroid"``.
         separation_power: p. 1 is the paper's b (with its 1/C); any other takes the power mean over the C − 1 wrong
             classes, 0 the geometric mean, ±inf the largest or the smallest.
         separation_direction: ``KL(Q_c‖P)`` or ``KL(P‖Q_c)`` for the wrong classes.
-        robustness: q in [0, 1], with ``"log_likelihood"`` alone: ``(1 − π^q)/q`` in place of ``−log π``. A tensor with
-            one value is taken as it is, and must be above 0.
-        class_weights: ``[C]``, ≥ 0: weights of the samples by class; the mean is the weighted mean, as
-            ``torch.nn.functional.cross_entropy`` has it.
+        robustness: q in [0, 1], with ``"likelihood"`` alone: ``(1 − π^q)/q`` in place of ``−log π``. A tensor with one
+            value is taken as it is, and must be above 0.
+        weight, ignore_index, reduction, label_smoothing: as of ``torch.nn.functional.cross_entropy``: a weight ``[C]``
+            for each class; a label that does not count; ``"mean"`` (weighted), ``"sum"`` or ``"none"``; the share of
+            the target that goes to all classes alike. Where all samples are ignored the loss is 0.
 
     Returns:
-        Scalar, or ``[B]`` for ``"none"``; float32, or float64 for float64 input; ≥ 0.
+        Scalar, or the labels' shape with ``reduction="none"``; float32, or float64 for float64 input; ≥ 0.
 
     Raises:
+        TypeError: for what is no tensor.
         ValueError: for shapes that do not fit, labels out of range, fewer than two classes, an empty batch, and (on the
             CPU) distributions that are NaN.
 
@@ -125,53 +172,55 @@ def ncmi_loss(
         >>> ncmi_loss(log_q, torch.tensor([0, 1]), log_q)
         tensor(0.)
     """
-    log_p, log_q = full_precision(log_p), full_precision(log_q)
-    _check_shapes(log_p, log_q)
-    check_loss(reduction, separation_power, separation_direction, robustness)
-    check_targets(labels, log_p.shape[0], log_q.shape[0])
-    path = choose_path(log_p, labels, reduction, separation_power, separation_direction)
-    form = LossForm(reduction, separation_power, robustness, class_weights)
-    return loss_of_distributions(log_p, labels, CentroidView(log_q, separation_direction), path, form)
+    check_tensor(log_q, "log_q")
+    if log_q.dim() != 2 or log_q.shape[0] < 2 or log_q.shape[1] < 2:
+        raise ValueError(
+            f"log_q {list(log_q.shape)}: expected [C, D]; separation needs at least C=2 classes and a simplex of D=2"
+        )
+    check_loss(form, separation_power, separation_direction, robustness)
+    check_reduction(form, reduction)
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing={label_smoothing}: must be at least 0 and at most 1, usually 0.1")
+    batch = as_rows(log_p, labels, len(log_q), width=log_q.shape[1], ignore_index=ignore_index, what="log_p")
+    alpha, beta = (ratio_to_uniform(full_precision(x)) for x in (batch.rows, log_q))
+    path = choose_path(
+        alpha, batch.labels, form, separation_power, separation_direction, label_smoothing=label_smoothing
+    )
+    terms = Terms(form, separation_power, robustness, weight, label_smoothing, reduction)
+    return loss_of_ratios(alpha, batch, CentroidView(beta, separation_direction), path, terms)
 
 
-def loss_of_distributions(log_p: Tensor, labels: Tensor, view: CentroidView, path: Path, form: LossForm) -> Tensor:
-    """:func:`ncmi_loss` on a path, of checked input and of centroids that remember what they have computed."""
-    if not labels.is_floating_point():
-        labels = labels.long()
-    with torch.autocast(log_p.device.type, enabled=False):
-        alpha = ratio_to_uniform(log_p)
-        if path != "likelihood":
-            own, separation = _TERMS[path](alpha, labels, view, form.power)
-            return loss_of_terms(own, separation, labels, view.beta.shape[0], form)
-        losses, logits = likelihood_surprisal(alpha, view.beta, view.gap_from_uniform(), labels, form.power)
-        check_divergences(logits)
-        losses = bounded(losses, form.robustness)
-        if form.class_weights is None:
-            return losses.mean()
-        weights = _checked(form.class_weights, view.beta.shape[0]).to(losses).index_select(0, labels)
-        return (weights * losses).sum() / weights.sum()
+def loss_of_ratios(alpha: Tensor, batch: Batch, view: CentroidView, path: Path, terms: Terms) -> Tensor:
+    """The loss on a path, of ``α = log(D·P)`` ``[n, D]`` of a batch's rows, whose own rows are not looked at."""
+    with torch.autocast(alpha.device.type, enabled=False):
+        if path == "surprisal":
+            values = surprisal_of_ratios(alpha, view.beta, batch.labels, terms.power).unsqueeze(-1)
+            return loss_of_surprisal(values, batch, len(view.beta), terms)
+        if path == "scores":
+            values = -scores_of_ratios(alpha, view.beta, terms.power)
+            return loss_of_surprisal(values, batch, len(view.beta), terms)
+        own, separation = _TERMS[path](alpha, batch.labels, view, terms.power)
+        return loss_of_terms(own, separation, batch, len(view.beta), terms)
 
 
-def loss_of_terms(own: Tensor, separation: Tensor, labels: Tensor, num_classes: int, form: LossForm) -> Tensor:
-    """The loss of a and b: ``[B, 1]`` for hard labels and ``[B, C]`` for soft ones, where every class may be "own"."""
-    check_divergences(own, separation)
-    soft = labels.is_floating_point()
-    targets = labels.to(own.dtype) if soft else own.new_ones(len(labels), 1)
-    if form.class_weights is not None:
-        weights = _checked(form.class_weights, num_classes).to(own)
-        targets = targets * (weights if soft else weights.index_select(0, labels).unsqueeze(-1))
-    if form.reduction == "ratio_of_means":
-        return (targets * own).sum() / (targets * separation).sum()
+def loss_of_surprisal(surprisal: Tensor, batch: Batch, num_classes: int, terms: Terms) -> Tensor:
+    """The likelihood form of ``−log π``, ``[n, 1]`` of the label or ``[n, C]`` of all classes."""
+    check_finite(surprisal)
+    return terms.loss(batch, num_classes, bounded(surprisal, terms.robustness))
+
+
+def loss_of_terms(own: Tensor, separation: Tensor, batch: Batch, num_classes: int, terms: Terms) -> Tensor:
+    """The loss of a and b: ``[n, 1]`` for hard labels and ``[n, C]`` for soft ones, where every class may be "own"."""
+    check_finite(own, separation)
+    if terms.form == "ratio_of_means":
+        return terms.loss(batch, num_classes, own, separation.expand_as(own))
     ratio = own / separation
-    if form.reduction == "log_likelihood":
+    if terms.form == "likelihood":
         tiny = torch.finfo(ratio.dtype).tiny
         # log(1 + x); torch's softplus leaves out the 1 from e^20 on
-        surprisal = -F.logsigmoid(form.power * ratio.clamp_min(tiny).log() - math.log(num_classes - 1))
-        ratio = bounded(surprisal, form.robustness)
-    losses = (targets * ratio).sum(-1)
-    if form.reduction == "none":
-        return losses
-    return losses.sum() / (len(losses) if form.class_weights is None else targets.sum())
+        surprisal = -F.logsigmoid(terms.power * ratio.clamp_min(tiny).log() - math.log(num_classes - 1))
+        ratio = bounded(surprisal, terms.robustness)
+    return terms.loss(batch, num_classes, ratio)
 
 
 def bounded(surprisal: Tensor, robustness: float | Tensor) -> Tensor:
@@ -181,10 +230,15 @@ def bounded(surprisal: Tensor, robustness: float | Tensor) -> Tensor:
     return -torch.expm1(-robustness * surprisal) / robustness
 
 
-def _checked(class_weights: Tensor, num_classes: int) -> Tensor:
-    if class_weights.shape != (num_classes,):
-        raise ValueError(f"class_weights {list(class_weights.shape)}: expected [{num_classes}], one for each class")
-    return class_weights
+def _one_hot(labels: Tensor, num_classes: int) -> Tensor:
+    """``[n, C]`` bool; torch's own looks at values, which a vmap cannot."""
+    return labels.unsqueeze(-1) == torch.arange(num_classes, device=labels.device)
+
+
+def _checked(weight: Tensor, num_classes: int) -> Tensor:
+    if weight.shape != (num_classes,):
+        raise ValueError(f"weight {list(weight.shape)}: expected [{num_classes}], one for each class")
+    return weight
 
 
 def _linear_terms(alpha: Tensor, labels: Tensor, view: CentroidView, power: float) -> tuple[Tensor, Tensor]:
@@ -224,7 +278,7 @@ def wrong_class_mean(divergence: Tensor, power: float) -> Tensor:
         return ((log_divergence.sum(1, keepdim=True) - log_divergence) / wrong).exp()
     sign = math.copysign(1, power)
     x = log_divergence * (sign if math.isinf(power) else power)
-    is_largest = F.one_hot(x.argmax(1), wrong + 1).bool()
+    is_largest = _one_hot(x.argmax(1), wrong + 1)
     others = x.masked_fill(is_largest, -torch.inf)
     if math.isinf(power):
         return (torch.where(is_largest, others.amax(1, keepdim=True), x.amax(1, keepdim=True)) * sign).exp()
@@ -234,23 +288,12 @@ def wrong_class_mean(divergence: Tensor, power: float) -> Tensor:
     return ((log_sum - math.log(wrong)) / power).exp()
 
 
-def _check_shapes(log_p: Tensor, log_q: Tensor) -> None:
-    if log_p.dim() != 2 or log_q.dim() != 2 or log_p.shape[1] != log_q.shape[1]:
-        raise ValueError(
-            f"log_p {list(log_p.shape)} and log_q {list(log_q.shape)} must be [B, D] and [C, D] with the same D"
-        )
-    if log_q.shape[0] < 2 or log_q.shape[1] < 2:
-        raise ValueError(f"log_q {list(log_q.shape)}: separation needs at least C=2 classes and a simplex of D=2")
-
-
-def check_divergences(*divergences: Tensor) -> None:
-    """Raise ValueError for divergences ``[B, ...]`` that are not finite, on the CPU: elsewhere a look would stall."""
-    if divergences[0].device.type != "cpu" or torch.compiler.is_compiling():
+def check_finite(*values: Tensor) -> None:
+    """Raise ValueError for values ``[n, ...]`` that are not finite, on the CPU: elsewhere a look would stall."""
+    # the sum over a batch is finite where all of it is
+    if not values_can_be_read(values[0]) or all(math.isfinite(x.detach().sum().item()) for x in values):
         return
-    # the sum over a row is finite where all of the row is
-    finite = divergences[0].detach().sum(-1).isfinite()
-    for divergence in divergences[1:]:
-        finite = finite & divergence.detach().sum(-1).isfinite()
+    finite = torch.stack([x.detach().sum(-1).isfinite() for x in values]).all(0)
     if not bool(finite.all()):
         raise ValueError(
             f"row {int(finite.int().argmin())} of the batch has no finite divergence from the centroids. Features that "

@@ -1,153 +1,186 @@
-"""NCMILoss: the module that owns the center and the centroids and replaces ``nn.CrossEntropyLoss``."""
+"""NCMILoss, which takes features and labels, and NCMIHead, which takes the last layer's place: one state, two calls."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
+from ncmi.loss.autograd import by_hand
 from ncmi.loss.centroids import CentroidClassifier, anchor_directions
-from ncmi.loss.checks import check_targets
-from ncmi.loss.divergence import CentroidView, pairwise_divergence, ratio_to_uniform
+from ncmi.loss.checks import IGNORE, Batch, as_rows, check_tensor
+from ncmi.loss.distributed import world_size
+from ncmi.loss.divergence import CentroidView, ratio_to_uniform
 from ncmi.loss.forms import (
     Anchors,
     Center,
     CentroidMode,
     Direction,
     Distribution,
+    Form,
     NCMIForm,
     Reduction,
+    check_reduction,
     check_sizes,
     likelihood_power,
 )
-from ncmi.loss.functional import LossForm, check_divergences, choose_path, loss_of_distributions, loss_of_terms
-from ncmi.loss.kernels import sweep_terms
-from ncmi.loss.simplex import centered_feature, full_precision, log_simplex, to_log_distribution
-from ncmi.loss.statistics import CentroidMeans, ClassWeights, RunningCenter, before_update
+from ncmi.loss.functional import Terms, check_finite, choose_path, loss_of_ratios, loss_of_surprisal, loss_of_terms
+from ncmi.loss.likelihood import Map, scores, surprisal
+from ncmi.loss.simplex import centered_feature, full_precision, length, log_ratio, to_log_distribution
+from ncmi.loss.statistics import CentroidMeans, ClassWeights, RunningCenter, StepWatch, as_it_is, is_recomputation
+from ncmi.loss.sweep import sweep_terms
 
 _CONFIDENCE_DECAY = 0.98  # the last fifty steps or so
+_FINGERPRINT = 4096  # values of fixed centroids that are looked at for a change that left no other trace
 
 
-class NCMILoss(nn.Module):
-    """Normalized conditional mutual information loss: ``loss(features, labels)`` on the network's features.
+class NCMIBase(nn.Module):
+    """What :class:`NCMILoss` and :class:`NCMIHead` are alike: centroids, center, their state, and all that is computed.
 
-    Takes the place of ``nn.CrossEntropyLoss``; the network gives its feature and has no classifier head::
-
-        criterion = ncmi.NCMILoss(num_classes=10, feature_dim=512)
-        optimizer = torch.optim.SGD([*network.parameters(), *criterion.parameters()], lr=0.1)
-        loss = criterion(network(images), labels)
-
-    Args:
-        num_classes: C ≥ 2.
-        feature_dim: D ≥ 2, the width of the feature and of the simplex, which has D + 1 with ``homogeneous`` above 0.
-        center_updates: number of batches that make a frozen center.
-        class_weights: ``None``; ``[C]`` weights; or ``"balanced"``, N/(C·n_c), from the counts of
-            :meth:`set_class_counts` or, without them, from the labels seen so far.
-        anchor_seed: of random and ETF anchors.
-
-    All other arguments are the form of the loss, with the defaults and meanings of :class:`ncmi.loss.forms.NCMIForm`.
-
-    Center, centroids and counters are buffers or parameters and so in the ``state_dict``. Calling the module in
-    training mode also updates them, once a call, from sums and counts over all processes. A loop that accumulates
-    gradients calls :meth:`loss` and :meth:`observe` for each micro-batch and :meth:`update` once per step instead.
-
-    Raises:
-        ValueError: for options out of range or that exclude each other; the message names the cure.
-
-    Source: arXiv 2601.02543; p ≠ 1, the likelihood form and the homogeneous coordinate are this library's.
-
-    Example:
-        >>> criterion = NCMILoss(num_classes=3, feature_dim=8)
-        >>> criterion(torch.eye(8)[:3], torch.tensor([0, 1, 2])).isfinite()
-        tensor(True)
+    Center, centroids and counters are buffers or parameters and so in the ``state_dict``; so are the options that
+    change what it means. Calling the module in training mode, with gradients enabled, collects statistics, which move
+    once per optimizer step, from sums and counts over all processes. A loop of one's own may call :meth:`loss` and
+    :meth:`observe` for each micro-batch and :meth:`update` once per step instead.
     """
 
     centroid_logits: Tensor
+    _last = False  # whether features are the last dimension
 
     def __init__(
         self,
         num_classes: int,
         feature_dim: int,
         *,
-        temperature: float = NCMIForm.temperature,
-        distribution: Distribution = NCMIForm.distribution,
-        homogeneous: float = NCMIForm.homogeneous,
-        centroids: CentroidMode = NCMIForm.centroids,
-        anchors: Anchors = NCMIForm.anchors,
-        anchor_scale: float | None = NCMIForm.anchor_scale,
-        center: Center = NCMIForm.center,
-        center_decay: float = NCMIForm.center_decay,
         center_updates: int = 100,
-        centroid_decay: float = NCMIForm.centroid_decay,
-        separation_power: float | None = NCMIForm.separation_power,
-        separation_direction: Direction = NCMIForm.separation_direction,
-        reduction: Reduction = NCMIForm.reduction,
-        robustness: float | Literal["auto"] = NCMIForm.robustness,
-        class_weights: Literal["balanced"] | Tensor | Sequence[float] | None = NCMIForm.class_weights,
+        weight: Literal["balanced"] | Tensor | Sequence[float] | None = None,
+        ignore_index: int = IGNORE,
+        reduction: Reduction = "mean",
         anchor_seed: int = 0,
+        **form: Any,
     ) -> None:
         nn.Module.__init__(self)  # not super(): an objective stands behind it in ncmi.objectives.ncmi
         check_sizes(num_classes, feature_dim)
         if feature_dim < 2:
             raise ValueError(f"the simplex needs a feature of width D ≥ 2, got D={feature_dim}: widen the network")
-        NCMIForm(  # checks them
-            temperature=temperature,
-            distribution=distribution,
-            homogeneous=homogeneous,
-            centroids=centroids,
-            anchors=anchors,
-            anchor_scale=anchor_scale,
-            center=center,
-            center_decay=center_decay,
-            centroid_decay=centroid_decay,
-            separation_power=separation_power,
-            separation_direction=separation_direction,
-            reduction=reduction,
-            robustness=robustness,
-            class_weights=class_weights if isinstance(class_weights, str) else None,
-        )
-        if separation_power is None:
-            separation_power = -likelihood_power(num_classes)
+        options = NCMIForm(weight=weight if isinstance(weight, str) else None, **form)  # checks them
+        check_reduction(options.form, reduction)
         self.num_classes, self.feature_dim = num_classes, feature_dim
-        self.temperature, self.homogeneous = temperature, homogeneous
-        self.distribution: Distribution = distribution
-        self.centroids: CentroidMode = centroids
-        self.separation_power = separation_power
-        self.separation_direction: Direction = separation_direction
+        self.temperature, self.homogeneous = options.temperature, options.homogeneous
+        self.distribution: Distribution = options.distribution
+        self.centroid_mode: CentroidMode = options.centroids
+        self.anchors: Anchors = options.anchors
+        self.anchor_scale, self.anchor_seed = options.anchor_scale, anchor_seed
+        power = options.separation_power
+        self.separation_power = -likelihood_power(num_classes) if power is None else power
+        self.separation_direction: Direction = options.separation_direction
+        self.form: Form = options.form
+        self.robustness: float | Literal["auto"] = options.robustness
         self.reduction: Reduction = reduction
-        self.robustness: float | Literal["auto"] = robustness
-        self.confidence = (
-            RunningCenter(1, "ema", decay=_CONFIDENCE_DECAY, center_updates=1) if robustness == "auto" else None
-        )
+        self.ignore_index, self.label_smoothing = ignore_index, options.label_smoothing
         # a weighted mean divides by the sum of the batch's own weights
-        self.couples_samples = reduction == "ratio_of_means" or class_weights is not None
-
+        self.couples_samples = options.form == "ratio_of_means" or weight is not None
         # learned centroids without a scale are kept as directions, whose length does not count
-        self.on_feature_sphere = centroids == "learned" and anchor_scale is None
-        scale = 1.0 if self.on_feature_sphere else anchor_scale or 1 / temperature
-        width = feature_dim + (homogeneous > 0)
-        logits = scale * anchor_directions(num_classes, width, anchors, anchor_seed)
-        if centroids == "learned":
-            self.centroid_logits = nn.Parameter(logits)
+        self.on_feature_sphere = options.centroids == "learned" and options.anchor_scale is None
+
+        shape = num_classes, feature_dim + (options.homogeneous > 0)
+        if options.centroids == "learned":
+            self.centroid_logits = nn.Parameter(torch.empty(shape))
         else:
-            self.register_buffer("centroid_logits", logits)
+            self.register_buffer("centroid_logits", torch.empty(shape))
         self.class_means = (
-            CentroidMeans(log_simplex(logits, distribution).exp(), decay=centroid_decay)
-            if centroids == "class_mean"
-            else None
+            CentroidMeans(shape, decay=options.centroid_decay) if options.centroids == "class_mean" else None
         )
         self.running_center = (
             None
-            if center == "none"
-            else RunningCenter(feature_dim, center, decay=center_decay, center_updates=center_updates)
+            if options.center == "none"
+            else RunningCenter(feature_dim, options.center, decay=options.center_decay, center_updates=center_updates)
         )
-        self.class_weights = None if class_weights is None else ClassWeights(num_classes, class_weights)
-        self._constant_view: CentroidView | None = None
-        self._remember_fixed_centroids()
+        self.confidence = (
+            RunningCenter(1, "ema", decay=_CONFIDENCE_DECAY, center_updates=1) if options.robustness == "auto" else None
+        )
+        self.class_weights = None if weight is None else ClassWeights(num_classes, weight)
+        self._watch = StepWatch()
+        self._constant: tuple[Tensor, tuple[Any, ...], CentroidView] | None = None
+        self._averages_gradient = False
+        self.reset_parameters()
+
+    # State
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Put centroids to their anchors, and forget center, counts and averages."""
+        for statistics in (self.running_center, self.confidence, self.class_weights):
+            if statistics is not None:
+                statistics.reset_parameters()
+        if self.centroid_logits.device.type == "meta":
+            return
+        scale = 1.0 if self.on_feature_sphere else self.anchor_scale or 1 / self.temperature
+        anchors = anchor_directions(self.num_classes, self.centroid_logits.shape[1], self.anchors, self.anchor_seed)
+        self.centroid_logits.copy_(scale * anchors)
+        if self.class_means is not None:
+            self.class_means.reset(torch.exp(log_ratio(scale * anchors, self.distribution)) / anchors.shape[1])
+
+    def get_extra_state(self) -> Tensor:
+        """The options that change what the state means, as numbers, which every format of checkpoints can hold."""
+        numbers = [
+            float(self.num_classes),
+            self.temperature,
+            self.homogeneous,
+            self.separation_power,
+            ("centroid_to_sample", "sample_to_centroid").index(self.separation_direction),
+            ("likelihood", "mean_of_ratios", "ratio_of_means").index(self.form),
+            ("nsf", "softmax").index(self.distribution),
+            float(self.on_feature_sphere),
+        ]
+        return torch.tensor(numbers, dtype=torch.float64, device="cpu")
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Compare the options of a checkpoint with this module's.
+
+        Raises:
+            RuntimeError: where they differ, as for any state that does not fit; the message names them.
+        """
+        own = self.get_extra_state()
+        if state.device.type == "meta":
+            return
+        names = ("num_classes", "temperature", "homogeneous", "separation_power", "separation_direction", "form",
+                 "distribution", "anchor_scale=None")  # fmt: skip
+        choices = {
+            "separation_direction": ("centroid_to_sample", "sample_to_centroid"),
+            "form": ("likelihood", "mean_of_ratios", "ratio_of_means"),
+            "distribution": ("nsf", "softmax"),
+            "anchor_scale=None": (False, True),
+        }
+        theirs = state.to("cpu", torch.float64)
+        if theirs.shape != own.shape:
+            raise RuntimeError(f"the state of another version, with {theirs.numel()} options: train it once more")
+        different = [
+            f"{name}={choices[name][int(there)] if name in choices else there:} (here "
+            f"{choices[name][int(here)] if name in choices else here})"
+            for name, there, here in zip(names, theirs.tolist(), own.tolist(), strict=True)
+            if not math.isclose(there, here, rel_tol=1e-12)
+        ]
+        if different:
+            raise RuntimeError(
+                f"this state was trained with other options: {', '.join(different)}; make the module with them"
+            )
+
+    def extra_repr(self) -> str:
+        shown: dict[str, Any] = {"centroids": self.centroid_mode, "T": self.temperature, "form": self.form}
+        shown |= {"direction": self.separation_direction, "p": round(self.separation_power, 4)}
+        defaults = {field.name: field.default for field in fields(NCMIForm)}
+        shown |= {name: getattr(self, name) for name in ("distribution", "homogeneous", "robustness")
+                  if getattr(self, name) != defaults[name]}  # fmt: skip
+        if self.running_center is not None:
+            shown["center"] = self.running_center.mode
+        sizes = f"num_classes={self.num_classes}, feature_dim={self.feature_dim}"
+        return ", ".join([sizes, *(f"{name}={value}" for name, value in shown.items())])
 
     @property
     def present_robustness(self) -> float | Tensor:
@@ -155,28 +188,59 @@ class NCMILoss(nn.Module):
         if self.confidence is None:
             assert not isinstance(self.robustness, str)
             return self.robustness
-        return before_update(self.confidence.mean).clamp_min(1 / self.num_classes)
+        return as_it_is(self.confidence.mean).clamp_min(1 / self.num_classes)
 
     @property
     def center(self) -> Tensor | None:
         """μ ``[D]``, or None without centering."""
-        return None if self.running_center is None else before_update(self.running_center.mean)
+        return None if self.running_center is None else as_it_is(self.running_center.mean)
+
+    @property
+    def centroids(self) -> Tensor:
+        """Distributions of the training centroids, ``[C, D]``, with gradient where they are learned."""
+        return self.log_centroids().exp()
 
     def log_centroids(self) -> Tensor:
         """Log-distributions of the training centroids, ``[C, D]``, with gradient where they are learned."""
+        beta = self._beta(self._dtype())
+        return beta - math.log(beta.shape[1])
+
+    def _dtype(self) -> torch.dtype:
+        return full_precision(self.centroid_logits).dtype
+
+    def _beta(self, dtype: torch.dtype) -> Tensor:
+        """``log(D·Q)``, ``[C, D]``."""
         if self.class_means is not None:
-            return self.class_means.means.log()
-        return self._log_centroids(full_precision(self.centroid_logits).dtype)
+            return ratio_to_uniform(as_it_is(self.class_means.means).to(dtype).log())
+        return log_ratio(self._logits(dtype), self.distribution)
 
-    def _log_centroids(self, dtype: torch.dtype) -> Tensor:
-        if self.on_feature_sphere:
-            return to_log_distribution(self.centroid_logits.to(dtype), None, self.temperature, self.distribution)
-        return log_simplex(self._logits().to(dtype), self.distribution)
+    def _logits(self, dtype: torch.dtype) -> Tensor:
+        """Λ ``[C, D]``."""
+        logits = self.centroid_logits.to(dtype)
+        return logits / (length(logits) * self.temperature) if self.on_feature_sphere else logits
 
-    def _logits(self) -> Tensor:
-        """Λ ``[C, D]`` in float32 at least."""
-        logits = full_precision(self.centroid_logits)
-        return F.normalize(logits, dim=-1) / self.temperature if self.on_feature_sphere else logits
+    def _view(self, dtype: torch.dtype) -> CentroidView:
+        """The centroids as the loss looks at them.
+
+        Fixed centroids are constants: with what the loss derives from them a step costs O(B·D), whatever C is. That is
+        kept for as long as the buffer is the same, by identity, version and a sample of its values.
+        """
+        if self.centroid_mode != "fixed" or not by_hand(self.centroid_logits) or self.centroid_logits.is_cuda:
+            return CentroidView(self._beta(dtype), self.separation_direction)
+        logits = self.centroid_logits.detach()
+        few = logits.flatten()[:: max(1, logits.numel() // _FINGERPRINT)]
+        version = 0 if logits.is_inference() else logits._version
+        key = (version, logits.data_ptr(), dtype, logits.shape, float(few.double().sum()))
+        if self._constant is None or self._constant[0] is not self.centroid_logits or self._constant[1] != key:
+            # as normal tensors: what is first computed in inference mode cannot be trained with
+            with torch.inference_mode(False), torch.no_grad():
+                view = CentroidView(self._beta(dtype).clone(), self.separation_direction)
+                _ = view.sums(), view.table(), view.table("sample_to_centroid")
+            self._constant = (self.centroid_logits, key, view)
+        return self._constant[2]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_constant": None, "_averages_gradient": False}
 
     def check_settable(self) -> None:
         """Raise ValueError where :meth:`set_centroids` cannot be used."""
@@ -206,100 +270,145 @@ class NCMILoss(nn.Module):
             log_sigma = log_q - log_q.amax(-1, keepdim=True) - math.log(2)
             log_q = log_sigma - torch.log1p(-log_sigma.exp())
         self.centroid_logits.copy_(log_q)
-        self._remember_fixed_centroids()
 
-    def _view(self, dtype: torch.dtype) -> CentroidView:
-        if self._constant_view is not None and self._constant_view.beta.dtype == dtype:
-            return self._constant_view
-        if self.class_means is not None:
-            return CentroidView(before_update(self.class_means.means).to(dtype).log(), self.separation_direction)
-        return CentroidView(self._log_centroids(dtype), self.separation_direction)
-
-    def _remember_fixed_centroids(self) -> None:
-        """Fixed centroids are constants: with what the loss derives from them, a step costs O(B·D) whatever C is."""
-        if self.centroids == "fixed":
-            self._constant_view = None
-            # all of it now, and as normal tensors: what is first computed in inference mode cannot be trained with
-            with torch.inference_mode(False), torch.no_grad():
-                view = self._view(full_precision(self.centroid_logits).dtype)
-                _ = view.sums(), view.table(), view.table("sample_to_centroid")
-            self._constant_view = view
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> NCMILoss:
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._remember_fixed_centroids()
-        return self
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self._remember_fixed_centroids()
+    # What is computed
 
     def log_distribution(self, features: Tensor) -> Tensor:
-        """Log-distributions of features with the present center, ``[B, D] → [B, D]`` (``[B, D + 1]`` with h > 0)."""
+        """Log-distributions of features with the present center, ``[..., D]``, with h > 0 ``[..., D + 1]``."""
         return to_log_distribution(features, self.center, self.temperature, self.distribution, self.homogeneous)
 
-    def loss(self, features: Tensor, labels: Tensor) -> Tensor:
-        """The loss, without any update of state: ``features [B, D]``, ``labels [B]`` or soft targets ``[B, C]``.
+    def _centered(self, rows: Tensor) -> Tensor:
+        """``f − μ`` in the wider of its own dtype and the centroids', float32 at least."""
+        rows = rows.to(torch.promote_types(full_precision(rows).dtype, self._dtype()))
+        return centered_feature(rows, self.center, self.homogeneous)
 
-        Returns:
-            Scalar, or ``[B]`` with ``reduction="none"``.
-        """
-        if features.dim() != 2 or features.shape[1] != self.feature_dim:
-            raise ValueError(
-                f"features {list(features.shape)}: expected [B, {self.feature_dim}]; set feature_dim to the network's"
-            )
-        check_targets(labels, len(features), self.num_classes)
-        path = choose_path(
+    def _targets_of_likelihood(self, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None, Map]:
+        """Directions or β of the centroids, and the map."""
+        to = Map(self.temperature, self.distribution, -self.likelihood_power)
+        if self.on_feature_sphere:
+            return self.centroid_logits.to(dtype), None, to
+        return None, self._view(dtype).beta, to
+
+    def _batch(self, features: Tensor, labels: Tensor) -> Batch:
+        return as_rows(
             features,
             labels,
-            self.reduction,
+            self.num_classes,
+            width=self.feature_dim,
+            ignore_index=self.ignore_index,
+            last=self._last,
+        )
+
+    def loss(self, features: Tensor, labels: Tensor) -> Tensor:
+        """The loss, without any update of state; arguments and result are those of a call."""
+        return self._loss(self._batch(features, labels))
+
+    def _loss(self, batch: Batch) -> Tensor:
+        path = choose_path(
+            batch.rows,
+            batch.labels,
+            self.form,
             self.separation_power,
             self.separation_direction,
+            label_smoothing=self.label_smoothing,
             distribution=self.distribution,
             temperature=self.temperature,
         )
-        weights = None if self.class_weights is None else self.class_weights()
-        form = LossForm(self.reduction, self.separation_power, self.present_robustness, weights)
-        if path != "sweep":
-            log_p = self._promote(self.log_distribution(features))
-            return loss_of_distributions(log_p, labels, self._view(log_p.dtype), path, form)
-        with torch.autocast("cpu", enabled=False):
-            centered = self._promote(centered_feature(features, self.center, self.homogeneous))
-            learned = self.centroids == "learned"
-            centroids = self._logits().to(centered.dtype) if learned else self._view(centered.dtype)
-            labels = labels.long()
-            own, separation = sweep_terms(centered, self.temperature, labels, centroids)
-            return loss_of_terms(own, separation, labels, self.num_classes, form)
+        weight = None if self.class_weights is None else self.class_weights()
+        terms = Terms(
+            self.form, self.separation_power, self.present_robustness, weight, self.label_smoothing, self.reduction
+        )
+        with torch.autocast(batch.rows.device.type, enabled=False):
+            centered = self._centered(batch.rows)
+            if path == "surprisal":
+                directions, beta, to = self._targets_of_likelihood(centered.dtype)
+                values = surprisal(centered, directions, beta, batch.labels, to).unsqueeze(-1)
+                return loss_of_surprisal(values, batch, self.num_classes, terms)
+            if path == "scores":
+                return loss_of_surprisal(-self._scores(centered), batch, self.num_classes, terms)
+            if path == "sweep":
+                learned = self.centroid_mode == "learned"
+                centroids = self._logits(centered.dtype) if learned else self._view(centered.dtype)
+                own, separation = sweep_terms(centered, self.temperature, batch.labels, centroids)
+                return loss_of_terms(own, separation, batch, self.num_classes, terms)
+            alpha = log_ratio(centered / (length(centered) * self.temperature), self.distribution)
+            return loss_of_ratios(alpha, batch, self._view(alpha.dtype), path, terms)
 
-    def _promote(self, x: Tensor) -> Tensor:
-        """To the wider of its own dtype and the centroids', float32 at least."""
-        return x.to(torch.promote_types(x.dtype, full_precision(self.centroid_logits).dtype))
+    def _scores(self, centered: Tensor) -> Tensor:
+        directions, beta, to = self._targets_of_likelihood(centered.dtype)
+        return scores(centered, directions, beta, to)
 
-    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
-        """The loss; in training mode also observes the batch and updates center and class means."""
-        if not self.training:
-            return self.loss(features, labels)
+    @property
+    def likelihood_power(self) -> float:
+        """γ of :meth:`predict_log_proba`: −p where p is negative and finite (as trained), else 1."""
+        return -self.separation_power if -math.inf < self.separation_power < 0 else 1.0
+
+    def scores(self, features: Tensor) -> Tensor:
+        """``log π_c`` with ``π_c ∝ KL(P‖Q_c)^{−γ}`` over the training centroids: ``[..., D] → [..., C]``.
+
+        The class of the nearest training centroid has the highest score. With ``form="likelihood"`` and direction
+        ``"sample_to_centroid"`` this is the trained likelihood: the loss is its negative at the label.
+        """
+        check_tensor(features, "features")
+        if features.dim() == 0 or features.shape[-1] != self.feature_dim:
+            raise ValueError(
+                f"features {list(features.shape)}: expected [..., {self.feature_dim}], the width that this was made for"
+            )
+        rows = features.reshape(-1, self.feature_dim) if features.dim() != 2 else features
+        with torch.autocast(features.device.type, enabled=False):
+            log_likelihood = self._scores(self._centered(rows))
+        check_finite(log_likelihood)
+        return log_likelihood if features.dim() == 2 else log_likelihood.reshape(*features.shape[:-1], -1)
+
+    def predict_log_proba(self, features: Tensor) -> Tensor:
+        """Log-probabilities of the classes, ``[..., D] → [..., C]``: :meth:`scores`."""
+        return self.scores(features)
+
+    def predict_proba(self, features: Tensor) -> Tensor:
+        """Class probabilities π, ``[..., D] → [..., C]``; see :meth:`scores`."""
+        return self.scores(features).exp()
+
+    def predict(self, features: Tensor) -> Tensor:
+        """Class of the nearest training centroid, ``[..., D] → [...]``."""
+        return self.scores(features).argmax(-1)
+
+    # Training
+
+    def _call(self, features: Tensor, labels: Tensor) -> Tensor:
+        batch = self._batch(features, labels)
+        if not (self.training and torch.is_grad_enabled()) or is_recomputation():
+            return self._loss(batch)
+        self._keep_replicas_equal()
         if self.class_weights is not None:
-            self.class_weights.observe(labels, synchronize=True)
-        value = self.loss(features, labels)
-        self._observe_features(features, labels)
-        self.update(synchronize=True)
+            self.class_weights.observe(batch, synchronize=True)
+        if self._moves and self._watch.ask(self.centroid_logits, features):
+            self.update(synchronize=True)
+        value = self._loss(batch)
+        self._observe(batch)
         return value
+
+    @property
+    def _moves(self) -> bool:
+        return self.class_means is not None or self.running_center is not None or self.confidence is not None
 
     def observe(self, features: Tensor, labels: Tensor) -> None:
         """Add a micro-batch's sums and counts to the statistics that :meth:`update` will use."""
+        if not self._moves and self.class_weights is None:
+            return
+        batch = self._batch(features, labels)
         if self.class_weights is not None:
-            self.class_weights.observe(labels)
-        self._observe_features(features, labels)
+            self.class_weights.observe(batch)
+        self._observe(batch)
 
     @torch.no_grad()
-    def _observe_features(self, features: Tensor, labels: Tensor) -> None:
+    def _observe(self, batch: Batch) -> None:
+        rows = batch.rows.detach()
         if self.class_means is not None:
-            self.class_means.observe(self.log_distribution(features).exp(), labels)
+            self.class_means.observe(self.log_distribution(rows).exp(), batch)
         if self.running_center is not None:
-            self.running_center.observe(full_precision(features))
+            self.running_center.observe(full_precision(rows), batch.ignored)
         if self.confidence is not None:
-            self.confidence.observe(self.predict_proba(features).amax(-1, keepdim=True))
+            self.confidence.observe(self.predict_proba(rows).amax(-1, keepdim=True), batch.ignored)
 
     def update(self, synchronize: bool = False) -> None:
         """Bring center, class means and confidence up to date; with ``synchronize``, from all processes' sums."""
@@ -308,36 +417,23 @@ class NCMILoss(nn.Module):
                 statistics.update(synchronize)
 
     def set_class_counts(self, counts: Tensor) -> None:
-        """Tell how many training samples each class has, ``[C]``, for ``class_weights="balanced"``."""
+        """Tell how many training samples each class has, ``[C]``, for ``weight="balanced"``."""
         if self.class_weights is not None:
             self.class_weights.set_counts(counts)
 
-    @property
-    def likelihood_power(self) -> float:
-        """γ of :meth:`predict_log_proba`: −p where p is negative and finite (as trained), else 1."""
-        return -self.separation_power if -math.inf < self.separation_power < 0 else 1.0
-
-    def predict_log_proba(self, features: Tensor) -> Tensor:
-        """``log π_c`` with ``π_c ∝ KL(P‖Q_c)^{−γ}`` over the training centroids: ``[B, D] → [B, C]``.
-
-        With ``reduction="log_likelihood"`` and direction ``"sample_to_centroid"`` this is the trained likelihood: the
-        loss is its negative at the label.
-        """
-        log_p = self._promote(self.log_distribution(features))
-        view = self._view(log_p.dtype)
-        with torch.autocast(log_p.device.type, enabled=False):
-            direction: Direction = "sample_to_centroid"
-            divergence = pairwise_divergence(ratio_to_uniform(log_p), *view.table(direction), direction)
-        check_divergences(divergence)
-        return torch.log_softmax(-self.likelihood_power * divergence.log(), dim=-1)
-
-    def predict_proba(self, features: Tensor) -> Tensor:
-        """Class probabilities π, ``[B, D] → [B, C]``; see :meth:`predict_log_proba`."""
-        return self.predict_log_proba(features).exp()
-
-    def scores(self, features: Tensor) -> Tensor:
-        """:meth:`predict_log_proba`: the class of the nearest training centroid has the highest score."""
-        return self.predict_log_proba(features)
+    def _keep_replicas_equal(self) -> None:
+        """Average the centroids' gradient over processes where nobody else does, as DDP does for what it wraps."""
+        if (
+            self._averages_gradient
+            or torch.compiler.is_compiling()
+            or world_size() == 1
+            or type(self.centroid_logits) is not nn.Parameter
+            or not self.centroid_logits.requires_grad
+            or getattr(DistributedDataParallel, "_active_ddp_module", None) is not None
+        ):
+            return
+        self.centroid_logits.register_post_accumulate_grad_hook(_average_gradient)
+        self._averages_gradient = True
 
     def network_parameters(self) -> Iterator[nn.Parameter]:
         """None: the loss has no head."""
@@ -360,3 +456,169 @@ class NCMILoss(nn.Module):
             power=power or self.likelihood_power,
         )
         return classifier.to(self.centroid_logits.device)
+
+
+def _average_gradient(parameter: Tensor) -> None:
+    if parameter.grad is not None:
+        dist.all_reduce(parameter.grad)
+        parameter.grad /= world_size()
+
+
+class NCMILoss(NCMIBase):
+    """Normalized conditional mutual information loss: ``loss(features, labels)`` on the network's features.
+
+    Takes the place of ``nn.CrossEntropyLoss``; the network gives its feature and has no classifier head::
+
+        criterion = ncmi.NCMILoss(num_classes=10, feature_dim=512)
+        optimizer = torch.optim.SGD([*network.parameters(), *criterion.parameters()], lr=0.1)
+        loss = criterion(network(images), labels)
+
+    To put it inside the network, as its last layer, see :class:`ncmi.NCMIHead`.
+
+    Args:
+        num_classes: C ≥ 2.
+        feature_dim: D ≥ 2, the width of the feature and of the simplex, which has D + 1 with ``homogeneous`` above 0.
+        center_updates: number of batches that make a frozen center.
+        weight: ``None``; ``[C]`` weights of the classes; or ``"balanced"``, N/(C·n_c), from the counts of
+            :meth:`set_class_counts` or, without them, from the labels seen so far.
+        ignore_index, reduction, label_smoothing: with the meaning that they have for ``nn.CrossEntropyLoss``. Where all
+            samples are ignored the loss is 0.
+        anchor_seed: of random and ETF anchors.
+
+    All other arguments are the form of the loss, with the defaults and meanings of :class:`ncmi.loss.forms.NCMIForm`.
+
+    A call takes ``features [B, D]`` or ``[B, D, d1, …]``, and ``labels [B]`` (``[B, d1, …]``) or soft targets
+    ``[B, C]`` (``[B, C, d1, …]``), and gives a scalar, or with ``reduction="none"`` the labels' shape. Center,
+    centroids and counters are in the ``state_dict``. In training mode, with gradients enabled, a call also collects
+    statistics, which move once per optimizer step, from sums and counts over all processes. A loop of one's own may
+    call :meth:`loss` and :meth:`observe` for each micro-batch and :meth:`update` once per step instead.
+
+    Raises:
+        ValueError: for options out of range or that exclude each other; the message names the cure.
+
+    Source: arXiv 2601.02543; p ≠ 1, the likelihood form and the homogeneous coordinate are this library's.
+
+    Example:
+        >>> criterion = NCMILoss(num_classes=3, feature_dim=8)
+        >>> criterion(torch.eye(8)[:3], torch.tensor([0, 1, 2])).isfinite()
+        tensor(True)
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        feature_dim: int,
+        *,
+        temperature: float = NCMIForm.temperature,
+        distribution: Distribution = NCMIForm.distribution,
+        homogeneous: float = NCMIForm.homogeneous,
+        centroids: CentroidMode = NCMIForm.centroids,
+        anchors: Anchors = NCMIForm.anchors,
+        anchor_scale: float | None = NCMIForm.anchor_scale,
+        center: Center = NCMIForm.center,
+        center_decay: float = NCMIForm.center_decay,
+        center_updates: int = 100,
+        centroid_decay: float = NCMIForm.centroid_decay,
+        separation_power: float | None = NCMIForm.separation_power,
+        separation_direction: Direction = NCMIForm.separation_direction,
+        form: Form = NCMIForm.form,
+        robustness: float | Literal["auto"] = NCMIForm.robustness,
+        weight: Literal["balanced"] | Tensor | Sequence[float] | None = NCMIForm.weight,
+        ignore_index: int = IGNORE,
+        reduction: Reduction = "mean",
+        label_smoothing: float = NCMIForm.label_smoothing,
+        anchor_seed: int = 0,
+    ) -> None:
+        NCMIBase.__init__(
+            self,
+            num_classes,
+            feature_dim,
+            temperature=temperature,
+            distribution=distribution,
+            homogeneous=homogeneous,
+            centroids=centroids,
+            anchors=anchors,
+            anchor_scale=anchor_scale,
+            center=center,
+            center_decay=center_decay,
+            center_updates=center_updates,
+            centroid_decay=centroid_decay,
+            separation_power=separation_power,
+            separation_direction=separation_direction,
+            form=form,
+            robustness=robustness,
+            weight=weight,
+            ignore_index=ignore_index,
+            reduction=reduction,
+            label_smoothing=label_smoothing,
+            anchor_seed=anchor_seed,
+        )
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        """The loss; in training mode, with gradients enabled, also collects statistics."""
+        return self._call(features, labels)
+
+
+class NCMIHead(NCMIBase):
+    """The last layer: in the place of ``nn.Linear(in_features, num_classes)``, and nothing else has to change.
+
+    ``head(features)`` gives scores ``[..., C]``, the log-probabilities ``log π_c``, ``π_c ∝ KL(P‖Q_c)^{−γ}``, of the
+    trained centroids. Their cross-entropy is the likelihood form of NCMI, so that ``nn.CrossEntropyLoss`` with all its
+    options, mixup, distillation, ``argmax`` and every metric of ``[B, C]`` scores work as with a linear layer::
+
+        network.fc = ncmi.NCMIHead(512, 10)  # was nn.Linear(512, 10)
+        loss = nn.CrossEntropyLoss()(network(images), labels)
+
+    ``head(features, labels)`` gives the loss itself, by a way that loses no digit of the gradient where a sample is
+    close by its centroid, and for the paper's forms the only way. A checkpoint of :class:`ncmi.NCMILoss` with the same
+    options loads into the head, and the other way round.
+
+    Args:
+        in_features: D ≥ 2, the width of the feature.
+        num_classes: C ≥ 2.
+        **options: all other options of :class:`ncmi.NCMILoss`. Without labels, center and class means stay where they
+            are: they move by calls with labels.
+
+    A call takes ``features [..., D]``, and with them ``labels [...]`` or soft targets ``[..., C]``.
+
+    Raises:
+        ValueError: for options out of range or that exclude each other; the message names the cure.
+
+    Source: arXiv 2601.02543; the likelihood form is this library's.
+
+    Example:
+        >>> head = NCMIHead(8, 3)
+        >>> features, labels = torch.eye(8)[:3], torch.tensor([0, 1, 2])
+        >>> head(features).shape, head(features).argmax(-1)
+        (torch.Size([3, 3]), tensor([0, 1, 2]))
+        >>> torch.allclose(F.cross_entropy(head(features), labels), head(features, labels), atol=1e-6)
+        True
+    """
+
+    _last = True
+
+    def __init__(self, in_features: int, num_classes: int, **options: Any) -> None:
+        super().__init__(num_classes, in_features, **options)
+
+    @property
+    def in_features(self) -> int:
+        """D, as of ``nn.Linear``."""
+        return self.feature_dim
+
+    @property
+    def out_features(self) -> int:
+        """C, as of ``nn.Linear``."""
+        return self.num_classes
+
+    def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Scores ``[..., C]``, or with labels the loss."""
+        if labels is not None:
+            return self._call(features, labels)
+        return self.scores(features)
+
+    def loss_module(self) -> NCMILoss:
+        """An :class:`ncmi.NCMILoss` with the same parameters and buffers: not a copy, the same."""
+        loss = NCMILoss.__new__(NCMILoss)
+        # the dictionaries of parameters, buffers and submodules are shared, and so is what becomes of them
+        loss.__dict__ = self.__dict__ | {}
+        return loss

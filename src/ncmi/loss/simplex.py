@@ -5,11 +5,9 @@ Half-precision input is taken to float32 first, also inside autocast: the differ
 """
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from ncmi.loss.forms import Distribution, check_choice, check_map
@@ -18,25 +16,6 @@ from ncmi.loss.forms import Distribution, check_choice, check_map
 def full_precision(x: Tensor) -> Tensor:
     """``x`` in float32 at least: half-precision tensors are converted, float32 and float64 stay."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-class _LogNSF(torch.autograd.Function):
-    """``log softmax(log σ(z))``: two fused, stable kernels; the gradient takes half the passes of autograd's."""
-
-    @staticmethod
-    def forward(z: Tensor) -> Tensor:
-        return F.log_softmax(F.logsigmoid(z), dim=-1)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[0], output)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        z, log_p = ctx.saved_tensors
-        gradient = gradients[0]
-        total = gradient.sum(-1, keepdim=True)
-        return torch.sigmoid(-z) * torch.addcmul(gradient, log_p.exp(), total, value=-1)
 
 
 def log_nsf(z: Tensor) -> Tensor:
@@ -55,36 +34,7 @@ def log_nsf(z: Tensor) -> Tensor:
         >>> log_nsf(torch.zeros(4)).exp()
         tensor([0.2500, 0.2500, 0.2500, 0.2500])
     """
-    log_p: Tensor = _LogNSF.apply(full_precision(z))  # type: ignore[no-untyped-call]
-    return log_p
-
-
-class _LogNSFOfDirection(torch.autograd.Function):
-    """``log NSF(f/‖f‖₂/T)`` as one function: for a small batch, the time of a step is that of the number of kernels."""
-
-    @staticmethod
-    def forward(ctx: Any, f: Tensor, temperature: float) -> Tensor:
-        norm = length(f)
-        unit = f / norm
-        log_p = F.log_softmax(F.logsigmoid(unit / temperature), dim=-1)
-        ctx.save_for_backward(unit, norm, log_p)
-        ctx.temperature = temperature
-        return log_p
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        unit, norm, log_p = ctx.saved_tensors
-        gradient = gradients[0]
-        by_logit = torch.addcmul(gradient, log_p.exp(), gradient.sum(-1, keepdim=True), value=-1)
-        by_logit *= torch.sigmoid(unit / -ctx.temperature)
-        return _across(by_logit, unit) / (norm * ctx.temperature), None
-
-
-def _across(gradient: Tensor, unit: Tensor) -> Tensor:
-    """The part of a gradient that is at right angles to the unit vectors, row by row."""
-    # not vecdot, which autocast runs in half precision
-    return torch.addcmul(gradient, unit, (unit * gradient).sum(-1, keepdim=True), value=-1)
+    return F.log_softmax(F.logsigmoid(full_precision(z)), dim=-1)
 
 
 def length(f: Tensor) -> Tensor:
@@ -94,35 +44,20 @@ def length(f: Tensor) -> Tensor:
     return norm * 0 + norm + (norm == 0)
 
 
-class _UnitVector(torch.autograd.Function):
-    """``f/‖f‖₂`` over the last dimension; 0 stays 0, with the gradient of the identity there.
+def log_ratio(z: Tensor, kind: Distribution) -> Tensor:
+    """``α = log(D·P)`` of logits ``[..., D]``: as exact near uniform, where it is small, as far from it.
 
-    Written by hand since autograd's broadcast division is slower, and divides by an epsilon at zero.
+    A log-distribution plus ``log D`` would have the rounding of ``log D``, which is 1e-5 of a usual α.
     """
-
-    @staticmethod
-    def forward(f: Tensor) -> tuple[Tensor, Tensor]:
-        norm = length(f)
-        return f / norm, norm
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
-        unit, norm = output
-        ctx.mark_non_differentiable(norm)
-        ctx.save_for_backward(unit, norm)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        unit, norm = ctx.saved_tensors
-        across: Tensor = _across(gradients[0], unit) / norm
-        return across
+    log_weight = F.logsigmoid(z) if kind == "nsf" else z
+    log_weight = log_weight - log_weight.amax(-1, keepdim=True).detach()
+    return log_weight - log_weight.exp().mean(-1, keepdim=True).log()
 
 
 def unit_vector(feature: Tensor, center: Tensor | None = None) -> Tensor:
     """Centered feature at unit length, ``(f − μ)/‖f − μ‖₂``: ``[..., D] → [..., D]``; a zero vector stays zero."""
-    unit: Tensor = _UnitVector.apply(centered_feature(feature, center))[0]  # type: ignore[no-untyped-call]
-    return unit
+    centered = centered_feature(feature, center)
+    return centered / length(centered)
 
 
 def centered_feature(feature: Tensor, center: Tensor | None, homogeneous: float = 0.0) -> Tensor:
@@ -177,10 +112,7 @@ def to_log_distribution(
         raise ValueError(f"the simplex needs a feature of width D ≥ 2, got D={feature.shape[-1]}: widen the network")
     check_map(temperature, kind, homogeneous)
     centered = centered_feature(feature, center, homogeneous)
-    if kind == "nsf" and not isinstance(temperature, Tensor):
-        log_p: Tensor = _LogNSFOfDirection.apply(centered, temperature)  # type: ignore[no-untyped-call]
-        return log_p
-    return log_simplex(unit_vector(centered) / temperature, kind)
+    return log_simplex(centered / length(centered) / temperature, kind)
 
 
 def log_simplex(z: Tensor, kind: Distribution) -> Tensor:

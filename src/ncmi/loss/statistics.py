@@ -1,20 +1,113 @@
 """Running statistics of training: the features' center, the classes' mean distributions, and weights by class.
 
 Center and means gather sums and counts (``observe``) and use them once per optimizer step (``update``); all of it is in
-the ``state_dict``, so a run that stops between the two goes on as if it had not.
+the ``state_dict``, so a run that stops between the two goes on as if it had not. :class:`StepWatch` tells a module that
+is only ever called whether a step has been made in between.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ncmi.loss.checks import check_targets
+from ncmi.loss.autograd import full_products
+from ncmi.loss.checks import Batch
 from ncmi.loss.distributed import all_reduce_sum
-from ncmi.loss.forms import check_class_weights, check_range
+from ncmi.loss.forms import check_range, check_weight
+
+_LONGEST_WALK = 10_000  # nodes of a graph that are looked at for a parameter
+
+
+class StepWatch:
+    """Tells whether an optimizer has stepped since it was last asked, whatever framework calls it.
+
+    It watches one parameter that every step changes: the loss's own, or where it has none one behind the features. A
+    step shows in the parameter's version, or for fused optimizers, which leave that as it is, by a hook on all
+    optimizers. So gradient accumulation, steps that a ``GradScaler`` skips, and loops without an optimizer all count
+    right. Where there is no parameter to watch every call counts as a step.
+    """
+
+    def __init__(self) -> None:
+        self._parameter: weakref.ref[Tensor] | None = None
+        self._version = -1
+        self._stepped = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # a copy watches a parameter of its own
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        StepWatch.__init__(self)
+
+    def ask(self, own: Tensor, features: Tensor) -> bool:
+        """Whether there was a step since the last call; ``own`` is watched if it is trained."""
+        if torch.compiler.is_compiling():
+            return True
+        watched = None if self._parameter is None else self._parameter()
+        if own.requires_grad or watched is None or not watched.requires_grad:
+            parameter = own if own.requires_grad else _parameter_behind(features)
+            if parameter is None:
+                return True
+            if parameter is not watched:
+                self._parameter, watched, self._version, self._stepped = weakref.ref(parameter), parameter, -1, True
+                _watches.add(self)
+                _install_hook()
+        stepped = self._stepped or watched._version != self._version
+        self._version, self._stepped = watched._version, False
+        return stepped
+
+    def after_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """What the hook calls."""
+        watched = None if self._parameter is None else self._parameter()
+        if any(watched is parameter for group in optimizer.param_groups for parameter in group["params"]):
+            # a fused optimizer is called for a step that the scaler skips, and told so
+            skipped = getattr(optimizer, "found_inf", None)
+            self._stepped |= skipped is None or not bool(skipped)
+
+
+_watches: weakref.WeakSet[StepWatch] = weakref.WeakSet()
+_hook: Any = None
+
+
+def _install_hook() -> None:
+    global _hook
+    if _hook is None:
+        from torch.optim.optimizer import register_optimizer_step_post_hook
+
+        def after_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+            for watch in list(_watches):
+                watch.after_step(optimizer)
+
+        _hook = register_optimizer_step_post_hook(after_step)
+
+
+def _parameter_behind(features: Tensor) -> Tensor | None:
+    """A trained parameter that the features come from."""
+    nodes, seen = [features.grad_fn], set[Any]()
+    while nodes and len(seen) < _LONGEST_WALK:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if isinstance(variable, nn.Parameter):
+            return variable
+        nodes.extend(following for following, _ in node.next_functions)
+    return None
+
+
+def is_recomputation() -> bool:
+    """Whether ``torch.utils.checkpoint`` makes this call, in the backward pass, for one that has counted already.
+
+    Of its reentrant kind the first call is without gradients, so that it is the second which counts; the other kind
+    computes once more inside hooks on saved tensors.
+    """
+    if torch.compiler.is_compiling() or torch._C._current_graph_task_id() == -1:
+        return False
+    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
 
 
 @torch.library.custom_op("ncmi::snapshot", mutates_args=())
@@ -27,12 +120,14 @@ def _(state: Tensor) -> Tensor:
     return torch.empty_like(state)
 
 
-def before_update(state: Tensor) -> Tensor:
-    """The state as a loss may use it that is followed by an update in place.
+def as_it_is(state: Tensor) -> Tensor:
+    """A statistic as a loss may use it. Compiled code may compute it again in the backward pass, from what has moved.
 
-    Compiled code may read a buffer again in the backward pass, after the update. It does not look into this copy.
+    It does not look into this copy. What is exported has no backward pass.
     """
-    copy: Tensor = _snapshot(state) if torch.compiler.is_compiling() else state
+    if not torch.compiler.is_compiling() or torch.compiler.is_exporting() or not torch.is_grad_enabled():
+        return state
+    copy: Tensor = _snapshot(state)
     return copy
 
 
@@ -68,17 +163,24 @@ class RunningCenter(Statistics):
         self.mode, self.decay, self.center_updates = mode, decay, center_updates
         check_range(self, "decay", least=0, below=1, cure="e.g. 0.99")
         check_range(self, "center_updates", least=1)
-        self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("sum", torch.zeros(dim))
-        self.register_buffer("pending", torch.zeros(()))
-        self.register_buffer("samples", torch.zeros(()))
-        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+        for name, shape in (("mean", (dim,)), ("sum", (dim,)), ("pending", ()), ("samples", ())):
+            self.register_buffer(name, torch.empty(shape))
+        self.register_buffer("updates", torch.empty((), dtype=torch.long))
+        self.reset_parameters()
 
     @torch.no_grad()
-    def observe(self, features: Tensor) -> None:
-        """Add features ``[B, D]`` to the sum."""
+    def reset_parameters(self) -> None:
+        """Forget everything."""
+        for buffer in self.buffers():
+            buffer.zero_()
+
+    @torch.no_grad()
+    def observe(self, features: Tensor, ignored: Tensor | None = None) -> None:
+        """Add features ``[B, D]`` to the sum, but for the ignored ones, ``[B]`` bool."""
+        if ignored is not None:
+            features = features.masked_fill(ignored.unsqueeze(-1), 0.0)
         self.sum += features.sum(0).to(self.sum)
-        self.pending += features.shape[0]
+        self.pending += features.shape[0] if ignored is None else (~ignored).sum()
 
     @torch.no_grad()
     def update(self, synchronize: bool) -> None:
@@ -104,7 +206,7 @@ class CentroidMeans(Statistics):
     """Moving average of the classes' mean distributions, ``[C, D]``; a class that a batch lacks stays where it is.
 
     Args:
-        initial: ``[C, D]``, the anchors' distributions.
+        shape: C and D; :meth:`reset` sets the anchors.
         decay: share of the old value kept at each update.
     """
 
@@ -112,26 +214,33 @@ class CentroidMeans(Statistics):
     sums: Tensor
     counts: Tensor
 
-    def __init__(self, initial: Tensor, *, decay: float) -> None:
+    def __init__(self, shape: tuple[int, int], *, decay: float) -> None:
         super().__init__()
         self.decay = decay
         check_range(self, "decay", least=0, below=1, cure="e.g. 0.99")
-        self.register_buffer("means", initial)
-        self.register_buffer("sums", torch.zeros_like(initial))
-        self.register_buffer("counts", initial.new_zeros(len(initial)))
+        self.register_buffer("means", torch.empty(shape))
+        self.register_buffer("sums", torch.empty(shape))
+        self.register_buffer("counts", torch.empty(shape[0]))
 
     @torch.no_grad()
-    def observe(self, p: Tensor, labels: Tensor) -> None:
-        """Add distributions ``p [B, D]`` with ``labels [B]``, or soft targets ``[B, C]``."""
-        if labels.is_floating_point():
-            targets = labels.to(self.sums)
-            with torch.autocast(p.device.type, enabled=False):
+    def reset(self, anchors: Tensor) -> None:
+        """Start from the anchors' distributions, ``[C, D]``."""
+        self.means.copy_(anchors)
+        self.sums.zero_()
+        self.counts.zero_()
+
+    @torch.no_grad()
+    def observe(self, p: Tensor, batch: Batch) -> None:
+        """Add distributions ``p [n, D]`` of a batch's rows."""
+        if batch.labels.is_floating_point():
+            targets = batch.labels.to(self.sums)
+            with full_products(p):
                 self.sums += targets.T @ p.to(self.sums)
             self.counts += targets.sum(0)
         else:
-            labels = labels.long()
-            self.sums.index_add_(0, labels, p.to(self.sums))
-            self.counts.index_add_(0, labels, torch.ones_like(labels, dtype=self.counts.dtype))
+            share = batch.shares(self.counts.dtype)
+            self.sums.index_add_(0, batch.labels, share.unsqueeze(-1) * p.to(self.sums))
+            self.counts.index_add_(0, batch.labels, share)
 
     @torch.no_grad()
     def update(self, synchronize: bool) -> None:
@@ -158,33 +267,45 @@ class ClassWeights(Statistics):
     counts: Tensor
     counts_are_known: Tensor
 
-    def __init__(self, num_classes: int, class_weights: str | Tensor | Sequence[float]) -> None:
+    def __init__(self, num_classes: int, weight: str | Tensor | Sequence[float]) -> None:
         super().__init__()
         self.num_classes = num_classes
-        check_class_weights(class_weights)
-        self.balanced = isinstance(class_weights, str)
-        if isinstance(class_weights, str):
-            self.register_buffer("counts", torch.zeros(num_classes))
-            self.register_buffer("counts_are_known", torch.zeros((), dtype=torch.bool))
+        check_weight(weight)
+        self.balanced = isinstance(weight, str)
+        if isinstance(weight, str):
+            self.register_buffer("counts", torch.empty(num_classes))
+            self.register_buffer("counts_are_known", torch.empty((), dtype=torch.bool))
         else:
-            weights = torch.as_tensor(class_weights, dtype=torch.get_default_dtype()).detach().clone()
-            if weights.shape != (num_classes,) or not bool(
-                (weights >= 0).all() & weights.any() & weights.isfinite().all()
+            # numbers of its own, from which a module made on the meta device can be set up
+            device = weight.device if isinstance(weight, Tensor) else torch.device("cpu")
+            given = torch.as_tensor(weight, dtype=torch.get_default_dtype(), device=device)
+            self._given = given.detach().clone()
+            if given.shape != (num_classes,) or (
+                given.device.type != "meta" and not bool((given >= 0).all() & given.any() & given.isfinite().all())
             ):
-                raise ValueError(f"class_weights must be {num_classes} numbers ≥ 0, one a class, not all 0")
-            self.register_buffer("weights", weights)
+                raise ValueError(f"weight must be {num_classes} numbers ≥ 0, one a class, not all 0")
+            self.register_buffer("weights", given.clone() if isinstance(weight, Tensor) else torch.empty(num_classes))
+        self.reset_parameters()
 
     @torch.no_grad()
-    def observe(self, labels: Tensor, synchronize: bool = False) -> None:
-        """Count labels ``[B]`` or soft targets ``[B, C]``, with ``synchronize`` those of all processes."""
+    def reset_parameters(self) -> None:
+        """Set the weights that were given, or forget the counts."""
+        if self.balanced:
+            self.counts.zero_()
+            self.counts_are_known.zero_()
+        elif self.weights.device.type != "meta":
+            self.weights.copy_(self._given)
+
+    @torch.no_grad()
+    def observe(self, batch: Batch, synchronize: bool = False) -> None:
+        """Count a batch's labels, with ``synchronize`` those of all processes."""
         if not self.balanced:
             return
-        check_targets(labels, len(labels), self.num_classes)
         counts = torch.zeros_like(self.counts)
-        if labels.is_floating_point():
-            counts += labels.sum(0)
+        if batch.labels.is_floating_point():
+            counts += batch.labels.sum(0)
         else:
-            counts.index_add_(0, labels.long(), torch.ones_like(labels, dtype=counts.dtype))
+            counts.index_add_(0, batch.labels, batch.shares(counts.dtype))
         if synchronize:
             all_reduce_sum(counts)
         self.counts += torch.where(self.counts_are_known, 0.0, counts)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ncmi.objectives.class_means import ClassMeans
-from ncmi.objectives.interface import LinearHeadObjective, as_distribution, no_autocast, prepare, rows_of
+from ncmi.objectives.interface import LinearHeadObjective, as_distribution, no_autocast, on_rows, rows_of
 from ncmi.objectives.options import CMICOptions
 
 
@@ -36,6 +36,7 @@ def batch_separation(log_p: Tensor, labels: Tensor) -> Tensor:
     return (differ * cross_entropies).mean()
 
 
+@on_rows
 def cmic_loss(
     logits: Tensor,
     labels: Tensor,
@@ -59,7 +60,6 @@ def cmic_loss(
         >>> cmic_loss(logits, labels, torch.full((2, 2), 0.5), separation_weight=1.0)  # log 2 + 0 − ½ log 2
         tensor(0.3466)
     """
-    logits, labels = prepare(logits, labels)
     log_p = torch.log_softmax(logits, dim=-1)
     concentration = batch_concentration(log_p, labels, centroids)
     separation = batch_separation(log_p, labels)

@@ -2,44 +2,37 @@
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ncmi.loss.checks import as_rows
 from ncmi.loss.statistics import ClassWeights
-from ncmi.objectives.interface import LinearHeadObjective, prepare
+from ncmi.objectives.interface import LinearHeadObjective, on_rows
 from ncmi.objectives.options import CrossEntropyOptions
 
 
-def cross_entropy_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+@on_rows
+def cross_entropy_loss(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
     """Mean of ``−log p_y``, p the softmax of the logits; with class weights the weighted mean. A scalar in nats, ≥ 0.
 
     Args:
         logits, labels: ``[B, C]`` and ``[B]`` or soft ``[B, C]``; these and the errors: see :mod:`ncmi.objectives`.
-        class_weights: ``[C]``, ≥ 0: ``Σ_b w_y (−log p_y) / Σ_b w_y``, as ``torch.nn.functional.cross_entropy`` has it
-            for class indices; for soft targets both sums are over the labels' expectation.
+        weight: ``[C]``, ≥ 0, of the classes, as of ``torch.nn.functional.cross_entropy``.
 
     Example:
         >>> cross_entropy_loss(torch.zeros(1, 4), torch.tensor([2]))  # log 4
         tensor(1.3863)
     """
-    logits, labels = prepare(logits, labels)
-    if class_weights is None:
-        return F.cross_entropy(logits, labels)
-    if class_weights.shape != logits.shape[1:]:
-        raise ValueError(f"class_weights {list(class_weights.shape)}: expected [{logits.shape[1]}], one for each class")
-    weights = class_weights.to(logits)
-    if not labels.is_floating_point():
-        return F.cross_entropy(logits, labels, weight=weights)
-    weighted = labels * weights
-    return -(weighted * torch.log_softmax(logits, dim=-1)).sum() / weighted.sum()
+    if weight is not None and weight.shape != logits.shape[1:]:
+        raise ValueError(f"weight {list(weight.shape)}: expected [{logits.shape[1]}], one for each class")
+    return F.cross_entropy(logits, labels, weight=None if weight is None else weight.to(logits))
 
 
 class CrossEntropyObjective(LinearHeadObjective):
     """Cross-entropy on the logits of a linear head; see :func:`cross_entropy_loss`.
 
     Args:
-        class_weights: ``None``; ``[C]`` weights; or ``"balanced"``, N/(C·n_c), from the counts of
+        weight: ``None``; ``[C]`` weights of the classes; or ``"balanced"``, N/(C·n_c), from the counts of
             :meth:`set_class_counts` or, without them, from the labels seen so far.
         logit_adjustment: τ ≥ 0: in training the logits are ``z + τ log π``, π the classes' frequencies, known as
             above; scores are those of z, which then aim at balanced accuracy. 0 is off, 1 is usual.
@@ -54,10 +47,10 @@ class CrossEntropyObjective(LinearHeadObjective):
 
     def __init__(self, num_classes: int, feature_dim: int, **options: Any) -> None:
         super().__init__(num_classes, feature_dim, **options)
-        class_weights = self.options.class_weights
+        weight = self.options.weight
         # a weighted mean divides by the sum of the batch's own weights
-        self.couples_samples = class_weights is not None
-        self.class_weights = None if class_weights is None else ClassWeights(num_classes, class_weights)
+        self.couples_samples = weight is not None
+        self.class_weights = None if weight is None else ClassWeights(num_classes, weight)
         self.frequencies = ClassWeights(num_classes, "balanced") if self.options.logit_adjustment > 0 else None
 
     def criterion(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -70,12 +63,12 @@ class CrossEntropyObjective(LinearHeadObjective):
         """The loss; in training mode also counts the labels where counts are wanted and were not told."""
         if self.training:
             for counted in self._counted():
-                counted.observe(labels, synchronize=True)
+                counted.observe(as_rows(features, labels, self.num_classes), synchronize=True)
         return self.loss(features, labels)
 
     def observe(self, features: Tensor, labels: Tensor) -> None:
         for counted in self._counted():
-            counted.observe(labels)
+            counted.observe(as_rows(features, labels, self.num_classes))
 
     def set_class_counts(self, counts: Tensor) -> None:
         for counted in self._counted():

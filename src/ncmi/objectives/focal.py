@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
-from ncmi.objectives.interface import LossObjective, expectation, prepare
+from ncmi.objectives.interface import LossObjective, expectation, on_rows
 from ncmi.objectives.options import FocalOptions
 
 
+@on_rows
 def focal_loss(logits: Tensor, labels: Tensor, gamma: float = FocalOptions.gamma) -> Tensor:
     """Mean of ``−(1 − p_y)^γ log p_y``, p the softmax of the logits; a scalar in nats, ≥ 0.
 
@@ -20,7 +21,6 @@ def focal_loss(logits: Tensor, labels: Tensor, gamma: float = FocalOptions.gamma
         >>> focal_loss(torch.zeros(1, 2), torch.tensor([0]), gamma=1.0)  # ½ log 2
         tensor(0.3466)
     """
-    logits, labels = prepare(logits, labels)
     log_p = torch.log_softmax(logits, dim=-1)
     # the floor keeps the derivative of x^γ, γ < 1, finite where p rounds to 1
     doubt = (-torch.expm1(log_p)).clamp(min=torch.finfo(log_p.dtype).tiny)

@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
-from ncmi.objectives.interface import LossObjective, expectation, prepare
+from ncmi.objectives.interface import LossObjective, expectation, on_rows
 from ncmi.objectives.options import GeneralizedCrossEntropyOptions
 
 
+@on_rows
 def generalized_cross_entropy_loss(
     logits: Tensor, labels: Tensor, q: float = GeneralizedCrossEntropyOptions.q
 ) -> Tensor:
@@ -23,7 +24,6 @@ def generalized_cross_entropy_loss(
         >>> generalized_cross_entropy_loss(torch.zeros(1, 4), torch.tensor([2]), q=0.5)  # 2·(1 − ½)
         tensor(1.)
     """
-    logits, labels = prepare(logits, labels)
     # as 1 − p^q it would lose its digits where q is small
     return expectation(-torch.expm1(q * torch.log_softmax(logits, dim=-1)) / q, labels)
 

@@ -10,16 +10,19 @@ for every loss that has a value for each label.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from functools import wraps
+from typing import Any, ClassVar, Concatenate, ParamSpec, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ncmi.loss.centroids import CentroidClassifier
-from ncmi.loss.checks import check_labels, check_targets
+from ncmi.loss.checks import as_rows, check_labels, check_tensor
 from ncmi.loss.forms import check_sizes
 from ncmi.loss.simplex import full_precision
+
+P = ParamSpec("P")
 
 
 class Objective(nn.Module, ABC):
@@ -114,7 +117,9 @@ class LinearHeadObjective(Objective):
         """Mean loss of ``logits [B, C]`` float32 and ``labels [B]``."""
 
     def loss(self, features: Tensor, labels: Tensor) -> Tensor:
-        return self.criterion(self.scores(features), labels)
+        rows, labels = kept_rows(features, labels, self.num_classes, "features")
+        logits = self.scores(rows)
+        return self.criterion(logits, labels) if len(rows) else logits.sum()
 
     def scores(self, features: Tensor) -> Tensor:
         # losses are sums of logarithms: float32 also where autocast ran the head in half precision
@@ -134,13 +139,32 @@ class LossObjective(LinearHeadObjective):
         return type(self).function(logits, labels, **self.keywords)
 
 
-def prepare(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Checked ``logits [B, C]`` in full precision, and ``labels`` as int64 ``[B]`` or floats ``[B, C]``."""
-    if logits.dim() != 2:
-        raise ValueError(f"logits have shape {list(logits.shape)}: pass [B, C], one row for each sample")
-    check_targets(labels, logits.shape[0], logits.shape[1])
-    logits = full_precision(logits)
-    return logits, labels.to(logits.dtype) if labels.is_floating_point() else labels.long()
+def kept_rows(values: Tensor, labels: Tensor, num_classes: int, what: str) -> tuple[Tensor, Tensor]:
+    """Samples of any shape as rows ``[n, D]`` with ``labels [n]`` or ``[n, C]``, checked, without the ignored ones."""
+    batch = as_rows(values, labels, num_classes, what=what)
+    if batch.ignored is None:
+        return batch.rows, batch.labels
+    kept = ~batch.ignored
+    return batch.rows[kept], batch.labels[kept]
+
+
+def on_rows(loss: Callable[Concatenate[Tensor, Tensor, P], Tensor]) -> Callable[Concatenate[Tensor, Tensor, P], Tensor]:
+    """A loss of checked ``logits [n, C]`` in full precision, with labels int64 ``[n]`` or floats ``[n, C]``.
+
+    What is made of it takes logits ``[B, C]`` or ``[B, C, d1, …]`` and labels as ``torch.nn.functional.cross_entropy``
+    does, of any integer dtype; a label of −100 does not count, and without any that does the loss is 0.
+    """
+
+    @wraps(loss)
+    def of_all(logits: Tensor, labels: Tensor, *args: P.args, **keywords: P.kwargs) -> Tensor:
+        check_tensor(logits, "logits")
+        rows, labels = kept_rows(logits, labels, logits.shape[min(1, logits.dim() - 1)], "logits")
+        rows = full_precision(rows)
+        if len(rows) == 0:
+            return rows.sum()
+        return loss(rows, labels.to(rows.dtype) if labels.is_floating_point() else labels, *args, **keywords)
+
+    return cast(Callable[Concatenate[Tensor, Tensor, P], Tensor], of_all)
 
 
 def check_hard_labels(labels: Tensor, batch: int, num_classes: int | None, loss: str) -> None:

@@ -3,10 +3,11 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from ncmi.objectives.interface import LossObjective, prepare
+from ncmi.objectives.interface import LossObjective, on_rows
 from ncmi.objectives.options import LabelSmoothingOptions
 
 
+@on_rows
 def label_smoothing_loss(logits: Tensor, labels: Tensor, epsilon: float = LabelSmoothingOptions.epsilon) -> Tensor:
     """Cross-entropy against ``(1 − ε)·onehot + ε/C``; a scalar in nats, ≥ 0.
 
@@ -22,7 +23,6 @@ def label_smoothing_loss(logits: Tensor, labels: Tensor, epsilon: float = LabelS
         >>> label_smoothing_loss(torch.zeros(1, 4), torch.tensor([2]), epsilon=0.3)  # log 4 whatever ε
         tensor(1.3863)
     """
-    logits, labels = prepare(logits, labels)
     return F.cross_entropy(logits, labels, label_smoothing=epsilon)
 
 

@@ -14,4 +14,4 @@ class NCMIObjective(NCMILoss, Objective):
     def __init__(self, num_classes: int, feature_dim: int, **form: Any) -> None:
         super().__init__(num_classes, feature_dim, **form)
         # trained centroids decide for themselves; anchors and class means by way of the true class means
-        self.readouts = ("head", "cc", "lp") if self.centroids == "learned" else ("cc", "lp")
+        self.readouts = ("head", "cc", "lp") if self.centroid_mode == "learned" else ("cc", "lp")

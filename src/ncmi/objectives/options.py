@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
-from ncmi.loss.forms import NCMIForm, check_class_weights, check_range
+from ncmi.loss.forms import NCMIForm, check_range, check_weight
 
 if TYPE_CHECKING:
     from ncmi.objectives.interface import Objective
@@ -107,16 +107,16 @@ class CrossEntropyOptions(ObjectiveOptions):
     """Cross-entropy on the logits of a linear head; for long tails balanced, or on adjusted logits (Menon et al. 2021).
 
     Attributes:
-        class_weights: "balanced": weigh each class by N/(C·n_c).
+        weight: "balanced": weigh each class by N/(C·n_c).
         logit_adjustment: τ: train on logits + τ·log(class frequency); 0 is off, 1 is usual.
     """
 
-    class_weights: Literal["balanced"] | None = None
+    weight: Literal["balanced"] | None = None
     logit_adjustment: float = 0.0
     target: ClassVar[str] = "ncmi.objectives.cross_entropy:CrossEntropyObjective"
 
     def __post_init__(self) -> None:
-        check_class_weights(self.class_weights)
+        check_weight(self.weight)
         check_range(self, "logit_adjustment", least=0, below=math.inf, cure="usually 1; 0 is off")
 
 

@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
-from ncmi.objectives.interface import LossObjective, expectation, prepare
+from ncmi.objectives.interface import LossObjective, expectation, on_rows
 from ncmi.objectives.options import PolyOptions
 
 
+@on_rows
 def poly_loss(logits: Tensor, labels: Tensor, epsilon: float = PolyOptions.epsilon) -> Tensor:
     """Mean of ``−log p_y + ε₁ (1 − p_y)``, p the softmax of the logits (Poly-1); a scalar, ≥ 0.
 
@@ -20,7 +21,6 @@ def poly_loss(logits: Tensor, labels: Tensor, epsilon: float = PolyOptions.epsil
         >>> poly_loss(torch.zeros(1, 2), torch.tensor([0]))  # log 2 + ½
         tensor(1.1931)
     """
-    logits, labels = prepare(logits, labels)
     log_p = torch.log_softmax(logits, dim=-1)
     return expectation(-log_p - epsilon * torch.expm1(log_p), labels)
 

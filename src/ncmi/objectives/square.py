@@ -2,13 +2,14 @@
 
 from torch import Tensor
 
-from ncmi.objectives.interface import LossObjective, as_distribution, prepare
+from ncmi.objectives.interface import LossObjective, as_distribution, on_rows
 from ncmi.objectives.options import SquareOptions
 
 MANY_CLASSES = 42
 """Number of classes from which the paper rescales the loss."""
 
 
+@on_rows
 def square_loss(logits: Tensor, labels: Tensor, k: float | None = None, target_value: float | None = None) -> Tensor:
     """Mean of ``(1/C) [k (z_y − M)² + Σ_{j≠y} z_j²]``, z the logits, without a softmax; a scalar, ≥ 0.
 
@@ -26,7 +27,6 @@ def square_loss(logits: Tensor, labels: Tensor, k: float | None = None, target_v
         >>> square_loss(torch.tensor([[1.0, 2.0]]), torch.tensor([0]))  # (0² + 2²) / 2
         tensor(2.)
     """
-    logits, labels = prepare(logits, labels)
     num_classes = logits.shape[1]
     usual_k, usual_target = (15.0, 30.0) if num_classes >= MANY_CLASSES else (1.0, 1.0)
     k = usual_k if k is None else k

@@ -3,10 +3,11 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from ncmi.objectives.interface import LossObjective, as_distribution, prepare
+from ncmi.objectives.interface import LossObjective, as_distribution, on_rows
 from ncmi.objectives.options import SquentropyOptions
 
 
+@on_rows
 def squentropy_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean of ``−log p_y + (1/(C − 1)) Σ_{j≠y} z_j²``, p the softmax of the logits z; a scalar, ≥ 0.
 
@@ -20,7 +21,6 @@ def squentropy_loss(logits: Tensor, labels: Tensor) -> Tensor:
         >>> squentropy_loss(torch.tensor([[3.0, 3.0]]), torch.tensor([0]))  # log 2 + 3²
         tensor(9.6931)
     """
-    logits, labels = prepare(logits, labels)
     num_classes = logits.shape[1]
     wrong = 1 - as_distribution(labels, num_classes, logits.dtype)
     return F.cross_entropy(logits, labels) + (wrong * logits**2).sum(-1).mean() / (num_classes - 1)

@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
-from ncmi.objectives.interface import LossObjective, expectation, prepare
+from ncmi.objectives.interface import LossObjective, expectation, on_rows
 from ncmi.objectives.options import SymmetricCrossEntropyOptions as Options
 
 
+@on_rows
 def symmetric_cross_entropy_loss(
     logits: Tensor,
     labels: Tensor,
@@ -29,7 +30,6 @@ def symmetric_cross_entropy_loss(
         >>> symmetric_cross_entropy_loss(torch.zeros(1, 4), torch.tensor([2]), alpha=0.0)  # 4 · ¾
         tensor(3.)
     """
-    logits, labels = prepare(logits, labels)
     log_p = torch.log_softmax(logits, dim=-1)
     return expectation(-alpha * log_p + beta * log_zero * torch.expm1(log_p), labels)
 

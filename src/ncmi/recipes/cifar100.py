@@ -21,11 +21,11 @@ RELEASED_NCMI = NCMIOptions(
     center="frozen",
     separation_power=1.0,
     separation_direction="centroid_to_sample",
-    reduction="mean_of_ratios",
+    form="mean_of_ratios",
 )
 """NCMI as the authors' script computes it: p = 1, anchors that never move, a center that hardly does (2601.02543)."""
 
-PAPER_NCMI = replace(RELEASED_NCMI, centroids="learned", reduction="ratio_of_means")
+PAPER_NCMI = replace(RELEASED_NCMI, centroids="learned", form="ratio_of_means")
 """NCMI as the paper's text has it: the ratio of the means (its Eq. 8–10), centroids by alternating gradient descent."""
 
 _CROP_FLIP = Augmentation.cifar()

@@ -1,18 +1,13 @@
-"""The two forms that most training runs use, with gradients by hand; :mod:`ncmi.loss.functional` says when.
+"""The paper's a and b on the CPU, from features and centroid logits straight to the two divergences.
 
-**Likelihood**: ``−log π_y`` for ``π_c ∝ KL(P‖Q_c)^p``, the default. It is the cross-entropy of the logits
-``p·log KL(P‖Q_c)`` with divergences as in :func:`ncmi.loss.divergence.pairwise_divergence`, but for two things that
-training makes small and float32 would lose: the own class's divergence comes from the form without cancellation, and
-1 − π_y from the wrong classes. With one bag or a few samples a step the time goes by the number of kernels: by autograd
-it takes twice as many.
-
-**Sweep**: the paper's a and b on the CPU, from features and centroid logits straight to the two divergences. The same
-sums as :mod:`ncmi.loss.divergence` has for p = 1, with the normalized sigmoid and its gradient inside, over blocks of
-rows that stay in the cache: a step is bound by memory, and by separate functions it takes twice the time.
+The same sums as :mod:`ncmi.loss.divergence` has for p = 1, with the normalized sigmoid and its gradient inside, over
+blocks of rows that stay in the cache: a step is bound by memory, and by separate functions it takes twice the time.
 With ``r = D·P``, ``q_c = D·Q_c``, ``α = log r``, ``β_c = log q_c`` and ``δ = β_y − α``:
 
     D·KL(P‖Q_y)            = Σ_i r (e^δ − 1 − δ),  e^δ − 1 = (q_y − r)/r and δ = log1p of that: no exponential
-    D·Σ_{c≠y} KL(Q_c‖P)    = Σ_{c≠y} D·KL(Q_c‖U) + (C−1) Σ_i (r − 1 − α) − Σ_i α Σ_{c≠y} (q_c − 1)
+    D·Σ_{c≠y} KL(Q_c‖P)    = Σ_{c≠y} D·KL(Q_c‖U) − Σ_i α [(C−1) + Σ_{c≠y} (q_c − 1)],  since Σ_i r − 1 = 0
+
+Gradients of gradients go by the plain twins.
 """
 
 import math
@@ -21,91 +16,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
-from ncmi.loss.divergence import (
-    CentroidSums,
-    CentroidView,
-    divergence_from_uniform,
-    ratio_to_uniform,
-    rounding_of,
-    wrong_sum,
-)
-from ncmi.loss.simplex import length, log_nsf
+from ncmi.loss.autograd import differentiable_backward
+from ncmi.loss.divergence import CentroidSums, CentroidView, centroid_sums, concentration, ratio_to_uniform, wrong_sum
+from ncmi.loss.simplex import length, log_nsf, log_ratio
 
-_ROUNDED = 1 / 16  # share of a divergence by which the table's entry may be off before it counts as rounding
-_BLOCK = 2**19  # elements worked on at a time: 2 MB in float32
-STEEPEST = 60.0  # logits within ± this have a sigmoid that float32 holds, with room for ratios
+_BLOCK = 2**16  # elements worked on at a time: 256 KB in float32
 _LOG2_E = math.log2(math.e)
 _NEAR_ZERO = -0.9  # log1p(x) below this has lost digits of 1 + x
-
-
-class _Surprisal(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, alpha: Tensor, beta: Tensor, gap: Tensor, labels: Tensor, power: float
-    ) -> tuple[Tensor, Tensor]:
-        labels, dim = labels.unsqueeze(-1), alpha.shape[-1]
-        excess = torch.expm1(alpha)
-        apart = gap + divergence_from_uniform(alpha, excess, forward=True).unsqueeze(-1)
-        least = rounding_of(apart)
-        divergence = torch.maximum(apart - excess @ beta.T / dim, least)
-        # the own class once more, every term of the sum positive
-        delta = beta.index_select(0, labels.squeeze(-1)) - alpha
-        own = torch.linalg.vecdot(alpha.exp(), torch.expm1(delta).sub_(delta)).div_(dim).unsqueeze(-1)
-        rounded = divergence.gather(1, labels)
-        own = torch.where((rounded - own).abs() < _ROUNDED * own, own, rounded)
-        divergence.scatter_(1, labels, own)
-        logits = divergence.log().mul_(power)
-        wrong = logits.scatter(1, labels, -torch.inf)
-        total = wrong.logsumexp(1, keepdim=True)
-        margin = total - logits.gather(1, labels)
-        # the gradient by each logit, π_c or π_y − 1, and with it by each divergence times D
-        missing = torch.sigmoid(margin)
-        slope = (wrong - total).exp_().mul_(missing).scatter_(1, labels, -missing).div_(divergence).mul_(power / dim)
-        # what has been raised to its rounding does not follow its input
-        slope.masked_fill_(divergence == least, 0.0)
-        ctx.save_for_backward(alpha, beta, excess, delta, slope, labels)
-        ctx.mark_non_differentiable(logits)
-        # log(1 + e^margin) without overflow; torch's softplus leaves out the 1 from e^20 on
-        return F.logsigmoid(-margin.squeeze(1)).neg_(), logits
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        alpha, beta, excess, delta, slope, labels = ctx.saved_tensors
-        weight = gradients[0].unsqueeze(-1) * slope
-        by_alpha = by_beta = None
-        with torch.autocast(alpha.device.type, enabled=False):
-            if ctx.needs_input_grad[0]:
-                # Σ_c w_c (α − β_c), the own class by itself: it has the largest weight and the smallest difference
-                wrong = weight.scatter(1, labels, 0.0)
-                by_alpha = torch.addcmul(wrong.sum(1, keepdim=True) * alpha, weight.gather(1, labels), delta, value=-1)
-                by_alpha = by_alpha.addmm(wrong, beta, alpha=-1).mul_(alpha.exp())
-            if ctx.needs_input_grad[1]:
-                by_beta = (weight.sum(0).unsqueeze(-1) * torch.expm1(beta)).addmm(weight.T, excess, alpha=-1)
-        return by_alpha, by_beta, None, None, None
-
-
-def likelihood_surprisal(
-    alpha: Tensor, beta: Tensor, gap: Tensor, labels: Tensor, power: float
-) -> tuple[Tensor, Tensor]:
-    """``−log π_y`` in nats, ``[B]``, and without gradient the logits ``p·log KL(P‖Q_c)`` of π, ``[B, C]``.
-
-    Where rounding is all that is left of the own class's divergence in the table, it is as rounded as the others: else
-    a sample that lies at every centroid at once would count as certain of its own.
-
-    Args:
-        alpha: ``log(D·P)``, ``[B, D]``.
-        beta: ``log(D·Q)``, ``[C, D]``.
-        gap: ``KL(U‖Q_c)``, ``[C]``, from the same β; its gradient is part of β's.
-        labels: ``[B]``.
-        power: p < 0.
-    """
-    surprisal: Tensor
-    surprisal, logits = _Surprisal.apply(alpha, beta, gap, labels, power)  # type: ignore[no-untyped-call]
-    return surprisal, logits
 
 
 def _blocks(rows: Tensor, scratch: int) -> Iterator[tuple[slice, Tensor]]:
@@ -122,6 +40,20 @@ def _exp(x: Tensor, out: Tensor) -> Tensor:
     return torch.mul(x, _LOG2_E, out=out).exp2_()
 
 
+def _plain_sample(
+    f: Tensor, scale: Tensor, temperature: float, beta: Tensor, side_sum: Tensor, wrong: int
+) -> tuple[Tensor, Tensor]:
+    alpha = log_ratio(f / (length(f) * temperature), "nsf")
+    rest = -torch.linalg.vecdot(alpha, wrong + 1 + side_sum - beta.exp())
+    return concentration(alpha, beta) * f.shape[-1], rest
+
+
+def _plain_centroids(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    beta = log_ratio(logits, "nsf")
+    sums = centroid_sums(beta, "centroid_to_sample")
+    return sums.gap, sums.side_sum, beta.index_select(0, labels)
+
+
 class _SweepSample(torch.autograd.Function):
     """``D·KL(P‖Q_y)``, and ``D·Σ_{c≠y} KL(Q_c‖P)`` short of its constants; P = NSF(f/scale), scale = T·‖f‖."""
 
@@ -131,7 +63,7 @@ class _SweepSample(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ratio, delta = torch.empty_like(f), torch.empty_like(f)
         own, rest = f.new_empty(len(f)), f.new_empty(len(f))
-        q_sum = side_sum + 1  # Σ_{c≠y} (q_c − 1) = side_sum − (q_y − 1)
+        q_sum = side_sum + (wrong + 1)  # (C−1) + Σ_{c≠y} (q_c − 1) = C + side_sum − q_y
         for rows, (x, y, z) in _blocks(f, 3):
             r, d = ratio[rows], delta[rows]
             torch.div(f[rows], scale[rows], out=r).sigmoid_()
@@ -143,23 +75,26 @@ class _SweepSample(torch.autograd.Function):
                 torch.where(growth < _NEAR_ZERO, beta[rows] - r.log(), d, out=d)
             torch.sum(growth.sub_(d).mul_(r), -1, out=own[rows])
             alpha = torch.sub(beta[rows], d, out=y)
-            linear = torch.sub(q_sum, q, out=z).mul_(alpha).sum(-1)
-            from_uniform = torch.sub(r, 1, out=z).sub_(alpha).sum(-1)
-            torch.sub(from_uniform.mul_(wrong), linear, out=rest[rows])
-        ctx.save_for_backward(f, scale, ratio, delta, beta, q_sum)
+            torch.sum(torch.sub(q, q_sum, out=z).mul_(alpha), -1, out=rest[rows])
+        ctx.save_for_backward(f, scale, ratio, delta, beta, side_sum)
         ctx.temperature, ctx.wrong = temperature, wrong
         return own, rest
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, by_own: Tensor, by_rest: Tensor) -> tuple[Tensor | None, ...]:
-        f, scale, ratio, delta, beta, q_sum = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        f, scale, ratio, delta, beta, side_sum = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            inputs = (f, scale, ctx.temperature, beta, side_sum, ctx.wrong)
+            return differentiable_backward(_plain_sample, inputs, ctx.needs_input_grad, gradients)
+        by_own, by_rest = gradients
+        q_sum = side_sum + 1
         by_f = torch.empty_like(f)
         by_beta = torch.empty_like(f) if ctx.needs_input_grad[3] else None
         by_side = torch.zeros_like(q_sum)
         for rows, (x, y, z) in _blocks(f, 3):
             r, out, own, rest = ratio[rows], by_f[rows], by_own[rows].unsqueeze(-1), by_rest[rows].unsqueeze(-1)
             q = _exp(beta[rows], out=x)
+            # the large constant C − 1 goes with r − 1, to which the projection below would take it, but for rounding
             torch.sub(q, q_sum, out=out).add_(torch.sub(r, 1, out=y), alpha=ctx.wrong).mul_(rest / scale[rows])
             out.addcmul_(torch.mul(r, delta[rows], out=y), own / scale[rows], value=-1)
             # through log NSF, then through the unit vector
@@ -195,9 +130,11 @@ class _SweepCentroids(torch.autograd.Function):
         return gap.div_(logits.shape[1]), side_sum, beta.index_select(0, labels)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, by_gap: Tensor, by_side: Tensor, by_own: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         logits, labels, beta = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return differentiable_backward(_plain_centroids, (logits, labels), ctx.needs_input_grad, gradients)
+        by_gap, by_side, by_own = gradients
         by_gap = (by_gap / logits.shape[1]).unsqueeze(-1)
         by_logits = torch.empty_like(logits)
         for rows, (x,) in _blocks(logits, 1):
@@ -218,7 +155,7 @@ def sweep_terms(
 
     Args:
         centered: features less their center, ``[B, D]``, on the CPU, float32 or float64.
-        temperature: T, at least ``1/STEEPEST``.
+        temperature: T, at least ``1/STEEPEST`` of :mod:`ncmi.loss.likelihood`.
         labels: ``[B]``.
         centroids: constants of any kind, or the logits Λ ``[C, D]`` of learned centroids ``NSF(Λ)``.
     """
