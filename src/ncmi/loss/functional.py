@@ -66,12 +66,13 @@ class Terms(NamedTuple):
             targets = self.smoothed(batch.labels, num_classes, values.dtype)
             targets = targets if own is None else targets * own
 
-        def weighed(x: Tensor) -> Tensor:
-            return (x if targets is None else targets * x).sum(-1)
+        def expected(x: Tensor) -> Tensor:
+            weighed = x if targets is None else targets * x
+            return weighed.squeeze(1) if weighed.shape[1] == 1 else weighed.sum(-1)
 
         if separation is not None:
-            return batch.ratio(weighed(values), weighed(separation))
-        return batch.reduce(weighed(values), normalizer, self.reduction)
+            return batch.ratio(expected(values), expected(separation))
+        return batch.reduce(expected(values), normalizer, self.reduction)
 
 
 def choose_path(

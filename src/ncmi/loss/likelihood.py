@@ -85,14 +85,14 @@ def surprisal_of_ratios(alpha: Tensor, beta: Tensor, labels: Tensor, power: floa
     rounding = rounding_of(apart)
     wrong = table.scatter(1, label, math.inf)
     nearest = wrong.detach().argmin(1, keepdim=True)
-    own, near = (_exactly(alpha, beta.index_select(0, x.squeeze(1))) for x in (label, nearest))
+    floor = _floor(alpha)
+    own, near = (_exactly(alpha, beta.index_select(0, x.squeeze(1))).clamp_min(floor) for x in (label, nearest))
     limit = rounding * _ROUNDED
     crowded = ((wrong <= limit).sum(1, keepdim=True) + (own <= limit)) >= 2
     own = torch.where(crowded, torch.maximum(table.gather(1, label), rounding), own)
     near = torch.where(crowded, torch.maximum(wrong.gather(1, nearest), rounding), near)
-    floor = _floor(rounding)
-    log_own = torch.maximum(own, floor).log()
-    logits = torch.maximum(wrong, rounding).scatter(1, nearest, torch.maximum(near, floor)).log() * power
+    log_own = own.log()
+    logits = torch.maximum(wrong, rounding).scatter(1, nearest, near).log() * power
     # 1 − π_y from the wrong classes, not by subtraction from 1
     total = logits.masked_fill(_one_hot(label, beta), -math.inf).logsumexp(1, keepdim=True)
     return -F.logsigmoid(log_own * power - total).squeeze(1)
@@ -103,7 +103,7 @@ def scores_of_ratios(alpha: Tensor, beta: Tensor, power: float) -> Tensor:
     table, apart = _table(alpha, beta)
     rounding = rounding_of(apart)
     nearest = table.detach().argmin(1, keepdim=True)
-    near = torch.maximum(_exactly(alpha, beta.index_select(0, nearest.squeeze(1))), _floor(rounding))
+    near = _exactly(alpha, beta.index_select(0, nearest.squeeze(1))).clamp_min(_floor(alpha))
     crowded = (table <= rounding * _ROUNDED).sum(1, keepdim=True) >= 2
     table = torch.maximum(table, rounding)
     table = torch.where(crowded, table, table.scatter(1, nearest, near))
@@ -125,9 +125,9 @@ def _exactly(alpha: Tensor, beta: Tensor) -> Tensor:
     return (alpha.exp() * (torch.expm1(delta) - delta)).sum(-1, keepdim=True)
 
 
-def _floor(rounding: Tensor) -> Tensor:
-    """What a divergence computed exactly is raised to, so that it has a logarithm: its own rounding."""
-    return rounding * torch.finfo(rounding.dtype).eps
+def _floor(values: Tensor) -> float:
+    """What divergences computed exactly are raised to, so that they have a logarithm: less than their own rounding."""
+    return torch.finfo(values.dtype).eps ** 2 / 64
 
 
 def _one_hot(label: Tensor, beta: Tensor) -> Tensor:
@@ -246,8 +246,26 @@ def _distance(rows: _Rows, beta: Tensor, column: Tensor) -> _Distance:
     return _Distance(column, delta, torch.addcmul(growth, growth, rows.excess[:samples]).sum(-1, keepdim=True))
 
 
-def _table_of(rows: _Rows, samples: int, beta: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """``D·KL(P‖Q_c)`` ``[B, C]``, the largest of each row's terms ``[B, 1]``, and β ``[C, D]``."""
+class _Table(NamedTuple):
+    """Divergences of all pairs by one matrix product.
+
+    Attributes:
+        value: ``D·KL(P‖Q_c)``, ``[B, C]``.
+        beta: ``[C, D]``.
+        gap, from_uniform: what it is made of, ``[C]`` and ``[B, 1]``.
+    """
+
+    value: Tensor
+    beta: Tensor
+    gap: Tensor
+    from_uniform: Tensor
+
+    def apart(self) -> Tensor:
+        """The largest of the terms that a row's divergences are the difference of, ``[B, 1]``."""
+        return self.gap.amax() + self.from_uniform
+
+
+def _table_of(rows: _Rows, samples: int, beta: Tensor | None) -> _Table:
     if beta is None:
         beta, gap = rows.alpha[samples:], rows.curve[samples:].neg()
     else:
@@ -255,8 +273,7 @@ def _table_of(rows: _Rows, samples: int, beta: Tensor | None) -> tuple[Tensor, T
     alpha, excess = rows.alpha[:samples], rows.excess[:samples]
     from_uniform = (rows.curve[:samples] + torch.linalg.vecdot(alpha, excess)).unsqueeze(-1)
     with full_products(alpha):
-        table = torch.addmm(gap, excess, beta.T, alpha=-1).add_(from_uniform)
-    return table, gap.amax() + from_uniform, beta
+        return _Table(torch.addmm(gap, excess, beta.T, alpha=-1).add_(from_uniform), beta, gap, from_uniform)
 
 
 class _Nearest(NamedTuple):
@@ -273,29 +290,34 @@ class _Nearest(NamedTuple):
     raised: Tensor
 
 
-def _look_closer(table: Tensor, apart: Tensor, rows: _Rows, beta: Tensor, own: Tensor | None = None) -> _Nearest | None:
+def _look_closer(table: _Table, least: Tensor, rows: _Rows, own: Tensor | None = None) -> _Nearest | None:
     """Put each row's least divergence into the table as it is exactly; None where no row needs it.
 
     Where a row lies at several centroids at once, all its entries stay as rounded as they are: else it would count as
     certain of the one that is exact.
 
     Args:
-        table: ``[B, C]``, changed in place.
-        apart: ``[B, 1]``, see :func:`_table`.
+        table: changed in place.
+        least: the least of each row, ``[B, 1]``.
         own: exact divergences that are not in the table, ``[B, 1]``.
     """
     # a look at another device's values would wait for it
-    if table.device.type == "cpu" and bool((table.amin(1, keepdim=True) >= apart * _CLOSE).all()):
-        return None
-    distance = _distance(rows, beta, table.argmin(1, keepdim=True))
-    rounding = rounding_of(apart)
-    floor, limit = _floor(rounding), rounding * _ROUNDED
-    count = (table <= limit).sum(1, keepdim=True)
+    if least.device.type == "cpu":
+        apart = table.gap.amax().item() + table.from_uniform.amax().item()
+        if len(least) == 0 or least.amin().item() >= apart * _CLOSE:
+            return None
+    value = table.value
+    distance = _distance(rows, table.beta, value.argmin(1, keepdim=True))
+    rounding = rounding_of(table.apart())
+    limit = rounding * _ROUNDED
+    count = (value <= limit).sum(1, keepdim=True)
     crowded = (count if own is None else count + (own <= limit)) >= 2
-    raised = table <= rounding
-    torch.maximum(table, rounding, out=table)
-    value = torch.where(crowded, table.gather(1, distance.column), torch.maximum(distance.value, floor))
-    table.scatter_(1, distance.column, value)
+    raised = value <= rounding
+    torch.maximum(value, rounding, out=value)
+    floor = _floor(value)
+    value.scatter_(
+        1, distance.column, torch.where(crowded, value.gather(1, distance.column), distance.value.clamp_min(floor))
+    )
     at_floor = torch.where(crowded, raised.gather(1, distance.column), distance.value <= floor)
     raised.scatter_(1, distance.column, at_floor)
     return _Nearest(distance, crowded, raised)
@@ -308,33 +330,35 @@ class _Surprisal(torch.autograd.Function):
     ) -> Tensor:
         label = labels.unsqueeze(-1)
         rows = _to_simplex(features, directions, to.temperature)
-        table, apart, betas = _table_of(rows, len(features), beta)
-        own = _distance(rows, betas, label)
-        value, rounded = own.value, table.gather(1, label)
-        table.scatter_(1, label, math.inf)
-        nearest = _look_closer(table, apart, rows, betas, value)
-        rounding = rounding_of(apart)
+        table = _table_of(rows, len(features), beta)
+        own = _distance(rows, table.beta, label)
+        value, divergence = own.value.clamp_min(_floor(features)), table.value
+        divergence.scatter_(1, label, math.inf)
+        least = divergence.amin(1, keepdim=True)
+        nearest = _look_closer(table, least, rows, value)
+        own_raised = None
         if nearest is not None:
+            least = divergence.amin(1, keepdim=True)
+            rounded, rounding = _table_of(rows, len(features), beta).value.gather(1, label), rounding_of(table.apart())
+            own_raised = nearest.crowded & (rounded <= rounding)
             value = torch.where(nearest.crowded, torch.maximum(rounded, rounding), value)
-        value = torch.maximum(value, _floor(rounding))
-        least = table.amin(1, keepdim=True).log_()
-        share = table.log().sub_(least).mul_(to.power).exp_()
+        share = (divergence / least).log_().mul_(to.power).exp_()
         total = share.sum(1, keepdim=True)
         # log-odds of the wrong classes
-        margin = total.log().add_(least.sub_(value.log()), alpha=to.power)
+        margin = (least / value).log_().mul_(to.power).add_(total.log())
         missing = torch.sigmoid(margin).mul_(to.power)
         # gradient by D·KL: of the wrong classes, and of the own
-        slope = share.mul_(missing / total).div_(table)
+        slope = share.mul_(missing / total).div_(divergence)
         own_slope = missing.div_(value).neg_()
         exact: tuple[Tensor, ...] = ()
-        if nearest is not None:
+        if nearest is not None and own_raised is not None:
             slope.masked_fill_(nearest.raised, 0.0)
-            own_slope.masked_fill_(nearest.crowded & (rounded <= rounding), 0.0)
+            own_slope.masked_fill_(own_raised, 0.0)
             exact = nearest.distance[:2]
         ctx.save_for_backward(features, directions, beta, labels, *rows[:4], slope, own_slope, own.delta, *exact)
         ctx.to = to
-        # log(1 + e^margin) without overflow; torch's softplus leaves out the 1 from e^20 on
-        return F.logsigmoid(margin.neg_()).neg_().squeeze(1)
+        # log(1 + e^margin); torch leaves out the 1 from its threshold on
+        return F.softplus(margin, threshold=40.0).squeeze(1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -353,10 +377,10 @@ class _Scores(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, directions: Tensor | None, beta: Tensor | None, to: Map) -> Tensor:
         rows = _to_simplex(features, directions, to.temperature)
-        table, apart, betas = _table_of(rows, len(features), beta)
-        nearest = _look_closer(table, apart, rows, betas)
-        log_likelihood = table.log().mul_(to.power).log_softmax(-1)
-        slope = table.reciprocal_().mul_(to.power)
+        table = _table_of(rows, len(features), beta)
+        nearest = _look_closer(table, table.value.amin(1, keepdim=True), rows)
+        log_likelihood = table.value.log().mul_(to.power).log_softmax(-1)
+        slope = table.value.reciprocal_().mul_(to.power)
         exact: tuple[Tensor, ...] = ()
         if nearest is not None:
             slope.masked_fill_(nearest.raised, 0.0)
