@@ -9,15 +9,13 @@ validation part. For the others: AUROC and false positive rate at 95 % true posi
 against all samples of the classes kept out. Mean ± sd.
 """
 
-from __future__ import annotations
-
 import statistics
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from _timing import command_line
+from _timing import command_line, markdown
 from ncmi.data.dataset import Dataset
 from ncmi.data.load import load_dataset
 from ncmi.files import write_json
@@ -96,15 +94,15 @@ def main() -> None:
         }
         sets[name] = rows
         print(f"\n{name}, {arguments.seeds} seeds, {max(1, dataset.num_classes // 4)} classes kept out\n")
-        print("| method | accuracy, % | " + " | ".join(heading for _, heading, _, _ in CALIBRATION) + " |")
-        print("|---|" + "---:|" * (1 + len(CALIBRATION)))
-        for label, seeds in rows.items():
-            cells = [spread(seeds, key, factor, digits) for key, _, factor, digits in CALIBRATION]
-            print(f"| {label} | {spread(seeds, 'accuracy')} | " + " | ".join(cells) + " |")
+        measures = [("accuracy", "accuracy, %", 100, 2), *CALIBRATION]
+        calibration = [
+            [label, *(spread(seeds, key, factor, digits) for key, _, factor, digits in measures)]
+            for label, seeds in rows.items()
+        ]
+        print(markdown(["method", *(heading for _, heading, _, _ in measures)], calibration))
         scores = [f"{score}, {kind}" for score in OOD_SCORES for kind in ("AUROC", "FPR95")]
-        print(f"\n| method | {' | '.join(scores).replace('_', ' ')} |\n|---|" + "---:|" * len(scores))
-        for label, seeds in rows.items():
-            print(f"| {label} | " + " | ".join(spread(seeds, score, digits=1) for score in scores) + " |", flush=True)
+        detection = [[label, *(spread(seeds, score, digits=1) for score in scores)] for label, seeds in rows.items()]
+        print(f"\n{markdown(['method', *(score.replace('_', ' ') for score in scores)], detection)}", flush=True)
         if arguments.out is not None:
             write_json(arguments.out, {"seeds": arguments.seeds, "sets": sets})
 

@@ -16,8 +16,6 @@ counts are made), the features are not. No figure here says how well anything wo
 Runs are kept below FOLDER, so the same command goes on where it was stopped.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import tempfile
