@@ -25,6 +25,7 @@ def run_main(gpu: Any, monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 @pytest.mark.filterwarnings("ignore:.*Function'> should not be instantiated:DeprecationWarning")
 def test_rehearsal(bench: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     gpu, threads = bench("gpu"), torch.get_num_threads()
+    monkeypatch.setattr(gpu, "MODES", gpu.MODES[::5])
     assert run_main(gpu, monkeypatch, *QUICK, "--out", str(tmp_path)) == 0
     assert torch.get_num_threads() == threads
     for verb in ("check", "speed"):

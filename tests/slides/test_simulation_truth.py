@@ -43,12 +43,12 @@ def test_attention_auc_refuses_nonsense() -> None:
 
 
 def test_oracle_is_a_distribution_that_knows_what_a_count_tells() -> None:
-    options, rows = SimulationOptions(), make_table("camelyon17")
+    options, rows = SimulationOptions(), make_table("camelyon17")[::3]
     probabilities = oracle_probabilities(options, rows)
-    assert probabilities.shape == (500, 4)
+    assert probabilities.shape == (len(rows), 4)
     np.testing.assert_allclose(probabilities.sum(1), 1)
-    for row, found in zip(rows, probabilities, strict=True):
-        count = plan_slide(options, row).lesion_patches
+    counts = [plan_slide(options, row).lesion_patches for row in rows]
+    for row, count, found in zip(rows, counts, probabilities, strict=True):
         assert (count == 0) == (row.label == "negative")
         if count == 0:
             assert found[0] > 0.999
@@ -59,20 +59,20 @@ def test_oracle_is_a_distribution_that_knows_what_a_count_tells() -> None:
         if count > 400:
             assert found[3] > 0.99
     # priors count: the same slide among many micro slides is thought micro more readily
-    one = next(row for row in rows if plan_slide(options, row).lesion_patches == 1)
+    one = rows[counts.index(1)]
     few = oracle_probabilities(options, [one, *(row for row in rows if row.label != "micro")])[0, 2]
     many = oracle_probabilities(options, [one, *(row for row in rows if row.label == "micro")])[0, 2]
     assert few < many
 
 
 def test_oracle_is_good_but_not_perfect_and_worse_at_a_small_scale() -> None:
-    rows = make_table("camelyon17")
+    rows = make_table("camelyon17")[::2]
     full = oracle_scores(SimulationOptions(), rows)
     small = oracle_scores(SimulationOptions(scale=0.02), rows)
     assert 0.9 < full.macro_f1.value < 1
     assert full.macro_auc.value > 0.98
     assert small.macro_f1.value < full.macro_f1.value
-    assert full.samples == 500
+    assert full.samples == 250
 
 
 def test_bracs_oracle_is_right_by_construction() -> None:
