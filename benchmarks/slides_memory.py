@@ -21,16 +21,45 @@ from typing import Any
 import torch
 
 from _timing import Row, Table, command_line, in_own_process, of_value
-from ncmi.data.bags.simulated import simulation_of
+from ncmi.data.bags.simulated import MARK, TABLE
+from ncmi.files import write_json
 from ncmi.objectives.options import NCMIOptions
 from ncmi.recipes import BagData, BagNetwork, Recipe, default_training
-from ncmi.slides.simulation import link_cohort
+from ncmi.slides.simulation import SimulationOptions
+from ncmi.slides.simulation.files import write_slides
+from ncmi.slides.simulation.lesions import SlidePlan, plan_slide, scaled
+from ncmi.slides.simulation.options import make_table, write_table
 from ncmi.training.environment import peak_megabytes
 
 BAR_GIB, LARGE_GB = 4.0, 100
 CPU = torch.device("cpu")
 FULL = {"slides": 10_000, "distinct": 200, "instances": 5_000, "feature_dim": 1024}
 QUICK = {"slides": 200, "distinct": 20, "instances": 200, "feature_dim": 64}
+
+
+def link_cohort(folder: Path, slides: int, distinct: int, instances: int, feature_dim: int) -> dict[str, int]:
+    """Write some simulated slides of as many patches each, and a cohort of symbolic links to them; what it holds."""
+    options, table = SimulationOptions(feature_dim=feature_dim), make_table("camelyon17")
+    # of all centers
+    originals = table[:: len(table) // distinct][:distinct]
+    lesions = (plan_slide(options, row).lesions for row in originals)
+    plans = [SlidePlan(instances, scaled(of_slide, 1, int(0.7 * instances))) for of_slide in lesions]
+    linked = {"slides": slides, "distinct": distinct, "instances": instances}
+    linked["bytes_if_loaded"] = slides * instances * feature_dim * 2
+    write_json(folder / MARK, {"simulation": True, "linked": linked})
+    write_slides(folder / "distinct", options, originals, plans, workers=2)
+    (folder / "features").mkdir(exist_ok=True)
+    rows = []
+    for index in range(slides):
+        original = originals[index % distinct]
+        # a patient's slides are of one center
+        patient = f"linked_{original.center}_{index // 5:05d}"
+        rows.append(replace(original, name=f"linked_{index:05d}", patient=patient))
+        link = folder / "features" / f"{rows[-1].name}.h5"
+        link.unlink(missing_ok=True)
+        link.symlink_to(Path("..", "distinct", f"{original.name}.h5"))
+    write_table(rows, folder / TABLE, "camelyon17")
+    return linked
 
 
 def recipe_of(folder: Path, width: int, network: str, threads: int) -> Recipe:
@@ -112,13 +141,11 @@ def main() -> None:
         began = time.perf_counter()
         sizes = QUICK if arguments.quick else FULL
         slides = arguments.slides or sizes["slides"]
-        link_cohort(folder, **{**sizes, "slides": slides, "distinct": min(sizes["distinct"], slides)}, workers=2)
+        linked = link_cohort(folder, **{**sizes, "slides": slides, "distinct": min(sizes["distinct"], slides)})
         print(f"cohort made in {time.perf_counter() - began:.0f} s\n", file=sys.stderr)
-        content = simulation_of(folder)
-        assert content is not None
         given = {name: getattr(arguments, name) for name in ("network", "width", "threads")}
-        rows = rows_of(in_own_process(train_and_watch, recipe_of(folder, **given)), content["linked"])
-    about = {**given, "quick": arguments.quick, "cohort": content["linked"]}
+        rows = rows_of(in_own_process(train_and_watch, recipe_of(folder, **given)), linked)
+    about = {**given, "quick": arguments.quick, "cohort": linked}
     table = Table(arguments.out, CPU, simulation=True, **about)
     for row in rows:
         table.add(row)
