@@ -307,29 +307,29 @@ def search(study: Study, name: str, method: Method, data: Options = {}) -> Searc
     runs: list[Run] = []
     tried: list[Candidate] = []
 
-    def best_of(points: Sequence[tuple[float, Options]], best: Candidate | None) -> Candidate | None:
-        """None while a run is missing."""
-        missing = False
+    def stage(points: Sequence[tuple[float, Options]]) -> bool:
+        """Whether all runs of these candidates are known."""
+        candidates = []
         for rate, more in points:
             training = dict(study.common)
             if rate != 1:
                 training["learning_rate"] = rate * usual_recipe(name, method).training.learning_rate
             setting = Setting.of(method.objective, {**method.options, **more}, training, data)
             needed = [Run(name, setting, seed) for seed in seeds]
-            candidate = Candidate(setting, rate, more, _validated(study, needed))
+            candidates.append(Candidate(setting, rate, more, _validated(study, needed)))
             runs.extend(needed)
-            if seeds and math.isnan(candidate.accuracy):
-                missing = True
-                continue
-            tried.append(candidate)
-            if best is None or candidate.accuracy > best.accuracy + 1e-9:
-                best = candidate
-        return None if missing else best
+        known = [candidate for candidate in candidates if not (seeds and math.isnan(candidate.accuracy))]
+        tried.extend(known)
+        return len(known) == len(candidates)
 
-    best = best_of([(rate, {}) for rate in (method.rates if seeds else method.rates[:1])], None)
-    if best is not None and seeds:
-        best = best_of([(best.rate, more) for more in method.grid], best)
-    return Search(tuple(runs), tuple(tried), best)
+    def best() -> Candidate:
+        return max(tried, key=lambda candidate: round(candidate.accuracy, 9)) if seeds else tried[0]
+
+    if not stage([(rate, {}) for rate in (method.rates if seeds else method.rates[:1])]):
+        return Search(tuple(runs), tuple(tried))
+    if seeds and not stage([(best().rate, more) for more in method.grid]):
+        return Search(tuple(runs), tuple(tried))
+    return Search(tuple(runs), tuple(tried), best())
 
 
 def _validated(study: Study, runs: Sequence[Run]) -> float:

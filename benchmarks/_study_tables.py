@@ -105,7 +105,7 @@ class Runs:
         """What is made of the scores of each set (row) and of each of the cells (column), NaN where there are none."""
         sets = {name: self.scores(name, measure, readout) for name in self.sets}
         rows = {name: {key: of(scores[key]) for key in scores} for name, scores in sets.items()}
-        return pd.DataFrame.from_dict(rows, orient="index", columns=list(labels)) if rows else pd.DataFrame()
+        return pd.DataFrame.from_dict(rows, orient="index").reindex(columns=list(labels))
 
     def figures(self) -> dict[str, Any]:
         """For the JSON file, in the order of the seeds."""
@@ -225,7 +225,7 @@ def transfer_report(study: Study) -> Report:
         ),
     )
     texts, means = runs.grid(labels), runs.grid(labels, lambda values: PERCENT.rounded(values.mean()))
-    texts = texts.mask(means.eq(means.max(axis=1), axis=0), "**" + texts + "**").rename(columns=labels)
+    texts = texts.mask(means.eq(means.max(axis=1), axis=0), texts.map("**{}**".format)).rename(columns=labels)
     texts["seeds"] = [seeds_text(scores[name]) for name in texts.index]
     report.add("Test accuracy, %", table_of("data set", texts))
     others = {key: label for key, label in labels.items() if key != "cross_entropy"}

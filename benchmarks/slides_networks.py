@@ -1,6 +1,6 @@
 """The bars of the slide networks, measured: steps against torchmil's, NCMI against cross-entropy, peak memory.
 
-    python benchmarks/slides_networks.py [--threads 1 2] [--parts torchmil sizes objectives memory] [--out FILE]
+    python benchmarks/slides_networks.py [--threads 1 2] [--parts torchmil objectives memory] [--out FILE]
 
 A step is forward, loss and backward on one bag of N patch features of width 1024 in float32, classes of CAMELYON-17
 (4). Steps of those that are compared take turns in one process; a row is the median of the ratios, turn by turn.
@@ -8,7 +8,6 @@ A step is forward, loss and backward on one bag of N patch features of width 102
 - torchmil: cross-entropy on a linear head; torchmil's ABMIL and TransMIL with their settings made equal to ours. What
   is left of difference: theirs have no output projection after the heads and no convolution of values, ours work out no
   token but the class token in the last layer. Without torchmil (``pip install torchmil``) these rows are left out.
-- sizes: steps of all our networks over ABMIL's.
 - objectives: the whole step, AdamW's included, with NCMI over that with linear head + cross-entropy, same ABMIL.
 - memory: peak resident memory of a process that makes one TransMIL step at N = 50,000, features and PyTorch included.
 
@@ -132,13 +131,6 @@ def torchmil_rows(arguments: argparse.Namespace) -> Iterator[Row]:
         yield compared(f"step time, {name} / torchmil's", Classifier(name), Theirs(name), count, repeats, bar)
 
 
-def size_rows(arguments: argparse.Namespace) -> Iterator[Row]:
-    """Steps of all networks over ABMIL's."""
-    for name in ("mean", "max", "aem", "asmil", "transmil"):
-        count, repeats = (200, 1) if arguments.quick else (20_000, 3 if name == "transmil" else 7)
-        yield compared(f"step time, {name} / abmil", Classifier(name), Classifier("abmil"), count, repeats)
-
-
 def training_step(objective: str, features: Tensor) -> Callable[[], object]:
     """A whole step of ABMIL with NCMI, or with a linear head and cross-entropy."""
     torch.manual_seed(0)
@@ -191,15 +183,15 @@ def memory_rows(arguments: argparse.Namespace) -> Iterator[Row]:
         yield of_value(what, megabytes / GIB, unit="GiB", bar=bar)
 
 
-PARTS = {"torchmil": torchmil_rows, "sizes": size_rows, "objectives": objective_rows, "memory": memory_rows}
+PARTS = {"torchmil": torchmil_rows, "objectives": objective_rows, "memory": memory_rows}
 
 
 def main() -> None:
     command = measuring_line(__doc__, PARTS, [1, 2])
     arguments = command.parse_args()
     torch.manual_seed(0)
-    # no bar of these depends on the number of threads
-    measure_parts(PARTS, arguments, CPU, once=("memory", "sizes"))
+    # memory does not depend on the number of threads
+    measure_parts(PARTS, arguments, CPU, once=("memory",))
 
 
 if __name__ == "__main__":

@@ -157,7 +157,7 @@ def main() -> int:
     """Run what the command line asks for."""
     command = command_line(__doc__)
     command.add_argument("part", choices=[*PARTS, "report"])
-    command.add_argument("parts", nargs="*", choices=[*PARTS, []], help="after report: parts to report; all by default")
+    command.add_argument("parts", nargs="*", help="after report: parts to report; all by default")
     command.add_argument("--data-dir", nargs="+", type=Path, default=[], help="folders to search for data sets")
     command.add_argument("--out", type=Path, required=True, help="folder of runs, tables and figures")
     command.add_argument("--workers", type=int, default=2, help="processes of one thread; 0 for one a processor")
@@ -171,6 +171,8 @@ def main() -> int:
     arguments = command.parse_args()
     if arguments.part != "report" and arguments.parts:
         command.error(f"{' '.join(arguments.parts)}: one part at a time; several can be given to report")
+    if unknown := set(arguments.parts) - set(PARTS):
+        command.error(f"unknown part {', '.join(unknown)}: choose {', '.join(PARTS)}")
     failures: dict[str, str] = {}
     try:
         for name in (arguments.parts or list(PARTS)) if arguments.part == "report" else [arguments.part]:

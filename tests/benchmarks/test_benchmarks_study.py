@@ -216,6 +216,14 @@ def test_every_part_has_its_tables(bench: Any, tmp_path: Path, part: str, words:
     assert "digits" in content["sets"]
 
 
+def test_a_report_without_runs_says_that_they_are_missing(bench: Any, tmp_path: Path) -> None:
+    plan, command = bench("_study_plan"), bench("study")
+    for part in command.PARTS:
+        text = command.write_report(part, plan.Study(tmp_path, ("digits",), seeds=1))
+        assert "of this plan still to be made" in text
+        assert json.loads((tmp_path / f"{part}.json").read_text())["sets"] == {}
+
+
 def test_it_goes_on_where_it_was_stopped(
     bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
