@@ -140,7 +140,10 @@ def write_report(name: str, study: plan.Study) -> str:
     part, out = PARTS[name], study.folder
     report = part.report(study)
     left = len(plan.open_runs(study, part.cells))
-    notes = [f"{count(left, 'run')} of this plan still to be made: the figures are preliminary."] if left else []
+    # what its searches have not chosen yet comes on top
+    notes = (
+        [f"At least {count(left, 'run')} of this plan still to be made: the figures are preliminary."] if left else []
+    )
     text = "\n\n".join([f"## {part.title}", *notes, *report.sections])
     for picture, png in report.pictures.items():
         path = out / f"{name}-{picture}.png"
