@@ -26,6 +26,9 @@ def run_main(gpu: Any, monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 def test_rehearsal(bench: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     gpu, threads = bench("gpu"), torch.get_num_threads()
     monkeypatch.setattr(gpu, "MODES", gpu.MODES[::5])
+    # the others' recipes differ from these in the loss alone
+    runs = [("cross-entropy", 0), ("ncmi", 0), ("fast", 0)]
+    monkeypatch.setattr(bench("_gpu_train"), "runs_in_order", lambda seeds: runs)
     assert run_main(gpu, monkeypatch, *QUICK, "--out", str(tmp_path)) == 0
     assert torch.get_num_threads() == threads
     for verb in ("check", "speed"):
@@ -35,16 +38,10 @@ def test_rehearsal(bench: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         assert content["rows"]
         assert not [row["what"] for row in content["rows"] if row["passed"] is False]
         assert content["rows"][0]["what"] in (tmp_path / f"{verb}.md").read_text(encoding="utf-8")
-    runs = sorted(path.parent.name for path in tmp_path.glob("train/runs/*/results.json"))
-    assert runs == [
-        "cross-entropy-seed0",
-        "fast-seed0",
-        "label-smoothing-seed0",
-        "ncmi-released-seed0",
-        "ncmi-seed0",
-    ]
+    made = {path.parent.name for path in tmp_path.glob("train/runs/*/results.json")}
+    assert made == {"cross-entropy-seed0", "ncmi-seed0", "fast-seed0"}
     text = (tmp_path / "train.md").read_text(encoding="utf-8")
-    for label in ("Cross-entropy", "NCMI", "Label smoothing", "NCMI-CC (released)"):
+    for label in ("Cross-entropy", "NCMI", "NCMI, recipe cifar100.fast, CC"):
         assert f"\n| {label} | 1 |" in text
     # the same command finds everything done
     written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")}

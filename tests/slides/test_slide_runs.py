@@ -220,7 +220,7 @@ def test_standardized_features_have_the_training_part_s_units(tmp_path: Path) ->
 
 
 def test_selection_is_by_validation(tmp_path: Path, table: Path) -> None:
-    results = train(slide_recipe(table, epochs=8, selection="best"), tmp_path / "run")
+    results = train(slide_recipe(table, epochs=5, selection="best"), tmp_path / "run")
     judged = [(row["validation_macro_auc"], -row["validation_loss"]) for row in metrics(tmp_path / "run")]
     assert results.best_epoch == 1 + judged.index(max(judged))
 
