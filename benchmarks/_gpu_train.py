@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
+import sys
 import threading
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
-import pandas as pd
 
-from _timing import machine, of_value
+from _timing import machine, machine_text
 from ncmi.data.dataset import Dataset
 from ncmi.data.load import load_dataset
 from ncmi.errors import Interrupted
-from ncmi.files import write_json
+from ncmi.files import write_text
 from ncmi.objectives.options import CrossEntropyOptions, LabelSmoothingOptions, NCMIOptions, ObjectiveOptions
 from ncmi.recipes import ImageData, Network, Recipe, cifar100
 from ncmi.recipes.names import READOUTS
-from ncmi.report.text import PERCENT
+from ncmi.report import to_markdown
+from ncmi.report.records import read_comparison
+from ncmi.report.text import duration
+from ncmi.training.comparison import Entry, Plan, open_comparison
 from ncmi.training.run import train
 from ncmi.training.run_folder import RunFolder
-from ncmi.training.schema import Results
 
 if TYPE_CHECKING:
     from gpu import Session
@@ -79,20 +81,18 @@ def _images(data: ImageData) -> Dataset:
     return load_dataset(data.name, data_dir=data.data_dir)
 
 
-def run_one(name: str, seed: int, session: Session, margin: float) -> Results:
+def run_one(recipe: Recipe, folder: Path, seconds: float) -> None:
     """Train, or go on; where time runs out the run stops after a step, with a checkpoint.
 
     Raises:
         Interrupted: where it was stopped.
     """
-    recipe = recipe_of(name, seed, session)
-    folder = session.out / "runs" / f"{name}-seed{seed}"
-    timer = threading.Timer(max(0.1, session.left - margin), lambda: os.kill(os.getpid(), signal.SIGTERM))
+    timer = threading.Timer(max(0.1, seconds), lambda: os.kill(os.getpid(), signal.SIGTERM))
     timer.daemon = True
     before = signal.signal(signal.SIGTERM, _interrupt)  # where no step is being made, as when it is judged
     timer.start()
     try:
-        return train(recipe, folder, resume=(folder / "recipe.json").exists(), data=_images(recipe.data))
+        train(recipe, folder, resume=(folder / "recipe.json").exists(), data=_images(recipe.data))
     finally:
         timer.cancel()
         signal.signal(signal.SIGTERM, before)
@@ -103,70 +103,35 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def train_all(session: Session) -> bool:
-    """Runs in order until the time is up; whether all are made."""
+    """Runs in order until the time is up, into a comparison that earlier calls may have begun; whether all are made."""
     seeds = SEEDS[:1] if session.quick else SEEDS
     margin, reserve = (1, 2) if session.quick else (20, 60)
-    finished: dict[tuple[str, int], Results] = {}
+    entries = tuple(Entry(name, label, recipe_of(name, 0, session)) for name, (label, _) in METHODS.items())
+    plan, finished = Plan(entries, seeds, title="ResNet-18 on CIFAR-100"), 0
+    folder = session.out / "train"
+    open_comparison(folder, plan.describe(" ".join(sys.argv)), resume=None)
     for name, seed in runs_in_order(seeds):
-        run = RunFolder(session.out / "runs" / f"{name}-seed{seed}")
+        run = RunFolder(folder / "runs" / f"{name}-seed{seed}")
         if not run.finished and session.left < reserve:
             continue
         try:
-            finished[name, seed] = run.results() if run.finished else run_one(name, seed, session, margin)
+            if not run.finished:
+                run_one(recipe_of(name, seed, session), run.path, session.left - margin)
         except (Interrupted, FloatingPointError) as stopped:
             print(f"{name}, seed {seed}: {stopped}", flush=True)
             continue
         except FileNotFoundError as error:
             print(f"train is left out: {error}: give the folder with CIFAR-100 by --data-dir or NCMI_DATA")
             return True
-        write_results(session, finished)
-        rows = json.loads((session.out / "train.json").read_text(encoding="utf-8"))["items"][f"{name}, seed {seed}"]
-        print(*(f"| {row['what']} | | {row['value']:.2f} % | | {row['note']} |" for row in rows["rows"]), sep="\n")
-    print("\n".join(summary(finished)))
-    return len(finished) == len(runs_in_order(seeds))
-
-
-def write_results(session: Session, finished: dict[tuple[str, int], Results]) -> None:
-    """train.json with every finished run by each read-out, and the table of means in results.md."""
-    items = {}
-    for (name, seed), results in finished.items():
-        note = f"{results.total_seconds:.0f} s with compiling and judging, {results.epoch_seconds:.1f} s an epoch"
-        rows = [
-            of_value(f"{METHODS[name][0]}, seed {seed}: {READOUTS[readout]}", 100 * judged.test.accuracy.value,
-                     unit="%", note=note)
+        finished += 1
+        results = run.results()
+        scores = ", ".join(
+            f"{READOUTS[readout]} {100 * judged.test.accuracy.value:.2f} %"
             for readout, judged in results.readouts.items()
-        ]  # fmt: skip
-        items[f"{name}, seed {seed}"] = {"rows": [row.plain for row in rows]}
-    content = {"items": items, "machine": machine(session.device), "summary": summary(finished)}
-    write_json(session.out / "train.json", content)
-    session.summarize()
-
-
-def summary(finished: dict[tuple[str, int], Results]) -> list[str]:
-    """Mean ± sd of the test accuracy by each read-out, and differences from cross-entropy's same one, seed by seed."""
-    columns = " | ".join(f"{label} | − cross-entropy's" for label in READOUTS.values())
-    lines = ["", f"| test accuracy, % | seeds | {columns} |", "|---|---:|" + "---:|" * 2 * len(READOUTS)]
-    if not finished:
-        return lines
-    scores = {
-        (name, readout, seed): judged.test.accuracy.value
-        for (name, seed), results in finished.items()
-        for readout, judged in results.readouts.items()
-    }
-    accuracies = pd.Series(scores, dtype=float).unstack()  # a row a method and read-out, a column a seed
-    nothing = pd.Series(dtype=float)
-    for name, (label, _) in METHODS.items():
-        cells = []
-        for readout in READOUTS:
-            ours, baseline = (accuracies.T.get((method, readout), nothing) for method in (name, BASELINE))
-            gaps = nothing if name in (BASELINE, "fast") else ours - baseline
-            cells += [PERCENT.mean_sd(ours.mean(), ours.std()), _gap(gaps.dropna())]
-        seeds = sum(method == name for method, _ in finished)
-        if seeds:
-            lines.append(f"| {label} | {seeds} | {' | '.join(cells)} |")
-    return lines
-
-
-def _gap(gaps: pd.Series) -> str:
-    sd = f" ± {PERCENT.fixed(gaps.std())}" if len(gaps) > 1 else ""
-    return PERCENT.signed(gaps.mean()) + sd if len(gaps) else ""
+        )
+        print(f"{name}, seed {seed}: {scores}; {duration(results.total_seconds)}", flush=True)
+    comparison = read_comparison(folder, may_be_unfinished=True)
+    text = f"{machine_text(machine(session.device))}\n\n{to_markdown(comparison, readouts=tuple(READOUTS))}\n"
+    write_text(session.out / "train.md", text)
+    print(f"\n{text}")
+    return finished == len(runs_in_order(seeds))

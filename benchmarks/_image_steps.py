@@ -3,13 +3,10 @@
 And what is measured of a step: its time in pairs, and its peak memory to the byte.
 """
 
-from __future__ import annotations
-
 import gc
 import itertools
 import logging
 import shutil
-import statistics
 import tempfile
 import time
 from dataclasses import replace
@@ -18,13 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from _timing import Row, Times, ratios
+from _timing import Row
 from ncmi.data.batches import batch_slices
 from ncmi.data.dataset import Dataset
 from ncmi.data.load import load_dataset
@@ -221,49 +219,36 @@ def paired_steps(what: str, ours: Ours, bare: Bare, epochs: int, bar: float) -> 
     """
     loop, batches = ours.loop, itertools.cycle(bare.batches)
     inner = loop._step
-    theirs: Times = []
-    mine: Times = []
-    ended: tuple[float, float] | None = None
+    clocks: list[tuple[float, float]] = []
 
-    def now() -> tuple[float, float]:
-        return time.perf_counter(), time.process_time()
+    def note_time() -> None:
+        clocks.append((time.perf_counter(), time.process_time()))
 
     def step(batch: Tensor) -> None:
-        nonlocal ended
-        begun = now()
-        if ended is not None:
-            mine.append(_difference(begun, ended))
+        note_time()
         bare.step(*next(batches))
-        ended = now()
-        theirs.append(_difference(ended, begun))
+        note_time()
         inner(batch)
 
     loop._step = step  # type: ignore[method-assign]
-    wall_ratios: list[list[float]] = []
-    processor: list[float] = []
-    spent: list[float] = []
+    of_epochs: list[NDArray[np.float64]] = []
+    spent: list[NDArray[np.float64]] = []
     for epoch in range(epochs + 1):
-        mine.clear()
-        theirs.clear()
-        ended = None
+        clocks.clear()
         ours.epoch()
         if epoch:
-            pairs = list(zip(mine, theirs, strict=False))  # after an epoch's last step comes its end, which is no step
-            wall_ratios.append(ratios([a[0] for a, _ in pairs], [b[0] for _, b in pairs]))
-            processor += ratios([a[1] for a, _ in pairs], [b[1] for _, b in pairs])
-            spent += [b[0] for _, b in pairs]
+            begin, end = np.array(clocks).reshape(-1, 2, 2).swapaxes(0, 1)
+            # after an epoch's last step comes its end, which is no step
+            spent.append((end - begin)[:-1])
+            of_epochs.append((begin[1:] - end[:-1]) / spent[-1])
     loop._step = inner  # type: ignore[method-assign]
-    medians = [statistics.median(one) for one in wall_ratios]
-    value = statistics.median(itertools.chain.from_iterable(wall_ratios))
-    note = f"bare step {1e3 * statistics.median(spent):.1f} ms"
+    pairs = np.concatenate(of_epochs)  # a row a pair: wall-clock, processor
+    wall_clock, processor = np.median(pairs, axis=0)
+    medians = [float(np.median(one[:, 0])) for one in of_epochs]
+    note = f"bare step {1e3 * np.median(np.concatenate(spent)[:, 0]):.1f} ms"
     if torch.get_num_threads() == 1:
-        note += f"; processor time {statistics.median(processor):.3f} ×"
-    count = sum(map(len, wall_ratios))
-    return Row(what, value, min(medians), max(medians), bar=bar, digits=3, repeats=count, note=note)
-
-
-def _difference(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
-    return a[0] - b[0], a[1] - b[1]
+        note += f"; processor time {processor:.3f} ×"
+    return Row(what, float(wall_clock), min(medians), max(medians), bar=bar, digits=3, repeats=len(pairs), note=note)
 
 
 _MEASURED = "measured step"

@@ -8,25 +8,20 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from _study_sets import SETS, made_file
-from ncmi.files import write_json
+from _study_sets import SETS
 from ncmi.objectives.options import objective_options
-from ncmi.recipes import Recipe, recipe_from_dict, recipe_to_dict
+from ncmi.recipes import Recipe, recipe_to_dict
 from ncmi.training.run_folder import RunFolder
-from ncmi.training.schema import Readout, Results
+from ncmi.training.schema import Readout
 
 FIRST_TUNING_SEED = 100
-# sets whose runs take longer are searched at one level of noise instead of at each
-DEAR_SECONDS = 30.0
 BROKE_DOWN = "broke-down.json"
 Options = Mapping[str, Any]
 Pairs = tuple[tuple[str, Any], ...]
@@ -100,6 +95,7 @@ NOISE = (
     Method("gce", "GCE", "generalized_cross_entropy", {}, RATES, ({"q": 0.4},)),
     Method("sce", "SCE", "symmetric_cross_entropy", {}, RATES, ({"alpha": 6.0, "beta": 0.1},)),
 )
+TAIL_RATIO = 100.0
 LEVELS, KINDS = (0.4, 0.2, 0.0), ("symmetric", "pair")
 BATCH_SIZES: dict[str, tuple[int, ...]] = {
     "digits": (8, 32, 128, 512, 1024),
@@ -141,30 +137,17 @@ class Setting:
 
 @dataclass(frozen=True)
 class Run:
-    """One run: ``place`` is that of its seed among the seeds of its kind, ``factor`` of the set's usual seconds."""
+    """One run of a setting."""
 
     set: str
     setting: Setting
     seed: int
-    place: int = field(default=0, compare=False)
-    factor: float = field(default=1.0, compare=False)
 
-    @property
-    def seconds(self) -> float:
-        """What it should take on one core; NCMI's loss is more work than a small perceptron."""
-        data = SETS[self.set]
-        return data.seconds * self.factor * (1.8 if data.flat and self.setting.objective == "ncmi" else 1.0)
-
-    @property
-    def order(self) -> float:
-        """Runs are made in rising order: cheap sets first, and each seed of a dear one when its turn has come."""
-        return self.seconds * (self.place + 1)
-
-    @property
+    @cached_property
     def name(self) -> str:
-        """Of its entry in a comparison, the same for all seeds."""
-        changes = json.dumps([self.setting.options, self.setting.training, self.setting.data])
-        return f"{self.set}-{self.setting.objective}-{hashlib.sha256(changes.encode()).hexdigest()[:8]}"
+        """Of its entry in a comparison, the same for all seeds; another one where its recipe would be another."""
+        content = json.dumps(recipe_to_dict(replace(self, seed=0).recipe()), sort_keys=True)
+        return f"{self.set}-{self.setting.objective}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
     @property
     def folder(self) -> Path:
@@ -214,73 +197,54 @@ class Record:
     commit: str | None = None
 
     @classmethod
-    def of(cls, results: Results) -> Record:
-        """From ``results.json``."""
+    def read(cls, path: Path) -> Record | None:
+        """Of a run's folder; None where it is not finished."""
+        folder = RunFolder(path)
+        if (path / BROKE_DOWN).exists():
+            return cls()
+        if not folder.finished:
+            return None
+        results = folder.results()
         readouts = {
             name: {measure: read(judged) for measure, read in MEASURES.items()}
             for name, judged in results.readouts.items()
         }
-        return cls(results.primary_readouts[0], readouts, seconds=results.total_seconds)
+        curve = [row.validation_accuracy for row in folder.metrics()]
+        commit = folder.environment().get("commit")
+        return cls(results.primary_readouts[0], readouts, curve, results.total_seconds, commit)
 
     @property
     def broke_down(self) -> bool:
         return not self.readouts
 
-    def score(self, readout: str, measure: str) -> float:
-        """In 0 … 1, NaN where it is not known; ``"primary"`` is the first read-out by which the loss is judged."""
-        value = self.readouts.get(self.primary if readout == "primary" else readout, {}).get(measure)
+    def score(self, measure: str) -> float:
+        """By the first read-out by which the loss is judged, in 0 … 1; NaN where it is not known."""
+        value = self.readouts.get(self.primary, {}).get(measure)
         return math.nan if value is None else value
-
-
-def by_group(run: RunFolder, rows: int) -> dict[str, dict[str, float | None]]:
-    """Accuracies where validation and test part are the head and the rest of what the library calls test."""
-    outputs = run.outputs()
-    readouts: dict[str, dict[str, float | None]] = {}
-    labels = outputs.labels[rows:]
-    for name, predictions in outputs.predictions.items():
-        right = predictions == outputs.labels
-        readouts[name] = {
-            "validation_accuracy": float(right[:rows].mean()),
-            "test_accuracy": float(right[rows:].mean()),
-            "test_balanced_accuracy": float(
-                np.mean([right[rows:][labels == label].mean() for label in np.unique(labels)])
-            ),
-        }
-    return readouts
 
 
 @dataclass(frozen=True)
 class Study:
-    """What is studied, with the runs that there are. Beside the folders of a setting lies its recipe, NAME.json.
+    """What is studied, with the runs that there are.
 
     Attributes:
         folder: of runs, tables and figures.
         sets: names of data sets.
         methods: names of methods to restrict a part to; None for all.
         seeds, tune_seeds: how many; None for each set's own number.
-        rates: learning rates that every searched method may choose from, in place of its own; None for its own.
-        readout: by which all methods are judged; "primary" for the first that each loss names.
         common: changes of every run's training.
-        levels, kinds, batch_sizes, ratio: of the parts noise, batch and tail.
-        scale_rate: learning rates follow the batch size.
-        assume: take the default as every search's outcome that is not known yet.
+        levels, kinds: of wrong labels.
         known: runs that have been read.
     """
 
     folder: Path
     sets: tuple[str, ...]
-    methods: tuple[str, ...] | None = None
+    methods: Sequence[str] | None = None
     seeds: int | None = None
     tune_seeds: int | None = None
-    rates: tuple[float, ...] | None = None
-    readout: str = "primary"
     common: Options = field(default_factory=dict)
     levels: tuple[float, ...] = LEVELS
     kinds: tuple[str, ...] = KINDS
-    batch_sizes: tuple[int, ...] | None = None
-    ratio: float = 100.0
-    scale_rate: bool = True
-    assume: bool = False
     known: dict[Run, Record] = field(default_factory=dict)
 
     def chosen(self, methods: Sequence[Method]) -> list[Method]:
@@ -292,57 +256,22 @@ class Study:
         count = SETS[name].tune_seeds if self.tune_seeds is None else self.tune_seeds
         return range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + count)
 
-    def final_runs(self, name: str, setting: Setting | None, factor: float = 1.0) -> list[Run]:
+    def final_runs(self, name: str, setting: Setting | None) -> list[Run]:
         """A setting with every seed that is reported; none of a setting that is not known yet."""
         seeds = range(SETS[name].seeds if self.seeds is None else self.seeds)
-        return [] if setting is None else [Run(name, setting, seed, seed, factor) for seed in seeds]
+        return [] if setting is None else [Run(name, setting, seed) for seed in seeds]
 
     def get(self, run: Run) -> Record | None:
-        """What is known of a run, if it was made by the same recipe as it would be made by now.
-
-        Fields that recipes have got since then count as equal where they have their default.
-        """
+        """What is known of a run."""
         if run not in self.known:
-            record = self._read(run)
+            try:
+                record = Record.read(self.folder / run.folder)
+            except (OSError, ValueError):  # damaged: it is made again
+                return None
             if record is None:
                 return None
             self.known[run] = record
         return self.known[run]
-
-    def _read(self, run: Run) -> Record | None:
-        folder = RunFolder(self.folder / run.folder)
-        if not self._is_current(run):
-            return None
-        if (folder.path / BROKE_DOWN).exists():
-            return Record()
-        if not folder.finished:
-            return None
-        try:
-            curve = [row.validation_accuracy for row in folder.metrics()]
-            record = replace(Record.of(folder.results()), curve=curve, commit=folder.environment().get("commit"))
-            if SETS[run.set].by_seed:
-                with np.load(made_file(SETS[run.set], self.folder / "data", run.seed), allow_pickle=False) as arrays:
-                    record = replace(record, readouts=by_group(folder, int(arrays["validation_rows"])))
-        except (OSError, ValueError):
-            return None
-        return record
-
-    def _recipe_file(self, run: Run) -> Path:
-        return self.folder / "runs" / run.set / f"{run.name}.json"
-
-    def _is_current(self, run: Run) -> bool:
-        try:
-            content = json.loads(self._recipe_file(run).read_text(encoding="utf-8"))
-            return recipe_from_dict(content) == replace(run, seed=0).recipe()
-        except (OSError, TypeError, ValueError):
-            return False
-
-    def prepare(self, run: Run) -> None:
-        """Before a run is made: what an earlier recipe made goes away."""
-        if not self._is_current(run):
-            for path in (self.folder / "runs" / run.set).glob(f"{run.name}-seed*"):
-                shutil.rmtree(path)
-            write_json(self._recipe_file(run), recipe_to_dict(replace(run, seed=0).recipe()))
 
 
 def usual_recipe(name: str, method: Method) -> Recipe:
@@ -374,34 +303,33 @@ def search(study: Study, name: str, method: Method, data: Options = {}) -> Searc
 
     Judged by the mean validation accuracy over the tuning seeds; the earlier candidate, and so the default, wins ties.
     """
-    rates = method.rates if study.rates is None or len(method.rates) == 1 else study.rates
-    seeds = study.tuning_seeds(name) if len(rates) + len(method.grid) > 1 else range(0)
+    seeds = study.tuning_seeds(name) if method.searched else range(0)
     runs: list[Run] = []
     tried: list[Candidate] = []
 
-    def best_of(points: Sequence[tuple[float, Options]], best: Candidate | None) -> Candidate | None:
-        """None while a run is missing."""
-        missing = False
+    def stage(points: Sequence[tuple[float, Options]]) -> bool:
+        """Whether all runs of these candidates are known."""
+        candidates = []
         for rate, more in points:
             training = dict(study.common)
             if rate != 1:
                 training["learning_rate"] = rate * usual_recipe(name, method).training.learning_rate
             setting = Setting.of(method.objective, {**method.options, **more}, training, data)
             needed = [Run(name, setting, seed) for seed in seeds]
-            candidate = Candidate(setting, rate, more, _validated(study, needed))
+            candidates.append(Candidate(setting, rate, more, _validated(study, needed)))
             runs.extend(needed)
-            if seeds and math.isnan(candidate.accuracy) and not study.assume:
-                missing = True
-                continue
-            tried.append(candidate)
-            if best is None or candidate.accuracy > best.accuracy + 1e-9:
-                best = candidate
-        return None if missing else best
+        known = [candidate for candidate in candidates if not (seeds and math.isnan(candidate.accuracy))]
+        tried.extend(known)
+        return len(known) == len(candidates)
 
-    best = best_of([(rate, {}) for rate in (rates if seeds else rates[:1])], None)
-    if best is not None and seeds:
-        best = best_of([(best.rate, more) for more in method.grid], best)
-    return Search(tuple(runs), tuple(tried), best)
+    def best() -> Candidate:
+        return max(tried, key=lambda candidate: round(candidate.accuracy, 9)) if seeds else tried[0]
+
+    if not stage([(rate, {}) for rate in (method.rates if seeds else method.rates[:1])]):
+        return Search(tuple(runs), tuple(tried))
+    if seeds and not stage([(best().rate, more) for more in method.grid]):
+        return Search(tuple(runs), tuple(tried))
+    return Search(tuple(runs), tuple(tried), best())
 
 
 def _validated(study: Study, runs: Sequence[Run]) -> float:
@@ -411,7 +339,7 @@ def _validated(study: Study, runs: Sequence[Run]) -> float:
         record = study.get(run)
         if record is None:
             return math.nan
-        values.append(-math.inf if record.broke_down else record.score(study.readout, "validation_accuracy"))
+        values.append(-math.inf if record.broke_down else record.score("validation_accuracy"))
     return statistics.fmean(values) if values else math.nan
 
 
@@ -422,7 +350,6 @@ class Cell:
     method: Method
     setting: Setting | None
     search: Search = Search()
-    factor: float = 1.0
     table: str = ""
     column: str = ""
 
@@ -451,11 +378,6 @@ def neighborhood_cells(study: Study, name: str) -> Cells:
     return cells
 
 
-def is_dear(name: str) -> bool:
-    """Whether a set's runs take long."""
-    return SETS[name].seconds > DEAR_SECONDS
-
-
 def noise_cells(study: Study, name: str) -> Cells:
     """Every method in every condition (clean data comes once); a dear set is searched at its first noisy one."""
     conditions = [(level, kind) for level in study.levels for kind in study.kinds if level > 0]
@@ -467,7 +389,7 @@ def noise_cells(study: Study, name: str) -> Cells:
     cells: Cells = {}
     for level, kind in conditions:
         table = f"{kind}, {100 * level:g} % wrong" if level else "right labels"
-        searched_at = conditions[0] if level > 0 and is_dear(name) else (level, kind)
+        searched_at = conditions[0] if level > 0 and SETS[name].dear else (level, kind)
         for method in study.chosen(NOISE):
             cell = _searched(study, name, method, damage(*searched_at))
             setting = cell.setting and cell.setting.on(damage(level, kind))
@@ -483,23 +405,21 @@ def batch_cells(study: Study, name: str) -> Cells:
     cells: Cells = {}
     for method in study.chosen((NCMI, CROSS_ENTROPY)):
         training = usual_recipe(name, method).training
-        for size in study.batch_sizes or BATCH_SIZES.get(name, BATCH_SIZES["digits"]):
+        for size in BATCH_SIZES.get(name, BATCH_SIZES["digits"]):
             ratio, changes = size / training.batch_size, dict(study.common)
             if size != training.batch_size:
+                factor = math.sqrt(ratio) if training.optimizer == "adamw" else ratio
                 changes["batch_size"] = size
-                if study.scale_rate:
-                    factor = math.sqrt(ratio) if training.optimizer == "adamw" else ratio
-                    changes["learning_rate"] = factor * training.learning_rate
-                    changes["centroid_learning_rate"] = factor * training.centroid_learning_rate
-            cost = 0.2 + 0.8 / ratio if SETS[name].flat else max(1.0, 0.8 + 0.2 / ratio)
+                changes["learning_rate"] = factor * training.learning_rate
+                changes["centroid_learning_rate"] = factor * training.centroid_learning_rate
             setting = Setting.of(method.objective, method.options, changes)
-            cells[f"{method.name} {size}"] = Cell(method, setting, factor=cost, column=str(size))
+            cells[f"{method.name} {size}"] = Cell(method, setting, column=str(size))
     return cells
 
 
 def tail_cells(study: Study, name: str) -> Cells:
     """Every method on a long-tailed training part, by its name."""
-    return {method.name: _searched(study, name, method, {"imbalance": study.ratio}) for method in study.chosen(TAIL)}
+    return {method.name: _searched(study, name, method, {"imbalance": TAIL_RATIO}) for method in study.chosen(TAIL)}
 
 
 def curves_cells(study: Study, name: str) -> Cells:
@@ -514,10 +434,9 @@ def curves_cells(study: Study, name: str) -> Cells:
 
 
 def open_runs(study: Study, cells_of: CellsOf) -> list[Run]:
-    """Runs that a part asks for now and that are not there, in the order in which they are to be made."""
+    """Runs that a part asks for now and that are not there, set by set."""
     runs: list[Run] = []
     for name in study.sets:
         for cell in cells_of(study, name).values():
-            runs += [*cell.search.runs, *study.final_runs(name, cell.setting, cell.factor)]
-    ordered = sorted(runs, key=lambda run: run.order)
-    return [run for run in dict.fromkeys(ordered) if study.get(run) is None]  # of equal runs the earliest place
+            runs += [*cell.search.runs, *study.final_runs(name, cell.setting)]
+    return [run for run in dict.fromkeys(runs) if study.get(run) is None]

@@ -37,28 +37,6 @@ def ranks(scores: Matrix) -> Matrix:
     return np.asarray(stats.rankdata(-np.round(scores, 6), axis=1), dtype=np.float64)
 
 
-@dataclass(frozen=True)
-class Friedman:
-    """Friedman's χ² with its p, and the less conservative F of Iman and Davenport with its own."""
-
-    chi_square: float
-    p: float
-    f: float
-    f_p: float
-
-
-def friedman(scores: Matrix) -> Friedman:
-    """Whether any method differs, of ``scores [data sets, methods]``, two data sets and three methods at least."""
-    sets, methods = scores.shape
-    if not np.ptp(ranks(scores), axis=1).any():  # all tied everywhere
-        return Friedman(0.0, 1.0, 0.0, 1.0)
-    test = stats.friedmanchisquare(*np.round(scores, 6).T)
-    chi_square = float(test.statistic)
-    rest = sets * (methods - 1) - chi_square
-    f = (sets - 1) * chi_square / rest if rest > 1e-9 else math.inf
-    return Friedman(chi_square, float(test.pvalue), f, float(stats.f.sf(f, methods - 1, (methods - 1) * (sets - 1))))
-
-
 def studentized(methods: int, alpha: float = ALPHA) -> float:
     """q_α: the studentized range of so many means with infinite degrees of freedom, divided by √2."""
     return float(stats.studentized_range.ppf(1 - alpha, methods, np.inf)) / math.sqrt(2)
@@ -82,15 +60,6 @@ def holm(values: Sequence[float]) -> list[float]:
     p = pd.Series(values, dtype=float).sort_values()
     adjusted = (p * np.arange(p.count(), p.count() - len(p), -1)).cummax().clip(upper=1.0)
     return [float(value) for value in adjusted.sort_index()]
-
-
-def least_p(sets: int) -> float:
-    """The smallest two-sided p that a signed-rank test can give on so many data sets.
-
-    >>> least_p(8)
-    0.0078125
-    """
-    return float(min(1.0, 2.0 ** (1 - sets)))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +88,14 @@ class Table:
         """Print a row, and write all rows so far."""
         self.rows.append(row)
         print(row.line(), flush=True)
+        self.write()
+
+    def write(self) -> None:
+        """Write all rows, and what is said about them."""
         if self.path is not None:
-            content = {"machine": machine(self.device), **self.about, "rows": [row.plain for row in self.rows]}
-            write_json(self.path, content)
-            text = [f"{machine_text(machine(self.device))}\n", HEAD, *(one.line() for one in self.rows)]
+            where = machine(self.device)
+            write_json(self.path, {"machine": where, **self.about, "rows": [row.plain for row in self.rows]})
+            text = [f"{machine_text(where)}\n", HEAD, *(one.line() for one in self.rows)]
             write_text(self.path.with_suffix(".md"), "\n".join(text) + "\n")
 
 
@@ -174,6 +180,12 @@ def seconds_of(call: Callable[[], object], device: torch.device) -> tuple[float,
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - begun, time.process_time() - processor_begun
+
+
+def in_own_process(call: Callable[..., Any], *arguments: Any) -> Any:
+    """The result of a call in a fresh process, whose peak of memory is its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(call, *arguments).result()
 
 
 def in_turns(calls: Mapping[str, Callable[[], object]], repeats: int, device: torch.device) -> dict[str, Times]:

@@ -8,8 +8,6 @@ For finished runs of NCMI: the length of the mean direction of the test features
 largest components.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

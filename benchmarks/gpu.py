@@ -8,9 +8,9 @@
 - train: ResNet-18 on all of CIFAR-100, 30 epochs, one cycle, bfloat16, compiled: cross-entropy and NCMI at its default
   in pairs, seed by seed; then label smoothing and the released form; then the recipe cifar100.fast.
 
-Without a verb all of it. It stops before the minutes are over, and the same command goes on: what is measured is kept
-in DIR (by default benchmarks/results/DATE-gpu) as JSON and in results.md, run folders in DIR/runs. check and speed need
-torch alone; train needs the rest of the package (pip install "ncmi[app]") and CIFAR-100 below --data-dir or NCMI_DATA.
+Without a verb all of it. It stops before the minutes are over, and the same command goes on: finished verbs and
+training runs are kept in DIR (by default benchmarks/results/DATE-gpu), as JSON and Markdown. check and speed need torch
+alone; train needs the rest of the package (pip install "ncmi[app]") and CIFAR-100 below --data-dir or NCMI_DATA.
 Without a GPU, ``--device cpu --quick`` rehearses everything at tiny sizes.
 """
 
@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,27 +33,13 @@ import torch
 from torch import Tensor, nn
 
 from _forms import MODES, RELEASED, Shape, errors_of, sample
-from _timing import (
-    HEAD,
-    LinearCrossEntropy,
-    Row,
-    command_line,
-    in_turns,
-    machine,
-    machine_text,
-    of_value,
-    of_values,
-    ratios,
-    step_of,
-    wall,
-)
+from _timing import LinearCrossEntropy, Row, Table, command_line, in_turns, of_value, of_values, ratios, step_of, wall
 from ncmi import NCMILoss
-from ncmi.files import write_json, write_text
 
 STARTED = time.monotonic()  # what is imported later counts too
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for the check of equal bits
 VERBS = ("check", "speed", "train")
-Item = tuple[str, Callable[[], Sequence[Row]]]
+Item = tuple[str, Iterable[Row]]
 
 
 @dataclass(frozen=True)
@@ -75,46 +62,28 @@ class Session:
         """Of torch.compile; a rehearsal needs no compiler of C++."""
         return "aot_eager" if self.quick else "inductor"
 
-    def measure(self, verb: str, items: Sequence[Item], reserve: float) -> bool:
-        """Measure what earlier calls have not, while at least ``reserve`` seconds are left; whether all is measured.
+    def measure(self, verb: str, items: Iterable[Item], reserve: float) -> bool:
+        """Measure while at least ``reserve`` seconds are left, unless an earlier call has; whether all is measured.
 
-        One that fails must not cost the others; the next call tries it again.
+        One that fails must not cost the others; the next call tries again.
         """
         path = self.out / f"{verb}.json"
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"items": {}}
-        for name, measure in items:
-            if "rows" in content["items"].get(name, {}):
-                continue
+        if path.exists() and json.loads(path.read_text(encoding="utf-8"))["finished"]:
+            return True
+        table = Table(path, self.device, finished=False)
+        failed = False
+        for name, rows in items:
             if self.left < reserve:
                 return False
             try:
-                rows = list(measure())
-            except Exception as error:
-                print(f"| {name} | | failed: {' '.join(str(error).split())[:300]} | ✗ | |", flush=True)
-                content["items"][name] = {"error": str(error)}
-            else:
                 for row in rows:
-                    print(row.line(), flush=True)
-                content["items"][name] = {"rows": [row.plain for row in rows]}
-            content["machine"] = machine(self.device)
-            write_json(path, content)
-            self.summarize()
-        return all("rows" in content["items"].get(name, {}) for name, _ in items)
-
-    def summarize(self) -> None:
-        """Write results.md from all that is measured."""
-        text = ["# NCMI on a GPU" if self.device.type == "cuda" else "# NCMI, rehearsed without a GPU"]
-        for verb in VERBS:
-            path = self.out / f"{verb}.json"
-            if not path.exists():
-                continue
-            content = json.loads(path.read_text(encoding="utf-8"))
-            text += [f"\n## {verb}\n\n{machine_text(content['machine'])}\n", HEAD]
-            for name, item in content["items"].items():
-                rows = [{key: value for key, value in row.items() if key != "passed"} for row in item.get("rows", [])]
-                text += [Row(**row).line() for row in rows] or [f"| {name} | | failed: {item['error']} | ✗ | |"]
-            text += content.get("summary", [])
-        write_text(self.out / "results.md", "\n".join(text) + "\n")
+                    table.add(row)
+            except Exception as error:
+                failed = True
+                table.add(of_value(name, math.nan, bar=0.0, note=f"failed: {' '.join(str(error).split())[:300]}"))
+        table.about["finished"] = not failed
+        table.write()
+        return not failed
 
 
 def check_items(session: Session) -> list[Item]:
@@ -123,15 +92,15 @@ def check_items(session: Session) -> list[Item]:
     items: list[Item] = []
     for shape, half, soft in itertools.product(shapes, (False, True), (False, True)):
         name = f"{shape}, {'bfloat16' if half else 'float32'} features, {'soft' if soft else 'hard'} targets"
-        items.append((name, lambda s=shape, h=half, t=soft, n=name: list(_exactness(session, s, h, t, n))))
-    items.append(("head", lambda: list(_head(session, shapes[-1]))))
+        items.append((name, _exactness(session, shape, half, soft, name)))
+    items.append(("head", _head(session, shapes[-1])))
     for centroids, center, reduction in (
         ("learned", "ema", "likelihood"),
         ("class_mean", "frozen", "mean_of_ratios"),
         ("fixed", "none", "ratio_of_means"),
     ):
         options = {"centroids": centroids, "center": center, "reduction": reduction}
-        items.append((f"resumed, {centroids} centroids, center {center}", lambda o=options: _resumed(session, o)))
+        items.append((f"resumed, {centroids} centroids, center {center}", _resumed(session, options)))
     return items
 
 
@@ -179,7 +148,7 @@ class Head(nn.Module):
         return nn.functional.cross_entropy(self.ncmi.scores(features), labels)
 
 
-def _resumed(session: Session, options: dict[str, Any]) -> list[Row]:
+def _resumed(session: Session, options: dict[str, Any]) -> Iterator[Row]:
     """A small network that is saved half-way, by way of the CPU, against one that is not: the same bits."""
     device, classes, width, steps = session.device, 10, 32, 12
     torch.manual_seed(0)
@@ -213,17 +182,14 @@ def _resumed(session: Session, options: dict[str, Any]) -> list[Row]:
     pairs = zip(straight.state_dict().items(), second.state_dict().values(), strict=True)
     different = [name for (name, value), other in pairs if not torch.equal(value, other)]
     name = f"tensors that differ after resuming, {options['centroids']} centroids, center {options['center']}"
-    return [of_value(name, len(different), unit="", bar=0, digits=0, note=", ".join(different))]
+    yield of_value(name, len(different), unit="", bar=0, digits=0, note=", ".join(different))
 
 
 def speed_items(session: Session) -> list[Item]:
     """Time of a loss over that of Linear + cross-entropy; what is worth most comes first."""
     shapes = [(8, 5, 16)] if session.quick else [(256, 1000, 2048), (128, 100, 512)]
     return [
-        (
-            f"{shape}{', compiled' if compiled else ''}",
-            lambda s=shape, c=compiled: list(_timing(session, s, c)),
-        )
+        (f"{shape}{', compiled' * compiled}", _timing(session, shape, compiled))
         for compiled in (False, True)
         for shape in shapes
     ]
@@ -243,6 +209,9 @@ def _timing(session: Session, shape: tuple[int, int, int], compiled: bool) -> It
         "NCMI, released": NCMILoss(classes, width, centroids="fixed", **RELEASED),
         "NCMI, released, learned centroids": NCMILoss(classes, width, **RELEASED),
     }
+
+    if compiled and session.quick:  # compiling takes longest
+        losses = {name: losses[name] for name in (rival, "NCMI, default")}
 
     def many_steps(loss: nn.Module) -> Callable[[], None]:
         loss.to(device)
@@ -268,7 +237,7 @@ def _timing(session: Session, shape: tuple[int, int, int], compiled: bool) -> It
 
 def run_verb(verb: str, session: Session) -> bool:
     """One verb as far as the time goes; whether it is finished."""
-    print(f"\n## {verb}\n\n{HEAD}", flush=True)
+    print(f"\n## {verb}\n", flush=True)
     if verb == "check":
         return session.measure("check", check_items(session), reserve=1 if session.quick else 20)
     if verb == "speed":
@@ -308,7 +277,7 @@ def main() -> int:
         if not run_verb(verb, session):
             print(f"\n{verb}: not finished; the same command goes on")
             return 3
-    print(f"\n{session.out / 'results.md'}")
+    print(f"\n{session.out}")
     return 0
 
 

@@ -12,8 +12,6 @@
 About eight minutes a thread count on one CPU core, half of it the ResNet-18.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 from collections.abc import Callable, Iterator

@@ -8,6 +8,7 @@ one of the loss.
 
 import sys
 
+from _timing import markdown
 from ncmi.recipes.names import READOUTS
 from ncmi.report.records import read_comparison
 from ncmi.report.statistics import comparison_rows
@@ -17,11 +18,10 @@ if __name__ == "__main__":
     if len(sys.argv) != 2:
         raise SystemExit(__doc__)
     comparison = read_comparison(sys.argv[1], may_be_unfinished=True)
-    print(f"| test accuracy, % | n | {' | '.join(READOUTS.values())} |\n|---|---:|" + "---:|" * len(READOUTS))
-    rows = {(row.entry.label, row.readout): row for row in comparison_rows(comparison)}
-    for entry in comparison.entries:
-        scores = [
-            rows[entry.label, name].scores["accuracy"] if (entry.label, name) in rows else None for name in READOUTS
-        ]
-        cells = [MISSING if score is None else PERCENT.mean_sd(score.mean, score.sd) for score in scores]
-        print(f"| {entry.label} | {len(entry.runs)} | {' | '.join(cells)} |")
+    scores = {(row.entry.label, row.readout): row.scores["accuracy"] for row in comparison_rows(comparison)}
+    texts = {key: PERCENT.mean_sd(score.mean, score.sd) for key, score in scores.items()}
+    rows = [
+        [entry.label, str(len(entry.runs)), *(texts.get((entry.label, readout), MISSING) for readout in READOUTS)]
+        for entry in comparison.entries
+    ]
+    print(markdown(["test accuracy, %", "n", *READOUTS.values()], rows))

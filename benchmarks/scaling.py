@@ -6,8 +6,6 @@ Pure computation in float64, seconds. Features are made with a given cosine to t
 the others'; what is told is the ratio a/b, what the likelihood makes of it, and how steeply centroids can move.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -3,27 +3,16 @@
     python benchmarks/slides_bags.py --data-dir DATA --out FOLDER [--sets musk1 musk2 colon] [--networks abmil …]
         [--repeats 10] [--workers 2] [--quick]
 
-DATA holds bags/musk1.npz, bags/musk2.npz (x, bag, bag_label) and bags/colon_nuclei27.npz (27×27 patches around nuclei).
-Run folders are kept below FOLDER: the same command goes on where it was stopped. At the end FOLDER/SET.md is written,
-and FOLDER/SET-NETWORK.csv. Every bag is its own group; each repeat draws ten folds anew. Nothing is selected: the last
-epoch is taken, with one setting for all sets, networks and losses: AdamW 2e-3, weight decay 1e-2, 8 bags a step, 40
-epochs, dropout ½, features standardized over the training instances. It was chosen among six by cross-entropy's
-validation parts in ABMIL's folds on Musk1, in a split of the same bags that is not among these; NCMI had its best
-validation at another of them (1e-3, one bag a step), so the setting favors cross-entropy. "plain" is ABMIL without the
-gate. Both losses are judged by every read-out, and compared by the same ones.
+DATA holds bags/musk1.npz, bags/musk2.npz (x, bag, bag_label) and bags/colon_nuclei27.npz (27×27 patches around nuclei,
+described by color and texture as ``ncmi slides embed`` does). The same command goes on where it was stopped. At the end
+FOLDER/SET.md is written, and FOLDER/SET-NETWORK.csv. Every bag is its own group; each repeat draws ten folds anew,
+which are pooled. One setting for all, the last epoch; docs/slides.md says how it was chosen. "plain" is ABMIL
+without the gate. "-length" adds, to the same runs of cross-entropy, NCMI with a homogeneous coordinate (h = 1), by
+which the length of a bag vector counts, and cross-entropy that sees its direction alone.
 
-"-length" adds, to the same runs of cross-entropy: NCMI with a homogeneous coordinate (h = 1), by which the length of a
-bag vector counts, and cross-entropy that sees its direction alone. h was looked for on Musk1, ABMIL, in other splits of
-the same bags (seeds 100 to 103) among 1, 3, 10, 30 and 100, absolute: 10 was best, where √D is 11.3.
-
-Each nucleus of the colon is described by color and texture (`ncmi slides embed`'s descriptor: no weights, nothing
-learned from these images), 105 numbers; the published network learns its features from the pixels.
-
-Folds of a repeat are pooled; mean ± sd over repeats. Repeats share their bags: the interval is a bootstrap over bags.
-Published (Ilse et al. 2018, Tables 1 and 3; five repeats of 10-fold, ± standard error as printed there).
+Repeats share their bags: the interval is a bootstrap over bags. Published: Ilse et al. 2018, Tables 1 and 3; five
+repeats of 10-fold, ± standard error as printed there.
 """
-
-from __future__ import annotations
 
 import argparse
 import os
@@ -42,10 +31,10 @@ from ncmi.report import print_table, write_csv
 from ncmi.report.records import read_comparison
 from ncmi.report.statistics import comparison_rows
 from ncmi.report.text import SHARE
-from ncmi.training.comparison import Plan, compare, entries_of, open_comparison
+from ncmi.training.comparison import Plan, compare_many, entries_of
 from ncmi.training.run_folder import write_arrays
+from ncmi.training.schema import Results
 
-# with "-length": NCMI with a homogeneous coordinate, and cross-entropy on directions alone, beside cross-entropy
 NETWORKS = ("abmil", "plain", "aem", "asmil", "transmil", "abmil-length", "plain-length")
 LABELS = {"abmil": "ABMIL, gated", "plain": "ABMIL, plain", "aem": "AEM", "asmil": "ASMIL", "transmil": "TransMIL"}
 # set, network: accuracy, then AUC where it is printed, each with its printed error
@@ -101,27 +90,23 @@ def run(name: str, network: str, arguments: argparse.Namespace, data_dir: Path) 
     recipe = recipe_of(features_of(name, data_dir, arguments.out), network, arguments.quick)
     plain = network.removesuffix("-length")
     others = [] if plain == network else [DirectionOnlyOptions.name]
-    entries = entries_of(recipe, [CrossEntropyOptions.name, *others, NCMIOptions.name])
+    # entries of the same recipe have the same name, and share their runs
+    length = "-length" if network != plain else ""
+    entries = [
+        replace(entry, name=f"{entry.name}{length}") if entry.recipe.objective.name == "ncmi" else entry
+        for entry in entries_of(recipe, [CrossEntropyOptions.name, *others, NCMIOptions.name])
+    ]
     title, seeds = f"{name}, {network}", tuple(range(arguments.repeats))
-    plan = Plan(entries, seeds, arguments.workers, ("_direction_only",), title)
-    folder: Path = arguments.out / f"{name}-{network}"
-    command = " ".join(sys.argv)
-    if not (folder / "comparison.json").exists():
-        open_comparison(folder, plan.describe(command), resume=False)
-    if plain != network:
-        link_runs(plan, arguments.out / f"{name}-{plain}", folder)
-    return compare(
-        plan, folder, resume=True, command=command, on_run=lambda run, _: print(f"{title}: {run}", flush=True)
+    plan = Plan(
+        tuple(entries), seeds, arguments.workers, ("_direction_only",), title, runs_folder=f"../{name}-{plain}/runs"
     )
+    folder: Path = arguments.out / f"{name}-{network}"
 
+    def announce(run: str, results: Results) -> None:
+        print(f"{title}: {run}", flush=True)
 
-def link_runs(plan: Plan, finished: Path, folder: Path) -> None:
-    """Take over the runs of cross-entropy from the comparison of the same network: they are the same."""
-    for path, recipe in plan.runs():
-        if recipe.objective.name == CrossEntropyOptions.name and (finished / path / "results.json").exists():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            if not (folder / path).exists():
-                (folder / path).symlink_to((finished / path).resolve(), target_is_directory=True)
+    compare_many([(plan, folder)], resume=None, command=" ".join(sys.argv), on_run=announce)
+    return folder
 
 
 def rows_of(name: str, network: str, folder: Path) -> list[list[str]]:

@@ -7,18 +7,9 @@ whose files are symbolic links to 200 different ones (2 GB on disk). Each slide 
 as any other; the system's page cache makes the reading faster than a disk would. Accuracy on it means nothing.
 
 One epoch of ABMIL with NCMI over about 9,600 slides, validation, then test and read-outs over all slides once more. Its
-first layer has width 64 by default instead of 512, so that it takes minutes instead of hours; --width 0 for 512. What
-a wider network takes more is one bag's activations, which the rows tell, not the cohort's.
-
-The run is a process of its own, and its peak is the kernel's high-water mark (VmHWM) over its whole life: the trainer
-resets the mark at each epoch, so it is read ten times a second, and the trainer's own figures count as well.
+first layer has width 64 by default instead of 512, so that it takes minutes instead of hours; --width 0 for 512.
 """
 
-from __future__ import annotations
-
-import argparse
-import json
-import subprocess
 import sys
 import tempfile
 import threading
@@ -29,16 +20,46 @@ from typing import Any
 
 import torch
 
-from _timing import Row, Table, command_line, of_value
-from ncmi.data.bags.simulated import simulation_of
+from _timing import Row, Table, command_line, in_own_process, of_value
+from ncmi.data.bags.simulated import MARK, TABLE
+from ncmi.files import write_json
 from ncmi.objectives.options import NCMIOptions
 from ncmi.recipes import BagData, BagNetwork, Recipe, default_training
-from ncmi.slides.simulation import link_cohort
+from ncmi.slides.simulation import SimulationOptions
+from ncmi.slides.simulation.files import write_slides
+from ncmi.slides.simulation.lesions import SlidePlan, plan_slide, scaled
+from ncmi.slides.simulation.options import make_table, write_table
+from ncmi.training.environment import peak_megabytes
 
 BAR_GIB, LARGE_GB = 4.0, 100
-STATUS = Path("/proc/self/status")
+CPU = torch.device("cpu")
 FULL = {"slides": 10_000, "distinct": 200, "instances": 5_000, "feature_dim": 1024}
 QUICK = {"slides": 200, "distinct": 20, "instances": 200, "feature_dim": 64}
+
+
+def link_cohort(folder: Path, slides: int, distinct: int, instances: int, feature_dim: int) -> dict[str, int]:
+    """Write some simulated slides of as many patches each, and a cohort of symbolic links to them; what it holds."""
+    options, table = SimulationOptions(feature_dim=feature_dim), make_table("camelyon17")
+    # of all centers
+    originals = table[:: len(table) // distinct][:distinct]
+    lesions = (plan_slide(options, row).lesions for row in originals)
+    plans = [SlidePlan(instances, scaled(of_slide, 1, int(0.7 * instances))) for of_slide in lesions]
+    linked = {"slides": slides, "distinct": distinct, "instances": instances}
+    linked["bytes_if_loaded"] = slides * instances * feature_dim * 2
+    write_json(folder / MARK, {"simulation": True, "linked": linked})
+    write_slides(folder / "distinct", options, originals, plans, workers=2)
+    (folder / "features").mkdir(exist_ok=True)
+    rows = []
+    for index in range(slides):
+        original = originals[index % distinct]
+        # a patient's slides are of one center
+        patient = f"linked_{original.center}_{index // 5:05d}"
+        rows.append(replace(original, name=f"linked_{index:05d}", patient=patient))
+        link = folder / "features" / f"{rows[-1].name}.h5"
+        link.unlink(missing_ok=True)
+        link.symlink_to(Path("..", "distinct", f"{original.name}.h5"))
+    write_table(rows, folder / TABLE, "camelyon17")
+    return linked
 
 
 def recipe_of(folder: Path, width: int, network: str, threads: int) -> Recipe:
@@ -51,25 +72,23 @@ def recipe_of(folder: Path, width: int, network: str, threads: int) -> Recipe:
 
 
 class Peak(threading.Thread):
-    """Largest VmHWM seen, in bytes."""
+    """Largest mark of resident memory in MB, seen ten times a second: the trainer resets the mark at each epoch."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.bytes = 0
+        self.megabytes = 0.0
         self.over = threading.Event()
 
     def look(self) -> None:
-        for line in STATUS.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                self.bytes = max(self.bytes, 1024 * int(line.split()[1]))
+        self.megabytes = max(self.megabytes, peak_megabytes(CPU))
 
     def run(self) -> None:
         while not self.over.wait(0.1):
             self.look()
 
 
-def train_and_watch(recipe: Recipe, out: Path) -> None:
-    """In a process of its own: train, and write what it took."""
+def train_and_watch(recipe: Recipe) -> dict[str, Any]:
+    """In a process of its own: train, and say what it took."""
     from ncmi.training.run import train
 
     peak, began = Peak(), time.perf_counter()
@@ -79,13 +98,12 @@ def train_and_watch(recipe: Recipe, out: Path) -> None:
         results = train(recipe, Path(runs) / "run", on_epoch=lambda row: epoch_seconds.append(row["seconds"]))
     peak.over.set()
     peak.look()
-    measured = {
-        "peak_bytes": max(peak.bytes, 1e6 * results.peak_memory_mb),
+    return {
+        "peak_bytes": 1e6 * max(peak.megabytes, results.peak_memory_mb),
         "seconds": time.perf_counter() - began,
         "epoch_seconds": epoch_seconds[-1],
         "slides": {part: getattr(results, f"num_{part}") for part in ("train", "validation", "test")},
     }
-    out.write_text(json.dumps(measured))
 
 
 def rows_of(measured: dict[str, Any], linked: dict[str, int]) -> list[Row]:
@@ -115,31 +133,20 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of computation; reading has threads of its own")
     parser.add_argument("--quick", action="store_true", help="a few seconds, to see that it runs; no measurement")
     parser.add_argument("--out", type=Path, help="JSON file")
-    parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.train is not None:
-        recipe = recipe_of(arguments.folder, arguments.width, arguments.network, arguments.threads)
-        train_and_watch(recipe, arguments.train)
-        return
-    if not STATUS.exists():
+    if not Path("/proc/self/status").exists():
         raise SystemExit("needs Linux: the high-water mark of resident memory is read from /proc")
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary) / "linked"
         began = time.perf_counter()
         sizes = QUICK if arguments.quick else FULL
         slides = arguments.slides or sizes["slides"]
-        link_cohort(folder, **{**sizes, "slides": slides, "distinct": min(sizes["distinct"], slides)}, workers=2)
+        linked = link_cohort(folder, **{**sizes, "slides": slides, "distinct": min(sizes["distinct"], slides)})
         print(f"cohort made in {time.perf_counter() - began:.0f} s\n", file=sys.stderr)
-        content = simulation_of(folder)
-        assert content is not None
-        result = Path(temporary) / "result.json"
         given = {name: getattr(arguments, name) for name in ("network", "width", "threads")}
-        options = {"folder": folder, **given, "train": result}
-        words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
-        subprocess.run([sys.executable, __file__, *words], check=True)
-        rows = rows_of(json.loads(result.read_text()), content["linked"])
-    about = {**given, "quick": arguments.quick, "cohort": content["linked"]}
-    table = Table(arguments.out, torch.device("cpu"), simulation=True, **about)
+        rows = rows_of(in_own_process(train_and_watch, recipe_of(folder, **given)), linked)
+    about = {**given, "quick": arguments.quick, "cohort": linked}
+    table = Table(arguments.out, CPU, simulation=True, **about)
     for row in rows:
         table.add(row)
 

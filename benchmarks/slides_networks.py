@@ -1,36 +1,43 @@
 """The bars of the slide networks, measured: steps against torchmil's, NCMI against cross-entropy, peak memory.
 
-    python benchmarks/slides_networks.py [--threads 1 2] [--parts torchmil sizes objectives memory] [--out FILE]
+    python benchmarks/slides_networks.py [--threads 1 2] [--parts torchmil objectives memory] [--out FILE]
 
 A step is forward, loss and backward on one bag of N patch features of width 1024 in float32, classes of CAMELYON-17
 (4). Steps of those that are compared take turns in one process; a row is the median of the ratios, turn by turn.
 
-- torchmil: cross-entropy on a linear head; torchmil's ABMIL and TransMIL with their settings made equal to ours:
-  Linear 1024 → 512 without bias + ReLU; gated attention of width 128; two layers, d = 512, 8 heads, 256 landmarks,
-  6 iterations of the pseudo-inverse, no dropout. What is left of difference: theirs have no output projection after the
-  heads and no convolution of values, ours work out no token but the class token in the last layer. Without torchmil
-  (``pip install torchmil``) these rows are left out.
-- sizes: steps of all our networks over ABMIL's.
+- torchmil: cross-entropy on a linear head; torchmil's ABMIL and TransMIL with their settings made equal to ours. What
+  is left of difference: theirs have no output projection after the heads and no convolution of values, ours work out no
+  token but the class token in the last layer. Without torchmil (``pip install torchmil``) these rows are left out.
 - objectives: the whole step, AdamW's included, with NCMI over that with linear head + cross-entropy, same ABMIL.
 - memory: peak resident memory of a process that makes one TransMIL step at N = 50,000, features and PyTorch included.
 
 About ten minutes a thread count.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from _timing import Row, Times, in_turns, measure_parts, measuring_line, of_value, of_values, processor, ratios, wall
+from _timing import (
+    Row,
+    Times,
+    in_own_process,
+    in_turns,
+    measure_parts,
+    measuring_line,
+    of_value,
+    of_values,
+    processor,
+    ratios,
+    wall,
+)
 from ncmi import NCMILoss
 from ncmi.networks.bags import make_bag_network
 from ncmi.recipes import BagNetwork as Options
@@ -124,13 +131,6 @@ def torchmil_rows(arguments: argparse.Namespace) -> Iterator[Row]:
         yield compared(f"step time, {name} / torchmil's", Classifier(name), Theirs(name), count, repeats, bar)
 
 
-def size_rows(arguments: argparse.Namespace) -> Iterator[Row]:
-    """Steps of all networks over ABMIL's."""
-    for name in ("mean", "max", "aem", "asmil", "transmil"):
-        count, repeats = (200, 1) if arguments.quick else (20_000, 3 if name == "transmil" else 7)
-        yield compared(f"step time, {name} / abmil", Classifier(name), Classifier("abmil"), count, repeats)
-
-
 def training_step(objective: str, features: Tensor) -> Callable[[], object]:
     """A whole step of ABMIL with NCMI, or with a linear head and cross-entropy."""
     torch.manual_seed(0)
@@ -159,41 +159,39 @@ def objective_rows(arguments: argparse.Namespace) -> Iterator[Row]:
         yield row_of(what, times["NCMI"], times["cross-entropy"], 1.02)
 
 
+def peak_of_step(whose: str, count: int, threads: int) -> float:
+    """In a process of its own: one step of TransMIL, then its peak in MB."""
+    torch.set_num_threads(threads)
+    step_of(Classifier("transmil") if whose == "ours" else Theirs("transmil"), torch.randn(count, FEATURES))()
+    return peak_megabytes(CPU)
+
+
 def memory_rows(arguments: argparse.Namespace) -> Iterator[Row]:
     """Peak resident memory of one TransMIL step."""
     count = 500 if arguments.quick else 50_000
     for whose, bar in (("ours", 6.0), ("torchmil", None)):
         if whose == "torchmil" and not have_torchmil():
             return
-        command = [sys.executable, __file__, "--peak", whose, str(count), "--threads", str(torch.get_num_threads())]
         what = f"peak resident memory, transmil, {whose}, one step, N = {count:,}"
         try:
-            printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        except subprocess.CalledProcessError as error:
+            megabytes = in_own_process(peak_of_step, whose, count, torch.get_num_threads())
+        except BrokenProcessPool:  # killed for want of memory
             if whose == "ours":
                 raise
-            print(f"\n{what}: the process ended with {error.returncode}; left out\n", file=sys.stderr)
+            print(f"\n{what}: the process was killed; left out\n", file=sys.stderr)
             return
-        gib = float(printed.split()[-1]) / GIB
-        yield of_value(what, gib, unit="GiB", bar=bar)
+        yield of_value(what, megabytes / GIB, unit="GiB", bar=bar)
 
 
-PARTS = {"torchmil": torchmil_rows, "sizes": size_rows, "objectives": objective_rows, "memory": memory_rows}
+PARTS = {"torchmil": torchmil_rows, "objectives": objective_rows, "memory": memory_rows}
 
 
 def main() -> None:
     command = measuring_line(__doc__, PARTS, [1, 2])
-    command.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     arguments = command.parse_args()
     torch.manual_seed(0)
-    if arguments.peak:  # in a process of its own: one step, then its peak in MB
-        torch.set_num_threads(arguments.threads[0])
-        whose, count = arguments.peak
-        step_of(Classifier("transmil") if whose == "ours" else Theirs("transmil"), torch.randn(int(count), FEATURES))()
-        print(peak_megabytes(CPU))
-        return
-    # no bar of these depends on the number of threads
-    measure_parts(PARTS, arguments, CPU, once=("memory", "sizes"))
+    # memory does not depend on the number of threads
+    measure_parts(PARTS, arguments, CPU, once=("memory",))
 
 
 if __name__ == "__main__":

@@ -16,33 +16,30 @@ counts are made), the features are not. No figure here says how well anything wo
 Runs are kept below FOLDER, so the same command goes on where it was stopped.
 """
 
-from __future__ import annotations
-
 import argparse
+import math
 import sys
 import tempfile
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 
 from _timing import command_line, markdown
 from ncmi.data.bags.readers import open_bags
 from ncmi.files import write_text
+from ncmi.readouts.scores import Scores, judge
 from ncmi.recipes.names import network_label, objective_label
 from ncmi.report import to_markdown, write_csv, write_report
-from ncmi.slides.simulation import (
-    SimulationOptions,
-    SlideRow,
-    attention_auc,
-    describe_simulation,
-    open_simulation,
-    oracle_scores,
-    read_table,
-    write_simulation,
-)
+from ncmi.slides.simulation import SimulationOptions, SlideRow, describe_simulation, read_table, write_simulation
+from ncmi.slides.simulation.lesions import plan_slide
+from ncmi.slides.simulation.options import labels_of
 from ncmi.training.bags import attention_arrays
 from ncmi.training.comparison import Plan, compare_many
 from ncmi.training.model import load_model
@@ -81,9 +78,44 @@ def attention_score(run: Path, features: Path) -> float:
         with h5py.File(features / f"{slide}.h5") as file:
             lesion = file["lesion"][:]
         if lesion.any() and not lesion.all():
-            auc = attention_auc(attention_arrays(model, source.load(slide))["attention"], lesion)
-            scores += [] if auc is None else [auc]
+            scores.append(roc_auc_score(lesion, attention_arrays(model, source.load(slide))["attention"]))
     return float(np.mean(scores))
+
+
+def oracle_probabilities(options: SimulationOptions, rows: Sequence[SlideRow]) -> NDArray[np.float64]:
+    """``[n, C]`` what one who counts each slide's lesion patches without error would say, by Bayes' rule.
+
+    In CAMELYON-17 the likelihoods of a count are estimated from 2,000 slides of each class, the priors are the classes'
+    shares among ``rows``. In BRACS the kinds of lesions are counted, so the worst one present, which the label is, is
+    always known: the oracle is right by construction.
+    """
+    labels = labels_of(options.cohort)
+    if options.cohort == "bracs":
+        kinds = ([labels.index(lesion.kind) for lesion in plan_slide(options, row).lesions] for row in rows)
+        return np.eye(len(labels))[[max(of_slide, default=0) for of_slide in kinds]]
+
+    def bin_of(row: SlideRow) -> int:
+        count = plan_slide(options, row).lesion_patches
+        return 0 if count == 0 else 1 + round(10 * math.log10(count))
+
+    counts = Counter(row.label for row in rows)
+    joint = np.empty((len(labels), 52))
+    for at, label in enumerate(labels):
+        drawn = [bin_of(SlideRow(f"oracle {draw}", "", label)) for draw in range(2000)]
+        # a thousandth of a slide in every bin: a count that no draw had is not impossible
+        shares = np.bincount(drawn, minlength=52) + 0.001
+        joint[at] = counts[label] * shares / shares.sum()
+    posterior = joint[:, [bin_of(row) for row in rows]]
+    result: NDArray[np.float64] = (posterior / posterior.sum(0)).T
+    return result
+
+
+def oracle_scores(options: SimulationOptions, rows: Sequence[SlideRow]) -> Scores:
+    """Scores of :func:`oracle_probabilities` on some slides: what no classifier should be expected to beat."""
+    labels = labels_of(options.cohort)
+    with np.errstate(divide="ignore"):  # an oracle may be certain
+        log_p = np.log(oracle_probabilities(options, rows))
+    return judge(log_p, [labels.index(row.label) for row in rows], labels)
 
 
 def attention_table(folder: Path, features: Path) -> str:
@@ -101,16 +133,13 @@ def cells(arguments: argparse.Namespace) -> None:
     """Accuracy, attention and oracle on small simulated cohorts."""
     for cohort in arguments.cohorts:
         simulated = arguments.out / f"simulated-{cohort}"
-        write_simulation(
-            simulated,
-            arguments.labels and arguments.labels / f"{cohort}.csv",
-            SimulationOptions(cohort=cohort, feature_dim=arguments.feature_dim, scale=arguments.scale),
-            workers=arguments.workers,
-        )
+        options = SimulationOptions(cohort=cohort, feature_dim=arguments.feature_dim, scale=arguments.scale)
+        table = arguments.labels and arguments.labels / f"{cohort}.csv"
+        write_simulation(simulated, table, options, workers=arguments.workers)
         folder = arguments.out / cohort
         make(plan_of(cohort, simulated, arguments, arguments.workers), folder)
         test = [row for row in read_table(simulated / "labels.csv", cohort) if in_test(cohort, row)]
-        oracle = oracle_scores(open_simulation(simulated).options, test)
+        oracle = oracle_scores(options, test)
         text = "\n\n".join(
             [
                 to_markdown(folder).strip(),
@@ -123,7 +152,8 @@ def cells(arguments: argparse.Namespace) -> None:
         write_text(arguments.out / f"{cohort}.md", text + "\n")
         write_csv(folder, arguments.out / f"{cohort}.csv")
         write_report(folder)
-    numbers = describe_simulation(open_simulation(arguments.out / f"simulated-{arguments.cohorts[0]}").options)
+    options = SimulationOptions(arguments.cohorts[0], feature_dim=arguments.feature_dim, scale=arguments.scale)
+    numbers = describe_simulation(options)
     rows = [[number.what, str(number.value), number.kind, number.source] for number in numbers]
     write_text(arguments.out / "numbers.md", markdown(["what", "value", "", "source"], rows) + "\n")
 

@@ -6,22 +6,14 @@ import importlib
 import itertools
 import json
 import math
-import os
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy import stats
-
-from conftest import BENCHMARKS
 
 # Demšar 2006, tables 5 and 6: q of Nemenyi's test for 2 to 10 methods; four learners on 14 data sets,
 # of which voting is no tie before rounding
@@ -44,17 +36,8 @@ def test_ranks_and_critical_differences_are_the_published_ones(bench: Any) -> No
     assert module.critical_difference(4, 14, 0.10) == pytest.approx(1.12, abs=5e-3)  # as in its section 3.2.4
 
 
-def test_friedman_and_holm_against_their_definitions(bench: Any) -> None:
+def test_holm_against_its_definition(bench: Any) -> None:
     module = bench("_study_statistics")
-    scores = np.random.default_rng(0).normal(size=(9, 5)) + np.arange(5) / 3
-    sets, methods = scores.shape
-    average = stats.rankdata(-scores, axis=1).mean(0)
-    chi_square = 12 * sets / (methods * (methods + 1)) * ((average**2).sum() - methods * (methods + 1) ** 2 / 4)
-    found = module.friedman(scores)
-    assert found.chi_square == pytest.approx(chi_square)
-    assert found.p == pytest.approx(stats.chi2.sf(chi_square, methods - 1))
-    assert found.f == pytest.approx((sets - 1) * chi_square / (sets * (methods - 1) - chi_square))
-    assert module.friedman(np.ones((4, 3))).p == 1.0
     # smallest times 3, next times 2, never below the one before
     assert module.holm([0.02, 0.001, math.nan, 0.015])[:2] == pytest.approx([0.03, 0.003])
     assert module.holm([0.02, 0.001, math.nan, 0.015])[3] == pytest.approx(0.03)
@@ -129,98 +112,56 @@ def test_learning_rates_follow_the_batch(bench: Any) -> None:
     plan = bench("_study_plan")
     base, sgd_base = (plan.usual_recipe(name, plan.NCMI).training for name in ("digits", "cifar100"))
     assert (base.optimizer, sgd_base.optimizer) == ("adamw", "sgd")
-    quarter = base.batch_size // 4
 
-    def training(name: str, size: int, **changes: Any) -> dict[str, Any]:
-        study = fake_study(bench, lambda setting: 0.5, batch_sizes=(size,), **changes)
+    def training(name: str, size: int) -> dict[str, Any]:
+        study = fake_study(bench, lambda setting: 0.5)
         return dict(plan.batch_cells(study, name)[f"ncmi {size}"].setting.training)
 
-    assert training("digits", quarter) == {
-        "batch_size": quarter,
-        "learning_rate": pytest.approx(base.learning_rate / 2),
-        "centroid_learning_rate": pytest.approx(base.centroid_learning_rate / 2),
+    assert training("digits", 8) == {
+        "batch_size": 8,
+        "learning_rate": pytest.approx(base.learning_rate * math.sqrt(8 / base.batch_size)),
+        "centroid_learning_rate": pytest.approx(base.centroid_learning_rate * math.sqrt(8 / base.batch_size)),
     }
-    assert training("cifar100", 4 * sgd_base.batch_size)["learning_rate"] == pytest.approx(4 * sgd_base.learning_rate)
-    assert training("digits", quarter, scale_rate=False) == {"batch_size": quarter}
+    assert training("cifar100", 512)["learning_rate"] == pytest.approx(
+        512 / sgd_base.batch_size * sgd_base.learning_rate
+    )
+    assert training("cifar100", sgd_base.batch_size) == {}
 
 
-def test_a_run_counts_only_for_its_own_recipe(bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_counts_only_for_its_own_recipe(bench: Any, tmp_path: Path) -> None:
     plan = bench("_study_plan")
     run = plan.Run("wine", plan.Setting.of("focal", {"gamma": 0.7}), 3)
+    assert plan.Study(tmp_path, ("wine",)).get(run) is None
     folder = tmp_path / run.folder
     folder.mkdir(parents=True)
     # that it broke down is a result as well
     (folder / plan.BROKE_DOWN).write_text("{}")
-    assert plan.Study(tmp_path, ("wine",)).get(run) is None
-    folder.rename(tmp_path / "kept")
-    plan.Study(tmp_path, ("wine",)).prepare(run)
-    (tmp_path / "kept").rename(folder)
-    path = tmp_path / "runs" / "wine" / f"{run.name}.json"
-    recipe = json.loads(path.read_text())
-
-    def known(**changes: Any) -> bool:
-        path.write_text(json.dumps({**recipe, **changes}))
-        return plan.Study(tmp_path, ("wine",)).get(run) is not None
-
-    assert known()
-    # as one of a version whose recipes did not have this field yet
-    assert known(data={name: value for name, value in recipe["data"].items() if name != "label_column"})
-    assert not known(training={**recipe["training"], "epochs": 7})
-    assert not known(objective={**recipe["objective"], "gamma": 0.8})
-    path.write_text("{")
-    assert plan.Study(tmp_path, ("wine",)).get(run) is None
-    # what another recipe made goes away before a run is made
-    plan.Study(tmp_path, ("wine",)).prepare(run)
-    assert not folder.exists()
-    assert json.loads(path.read_text()) == recipe
+    assert plan.Study(tmp_path, ("wine",)).get(run).broke_down
+    assert plan.Run("wine", plan.Setting.of("focal", {"gamma": 0.7}), 4).name == run.name
+    names = {
+        plan.Run("wine", plan.Setting.of("focal", *changes), 3).name
+        for changes in (({"gamma": 0.7},), ({"gamma": 0.8},), ({"gamma": 0.7}, {"epochs": 7}))
+    }
+    assert len(names) == 3
+    assert run.name in names
     with pytest.raises(plan.StudyError, match="does not know it"):
         plan.Run("wine", plan.Setting.of("focal", {"nonsense": 1}), 0).recipe()
 
 
-def test_nuclei_of_an_image_are_in_one_part(bench: Any, tmp_path: Path) -> None:
-    groups = np.repeat(np.arange(100, dtype=np.uint8), 8)
-    images = np.broadcast_to(groups[:, None, None, None], (800, 27, 27, 3)).copy()
-    labels = np.tile(np.arange(4, dtype=np.uint8), 200)
-    names = np.array(["a", "b", "c", "d"])
-    np.savez(tmp_path / "colon_nuclei27.npz", x=images, bag=groups, nucleus_class=labels, class_names=names)
-    arrays = bench("_study_sets").nuclei((tmp_path,), 1)
-    parts = [arrays["x_train"], *np.split(arrays["x_test"], [int(arrays["validation_rows"])])]
-    images = [set(part[:, 0, 0, 0].tolist()) for part in parts]
-    assert [len(part) for part in images] == [60, 20, 20]
-    assert len(set.union(*images)) == 100
-    assert np.bincount(arrays["y_train"]).tolist() == [120] * 4
-
-
-def test_validation_by_group_is_the_head_of_the_test_part(bench: Any) -> None:
-    outputs = SimpleNamespace(labels=np.array([0, 1, 0, 0, 0, 1]), predictions={"head": np.array([0, 0, 0, 0, 1, 1])})
-    readouts = bench("_study_plan").by_group(SimpleNamespace(outputs=lambda: outputs), 2)
-    assert readouts["head"] == {
-        "validation_accuracy": 0.5,
-        "test_accuracy": 0.75,
-        "test_balanced_accuracy": pytest.approx((2 / 3 + 1) / 2),
-    }
-
-
-def test_superclasses_and_headless_tables(bench: Any, tmp_path: Path) -> None:
+def test_headless_tables(bench: Any, tmp_path: Path) -> None:
     module = bench("_study_sets")
-    names = sorted(name for group in module.COARSE.values() for name in group.split())
-    assert len(set(names)) == 100
-    labels = module.coarse_labels(names, torch.tensor([names.index("orchid"), names.index("tank")]))
-    assert labels.tolist() == [2, 19]
     (tmp_path / "vowel.dat").write_text("0,1, 0, 1.5,-2, b\n1,2,0,3,4,a\n")
     arrays = module.keel((tmp_path,), "vowel.dat", 3)
     assert arrays["x"].tolist() == [[1.5, -2.0], [3.0, 4.0]]
     assert (arrays["y"].tolist(), arrays["class_names"].tolist()) == ([1, 0], ["a", "b"])
     # what the library reads of it
     recipe = bench("_study_plan").Run("vowel", bench("_study_plan").Setting.of("ncmi"), 0).recipe()
-    path = Path(module.placed(recipe, (tmp_path,), tmp_path / "made", 0).data.name)
+    path = Path(module.placed(recipe, (tmp_path,), tmp_path / "made").data.name)
     dataset = importlib.import_module("ncmi.data.load").load_dataset(str(path))
     assert (dataset.labels.tolist(), dataset.class_names, dataset.kind) == ([1, 0], ("a", "b"), "table")
 
 
-@pytest.mark.parametrize(
-    ("sets", "told"), [(4, "there is no such test"), (6, "no difference can"), (8, "nearly all sets")]
-)
+@pytest.mark.parametrize(("sets", "told"), [(4, "possible p is 0.125"), (8, "possible p is 0.00781")])
 def test_ranks_say_what_the_data_sets_can_show(bench: Any, sets: int, told: str) -> None:
     tables, methods = bench("_study_tables"), bench("_study_plan").TRANSFER[:4]
     scores = {
@@ -275,37 +216,57 @@ def test_every_part_has_its_tables(bench: Any, tmp_path: Path, part: str, words:
     assert "digits" in content["sets"]
 
 
+def test_a_report_without_runs_says_that_they_are_missing(bench: Any, tmp_path: Path) -> None:
+    plan, command = bench("_study_plan"), bench("study")
+    for part in command.PARTS:
+        text = command.write_report(part, plan.Study(tmp_path, ("digits",), seeds=1))
+        assert "of this plan still to be made" in text
+        assert json.loads((tmp_path / f"{part}.json").read_text())["sets"] == {}
+
+
 def test_it_goes_on_where_it_was_stopped(
     bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "out"
-    words = (
-        f"study.py transfer --tiny --sets iris --methods ncmi cross_entropy --rates 1 2 --out {out} --workers".split()
-    )
-    command = [sys.executable, str(BENCHMARKS / words[0]), *words[1:], "1"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 200
-    while (
-        len(list(out.glob("runs/iris/*/results.json"))) < 2 and time.monotonic() < deadline and process.poll() is None
-    ):
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(timeout=60) == 130
-    before = {path: path.stat().st_mtime_ns for path in out.glob("runs/iris/*/results.json")}
-    assert 2 <= len(before) < 6
+    most = 2
 
-    monkeypatch.setattr(sys, "argv", [*words, "1"])
+    def one_by_one(work: Any, tasks: dict[str, Any], workers: int, on_run: Any) -> dict[str, str]:
+        """As the library's queue, in this process; the user stops it after so many runs."""
+        for count, (path, content) in enumerate(tasks.items()):
+            if count == most:
+                raise KeyboardInterrupt
+            on_run(Path(path).name, work(path, content))
+        return {}
+
+    monkeypatch.setattr("ncmi.training.comparison.run_side_by_side", one_by_one)
+    out = tmp_path / "out"
+    words = [
+        "transfer",
+        "--epochs",
+        "2",
+        "--seeds",
+        "2",
+        "--tune-seeds",
+        "1",
+        "--sets",
+        "iris",
+        "--methods",
+        "ncmi",
+        "cross_entropy",
+    ]
+    monkeypatch.setattr(sys, "argv", ["study.py", *words, "--out", str(out)])
+    assert bench("study").main() == 130
+    before = {path: path.stat().st_mtime_ns for path in out.glob("runs/iris/*/results.json")}
+    assert len(before) == 2
+
+    most = 100
     assert bench("study").main() == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    # 2 of the search and 2 × 2 final ones
-    assert len(list(out.glob("runs/iris/*/results.json"))) == 6
+    # 3 of the search and 2 × 2 final ones
+    assert len(list(out.glob("runs/iris/*/results.json"))) == 7
     assert not list(out.rglob("model.safetensors"))
     printed = capsys.readouterr().out
     assert "### Test accuracy, %" in printed
     content = json.loads((out / "transfer.json").read_text())
     assert content["sets"]["iris"]["ncmi"]["seeds"] == [0, 1]
-    assert sum(one["runs"] for one in content["code"]) == 6
+    assert sum(one["runs"] for one in content["code"]) == 7
     assert content["machine"]["torch"] == torch.__version__
-    monkeypatch.setattr(sys, "argv", [*words, "1", "--dry-run"])
-    assert bench("study").main() == 0
-    assert capsys.readouterr().out.startswith("0 runs, 0 s")

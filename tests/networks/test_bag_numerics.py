@@ -39,12 +39,13 @@ def check(network: BagModule, features: torch.Tensor) -> None:
 @names
 @pytest.mark.parametrize("count", [1, 2, 200_000])
 def test_from_one_instance_to_two_hundred_thousand(name: str, count: int) -> None:
-    check(make(name), torch.randn(count, D_IN))
+    # TransMIL's convolutions take seconds
+    check(make(name), torch.randn(min(count, 50_000) if name == "transmil" else count, D_IN))
 
 
 @names
 def test_a_large_bag_is_exact(name: str) -> None:
-    count = 30_000 if name == "transmil" else 200_000  # its convolutions in float64 take seconds
+    count = 10_000 if name == "transmil" else 100_000  # its convolutions in float64 take seconds
     network, features = make(name).eval(), torch.randn(count, D_IN)
     with torch.no_grad():
         found = network(features)

@@ -22,7 +22,6 @@ from ncmi.data.bags.splits import split_cohort
 from ncmi.files import check_writable
 from ncmi.recipes import BagData
 from ncmi.training import checkpoint
-from ncmi.training.comparison import ComparisonError, Plan, compare, entries_of
 from ncmi.training.prediction import predict
 from ncmi.training.run import train
 from ncmi.training.run_folder import RunFolderError
@@ -54,13 +53,9 @@ def interrupted(path: Path, recipe: Any) -> None:
         train(recipe, path, on_epoch=stop)
 
 
-def test_what_a_worker_finds_wrong_comes_back_from_it(tmp_path: Path, table: Path) -> None:
+def test_what_a_worker_finds_wrong_can_come_back_from_it() -> None:
     error = pickle.loads(pickle.dumps(UnusableBag(Path("a.h5"), "an empty bag")))
     assert (str(error), error.reason) == (str(UnusableBag(Path("a.h5"), "an empty bag")), "an empty bag")
-    change_slide(table, "slide03", lambda x: x * np.nan)
-    plan = Plan(entries_of(slide_recipe(table), ["ncmi"], ["mean"]), (0,), 1)
-    with pytest.raises(ComparisonError, match=r"'slide03': \d+ NaN or infinite features.*--data\.bad skip"):
-        compare(plan, tmp_path / "comparison")
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,9 @@
-"""Simulated cohorts as tables, files, links, and bags without files."""
+"""Simulated cohorts as tables and files."""
 
 from __future__ import annotations
 
 import csv
 import json
-import pickle
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -17,16 +16,9 @@ import torch
 from ncmi.data.bags.bag import BagError
 from ncmi.data.bags.readers import open_bags
 from ncmi.data.bags.simulated import is_simulated, simulation_of
-from ncmi.slides.simulation import (
-    SimulationOptions,
-    SlideRow,
-    link_cohort,
-    open_simulation,
-    read_table,
-    write_simulation,
-)
+from ncmi.slides.simulation import SimulationOptions, SlideRow, read_table, write_simulation
 from ncmi.slides.simulation.options import make_table
-from ncmi.slides.simulation.slide import SimulatedBags, simulate_slide
+from ncmi.slides.simulation.slide import simulate_slide
 
 LABELS = ("negative", "itc", "micro", "macro")
 ROWS = tuple(SlideRow(f"s{i}", f"p{i // 2}", LABELS[i % 4], center=str(i % 3)) for i in range(8))
@@ -96,16 +88,13 @@ def test_files_are_read_as_any_others(tmp_path: Path) -> None:
     for folder in (out, out / "features"):
         bags = open_bags(folder)
         assert bags.names == tuple(sorted(row.name for row in ROWS))
-    on_the_fly = open_simulation(out)
-    assert on_the_fly.names == bags.names
-    for name in bags.names:
-        read, made = bags.load(name), on_the_fly.load(name)
-        assert torch.equal(read.features, made.features)
+    for row in ROWS:
+        read, made = bags.load(row.name), simulate_slide(OPTIONS, row)
+        assert torch.equal(read.features, torch.from_numpy(made.features))
         assert read.coords is not None
-        assert made.coords is not None
-        assert torch.equal(read.coords, made.coords)
-        assert read.patch_size == made.patch_size == 512
-        assert bags.shape(name) == on_the_fly.shape(name) == tuple(made.features.shape)
+        assert torch.equal(read.coords, torch.from_numpy(made.coords))
+        assert read.patch_size == 512
+        assert bags.shape(row.name) == made.features.shape
 
 
 def test_a_stopped_write_goes_on(tmp_path: Path) -> None:
@@ -126,8 +115,7 @@ def test_a_stopped_write_goes_on(tmp_path: Path) -> None:
 
 
 def test_other_simulations_are_not_mixed(tmp_path: Path) -> None:
-    out = write_simulation(tmp_path / "out", ROWS, SimulationOptions(**SMALL), features=False)  # type: ignore[arg-type]
-    assert not (out / "features").exists()
+    out = write_simulation(tmp_path / "out", ROWS, SimulationOptions(**SMALL))  # type: ignore[arg-type]
     with pytest.raises(BagError, match="other options: choose another folder"):
         write_simulation(out, ROWS, SimulationOptions(feature_dim=32, scale=0.03))
     with pytest.raises(BagError, match="other slides: choose another folder"):
@@ -180,54 +168,3 @@ def test_a_simulation_is_recognized(tmp_path: Path) -> None:
         file["features"] = np.zeros((2, 3))
     (tmp_path / "broken.h5").write_text("no")
     assert not any(is_simulated(tmp_path / name) for name in ("real.h5", "broken.h5", "none"))
-
-
-def test_bags_without_files(tmp_path: Path) -> None:
-    bags = SimulatedBags(OPTIONS, ROWS)
-    assert bags.names == tuple(f"s{i}" for i in range(8))
-    assert bags.label("s3") == "macro"
-    assert bags.truth("s3").lesion.any()
-    again = pickle.loads(pickle.dumps(bags))
-    assert torch.equal(again.load("s3").features, bags.load("s3").features)
-    with pytest.raises(BagError, match="no slide 'x'"):
-        bags.load("x")
-    with pytest.raises(BagError, match=r"no SIMULATION\.json"):
-        open_simulation(tmp_path)
-    (tmp_path / "SIMULATION.json").write_text("{")
-    with pytest.raises(BagError, match="not readable as JSON"):
-        open_simulation(tmp_path)
-    (tmp_path / "SIMULATION.json").write_text('{"options": {"cohort": "none"}}')
-    with pytest.raises(BagError, match="not the options of a simulation"):
-        open_simulation(tmp_path)
-
-
-def test_links_are_many_slides_in_few_files(tmp_path: Path) -> None:
-    sizes = {"slides": 40, "distinct": 6, "instances": 50, "feature_dim": 24}
-    out = link_cohort(tmp_path / "linked", **sizes)  # type: ignore[arg-type]
-    files = sorted((out / "features").iterdir())
-    assert len(files) == 40
-    assert all(file.is_symlink() and not file.readlink().is_absolute() for file in files)
-    assert len({file.resolve() for file in files}) == 6 == len(list((out / "distinct").iterdir()))
-    content = json.loads((out / "SIMULATION.json").read_text())
-    assert content["linked"] == {"slides": 40, "distinct": 6, "instances": 50, "bytes_if_loaded": 40 * 50 * 24 * 2}
-    assert "not accuracy" in content["note"]
-    moved = out.rename(tmp_path / "moved")
-    bags, rows = open_bags(moved), read_table(moved / "labels.csv", "camelyon17")
-    assert bags.names == tuple(row.name for row in rows)
-    assert {bags.shape(name) for name in bags.names} == {(50, 24)}
-    # a linked slide has the label and center of what it is a link to
-    originals = {row.name: row for row in make_table("camelyon17")}
-    for row in rows:
-        original = originals[(moved / "features" / f"{row.name}.h5").resolve().stem]
-        assert (row.label, row.center) == (original.label, original.center)
-    centers = {row.patient: set() for row in rows}  # type: dict[str, set[str]]
-    for row in rows:
-        centers[row.patient].add(row.center)
-    assert all(len(found) == 1 for found in centers.values())
-    link_cohort(moved, **sizes)  # type: ignore[arg-type]
-    with pytest.raises(BagError, match="another simulation"):
-        link_cohort(moved, **{**sizes, "slides": 41})  # type: ignore[arg-type]
-    with pytest.raises(BagError, match="a cohort of links has no bags but its files"):
-        open_simulation(moved)
-    with pytest.raises(ValueError, match="distinct=7: must be from 1 to 5"):
-        link_cohort(tmp_path / "few", slides=5, distinct=7)

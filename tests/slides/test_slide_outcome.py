@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,8 +83,15 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path, table: Path) 
     broken = replace(
         entries[0], name="broken", recipe=replace(recipe, network=replace(recipe.network, name="aem", heads=5))
     )
-    with pytest.raises(ComparisonError, match=r"1 of 2 runs failed: broken-seed0: .*heads"):
-        compare(Plan((broken, entries[0]), (0,), workers=1), tmp_path / "c")
+    damaged = write_cohort(tmp_path / "damaged")
+    write_bag(damaged.parent / "features" / "slide03.h5", np.full((3, WIDTH), np.nan, np.float32))
+    unusable = replace(entries[0], name="unusable", recipe=slide_recipe(damaged))
+    with pytest.raises(ComparisonError, match="2 of 3 runs failed: ") as failed:
+        compare(Plan((broken, unusable, entries[0]), (0,), workers=1), tmp_path / "c")
+    assert re.search(r"broken-seed0: .*heads", str(failed.value))
+    # what a worker finds wrong comes back from it
+    told = r"unusable-seed0: .*'slide03': \d+ NaN or infinite features.*--data\.bad skip"
+    assert re.search(told, str(failed.value))
     assert RunFolder(tmp_path / "c" / "runs" / "mean-cross_entropy-seed0").finished
     # another plan into the same folder would mix two experiments
     other = entries_of(replace(recipe, training=replace(recipe.training, epochs=3)), ["cross_entropy"], ["mean"])

@@ -19,7 +19,7 @@ from ncmi.training.run import train
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("processes")
-    write_cohort(root / "cohort")
+    write_cohort(root / "cohort", slides=24, patients=12)
     driver = Path(__file__).with_name("slide_process_driver.py")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -1,6 +1,5 @@
 """What tiling and embedding share: many files side by side, and the summary of what became of them."""
 
-import os
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from ncmi.files import write_text
+from ncmi.training.queue import processors
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -52,7 +52,7 @@ def map_in_processes(
         workers: processes side by side; 0 for one a processor.
         on_death: the result of a task whose process was killed, called in this process.
     """
-    workers = min(worker_count(workers), len(tasks))
+    workers = min(workers or processors(), len(tasks))
     if workers <= 1:
         yield from map(work, tasks)
         return
@@ -84,11 +84,6 @@ def map_in_processes(
 def _leave_interrupts() -> None:
     """Ctrl-C reaches all processes: the first one decides, this one finishes its file."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def worker_count(workers: int) -> int:
-    """That many workers; for 0, one for each processor that this process may use."""
-    return workers or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def write_summary(path: Path, results: Iterable[SlideResult]) -> None:

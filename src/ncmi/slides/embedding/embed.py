@@ -20,7 +20,8 @@ from ncmi.files import PARTIAL, write_atomically
 from ncmi.slides.embedding.encoder import Encoder, EncoderError
 from ncmi.slides.tiling.coords import Coords, CoordsError, read_coords, read_patch
 from ncmi.slides.tiling.slide_file import Slide, SlideError, find_slides
-from ncmi.slides.work import SlideResult, worker_count, write_summary
+from ncmi.slides.work import SlideResult, write_summary
+from ncmi.training.queue import processors
 
 Precision = Literal["float16", "float32"]
 ENCODER, VERSION = "encoder", "encoder_version"
@@ -108,7 +109,7 @@ def embed_slides(
     """
     if batch_size < 1 or workers < 0:
         raise ValueError(f"batch_size={batch_size}, workers={workers}: at least 1 patch, and 0 workers or more")
-    settings = _Settings(encoder, batch_size, worker_count(workers), precision, on_patches)
+    settings = _Settings(encoder, batch_size, workers or processors(), precision, on_patches)
     work, out = _find_work(Path(tiles), Path(slides)), Path(out)
     features = out / "features"
     done: list[SlideResult] = []

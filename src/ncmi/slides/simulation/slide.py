@@ -1,15 +1,11 @@
 """One simulated slide: what its tissue looks like, its features and coordinates, and the truth about every patch."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from ncmi.data.bags.bag import Bag, BagError, BagSource
 from ncmi.slides.simulation import options as numbers
 from ncmi.slides.simulation.lesions import Cells, SlidePlan, grow, plan_slide, regions, tissue_cells
 from ncmi.slides.simulation.options import BRACS_LABELS, RANK, Difficulty, SimulationOptions, SlideRow, stream
@@ -187,42 +183,3 @@ def _latent(
     target = targets[np.array(kinds)[taken]]
     moved: Array = start + weight[:, None] * (target - start)
     return moved
-
-
-class SimulatedBags(BagSource):
-    """Bags of a simulation, each made anew whenever it is loaded; the same as :func:`write_simulation` writes.
-
-    Args:
-        path: what error messages call it.
-
-    Example:
-        >>> options = SimulationOptions(feature_dim=32, scale=0.05)
-        >>> bags = SimulatedBags(options, [SlideRow("a", "p", "macro", center="0")])
-        >>> bags.shape("a") == tuple(bags.load("a").features.shape), bags.label("a")
-        (True, 'macro')
-    """
-
-    def __init__(self, options: SimulationOptions, rows: Sequence[SlideRow], path: str | Path = "simulation") -> None:
-        self.path, self.options = Path(path), options
-        self.rows = {row.name: row for row in rows}
-        self.names = tuple(sorted(self.rows))
-
-    def shape(self, name: str) -> tuple[int, int]:
-        return plan_slide(self.options, self._row(name)).instances, self.options.feature_dim
-
-    def load(self, name: str) -> Bag:
-        slide = self.truth(name)
-        return Bag(name, torch.from_numpy(slide.features), torch.from_numpy(slide.coords), PATCH_LEVEL0)
-
-    def truth(self, name: str) -> SimulatedSlide:
-        """Make a bag with the truth about every patch."""
-        return simulate_slide(self.options, self._row(name))
-
-    def label(self, name: str) -> str:
-        """The label of a bag, from the table."""
-        return self._row(name).label
-
-    def _row(self, name: str) -> SlideRow:
-        if name not in self.rows:
-            raise BagError(f"{self.path}: no slide {name!r} in this simulation; its table lists all there are")
-        return self.rows[name]
