@@ -135,7 +135,7 @@ def test_a_class_without_a_sample_leaves_the_loss_finite() -> None:
 
 
 def test_bad_weights() -> None:
-    with pytest.raises(ValueError, match=r"class_weights \[3\]: expected \[4\], one for each class"):
+    with pytest.raises(ValueError, match=r"weight \[3\]: expected \[4\], one for each class"):
         cross_entropy_loss(torch.zeros(2, 4), torch.tensor([0, 1]), torch.ones(3))
 
 

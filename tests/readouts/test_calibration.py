@@ -23,7 +23,7 @@ from ncmi.readouts.calibration import (
     brier_score,
     calibration_error,
     fit_temperature,
-    negative_likelihood,
+    negative_log_likelihood,
     reliability,
 )
 from ncmi.readouts.scores import judge
@@ -112,8 +112,8 @@ def test_what_is_minimized_is_not_above_that_of_any_other_temperature(
     log_p, labels = sample(seed, count=count, sharpness=sharpness)
     plain = apply_temperature(log_p, fit_temperature(log_p, labels, pseudo_samples=0))
     for tau in (1.0, other):
-        compared = negative_likelihood(apply_temperature(log_p, tau), labels)
-        assert negative_likelihood(plain, labels) <= compared + 1e-9
+        compared = negative_log_likelihood(apply_temperature(log_p, tau), labels)
+        assert negative_log_likelihood(plain, labels) <= compared + 1e-9
     rows, indices = log_p.numpy(), labels.numpy()
     best = softened_nll(rows, indices, fit_temperature(log_p, labels), 0.5)
     assert best <= softened_nll(rows, indices, other, 0.5) + 1e-9
@@ -175,7 +175,7 @@ def test_classes_of_probability_zero() -> None:
     calibrated = apply_temperature(wider, 2.0)
     assert bool((calibrated[:, 4] == -torch.inf).all())
     assert not bool(calibrated.isnan().any())
-    assert negative_likelihood(wider, torch.full((60,), 4)) == math.inf
+    assert negative_log_likelihood(wider, torch.full((60,), 4)) == math.inf
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_classes_of_probability_zero() -> None:
     ],
 )
 def test_what_cannot_be_judged_is_refused(log_p: Tensor, labels: Tensor, message: str) -> None:
-    for function in (fit_temperature, negative_likelihood, brier_score, reliability):
+    for function in (fit_temperature, negative_log_likelihood, brier_score, reliability):
         with pytest.raises(ValueError, match=message):
             function(log_p, labels)
 
@@ -215,7 +215,7 @@ def test_settings_out_of_range_are_refused() -> None:
 def test_proper_scores(classes: int) -> None:
     log_p, labels = sample(6, classes=classes)
     p, y = log_p.exp().numpy(), labels.tolist()
-    assert negative_likelihood(log_p, labels) == pytest.approx(log_loss(labels, p, labels=range(classes)), rel=1e-9)
+    assert negative_log_likelihood(log_p, labels) == pytest.approx(log_loss(labels, p, labels=range(classes)), rel=1e-9)
     brier = np.mean([sum((p[i, c] - (c == y[i])) ** 2 for c in range(classes)) for i in range(len(p))])
     assert brier_score(log_p, labels) == pytest.approx(brier, rel=1e-12)
     assert brier_score(log_p.float(), labels) == pytest.approx(brier, rel=1e-5)

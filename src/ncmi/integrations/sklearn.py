@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from ncmi.data.batches import batch_slices, epoch_order
 from ncmi.data.standardize import Standardizer
 from ncmi.loss.alternating import AlternatingOptimizer
-from ncmi.loss.forms import Anchors, CentroidMode, Direction, Reduction
+from ncmi.loss.forms import Anchors, CentroidMode, Direction, Form
 from ncmi.objectives.options import NCMIOptions, ObjectiveOptions, objective_names, objective_options
 from ncmi.recipes import Network, Recipe, TableData, Training, resolve_recipe
 from ncmi.training.model import Classifier
@@ -30,7 +30,7 @@ from ncmi.training.samples import ViewMaker, features_of, split_views
 from ncmi.training.schema import Signature
 from ncmi.training.step import TrainingStep
 
-_FORM = ("temperature", "centroids", "anchors", "separation_power", "separation_direction", "reduction", "robustness")
+_FORM = ("temperature", "centroids", "anchors", "separation_power", "separation_direction", "form", "robustness")
 
 
 class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -50,11 +50,11 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         feature_dim: D, width of the feature; None for 128, or more where there are more classes.
         epochs, batch_size: passes over the samples, and samples of a step; None for what suits their number.
         learning_rate, weight_decay, centroid_learning_rate: of AdamW; the rates rise and fall once (one cycle).
-        temperature, centroids, anchors, separation_power, separation_direction, reduction, robustness: of
+        temperature, centroids, anchors, separation_power, separation_direction, form, robustness: of
             :class:`ncmi.NCMILoss`; used with ``objective="ncmi"`` alone. ``robustness="auto"`` for labels of which
             many are wrong.
         class_weight: None; ``"balanced"``, n/(C·n_c); or a weight for each class; with objectives that have
-            ``class_weights`` (``"ncmi"``, ``"cross_entropy"``). It weighs the training loss. CC compares centroids
+            ``weight`` (``"ncmi"``, ``"cross_entropy"``). It weighs the training loss. CC compares centroids
             whatever their classes' weights are, so that ``"auto"`` is ``"head"`` with it.
         random_state: of initialization and order; torch's global generators are left as they are.
         device: where it is trained; what is fitted lies on the CPU.
@@ -98,7 +98,7 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         anchors: Anchors = NCMIOptions.anchors,
         separation_power: float | None = NCMIOptions.separation_power,
         separation_direction: Direction = NCMIOptions.separation_direction,
-        reduction: Reduction = NCMIOptions.reduction,
+        form: Form = NCMIOptions.form,
         robustness: float | Literal["auto"] = NCMIOptions.robustness,
         class_weight: Literal["balanced"] | Mapping[Any, float] | None = None,
         random_state: int | np.random.RandomState | None = None,
@@ -120,7 +120,7 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         self.anchors = anchors
         self.separation_power = separation_power
         self.separation_direction = separation_direction
-        self.reduction = reduction
+        self.form = form
         self.robustness = robustness
         self.class_weight = class_weight
         self.random_state = random_state
@@ -262,7 +262,7 @@ def _epochs(model: Classifier, inputs: Tensor, labels: Tensor, training: Trainin
 
 
 def _takes_weights(options: type[ObjectiveOptions]) -> bool:
-    return any(field.name == "class_weights" for field in fields(options))
+    return any(field.name == "weight" for field in fields(options))
 
 
 def _diverged(what: str, epoch: int) -> FloatingPointError:
