@@ -23,7 +23,7 @@ import jinja2
 from markupsafe import Markup
 
 from ncmi.recipes.names import METRICS, method_label
-from ncmi.report import text
+from ncmi.report import heat_maps, text
 from ncmi.report.charts import Chart
 from ncmi.report.palette import TONES, Style
 from ncmi.report.statistics import JUDGED
@@ -206,6 +206,7 @@ def _environment() -> jinja2.Environment:
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "ensure_ascii": False}
     environment.globals |= {
         "text": text,
+        "maps": heat_maps,
         "method_label": method_label,
         "judged": lambda kind: " and ".join(METRICS[name] for name in JUDGED[kind]),
         "spoken": lambda kind: " and ".join(map(in_words, JUDGED[kind])),

@@ -67,7 +67,7 @@ def _epochs_of_a_run(run: Run) -> Figure | None:
     measures = (*(name for name in epoch_charts.MEASURES if name not in _CURVES), *_CURVES)
     kept = results.best_epoch if results is not None and results.selection == "best" else None
     look = styles([(run.label, run.objective)])
-    drawn = epoch_charts.epoch_charts([epoch_charts.Series(run.label, [run.metrics])], look, measures, kept=kept)
+    drawn = epoch_charts.epoch_charts({run.label: [run.metrics]}, look, measures, kept=kept)
     return Figure("epochs_of_a_run", {"": drawn}, {"kept": kept}) if drawn else None
 
 
@@ -221,14 +221,10 @@ def _slide(
     values = [float(slide[f"{primary[0]}:{label}"]) for label in names]
     corners = [] if weights.coords is None else [(int(x), int(y)) for x, y in weights.coords[top]]
     places = [[str(number) for number in corner] for corner in corners or zip(top)]
+    shares = [f"{text.significant(float(weights.relative[index]))}×" for index in top]
     ranks = [
-        table_row(
-            str(rank),
-            *place,
-            f"{text.significant(float(weights.relative[index]))}×",
-            f"{100 * weights.values[index]:.1f} %",
-        )
-        for rank, (index, place) in enumerate(zip(top, places, strict=True), start=1)
+        table_row(str(rank), *place, share, f"{100 * weights.values[index]:.1f} %")
+        for rank, (index, place, share) in enumerate(zip(top, places, shares, strict=True), start=1)
     ]
     where = ("x", "y") if corners else ("patch number",)
     picture = sources.picture(weights.slide, corners, weights.patch_size) if corners else attention.Picture()
@@ -243,7 +239,8 @@ def _slide(
         "top": Table(f"top-{weights.slide}", ("Top", *where, "attention / even", "share"), ranks, sortable=False),
         "picture": picture,
         "maps": heat_maps.heat_maps(name, weights, picture) if corners else [],
-        "patches": heat_maps.patches_drawing(name, weights, picture) if picture.patches else None,
+        "patches": [heat_maps.jpeg(image) for image in picture.patches],
+        "shares": shares,
     }
 
 
@@ -477,14 +474,7 @@ def _figures(record: Reproduction, rows: Rows) -> tuple[list[Figure], list[Figur
 def _correlation(record: Reproduction, rows: Rows) -> Figure:
     panels = correlations(record, rows)
     drawn = [
-        score_charts.correlation_chart(
-            f"correlation{at}",
-            panel.title,
-            [score_charts.NetworkPoint(p.network, p.epochs, p.ncmi, p.accuracy, p.seeds) for p in panel.points],
-            panel.logarithmic,
-            panel.in_words(),
-            trend=panel.plotted.r == panel.plotted.r,
-        )
+        score_charts.correlation_chart(f"correlation{at}", panel)
         for at, panel in enumerate(panels)
         if len(panel.points) >= FEWEST
     ]
@@ -499,14 +489,11 @@ def _batch_sizes(record: Reproduction, rows: Rows, looks: Mapping[str, Style]) -
         for group in groups:
             for row in (row for same in by_readout(rows[group.name]).values() for row in same):
                 methods.setdefault(row.name, {})[batch_size(group)] = row
-        lines: list[score_charts.Line] = []
-        for name, sizes in methods.items():
-            cells = [row.scores[score] for row in sizes.values()]
-            style = looks[next(iter(sizes.values())).entry.label]
-            # read-outs of one method share its style
-            kind = sum(line.style == style for line in lines)
-            means, sds = tuple(cell.mean for cell in cells), tuple(cell.sd for cell in cells)
-            lines.append(score_charts.Line(name, style, kind, tuple(sizes), means, sds))
+        # read-outs of one method share its style
+        lines = {
+            name: (looks[next(iter(sizes.values())).entry.label], {size: sizes[size].scores[score] for size in sizes})
+            for name, sizes in methods.items()
+        }
         title = f"{network_label(network)}: test accuracy by batch size"
         figures.append(Figure("batches", {"": [score_charts.batch_size_chart(f"batch{at}", title, lines)]}, kind="one"))
     return figures

@@ -139,10 +139,11 @@ def dots_figure(
                 elif not several:
                     # an empty row, so that both panels go line by line
                     differences.append(score_charts.Dots(label, series, math.nan))
-            baseline = None if several else next((row.scores[score].mean for row in same if row.is_baseline), None)
+            means_of_baseline = [row.scores[score].mean for row in same if row.is_baseline and not several]
+            baseline = next(iter(means_of_baseline), math.nan)
             ends, measure = f"{name}-{readout}-{score}", in_words(score)
             title, axis = f"{heading}Test {measure} {BY[readout]}", f"test {measure}" + ", %" * (unit.factor == 100)
-            axis += f"   (dashed: mean of {record.baseline_label})" if baseline is not None else ""
+            axis += f"   (dashed: mean of {record.baseline_label})" if math.isfinite(baseline) else ""
             group.append(
                 score_charts.dots_chart(
                     f"scores{ends}", title, axis, means, styles, unit, reference=baseline, point=point
@@ -172,9 +173,9 @@ def epochs_figure(
     reproduction: bool = False,
 ) -> Figure | None:
     """Curves of every entry over its seeds; None where no run has a validation part."""
-    series = [epoch_charts.Series(entry.label, [run.metrics for run in entry.runs]) for entry in entries]
+    metrics = {entry.label: [run.metrics for run in entry.runs] for entry in entries}
     measures = (*_EPOCH_MEASURES, *_EPOCH_SCORES[entries[0].runs[0].kind])
-    drawn = epoch_charts.epoch_charts(series, styles, measures, name=name, heading=heading)
+    drawn = epoch_charts.epoch_charts(metrics, styles, measures, name=name, heading=heading)
     return Figure("epochs", {"": drawn}, {"reproduction": reproduction}) if drawn else None
 
 

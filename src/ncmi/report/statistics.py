@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special, stats
 
 from ncmi.readouts.scores import Scores, judge, paired_difference
 from ncmi.recipes import Kind
@@ -181,19 +181,31 @@ def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
     """
     if len(values) < 2:
         return None
-    mean, half = float(np.mean(values)), float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stats.sem(values))
+    mean, count = float(np.mean(values)), len(values)
+    half = float(special.stdtrit(count - 1, (1 + CONFIDENCE) / 2) * np.std(values, ddof=1)) / math.sqrt(count)
     return mean - half, mean + half
 
 
 def wilcoxon_p(differences: Sequence[float]) -> float:
-    """Two-sided Wilcoxon signed-rank p of paired differences in 0 … 1; NaN below five of them, 1 if all are zero."""
+    """Two-sided Wilcoxon signed-rank p of paired differences in 0 … 1; NaN below five of them, 1 if all are zero.
+
+    Exact, with ties and without: the distribution of the sum of ranks by counting, which takes SciPy seventy
+    milliseconds where there are ties. Differences of zero do not count.
+    """
     if len(differences) < WILCOXON_MINIMUM:
         return math.nan
     # differences are whole numbers of test samples: rounding restores the ties that floating point broke
     rounded = np.round(np.asarray(differences, dtype=float) / RESOLUTION)
-    if not rounded.any():
-        return 1.0
-    return float(stats.wilcoxon(rounded).pvalue)
+    moved = rounded[rounded != 0]
+    # twice the ranks: those of ties are halves
+    ranks = (2 * stats.rankdata(np.abs(moved))).astype(int)
+    ways = np.ones(1)
+    for rank in ranks:
+        # every sign is equally likely: as many sums with this rank as without it
+        ways = np.pad(ways, (0, rank)) + np.pad(ways, (rank, 0))
+    positive = int(ranks[moved > 0].sum())
+    tail = min(ways[: positive + 1].sum(), ways[positive:].sum())
+    return min(1.0, 2 * float(tail / ways.sum()))
 
 
 def comparison_rows(record: Comparison, *, published: bool = False) -> tuple[Row, ...]:
