@@ -38,9 +38,9 @@ from PIL import Image
 
 from ncmi.report import ReportError, clouds, comparison_rows, read_comparison, read_run, write_report
 from ncmi.report import page as pages
-from ncmi.report.parts import Cell, calibration_table
+from ncmi.report.parts import calibration_table
 from ncmi.report.statistics import by_readout
-from ncmi.report.tables import columns
+from ncmi.report.tables import Cell, columns
 from ncmi.report.verdict import run_verdict, verdict
 from ncmi.report.write import GENERATOR
 

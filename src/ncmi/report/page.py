@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -28,86 +27,6 @@ from ncmi.report.charts import Chart
 from ncmi.report.palette import TONES, Style
 from ncmi.report.statistics import JUDGED
 from ncmi.report.verdict import in_words
-
-_NUMBER = re.compile(r"[+-]?[\d,]*\.?\d+(e[+-]?\d+)?")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell of a table.
-
-    Attributes:
-        text: what it says.
-        value: by which rows are sorted; by its text without one.
-        bold: whether it is the best.
-        tone: a class of the style sheet.
-        below: small lines under the text.
-        links: (label, target) of links.
-    """
-
-    text: str
-    value: float | None = None
-    bold: bool = False
-    tone: str = ""
-    below: Sequence[Cell] = ()
-    links: Sequence[tuple[str, str]] = ()
-
-
-def numeric(words: str, **look: Any) -> Cell:
-    """A cell that begins with a number, and is sorted by it.
-
-    >>> numeric("−0.36 … +0.69").value, numeric("–").value
-    (-0.36, None)
-    """
-    number = _NUMBER.match(words.replace(text.MINUS, "-"))
-    return Cell(words, float(number[0].replace(",", "")) if number else None, **look)
-
-
-@dataclass(frozen=True)
-class TableRow:
-    """A row: its cells, a class of the style sheet, what it is filtered by, and whether it is shown unasked."""
-
-    cells: Sequence[Cell]
-    kind: str = ""
-    keys: Sequence[str] = ()
-    usual: bool = True
-
-
-def table_row(name: str, *cells: Cell | str, **look: Any) -> TableRow:
-    """A row with a name; cells that are bare words begin with a number."""
-    return TableRow([Cell(name), *(numeric(cell) if isinstance(cell, str) else cell for cell in cells)], **look)
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table that readers sort, and filter by ``keys``, one for each of a row's.
-
-    Attributes:
-        name: of the file that is downloaded.
-        headings: of columns.
-        rows: in order.
-        keys: what the filters are called.
-        kind: a class of the style sheet.
-        sortable: whether its columns have an order.
-    """
-
-    name: str
-    headings: Sequence[str]
-    rows: Sequence[TableRow]
-    keys: Sequence[str] = ()
-    kind: str = ""
-    sortable: bool = True
-
-    @property
-    def hidden(self) -> bool:
-        """Whether some rows are shown by a filter only."""
-        return any(not row.usual for row in self.rows)
-
-    @property
-    def filters(self) -> dict[str, list[str]]:
-        """The values to choose from, where there are several."""
-        keys = self.keys if len(self.rows) > 2 else ()
-        return {key: list(dict.fromkeys(row.keys[place] for row in self.rows)) for place, key in enumerate(keys)}
 
 
 @dataclass(frozen=True)

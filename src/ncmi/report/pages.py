@@ -10,7 +10,7 @@ import pandas as pd
 
 from ncmi.recipes.names import METRICS, method_label, network_label
 from ncmi.report import attention, charts, decision_charts, epoch_charts, heat_maps, parts, score_charts, text
-from ncmi.report.page import Cell, Figure, Table, TableRow, link, numeric, render, table_row
+from ncmi.report.page import Figure, link, render
 from ncmi.report.palette import Style, styles
 from ncmi.report.published import SOURCE, SOURCE_OF_BAGS
 from ncmi.report.records import SCALES, Comparison, EntryRuns, ReportError, Reproduction, Run, UnfinishedRun
@@ -20,13 +20,23 @@ from ncmi.report.reproduction import (
     batch_groups,
     batch_size,
     correlations,
-    group_titles,
-    overview,
     published_note,
     reproduction_verdict,
 )
-from ncmi.report.statistics import JUDGED, SCORES, WILCOXON_MINIMUM, Row, best_of_table, by_readout
-from ncmi.report.tables import has_published, published_cell
+from ncmi.report.statistics import JUDGED, SCORES, WILCOXON_MINIMUM, Row, by_readout
+from ncmi.report.tables import (
+    Cell,
+    Table,
+    TableRow,
+    estimate_cell,
+    has_published,
+    numeric,
+    overview_table,
+    rows_table,
+    scores_table,
+    table_row,
+    tone,
+)
 from ncmi.report.text import SHARE, UNITS
 from ncmi.report.verdict import in_words, run_verdict, verdict
 from ncmi.training.schema import Results
@@ -110,11 +120,9 @@ def _scores(run: Run, results: Results) -> Table:
     judged = () if not results.num_validation else ("macro_f1", "macro_auc") if run.kind == "bags" else ("accuracy",)
     for name, readout in results.readouts.items():
         primary, validation = name in results.primary_readouts, readout.validation
-        cells: list[Cell | str] = [parts.estimate_cell(getattr(readout.test, score), unit) for score in SCORES]
+        cells: list[Cell | str] = [estimate_cell(getattr(readout.test, score), unit) for score in SCORES]
         cells += [unit.fixed(readout.test.top5_accuracy)] if top5 else []
-        cells += [
-            parts.estimate_cell(getattr(validation, score), unit) if validation else text.MISSING for score in judged
-        ]
+        cells += [estimate_cell(getattr(validation, score), unit) if validation else text.MISSING for score in judged]
         title = method_label(run.label, name) + " (primary)" * primary
         lines.append(table_row(title, *cells, kind="own" if primary else ""))
     headings = [METRICS[score] for score in (*SCORES, *["top5_accuracy"] * top5)]
@@ -265,7 +273,7 @@ def comparison_page(record: Comparison, rows: Sequence[Row], path: Path) -> str:
         record=record,
         objectives=len({entry.objective_label for entry in record.entries}),
         verdict=verdict(record, rows),
-        scores=parts.scores_table(record, rows),
+        scores=scores_table(record, rows),
         all_scores=_all_scores(record, rows),
         source=(SOURCE_OF_BAGS if record.kind == "bags" else SOURCE) if has_published(rows) else "",
         dots=parts.dots_figure(record, rows, looks),
@@ -308,14 +316,14 @@ def _all_scores(record: Comparison, rows: Sequence[Row]) -> Table:
             if score.interval:
                 below.append(Cell(unit.bounds(score.interval)))
             if difference := score.difference:
-                below.append(Cell(f"Δ {unit.signed(difference.mean)}", tone=parts.tone(difference)))
+                below.append(Cell(f"Δ {unit.signed(difference.mean)}", tone=tone(difference)))
                 if name in JUDGED[record.kind] and len(difference.values) >= WILCOXON_MINIMUM:
                     below.append(Cell(f"p = {text.significant(difference.wilcoxon_p, 2)}"))
             line.append(numeric(unit.mean_sd(score.mean, score.sd), below=below))
         return line
 
     headings = ["Method", "n", *(METRICS[name] + unit.sign for name in SCORES)]
-    return parts.rows_table("all-scores", rows, headings, cells)
+    return rows_table("all-scores", rows, headings, cells)
 
 
 def _fold_table(record: Comparison, rows: Sequence[Row]) -> Table:
@@ -331,7 +339,7 @@ def _fold_table(record: Comparison, rows: Sequence[Row]) -> Table:
         ]
 
     headings = [heading for name in judged for heading in (f"{METRICS[name]} of a fold", "folds")]
-    return parts.rows_table("folds", rows, ["Method", *headings], cells)
+    return rows_table("folds", rows, ["Method", *headings], cells)
 
 
 def _runs_table(record: Comparison, path: Path) -> Table:
@@ -393,31 +401,15 @@ def reproduction_page(record: Reproduction, rows: Rows, path: Path) -> tuple[str
 
 def _tables(record: Reproduction, rows: Rows, path: Path) -> list[Table]:
     """Of one group all its numbers, of several methods × groups; every cell links to its run folders."""
+
+    def links(row: Row) -> list[tuple[str, str]]:
+        names = [f"{run.seed}.{run.fold}" if run.folds else str(run.seed) for run in row.entry.runs]
+        return [(name, link(run.folder, path)) for name, run in zip(names, row.entry.runs, strict=True)]
+
     if len(record.groups) == 1:
         group = record.groups[0]
-        return [parts.scores_table(group, rows[group.name], lambda row: parts.seed_links(row, path))]
-    lines = []
-    for method, line in overview(record, rows).items():
-        cells = [
-            _overview_cell(group, rows[group.name], row, path) if row else text.MISSING
-            for group, row in zip(record.groups, line, strict=True)
-        ]
-        lines.append(table_row(method, *cells, **parts.row_look(next(row for row in line if row))))
-    return [Table("overview", ("Method", *group_titles(record)), lines, parts.KEYS)]
-
-
-def _overview_cell(group: Comparison, rows: Sequence[Row], row: Row, path: Path) -> Cell:
-    unit, (judged, *others) = UNITS[group.kind], JUDGED[group.kind]
-    score = row.scores[judged]
-    best = row in best_of_table([row for same in by_readout(rows).values() for row in same], judged)
-    below = [Cell(f"{in_words(name)} {unit.mean_sd(row.scores[name].mean, row.scores[name].sd)}") for name in others]
-    if difference := score.difference:
-        words = f"Δ {unit.signed(difference.mean)} ({unit.interval(difference.interval)})"
-        below.append(Cell(words, tone=parts.tone(difference)))
-    if published := published_cell(group, row):
-        below.append(Cell(f"published {published}", tone="published"))
-    links = parts.seed_links(row, path)
-    return numeric(unit.mean_sd(score.mean, score.sd), bold=best, below=below, links=links)
+        return [scores_table(group, rows[group.name], links)]
+    return [overview_table(record, rows, links=links)]
 
 
 def _unfinished(record: Reproduction, path: Path) -> Table:
