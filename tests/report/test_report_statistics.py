@@ -369,7 +369,7 @@ def test_fold_by_fold_every_finished_fold_counts(folded: Path, folded_rows: tupl
     spread = pick(folded_rows, "NCMI").scores["macro_f1"].folds
     assert spread is not None
     assert (spread.mean, spread.sd) == pytest.approx((np.mean(values), np.std(values, ddof=1)), abs=1e-12)
-    assert spread.count == 8
+    assert len(spread.values) == 8
 
 
 def test_one_fold_alone_may_be_compared(tmp_path: Path) -> None:

@@ -335,7 +335,9 @@ def _fold_table(record: Comparison, rows: Sequence[Row]) -> Table:
         return [
             words
             for spread in spreads
-            for words in ((unit.mean_sd(spread.mean, spread.sd), str(spread.count)) if spread else (text.MISSING, "0"))
+            for words in (
+                (unit.mean_sd(spread.mean, spread.sd), str(len(spread.values))) if spread else (text.MISSING, "0")
+            )
         ]
 
     headings = [heading for name in judged for heading in (f"{METRICS[name]} of a fold", "folds")]

@@ -572,7 +572,7 @@ def _row_numbers(record: Comparison, row: Row) -> dict[str, object]:
     judged = JUDGED[record.kind]
     for name in SCORES:
         numbers |= {f"{name}_mean": row.scores[name].mean, f"{name}_sd": row.scores[name].sd}
-    numbers["pairs"] = row.scores[judged[0]].compared.count
+    numbers["pairs"] = len(row.scores[judged[0]].compared.values)
     for name in SCORES:
         difference, key = row.scores[name].compared, f"difference_{name}"
         numbers[key] = difference.mean

@@ -103,7 +103,7 @@ def _direction(record: Comparison, difference: Difference, of: str) -> str:
         direction = f"is {side} {baseline} by {size.removeprefix(text.MINUS)}{unit.difference}{of}"
     else:
         direction = f"equals {baseline} in the mean ({size}{unit.difference}){of}"
-    pairs = count(difference.count, "paired seed")
+    pairs = count(len(difference.values), "paired seed")
     if difference.interval is None:
         return f"{direction} ({pairs}): one pair has no interval, so nothing can be concluded about other seeds"
     judgment = f"{'' if difference.sign else 'not '}distinguishable from zero"
