@@ -464,9 +464,19 @@ def test_a_document_is_a_picture_on_light_paper_with_a_legend() -> None:
     charts = epoch_charts({name: [frame] for name in looks}, looks, VALIDATION[:1])
     features, labels = three_clusters()
     clouds = [Cloud(name, features, labels, labels == 9, 90) for name in looks]
-    svg, png = to_document([*charts, *tsne_charts(clouds, ["a", "b", "c"]), *pca_charts(clouds, ["a", "b", "c"])])
+    rows = [Dots("a row", name, 0.5) for name in looks]
+    points = tuple(Point("", f"width {k}", k, 2.0**-k, 20 + 3 * k, ()) for k in range(4))
+    raw = associate([point.ncmi for point in points], [point.accuracy for point in points])
+    charts += [
+        dots_chart("d", "Dots", "a", rows, looks),
+        batch_size_chart("b", "Batches", {name: (style, {32: Spread((0.5,))}) for name, style in looks.items()}),
+        correlation_chart("c", Correlation("centroid_kl", "Correlation", points, (), True, raw, raw)),
+        *tsne_charts(clouds, ["a", "b", "c"]),
+        *pca_charts(clouds, ["a", "b", "c"]),
+    ]
+    svg, png = to_document(charts)
     words = ["".join(node.itertext()).strip() for node in ET.fromstring(svg).iter()]
-    assert {"NCMI", "<b>&", "CMI (concentration)"} <= set(words)
+    assert {"NCMI", "<b>&", "CMI (concentration)", "Dots", "a row", "Batches", "Correlation", "width 3"} <= set(words)
     picture = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
     assert picture.shape[1] >= 1600
     # light paper in the corner, something dark somewhere

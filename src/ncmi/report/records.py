@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pandas as pd
 
 from ncmi.recipes import DATA, Kind
@@ -267,14 +268,16 @@ def read_run(folder: Path | str) -> Run:
     essentials = schema.read_record(run.path / "recipe.json", _Essentials)
     data, training = msgspec.structs.asdict(essentials.data), msgspec.structs.asdict(essentials.training)
     results, rows = run.results() if run.finished else None, run.metrics()
-    metrics = pd.DataFrame(map(msgspec.structs.asdict, rows), columns=schema.EpochMetrics.__struct_fields__)
+    fields = schema.EpochMetrics.__struct_fields__
+    values = np.array([msgspec.structs.astuple(row) for row in rows], dtype=float).reshape(-1, len(fields))
+    metrics = pd.DataFrame(values, columns=fields).astype({"epoch": int}).set_index("epoch")
     return Run(
         folder=run.path,
         recipe=run.read("recipe.json"),
         network=essentials.network.name,
         objective=essentials.objective.name,
         environment=run.environment(),
-        metrics=metrics.astype({"epoch": int}).set_index("epoch").astype(float),
+        metrics=metrics,
         results=results,
         state="finished" if results else f"stopped after epoch {rows[-1].epoch if rows else 0} of {training['epochs']}",
         **data | {"data": results.data if results else DATA[data["kind"]](name=data["data"]).title},

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import msgspec
@@ -203,9 +203,10 @@ def wilcoxon_p(differences: Sequence[float]) -> float:
     return min(1.0, 2 * float(tail / ways.sum()))
 
 
+@lru_cache(maxsize=16)
 def comparison_rows(record: Comparison, *, published: bool = False) -> tuple[Row, ...]:
     """One row an entry and read-out: read-out by read-out (head, CC, LP, kNN), in it network by network, in that NCMI,
-    then the baseline, then the others by falling mean.
+    then the baseline, then the others by falling mean. Made once of each record.
 
     Args:
         record: the comparison.

@@ -506,7 +506,8 @@ def csv_text(table: pd.DataFrame) -> str:
 
 def _no_formula(value: Any) -> Any:
     formula = isinstance(value, str) and value[:1] in _FORMULA and not _NUMBER.fullmatch(value)
-    return f"'{value}" if formula else value
+    # a bare return would end the line: the writer of CSV quotes line feeds alone
+    return (f"'{value}" if formula else value).replace("\r", "\n") if isinstance(value, str) else value
 
 
 def write_csv(folder: Path | str | Record, path: Path) -> Path:

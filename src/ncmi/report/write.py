@@ -27,7 +27,11 @@ FIGURES = ("figure.svg", "figure.png")
 
 
 def write_report(
-    folder: Path | str, out: Path | str | None = None, *, tiles: Path | None = None, slides: Path | None = None
+    folder: Path | str | Record,
+    out: Path | str | None = None,
+    *,
+    tiles: Path | None = None,
+    slides: Path | None = None,
 ) -> Path:
     """Write the report of a run, a comparison or a reproduction, and return the page's path.
 
@@ -36,7 +40,7 @@ def write_report(
     the page alone is written. All of it is written, or none.
 
     Args:
-        folder: what ``ncmi train``, ``ncmi compare`` or ``ncmi reproduce`` wrote.
+        folder: what ``ncmi train``, ``ncmi compare`` or ``ncmi reproduce`` wrote, or what was read from there.
         out: the file to write, or a folder for ``report.html``; by default ``report.html`` inside ``folder``. An
             earlier report is replaced, any other file is left alone.
         tiles: of a run on slides what ``ncmi slides tile`` wrote, for thumbnails below its heat maps.
@@ -47,8 +51,8 @@ def write_report(
             ``slides`` is no folder, or ``out`` cannot be written or is something else than a report. Nothing is
             written then.
     """
-    folder = Path(folder)
-    path = folder / NAME if out is None else Path(out)
+    place = folder.folder if isinstance(folder, Record) else Path(folder)
+    path = place / NAME if out is None else Path(out)
     path = path / NAME if path.is_dir() else path
     _refuse_others(path)
     record = read_folder(folder)
@@ -57,10 +61,10 @@ def write_report(
 
     # charts are checked by the tests, not again on every page
     with debug_mode(False):
-        return _write(record, folder, path, out is not None, tiles, slides)
+        return _write(record, path, out is not None, tiles, slides)
 
 
-def _write(record: Record, folder: Path, path: Path, alone: bool, tiles: Path | None, slides: Path | None) -> Path:
+def _write(record: Record, path: Path, alone: bool, tiles: Path | None, slides: Path | None) -> Path:
     from ncmi.report import pages
 
     if isinstance(record, Run):
@@ -78,11 +82,11 @@ def _write(record: Record, folder: Path, path: Path, alone: bool, tiles: Path | 
         texts["table.csv"] = csv_text(reproduction_table(record, groups))
     if alone:
         return write_file(path, page)
-    _write_files(folder, {name: text.encode() for name, text in (texts | {NAME: page}).items()} | figures)
+    _write_files(record.folder, {name: text.encode() for name, text in (texts | {NAME: page}).items()} | figures)
     for name in FIGURES if not isinstance(record, Comparison) else ():
         if name not in figures:
             # a figure of other runs would be a lie
-            (folder / name).unlink(missing_ok=True)
+            (record.folder / name).unlink(missing_ok=True)
     return path
 
 
