@@ -78,12 +78,6 @@ class Chart:
         words = {"title": self.title, "description": self.description}
         return content | words | {"params": params, "config": _CONFIG, "data": {"values": _plain(self.rows)}}
 
-    def payload(self) -> dict[str, Any]:
-        """What a page draws it from."""
-        columns = [[key, name] for key, name in self.columns.items()]
-        shape = {"height": self.height, "square": self.square}
-        return {"name": self.name, "spec": self.specification(), "columns": columns, **shape}
-
 
 def to_document(charts: Sequence[Chart], *, columns: int = 2) -> tuple[bytes, bytes]:
     """All charts as one SVG and one PNG on light paper: from left to right, then downwards, a legend above them."""

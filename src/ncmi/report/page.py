@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import quote
 
 import jinja2
+from jinja2.utils import Namespace
 from markupsafe import Markup
 
 from ncmi.recipes.names import METRICS, method_label
@@ -31,14 +32,10 @@ from ncmi.report.verdict import in_words
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure: charts under a caption, in groups of which one is shown at a time.
+    """A figure: charts in groups, of which one is shown at a time, under a caption; or its caption alone.
 
-    Attributes:
-        caption: the name of a macro in ``captions.html``.
-        groups: charts by the name of their group; a figure without any is its caption alone.
-        values: for the caption.
-        kind: a class of the style sheet.
-        heading: in front of the caption.
+    ``caption`` is the name of a macro in ``captions.html``, which gets the ``values`` and stands behind ``heading``;
+    ``kind`` is a class of the style sheet.
     """
 
     caption: str
@@ -58,26 +55,6 @@ class Figure:
         return {name: style for chart in self.charts for name, style in chart.legend.items()}
 
 
-@dataclass
-class Contents:
-    """Sections, figures and charts of one page, as its template comes upon them."""
-
-    sections: list[tuple[str, str]] = field(default_factory=list)
-    charts: list[str] = field(default_factory=list)
-    figures: int = 0
-
-    def section(self, title: str) -> str:
-        """The id of the next section."""
-        identifier = title.lower().replace(" ", "-").replace(",", "")
-        self.sections.append((title, identifier))
-        return identifier
-
-    def figure(self) -> int:
-        """The number of the next figure."""
-        self.figures += 1
-        return self.figures
-
-
 def render(template: str, path: Path, *, simulation: bool, **values: Any) -> str:
     """The complete HTML document of ``template`` that will be written to ``path``, with its ``verdict``."""
     script, bundle = _script("page.js"), _bundle()
@@ -85,14 +62,12 @@ def render(template: str, path: Path, *, simulation: bool, **values: Any) -> str
         _environment()
         .get_template(f"{template}.html")
         .render(
-            contents=Contents(),
+            contents=Namespace(sections=[], charts=[], figures=0),
             style=_script("style.css"),
             script=script,
             bundle=bundle,
             policy=_policy(script, bundle),
-            light=_variables(dark=False),
-            dark=_variables(dark=True),
-            tones={light: f"var(--{name})" for name, (light, _) in TONES.items()},
+            tones=TONES,
             version=_version(),
             link=partial(link, page=path),
             simulation=simulation,
@@ -157,11 +132,6 @@ def _policy(*scripts: str) -> str:
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
     )
-
-
-def _variables(dark: bool) -> Markup:
-    """The tones as CSS custom properties."""
-    return Markup(" ".join(f"--{name}: {pair[dark]};" for name, pair in TONES.items()))
 
 
 def _version() -> str:

@@ -66,15 +66,9 @@ _NOTHING = (math.nan, math.nan)
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table.
+    """A cell of a table: its text, the value by which rows are sorted (without one the text), whether it is the best.
 
-    Attributes:
-        text: what it says.
-        value: by which rows are sorted; by its text without one.
-        bold: whether it is the best.
-        tone: a class of the style sheet.
-        below: small lines under the text.
-        links: (label, target) of links.
+    ``tone`` is a class of the style sheet, ``below`` are small lines under the text, ``links`` are (label, target).
     """
 
     text: str
@@ -112,15 +106,9 @@ def table_row(name: str, *cells: Cell | str, **look: Any) -> TableRow:
 
 @dataclass(frozen=True)
 class Table:
-    """A table that readers sort, and filter by ``keys``, one for each of a row's.
+    """A table that readers sort, and filter by ``keys``, one for each of a row's; its name is that of the download.
 
-    Attributes:
-        name: of the file that is downloaded.
-        headings: of columns.
-        rows: in order.
-        keys: what the filters are called.
-        kind: a class of the style sheet.
-        sortable: whether its columns have an order.
+    ``kind`` is a class of the style sheet.
     """
 
     name: str
@@ -129,11 +117,6 @@ class Table:
     keys: Sequence[str] = ()
     kind: str = ""
     sortable: bool = True
-
-    @property
-    def hidden(self) -> bool:
-        """Whether some rows are shown by a filter only."""
-        return any(not row.usual for row in self.rows)
 
     @property
     def filters(self) -> dict[str, list[str]]:
@@ -214,11 +197,9 @@ def columns(record: Comparison, rows: Sequence[Row]) -> list[Column]:
 
 def _score_columns(record: Comparison, name: str, *, narrow: bool) -> list[Column]:
     """Mean ± sd of a score and, with a baseline, its difference with what is known of its spread."""
-    unit = UNITS[record.kind]
+    unit, heading = UNITS[record.kind], METRICS[name] + UNITS[record.kind].sign
     shown = [
-        Column(
-            METRICS[name] + unit.sign, lambda row: unit.mean_sd(row.scores[name].mean, row.scores[name].sd), score=name
-        ),
+        Column(heading, lambda row: unit.mean_sd(row.scores[name].mean, row.scores[name].sd), score=name),
         Column(f"Δ {record.baseline_label}", lambda row: unit.signed(row.scores[name].compared.mean), differs=name),
         Column("95 % interval", lambda row: unit.interval(row.scores[name].compared.interval), narrow),
         Column("over patients", lambda row: unit.interval(row.scores[name].compared.over_groups), narrow=False),
@@ -240,17 +221,12 @@ def published_cell(record: Comparison, row: Row) -> str:
 def cells_of(rows: Sequence[Row], shown: Sequence[Column]) -> list[list[Cell]]:
     """The cells of each row: the best means in bold, clear differences in their color."""
     best = {column.score: best_of_table(rows, column.score) for column in shown if column.score}
-    return [
-        [
-            numeric(
-                column.cell(row),
-                bold=row in best.get(column.score, ()),
-                tone=tone(row.scores[column.differs].difference) if column.differs else "",
-            )
-            for column in shown
-        ]
-        for row in rows
-    ]
+
+    def cell(row: Row, column: Column) -> Cell:
+        color = tone(row.scores[column.differs].difference) if column.differs else ""
+        return numeric(column.cell(row), bold=row in best.get(column.score, ()), tone=color)
+
+    return [[cell(row, column) for column in shown] for row in rows]
 
 
 def rows_table(
@@ -360,8 +336,7 @@ def print_table(
         console: where to; by default the terminal, or 100 columns where the output goes elsewhere.
         readouts: which to show.
 
-    Raises:
-        ReportError: if a file is missing or damaged.
+    ReportError if a file is missing or damaged.
     """
     record = read_folder(folder)
     if console is None:
@@ -418,8 +393,7 @@ def to_markdown(folder: Path | str | Record, *, readouts: Sequence[str] = SHOWN)
 
     Of a comparison it is the table alone, the last line without a line break.
 
-    Raises:
-        ReportError: if a file is missing or damaged.
+    ReportError if a file is missing or damaged.
     """
     record = read_folder(folder)
     if isinstance(record, Run):
@@ -488,8 +462,7 @@ def _plain(words: str) -> str:
 def to_csv(folder: Path | str | Record) -> str:
     """All numbers of a run, a comparison or a reproduction as CSV, those of every read-out.
 
-    Raises:
-        ReportError: if a file is missing or damaged.
+    ReportError if a file is missing or damaged.
     """
     record = read_folder(folder)
     if isinstance(record, Run):
@@ -619,14 +592,9 @@ def to_json(record: Reproduction, rows: Rows) -> str:
     }
     if record.experiment == "figure2":
         content["correlations"] = [
-            {
-                "separation": correlation.separation,
-                "networks": len(correlation.points),
-                "as_plotted": _association_numbers(correlation.plotted),
-                "raw": _association_numbers(correlation.raw),
-                "logarithmic": correlation.logarithmic,
-            }
-            for correlation in correlations(record, rows)
+            {"separation": panel.separation, "networks": len(panel.points), "logarithmic": panel.logarithmic}
+            | {"as_plotted": _association_numbers(panel.plotted), "raw": _association_numbers(panel.raw)}
+            for panel in correlations(record, rows)
         ]
     return json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -667,10 +635,10 @@ def _group_numbers(record: Reproduction, group: Comparison, rows: Sequence[Row])
 
 def _row_and_seeds(group: Comparison, row: Row) -> dict[str, Any]:
     """The numbers of a row, with those of every seed."""
-    numbers = {name: value for name, value in _row_numbers(group, row).items() if name != "seeds"}
-    values = {name: row.scores[name].by_seed for name in JUDGED[group.kind]}
-    differences = {name: row.scores[name].compared.by_seed for name in JUDGED[group.kind]}
-    return {**numbers, "values": values, "differences": differences}
+    numbers, scores = _row_numbers(group, row), {name: row.scores[name] for name in JUDGED[group.kind]}
+    del numbers["seeds"]
+    values = {name: score.by_seed for name, score in scores.items()}
+    return numbers | {"values": values, "differences": {name: s.compared.by_seed for name, s in scores.items()}}
 
 
 def _path(run: Run | UnfinishedRun, folder: Path) -> str:
