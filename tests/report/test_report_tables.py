@@ -17,7 +17,8 @@ from rich.console import Console
 from ncmi.recipes.names import READOUTS
 from ncmi.report.records import ReportError, read_comparison, read_run
 from ncmi.report.statistics import Row, best_of_table, comparison_rows, shown_rows
-from ncmi.report.tables import comparison_table, csv_text, print_table, run_table, to_csv, to_markdown, write_csv
+from ncmi.report.tables import comparison_table, csv_text, print_table, run_table, to_csv, to_markdown
+from ncmi.report.write import write_csv
 
 NewComparison = Callable[..., Path]
 QUICK: dict[str, Any] = {"patients": 20, "resamples": 0, "attention": 0, "epochs": 2}
@@ -63,7 +64,9 @@ def test_csv_gives_the_frame_back(full_comparison: Path, full_rows: tuple[Row, .
 
 
 def test_csv_into_a_missing_folder_is_an_error(full_comparison: Path, tmp_path: Path) -> None:
-    with pytest.raises(ReportError, match=r"table.csv: cannot be written \(no such folder\)"):
+    with pytest.raises(
+        ReportError, match=r"table.csv: cannot be written \(No such file or directory\): give a path in an existing"
+    ):
         write_csv(full_comparison, tmp_path / "missing" / "table.csv")
 
 

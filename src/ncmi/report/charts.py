@@ -41,17 +41,13 @@ _CONFIG: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Chart:
-    """One chart.
+    """One chart, which is ``height`` pixels high where it is 400 wide, or else ``square``.
 
     Attributes:
         name: unique on a page, and the name of the files that are downloaded.
         description: what the picture shows, for those who cannot see it.
-        layers: its marks, which are drawn over ``rows``.
-        rows: the table of values.
+        layers: its marks, which are drawn over ``rows``, its table of values.
         columns: of ``rows``, for readers: what each is called.
-        title: above the chart.
-        height: in pixels where it is 400 wide.
-        square: whether the height grows with the width.
         legend: names of series that can be isolated, with their looks.
         small: whether it is one of many of its kind.
     """

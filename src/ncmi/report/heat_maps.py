@@ -153,9 +153,7 @@ class HeatMap:
     """A picture of a part of a slide, in units of :data:`WIDTH` across, with what is marked on it.
 
     Attributes:
-        name: unique on a page.
         description: what it shows, for those who cannot see it.
-        title: above it.
         left, width, height: of the frame, which begins below the title.
         layers: images, the lowest first.
         badges: of the numbered patches, whose outlines are ``side`` wide.

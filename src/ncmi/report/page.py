@@ -12,7 +12,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
-from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import jinja2
 from jinja2.utils import Namespace
 from markupsafe import Markup
 
+from ncmi import __version__
 from ncmi.recipes.names import METRICS, method_label
 from ncmi.report import heat_maps, text
 from ncmi.report.charts import Chart
@@ -68,7 +68,7 @@ def render(template: str, path: Path, *, simulation: bool, **values: Any) -> str
             bundle=bundle,
             policy=_policy(script, bundle),
             tones=TONES,
-            version=_version(),
+            version=__version__,
             link=partial(link, page=path),
             simulation=simulation,
             simulated="Simulation, no real slides. " if simulation else "",
@@ -132,10 +132,3 @@ def _policy(*scripts: str) -> str:
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
     )
-
-
-def _version() -> str:
-    try:
-        return version("ncmi")
-    except PackageNotFoundError:
-        return "(not installed)"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ncmi.recipes.names import METRICS, method_label, network_label
+from ncmi.recipes.names import METRICS, READOUTS, method_label, network_label
 from ncmi.report import attention, charts, decision_charts, epoch_charts, heat_maps, parts, score_charts, text
 from ncmi.report.page import Figure, link, render
 from ncmi.report.palette import Style, styles
@@ -23,7 +23,7 @@ from ncmi.report.reproduction import (
     published_note,
     reproduction_verdict,
 )
-from ncmi.report.statistics import JUDGED, SCORES, WILCOXON_MINIMUM, Row, by_readout
+from ncmi.report.statistics import JUDGED, SCORES, WILCOXON_MINIMUM, Row, shown_rows
 from ncmi.report.tables import (
     Cell,
     Table,
@@ -85,15 +85,13 @@ def _finished(run: Run, results: Results, sources: attention.Sources) -> dict[st
     """What the template needs of a finished run."""
     outputs, oods, names, primary = run.outputs(), run.ood(), results.class_names, results.primary_readouts
     methods = {(run.label, name): method_label(run.label, name) for name in results.readouts}
+    places = {name: f"roc{at}" for at, name in enumerate(primary[:_MOST_MATRICES]) if name in outputs.probabilities}
     roc = [
-        decision_charts.roc_chart(
-            f"roc{at}", methods[run.label, name], outputs.labels, outputs.probabilities[name], names
-        )
-        for at, name in enumerate(primary[:_MOST_MATRICES])
-        if name in outputs.probabilities
+        decision_charts.roc_chart(place, methods[run.label, name], outputs.labels, outputs.probabilities[name], names)
+        for name, place in places.items()
     ]
     distances = [decision_charts.distances_chart(f"distances{at}", ood) for at, ood in enumerate(oods)]
-    reliability = [_reliability(methods[run.label, name], name, results) for name in primary]
+    reliability = [chart for name in primary for chart in _reliability(methods[run.label, name], name, results)]
     slides = _read_slides(run) if run.kind == "bags" else None
     return {
         "first": primary[0],
@@ -105,7 +103,7 @@ def _finished(run: Run, results: Results, sources: attention.Sources) -> dict[st
         "roc": Figure("roc", {"": [chart for chart in roc if chart]}, {"names": names}),
         "clusters": parts.cluster_figures({run.label: run}, [run.label]),
         "calibration": parts.calibration_table({key: [run] for key in methods}, methods),
-        "reliability": Figure("reliability", {"": [chart for pair in reliability for chart in pair]}),
+        "reliability": Figure("reliability", {"": reliability}),
         "ood": parts.ood_table([(run.label, [oods])]),
         "distances": Figure("distances", {"": distances}),
         "attention": None if slides is None else _attention(run, slides, sources),
@@ -153,11 +151,10 @@ def _recall(run: Run, results: Results) -> Figure | None:
 def _reliability(method: str, name: str, results: Results) -> list[charts.Chart]:
     readout = results.readouts[name]
     scale = text.significant(readout.calibration.temperature) if readout.calibration else text.MISSING
-    states = {"calibrated": f"divided by τ = {scale}"}
+    titles = dict.fromkeys(readout.reliability, f"{method}, as trained")
+    titles["calibrated"] = f"{method}, divided by τ = {scale}"
     return [
-        decision_charts.reliability_chart(
-            f"reliability-{name}-{state}", f"{method}, {states.get(state, 'as trained')}", bins
-        )
+        decision_charts.reliability_chart(f"reliability-{name}-{state}", titles[state], bins)
         for state, bins in readout.reliability.items()
     ]
 
@@ -262,7 +259,7 @@ def comparison_page(record: Comparison, rows: Sequence[Row], path: Path) -> str:
     runs = {entry.label: entry.runs for entry in entries}
     matrices = {(entry.label, entry.runs[0].finished.primary_readouts[0]): entry.runs for entry in featured}
     several = len(record.seeds) > 1
-    names = {(row.entry.label, row.readout): row.name for same in by_readout(rows).values() for row in same}
+    names = {(row.entry.label, row.readout): row.name for row in shown_rows(rows)}
     command = record.command or f"ncmi compare {shlex.quote(record.data)}"
     again = f"{command}\nncmi report {shlex.quote(record.folder.resolve().name)}   # this page, from the run folders"
     looks = styles((entry.objective_label, entry.objective) for entry in entries)
@@ -349,7 +346,7 @@ def _runs_table(record: Comparison, path: Path) -> Table:
     for entry in record.entries:
         for run in entry.runs:
             scores = " · ".join(
-                f"{method_label('', name).lstrip('-') or 'head'} "
+                f"{READOUTS.get(name, name)} "
                 + " / ".join(unit.fixed(getattr(readout.test, score).value) for score in judged)
                 for name, readout in run.finished.readouts.items()
             )
@@ -481,7 +478,7 @@ def _batch_sizes(record: Reproduction, rows: Rows, looks: Mapping[str, Style]) -
         score = JUDGED[groups[0].kind][0]
         methods: dict[str, dict[int, Row]] = {}
         for group in groups:
-            for row in (row for same in by_readout(rows[group.name]).values() for row in same):
+            for row in shown_rows(rows[group.name]):
                 methods.setdefault(row.name, {})[batch_size(group)] = row
         # read-outs of one method share its style
         lines = {

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,22 +82,16 @@ def dots_figure(
                     differences.append(score_charts.Dots(label, series, math.nan))
             means_of_baseline = [row.scores[score].mean for row in same if row.is_baseline and not several]
             baseline = next(iter(means_of_baseline), math.nan)
-            ends, measure = f"{name}-{readout}-{score}", in_words(score)
-            title, axis = f"{heading}Test {measure} {BY[readout]}", f"test {measure}" + ", %" * (unit.factor == 100)
+            ends, measure, percent = f"{name}-{readout}-{score}", in_words(score), unit.factor == 100
+            draw = partial(score_charts.dots_chart, styles=styles, unit=unit, point=point)
+            title, axis = f"{heading}Test {measure} {BY[readout]}", f"test {measure}" + ", %" * percent
             axis += f"   (dashed: mean of {record.baseline_label})" if math.isfinite(baseline) else ""
-            group.append(
-                score_charts.dots_chart(
-                    f"scores{ends}", title, axis, means, styles, unit, reference=baseline, point=point
-                )
-            )
+            group.append(draw(f"scores{ends}", title, axis, means, reference=baseline))
             if count := sum(math.isfinite(dot.mean) for dot in differences):
                 compared += count
                 title = f"{heading}Paired difference from {record.baseline_label}"
-                axis = f"difference in {measure} {BY[readout]}" + ", points" * (unit.factor == 100)
-                look: dict[str, Any] = {"reference": 0.0, "point": point}
-                group.append(
-                    score_charts.dots_chart(f"differences{ends}", title, axis, differences, styles, unit, **look)
-                )
+                axis = f"difference in {measure} {BY[readout]}" + ", points" * percent
+                group.append(draw(f"differences{ends}", title, axis, differences, reference=0.0))
     if not groups:
         return None
     # first the read-outs by which there is something to compare

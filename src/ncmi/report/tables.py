@@ -23,12 +23,12 @@ from rich.console import Console
 from rich.table import Table as TerminalTable
 from rich.text import Text
 
-from ncmi.files import finite, write_text
+from ncmi.files import finite
 from ncmi.readouts.scores import Estimate
 from ncmi.recipes.names import METRICS, READOUTS, method_label, network_label, objective_label
 from ncmi.report import text
 from ncmi.report.published import SOURCE, SOURCE_OF_BAGS
-from ncmi.report.records import SCALES, Comparison, Record, ReportError, Reproduction, Run, UnfinishedRun, read_folder
+from ncmi.report.records import SCALES, Comparison, Record, Reproduction, Run, UnfinishedRun, read_folder
 from ncmi.report.reproduction import (
     Association,
     Rows,
@@ -483,28 +483,6 @@ def _no_formula(value: Any) -> Any:
     return (f"'{value}" if formula else value).replace("\r", "\n") if isinstance(value, str) else value
 
 
-def write_csv(folder: Path | str | Record, path: Path) -> Path:
-    """Write :func:`to_csv` into a file, complete or not at all.
-
-    Raises:
-        ReportError: if a file is missing or damaged, or this one cannot be written.
-    """
-    return write_file(path, to_csv(folder))
-
-
-def write_file(path: Path, content: str) -> Path:
-    """Write a text, complete or not at all; ReportError if the file cannot be written."""
-    try:
-        if not path.parent.is_dir():
-            raise FileNotFoundError(2, "no such folder")
-        write_text(path, content)
-    except OSError as error:
-        raise ReportError(
-            f"{path}: cannot be written ({error.strerror}): give a path in an existing, writable folder"
-        ) from None
-    return path
-
-
 def run_table(run: Run) -> pd.DataFrame:
     """The numbers of a run, one row a read-out: each score on test data with ``_low`` and ``_high``, its interval."""
     rows = []
@@ -592,8 +570,9 @@ def to_json(record: Reproduction, rows: Rows) -> str:
     }
     if record.experiment == "figure2":
         content["correlations"] = [
-            {"separation": panel.separation, "networks": len(panel.points), "logarithmic": panel.logarithmic}
+            {"separation": panel.separation, "networks": len(panel.points)}
             | {"as_plotted": _association_numbers(panel.plotted), "raw": _association_numbers(panel.raw)}
+            | {"logarithmic": panel.logarithmic}
             for panel in correlations(record, rows)
         ]
     return json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
