@@ -21,7 +21,7 @@ from _study_statistics import ALPHA, critical_difference, holm, neighborhood, pa
 from _timing import machine, markdown
 from ncmi.recipes.names import READOUTS
 from ncmi.report.charts import to_document
-from ncmi.report.epoch_charts import Series, epoch_charts
+from ncmi.report.epoch_charts import epoch_charts
 from ncmi.report.palette import KNOWN
 from ncmi.report.statistics import Difference, wilcoxon_p
 from ncmi.report.text import MISSING, PERCENT, fixed, ranges
@@ -433,7 +433,8 @@ def curves_report(study: Study) -> Report:
     charts = []
     for name in study.sets:
         rows: dict[str, pd.Series] = {}
-        series, looks = [], {}
+        metrics: dict[str, list[pd.DataFrame]] = {}
+        looks = {}
         for key, cell in plan.curves_cells(study, name).items():
             records = {run.seed: study.get(run) for run in study.final_runs(name, cell.setting)}
             seeds = {seed: record.curve for seed, record in records.items() if record and not record.broke_down}
@@ -444,12 +445,12 @@ def curves_report(study: Study) -> Report:
             curves = pd.DataFrame({seed: pd.Series(curve, dtype=float) for seed, curve in seeds.items()})
             curves.index += 1
             rows[label], looks[label] = curves.mean(axis=1, skipna=False), KNOWN[cell.method.objective]
-            series.append(Series(label, [curves[[seed]].set_axis([VALIDATION], axis=1) for seed in curves]))
+            metrics[label] = [curves[[seed]].set_axis([VALIDATION], axis=1) for seed in curves]
             accuracies = curves.round(5).T.to_numpy().tolist()
             figures = {"rate": rate, "seeds": list(seeds), VALIDATION: accuracies}
             report.figures["sets"].setdefault(name, {})[key] = figures
         if rows:
-            charts += epoch_charts(series, looks, [VALIDATION], name=f"-{name}", heading=f"{name}: ")
+            charts += epoch_charts(metrics, looks, [VALIDATION], name=f"-{name}", heading=f"{name}: ")
             epochs = some_epochs(min(map(len, rows.values())))
             table = [[label, *(PERCENT.fixed(means[epoch]) for epoch in epochs)] for label, means in rows.items()]
             if len(rows) == 2:

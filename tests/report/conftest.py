@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from folders import write_comparison, write_run
 
+from ncmi.report import Row, comparison_rows, read_comparison
+
 
 @pytest.fixture(scope="session")
 def full_comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -18,6 +20,12 @@ def full_comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
         unfinished=[("opl", 4)],
         missing=[("cmic", 4)],
     )
+
+
+@pytest.fixture(scope="session")
+def full_rows(full_comparison: Path) -> tuple[Row, ...]:
+    """The rows of all objectives."""
+    return comparison_rows(read_comparison(full_comparison))
 
 
 @pytest.fixture

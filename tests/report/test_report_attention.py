@@ -20,15 +20,14 @@ from ncmi.report import ReportError
 from ncmi.report.attention import PATCH as PATCH_PIXELS
 from ncmi.report.attention import THUMBNAIL, TOP, Attention, Picture, Sources, attention_files, read_attention
 from ncmi.report.heat_maps import (
-    Drawing,
     Extent,
+    HeatMap,
     color_places,
     colors_of,
     extent_of,
     heat_maps,
     heat_png,
     paint,
-    patches_drawing,
     top_of,
 )
 
@@ -177,34 +176,31 @@ def test_a_truncated_file_is_told(tmp_path: Path) -> None:
 # --- panels
 
 
-def texts(drawing: Drawing) -> list[str]:
-    return [mark.words for mark in drawing.marks if mark.kind == "text"]
-
-
-def badges(drawing: Drawing) -> list[tuple[float, float]]:
-    circles = [mark.attributes for mark in drawing.marks if mark.kind == "circle"]
-    return [(float(circle["cx"]), float(circle["cy"])) for circle in circles]
+def badges(drawing: HeatMap) -> list[tuple[float, float]]:
+    return [(badge.badge_x, badge.badge_y) for badge in drawing.badges]
 
 
 def test_without_a_picture_one_drawing_with_numbers_and_a_labeled_bar() -> None:
     (drawing,) = heat_maps("heat0", attention_of(), Picture())
-    found = texts(drawing)
-    assert found[0] == "Attention"
-    assert [str(number) for number in range(1, TOP + 1)] == found[1 : TOP + 1]
-    assert "attention relative to an even share (1× = 1/N), logarithmic" in found
-    assert {"≤ 0.1×", "1×"} <= set(found)
-    assert "url(#heat0-bar)" in [mark.attributes.get("fill") for mark in drawing.marks]
-    assert (drawing.bar[0], drawing.bar[-1]) == ((0.0, "rgb(68 1 84)"), (1.0, "rgb(253 231 37)"))
+    assert drawing.title == "Attention"
+    assert [badge.number for badge in drawing.badges] == list(range(1, TOP + 1))
+    places = [place for place, _ in drawing.ticks]
+    assert [words for _, words in drawing.ticks][:2] == ["≤ 0.1×", "1×"]
+    # in the order of the scale, from one end to the other
+    assert (places[0], places[-1]) == (12, 388)
+    assert places == sorted(places)
+    assert (drawing.stops[0], drawing.stops[-1]) == ((0.0, "rgb(68 1 84)"), (1.0, "rgb(253 231 37)"))
 
 
 def test_with_a_picture_the_slide_beside_the_map_over_it_in_gray() -> None:
     image = Image.fromarray(section_image(0, 3))
     slide, heat = heat_maps("heat0", attention_of(), Picture(image, (70 * PATCH, 46 * PATCH), (), 0.25, "x"))
-    assert texts(slide)[0] == "The slide and its top patches"
-    assert "5 mm" in texts(slide) or "2 mm" in texts(slide)
+    assert slide.title == "The slide and its top patches"
+    assert slide.scale is not None
+    assert slide.scale[1] in ("2 mm", "5 mm")
     assert len(badges(slide)) == TOP
     assert len(badges(heat)) == 0
-    images = [mark.attributes["href"] for one in (slide, heat) for mark in one.marks if mark.kind == "image"]
+    images = [layer.href for one in (slide, heat) for layer in one.layers]
     jpegs = [uri.removeprefix("data:image/jpeg;base64,") for uri in images if uri.startswith("data:image/jpeg")]
     modes = [Image.open(io.BytesIO(base64.b64decode(one))).mode for one in jpegs]
     assert modes == ["RGB", "L"]
@@ -253,8 +249,6 @@ def test_the_picture_of_a_slide_comes_from_its_file(tmp_path: Path) -> None:
     far = attention.coords[int(attention.values.argmin())] // 16
     (pale,) = Sources(tmp_path / "slides").picture("s1", [(int(far[0]), int(far[1]))], PATCH // 16).patches
     assert dark < np.asarray(pale).mean() - 15
-    drawing = patches_drawing("heat0", attention, picture)
-    assert [mark.kind for mark in drawing.marks].count("image") == TOP
 
 
 def test_a_thumbnail_of_tiling_is_cut_to_the_slide(tmp_path: Path) -> None:

@@ -36,12 +36,13 @@ from ncmi.report.decision_charts import (
     distances_chart,
     reliability_chart,
     roc_chart,
-    wilson,
     worst_pairs,
 )
-from ncmi.report.epoch_charts import MEASURES, Series, curve, epoch_charts
+from ncmi.report.epoch_charts import MEASURES, curve, epoch_charts
 from ncmi.report.palette import KNOWN, Style, class_colors, styles
-from ncmi.report.score_charts import Dots, Line, NetworkPoint, batch_size_chart, correlation_chart, dots_chart
+from ncmi.report.reproduction import Correlation, Point, associate
+from ncmi.report.score_charts import Dots, batch_size_chart, correlation_chart, dots_chart
+from ncmi.report.statistics import Spread
 from ncmi.report.text import PERCENT
 from ncmi.training.run_folder import Outputs
 from ncmi.training.schema import Detection, Histogram, OutOfDistribution
@@ -201,14 +202,6 @@ def test_no_neighborhoods_of_few_points_or_of_one_point() -> None:
     assert neighborhoods(np.ones((50, 3))) is None
 
 
-@pytest.mark.parametrize(("right", "of"), [(0, 1), (1, 1), (7, 20), (500, 500)])
-def test_wilson(right: int, of: int) -> None:
-    z, p = 1.959963984540054, right / of
-    middle = (p + z * z / (2 * of)) / (1 + z * z / of)
-    half = z / (1 + z * z / of) * math.sqrt(p * (1 - p) / of + z * z / (4 * of * of))
-    assert wilson(right, of) == pytest.approx((middle - half, middle + half), abs=1e-12)
-
-
 # --- dots
 
 
@@ -275,7 +268,7 @@ def test_epochs_of_a_run() -> None:
         validation_ncmi=decay.tolist(),
         validation_accuracy=(1 - 0.2 * decay).tolist(),
     )
-    charts = epoch_charts([Series("NCMI", [frame])], LOOK, [*VALIDATION, "train_loss", "train_penalty"], kept=14)
+    charts = epoch_charts({"NCMI": [frame]}, LOOK, [*VALIDATION, "train_loss", "train_penalty"], kept=14)
     # a penalty that is zero throughout is none
     assert [chart.title for chart in charts] == [MEASURES[name][0] for name in (*VALIDATION, "train_loss")]
     assert {"80", "90", "95"} <= set(texts(charts[3]))
@@ -285,13 +278,13 @@ def test_epochs_of_a_run() -> None:
 def test_epochs_without_values_are_left_out() -> None:
     empty = metrics(validation_cmi=[np.nan], validation_separation=[1.0], validation_ncmi=[np.nan])
     empty["validation_accuracy"] = np.nan
-    (chart,) = epoch_charts([Series("NCMI", [empty])], LOOK, VALIDATION)
+    (chart,) = epoch_charts({"NCMI": [empty]}, LOOK, VALIDATION)
     assert "Γ (separation)" in texts(chart)
 
 
 @pytest.mark.parametrize("values", [[0.5, 0.99, 1.0], [1.0, 1.0]])
 def test_perfect_accuracy_can_be_drawn(values: list[float]) -> None:
-    (chart,) = epoch_charts([Series("NCMI", [metrics(validation_accuracy=values)])], LOOK, ["validation_accuracy"])
+    (chart,) = epoch_charts({"NCMI": [metrics(validation_accuracy=values)]}, LOOK, ["validation_accuracy"])
     shown = set(texts(chart))
     assert "100" in shown
     assert values == [1.0, 1.0] or {"50", "90", "99"} <= shown
@@ -300,7 +293,7 @@ def test_perfect_accuracy_can_be_drawn(values: list[float]) -> None:
 @pytest.mark.parametrize("values", [[0.69], [0.701, 0.703], [0.1, 0.12], [0.0, 0.0]])
 def test_a_narrow_range_of_accuracies_still_has_ticks(values: list[float]) -> None:
     frame = metrics(validation_accuracy=values) if any(values) else metrics(validation_accuracy=[*values, 0.01])
-    (chart,) = epoch_charts([Series("NCMI", [frame])], LOOK, ["validation_accuracy"])
+    (chart,) = epoch_charts({"NCMI": [frame]}, LOOK, ["validation_accuracy"])
     (axis,) = {
         json.dumps(layer["encoding"]["y"]["axis"])
         for layer in chart.specification()["layer"]
@@ -313,7 +306,7 @@ def test_a_narrow_range_of_accuracies_still_has_ticks(values: list[float]) -> No
 
 def test_measures_that_are_zero_or_negative_are_drawn_on_a_plain_axis() -> None:
     frame = metrics(validation_cmi=[0.0, -1.0, 100.0])
-    (chart,) = epoch_charts([Series("NCMI", [frame, frame])], LOOK, VALIDATION[:1])
+    (chart,) = epoch_charts({"NCMI": [frame, frame]}, LOOK, VALIDATION[:1])
     assert "CMI, nats" in texts(chart)
 
 
@@ -381,6 +374,9 @@ def test_reliability_of_one_sample_accuses_nobody() -> None:
     chart = reliability_chart("r", "t", Reliability(counts=[0, 1], confidence=[None, 0.9], accuracy=[None, 1.0]))
     assert [row["series"] for row in chart.rows] == ["holds the line"]
     assert "in 0 of them" in chart.description
+    # Wilson's interval of one right among one: n / (n + z²) … 1
+    z = 1.959963984540054
+    assert (chart.rows[0]["low"], chart.rows[0]["high"]) == (pytest.approx(1 / (1 + z * z)), 1.0)
 
 
 @pytest.mark.parametrize(("low", "high"), [(1e-9, 1.0), (1e-3, 2e-3), (0.5, 0.5001)])
@@ -429,27 +425,34 @@ def test_classes_that_lie_scattered_are_named_in_a_legend() -> None:
 
 
 def test_lines_of_one_seed_and_of_different_length() -> None:
-    lines = [
-        Line("CE", KNOWN["cross_entropy"], 0, (32, 64, 128), (0.70, 0.71, 0.72), (math.nan,) * 3),
-        Line("NCMI-LP", KNOWN["ncmi"], 1, (32,), (0.70,), (0.001,)),
-    ]
+    lines = {
+        "CE": (KNOWN["cross_entropy"], {32: Spread((0.70,)), 64: Spread((0.71,)), 128: Spread((0.72,))}),
+        "NCMI-LP": (KNOWN["ncmi"], {32: Spread((0.699, 0.700, 0.701))}),
+        "NCMI-CC": (KNOWN["ncmi"], {32: Spread((0.69,))}),
+    }
     chart = batch_size_chart("name", "title", lines)
     assert {"32", "64", "128"} <= set(texts(chart))
-    assert list(chart.legend) == ["CE", "NCMI-LP"]
+    assert list(chart.legend) == ["CE", "NCMI-LP", "NCMI-CC"]
+    # read-outs of one method share a color and differ in their dashes
+    one, two = chart.legend["NCMI-LP"], chart.legend["NCMI-CC"]
+    assert one.tone == two.tone
+    assert one.dashes != two.dashes
     assert "CE: 32: 70.00 %" in chart.description
     assert "NCMI-LP: 32: 70.00 ± 0.10 %" in chart.description
 
 
 @pytest.mark.parametrize("logarithmic", [True, False])
 def test_correlation_has_a_point_a_network_and_a_line_of_least_squares(logarithmic: bool) -> None:
-    points = [
-        NetworkPoint(f"width {k // 2}", k, 2.0**-k, 20 + 3 * k, [(2.0**-k, 19 + 3 * k), (2.0**-k, 21 + 3 * k)])
+    points = tuple(
+        Point("", f"width {k // 2}", k, 2.0**-k, 20 + 3 * k, ((2.0**-k, 19 + 3 * k), (2.0**-k, 21 + 3 * k)))
         for k in range(6)
-    ]
-    chart = correlation_chart("c", "Γ by centroid KL", points, logarithmic, "in words")
+    )
+    raw = associate([point.ncmi for point in points], [point.accuracy for point in points])
+    correlation = Correlation("centroid_kl", "Γ by centroid KL", points, (), logarithmic, raw, raw)
+    chart = correlation_chart("c", correlation)
     assert {"0", "5"} <= set(texts(chart))
     assert [sum(row["part"] == part for row in chart.rows) for part in ("mean", "seed")] == [6, 12]
-    assert chart.description == "Γ by centroid KL. in words"
+    assert chart.description == f"Γ by centroid KL. {correlation.in_words()}"
     if logarithmic:
         (ends,) = [rows for rows in chart.specification()["datasets"].values() if "accuracy" in rows[0]]
         assert {row["ncmi"]: pytest.approx(row["accuracy"]) for row in ends} == {1.0: 20, 0.03125: 35}
@@ -458,13 +461,22 @@ def test_correlation_has_a_point_a_network_and_a_line_of_least_squares(logarithm
 def test_a_document_is_a_picture_on_light_paper_with_a_legend() -> None:
     frame = metrics(validation_cmi=[1.0, 0.5, 0.2])
     looks = {"NCMI": KNOWN["ncmi"], "<b>&": Style("blue")}
-    series = [Series(name, [frame]) for name in looks]
-    charts = epoch_charts(series, looks, VALIDATION[:1])
+    charts = epoch_charts({name: [frame] for name in looks}, looks, VALIDATION[:1])
     features, labels = three_clusters()
     clouds = [Cloud(name, features, labels, labels == 9, 90) for name in looks]
-    svg, png = to_document([*charts, *tsne_charts(clouds, ["a", "b", "c"]), *pca_charts(clouds, ["a", "b", "c"])])
+    rows = [Dots("a row", name, 0.5) for name in looks]
+    points = tuple(Point("", f"width {k}", k, 2.0**-k, 20 + 3 * k, ()) for k in range(4))
+    raw = associate([point.ncmi for point in points], [point.accuracy for point in points])
+    charts += [
+        dots_chart("d", "Dots", "a", rows, looks),
+        batch_size_chart("b", "Batches", {name: (style, {32: Spread((0.5,))}) for name, style in looks.items()}),
+        correlation_chart("c", Correlation("centroid_kl", "Correlation", points, (), True, raw, raw)),
+        *tsne_charts(clouds, ["a", "b", "c"]),
+        *pca_charts(clouds, ["a", "b", "c"]),
+    ]
+    svg, png = to_document(charts)
     words = ["".join(node.itertext()).strip() for node in ET.fromstring(svg).iter()]
-    assert {"NCMI", "<b>&", "CMI (concentration)"} <= set(words)
+    assert {"NCMI", "<b>&", "CMI (concentration)", "Dots", "a row", "Batches", "Correlation", "width 3"} <= set(words)
     picture = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
     assert picture.shape[1] >= 1600
     # light paper in the corner, something dark somewhere

@@ -26,7 +26,8 @@ from ncmi.report.reproduction import (
     reproduction_rows,
     reproduction_verdict,
 )
-from ncmi.report.tables import print_table, to_csv, to_json, to_markdown, write_csv
+from ncmi.report.tables import print_table, to_csv, to_json, to_markdown
+from ncmi.report.write import write_csv
 from ncmi.training.schema import GroupRecord, ReproductionRecord, write_record
 
 

@@ -16,8 +16,9 @@ from rich.console import Console
 
 from ncmi.recipes.names import READOUTS
 from ncmi.report.records import ReportError, read_comparison, read_run
-from ncmi.report.statistics import best_of_table, comparison_rows, shown_rows
-from ncmi.report.tables import comparison_table, print_table, run_table, to_csv, to_markdown, write_csv
+from ncmi.report.statistics import Row, best_of_table, comparison_rows, shown_rows
+from ncmi.report.tables import comparison_table, csv_text, print_table, run_table, to_csv, to_markdown
+from ncmi.report.write import write_csv
 
 NewComparison = Callable[..., Path]
 QUICK: dict[str, Any] = {"patients": 20, "resamples": 0, "attention": 0, "epochs": 2}
@@ -38,9 +39,8 @@ def rename(folder: Path, old: str, new: str) -> None:
 # --- tables and images
 
 
-def test_frame_holds_the_rows(full_comparison: Path) -> None:
-    record = read_comparison(full_comparison)
-    frame, rows = comparison_table(record), comparison_rows(record)
+def test_frame_holds_the_rows(full_comparison: Path, full_rows: tuple[Row, ...]) -> None:
+    frame, rows = comparison_table(read_comparison(full_comparison), full_rows), full_rows
     assert frame["method"].tolist() == [row.method for row in rows]
     assert frame["accuracy_mean"].tolist() == [row.scores["accuracy"].mean for row in rows]
     first, difference = frame.iloc[0], rows[0].scores["accuracy"].difference
@@ -56,23 +56,24 @@ def test_frame_holds_the_rows(full_comparison: Path) -> None:
     assert set(frame["readout"]) == set(READOUTS.values())
 
 
-def test_csv_gives_the_frame_back(full_comparison: Path, tmp_path: Path) -> None:
+def test_csv_gives_the_frame_back(full_comparison: Path, full_rows: tuple[Row, ...], tmp_path: Path) -> None:
     path = write_csv(full_comparison, tmp_path / "table.csv")
-    frame = comparison_table(read_comparison(full_comparison))
+    frame = comparison_table(read_comparison(full_comparison), full_rows)
     pd.testing.assert_frame_equal(pd.read_csv(path), frame, check_dtype=False)
     assert [file.name for file in tmp_path.iterdir()] == ["table.csv"]
 
 
 def test_csv_into_a_missing_folder_is_an_error(full_comparison: Path, tmp_path: Path) -> None:
-    with pytest.raises(ReportError, match=r"table.csv: cannot be written \(no such folder\)"):
+    with pytest.raises(
+        ReportError, match=r"table.csv: cannot be written \(No such file or directory\): give a path in an existing"
+    ):
         write_csv(full_comparison, tmp_path / "missing" / "table.csv")
 
 
-def test_markdown(full_comparison: Path) -> None:
+def test_markdown(full_comparison: Path, full_rows: tuple[Row, ...]) -> None:
     lines = to_markdown(full_comparison).splitlines()
     assert lines[0] == "| Method | n | Accuracy % | Δ CE | 95 % interval | s/epoch | MB | CMI | Γ | NCMI |"
-    record = read_comparison(full_comparison)
-    rows = shown_rows(comparison_rows(record))
+    rows = shown_rows(full_rows)
     # SupCon has no trained head
     assert len(lines) == 2 + 12 + 13 + 13 == 2 + len(rows)
     assert len({line.count("|") for line in lines}) == 1
@@ -100,11 +101,11 @@ def test_markdown_escapes_pipes(new_comparison: NewComparison) -> None:
     assert to_markdown(folder).splitlines()[2].startswith(r"| N\|CMI |")
 
 
-def test_terminal_table_fits_100_columns(full_comparison: Path) -> None:
+def test_terminal_table_fits_100_columns(full_comparison: Path, full_rows: tuple[Row, ...]) -> None:
     text = printed(full_comparison)
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 100
     assert "…" not in text.replace(" … ", "")  # nothing is cut short
-    for row in shown_rows(comparison_rows(read_comparison(full_comparison))):
+    for row in shown_rows(full_rows):
         score = row.scores["accuracy"]
         assert row.method in text
         assert f"{100 * score.mean:.2f} ± {100 * score.sd:.2f}" in text
@@ -137,10 +138,9 @@ def test_one_seed_shows_dashes(new_comparison: NewComparison) -> None:
     assert "mean ± sd over 1 seed" in text
 
 
-def test_one_label_everywhere(full_comparison: Path) -> None:
+def test_one_label_everywhere(full_comparison: Path, full_rows: tuple[Row, ...]) -> None:
     """A loss is called by its entry's label, and by nothing else, in the terminal, in Markdown and in CSV."""
-    record = read_comparison(full_comparison)
-    rows = shown_rows(comparison_rows(record))
+    record, rows = read_comparison(full_comparison), shown_rows(full_rows)
     names = [line.split("|")[1].strip() for line in to_markdown(record).splitlines()[2:]]
     assert names == [row.name for row in rows]
     lines = [line.strip() for line in printed(record).splitlines()]
@@ -150,6 +150,26 @@ def test_one_label_everywhere(full_comparison: Path) -> None:
     assert {method.rpartition("-")[0] or method for method in frame["method"] if "CMIC" not in method} <= {
         entry.label for entry in record.entries
     }
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+x", "-cmd|'/c'!A1", "@sum", "\tx", "\rx"])
+def test_no_name_in_a_csv_is_a_formula(name: str) -> None:
+    frame = pd.DataFrame({"method": [name, "NCMI"], "count": [-1, 2], "value": [-0.5, 1e-7], "text": ["-0.5", "+1e-3"]})
+    lines = csv_text(frame)
+    back = pd.read_csv(io.StringIO(lines, newline=""), dtype={"text": str})
+    assert back["method"].tolist() == [f"'{name}".replace("\r", "\n"), "NCMI"]
+    # numbers stay numbers, in words too
+    assert back["count"].tolist() == [-1, 2]
+    assert back["value"].tolist() == [-0.5, 1e-7]
+    assert back["text"].tolist() == ["-0.5", "+1e-3"]
+
+
+def test_a_hostile_label_is_no_formula_in_the_table_of_a_comparison(new_comparison: NewComparison) -> None:
+    folder = new_comparison(seeds=[0])
+    rename(folder, "NCMI", "=HYPERLINK(x)")
+    frame = pd.read_csv(io.StringIO(to_csv(folder)))
+    assert "'=HYPERLINK(x)" in frame["method"].tolist()
+    assert not frame["method"].str.startswith("=").any()
 
 
 # --- bags

@@ -65,7 +65,7 @@ def compare(
 
 def _compare(plan: Plan, folder: Path, resume: bool) -> None:
     from ncmi.cli.output import RunCounter, say
-    from ncmi.report import print_table, write_csv, write_report
+    from ncmi.report import print_table, read_comparison, write_report
     from ncmi.training.comparison import compare
 
     runs = plan.runs()
@@ -73,8 +73,9 @@ def _compare(plan: Plan, folder: Path, resume: bool) -> None:
     title = f"{len(plan.entries)} entries × {len(plan.seeds)} seeds" + (f" × {folds} folds" if folds > 1 else "")
     with RunCounter(title, len(runs)) as counter:
         compare(plan, folder, resume=resume, command=" ".join(COMMAND), on_run=counter.advance)
-    print_table(folder)
-    say(f"report: {write_report(folder)}   table: {write_csv(folder, folder / 'table.csv')}")
+    record = read_comparison(folder)
+    print_table(record)
+    say(f"report: {write_report(record)}   table: {folder / 'table.csv'}")
 
 
 def train(

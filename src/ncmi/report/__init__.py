@@ -18,8 +18,8 @@ from ncmi.report.records import (
     read_run,
 )
 from ncmi.report.statistics import Row, comparison_rows
-from ncmi.report.tables import comparison_table, print_table, to_csv, to_markdown, write_csv
-from ncmi.report.write import write_report
+from ncmi.report.tables import comparison_table, print_table, to_csv, to_markdown
+from ncmi.report.write import write_csv, write_report
 
 __all__ = [
     "Comparison",

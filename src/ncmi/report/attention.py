@@ -31,7 +31,6 @@ class Attention:
     """Attention over a slide's N patches.
 
     Attributes:
-        slide: its name.
         values: ``[N]``, ≥ 0, with sum 1.
         coords: ``[N, 2]``, upper left corners in pixels of level 0; None where unknown.
         patch_size: side of a patch in pixels of level 0; estimated from the corners where the file does not say it.
@@ -65,11 +64,7 @@ def attention_files(run: Path) -> dict[str, Path]:
 
 
 def read_attention(path: Path) -> Attention:
-    """Read one slide's attention.
-
-    Raises:
-        ReportError: if the file is damaged, its arrays do not belong together, or it holds no attention.
-    """
+    """Read one slide's attention; ReportError if the file is damaged, or its arrays do not belong together."""
     again = "run it again into an empty folder"
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:

@@ -41,17 +41,13 @@ _CONFIG: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Chart:
-    """One chart.
+    """One chart, which is ``height`` pixels high where it is 400 wide, or else ``square``.
 
     Attributes:
         name: unique on a page, and the name of the files that are downloaded.
         description: what the picture shows, for those who cannot see it.
-        layers: its marks, which are drawn over ``rows``.
-        rows: the table of values.
+        layers: its marks, which are drawn over ``rows``, its table of values.
         columns: of ``rows``, for readers: what each is called.
-        title: above the chart.
-        height: in pixels where it is 400 wide.
-        square: whether the height grows with the width.
         legend: names of series that can be isolated, with their looks.
         small: whether it is one of many of its kind.
     """
@@ -77,12 +73,6 @@ class Chart:
         params = [*content.get("params", []), {"name": "isolated", "value": ""}]
         words = {"title": self.title, "description": self.description}
         return content | words | {"params": params, "config": _CONFIG, "data": {"values": _plain(self.rows)}}
-
-    def payload(self) -> dict[str, Any]:
-        """What a page draws it from."""
-        columns = [[key, name] for key, name in self.columns.items()]
-        shape = {"height": self.height, "square": self.square}
-        return {"name": self.name, "spec": self.specification(), "columns": columns, **shape}
 
 
 def to_document(charts: Sequence[Chart], *, columns: int = 2) -> tuple[bytes, bytes]:
@@ -124,16 +114,16 @@ def _still(content: Any) -> Any:
 
 def _legend(styles: Mapping[str, Style]) -> Any:
     """Lines with their names, four side by side."""
-    rows: list[Datum] = []
-    for place, name in enumerate(styles):
-        left = 230 * (place % 4)
-        rows.append({"series": name, "x": left, "end": left + 30, "name": left + 37, "y": 20 * (place // 4)})
-    x, y = (alt.Scale(domain=[0, 1000], range=[0, 1000], nice=False) for _ in range(2))
-    base = alt.Chart(values_of(rows)).encode(y=alt.Y("y:Q", axis=None, scale=y))
-    lines = base.mark_rule(strokeWidth=2.5).encode(
-        x=alt.X("x:Q", axis=None, scale=x), x2="end:Q", color=color_of(styles), strokeDash=dashes_of(styles)
-    )
-    names = base.mark_text(align="left", baseline="middle").encode(x="name:Q", text="series:N")
+    lefts = {name: 230 * (place % 4) for place, name in enumerate(styles)}
+    rows: list[Datum] = [
+        {"series": name, "x": left, "end": left + 30, "name": left + 37, "y": 20 * (place // 4)}
+        for place, (name, left) in enumerate(lefts.items())
+    ]
+    scale = alt.Scale(domain=[0, 1000], range=[0, 1000], nice=False)
+    base = alt.Chart(values_of(rows)).encode(alt.Y("y:Q", axis=None, scale=scale))
+    x = alt.X("x:Q", axis=None, scale=scale)
+    lines = base.mark_rule(strokeWidth=2.5).encode(x, alt.X2("end:Q"), color_of(styles), dashes_of(styles))
+    names = base.mark_text(align="left", baseline="middle").encode(alt.X("name:Q"), alt.Text("series:N"))
     return (lines + names).properties(width=900, height=20 * (1 + (len(styles) - 1) // 4))
 
 
@@ -167,19 +157,30 @@ def dashes_of(styles: Mapping[str, Style]) -> alt.StrokeDash:
     return alt.StrokeDash("series:N", scale=scale, legend=None)
 
 
+def either(channel: Any, predicate: Any, shown: Any, otherwise: Any) -> Any:
+    """A channel with one of two values.
+
+    Channels are made here, not by Altair from their names: for each of those it goes through all of its schema.
+    """
+    condition: Any = alt.condition(predicate, alt.value(shown), alt.value(otherwise))
+    return channel(otherwise, condition=condition["condition"])
+
+
 def faint(opacity: float) -> Any:
     """An opacity, of which nearly nothing is left where another series is isolated."""
-    return alt.condition(_OTHERS, alt.value(0.06), alt.value(opacity))
+    return either(alt.OpacityValue, _OTHERS, 0.06, opacity)
 
 
-def tooltip_of(columns: Mapping[str, str], *names: str) -> list[alt.Tooltip]:
-    return [alt.Tooltip(f"{name}:N", title=columns[name]) for name in names or columns]
+def tooltip_of(columns: Mapping[str, str], *names: str, **words: str) -> list[alt.Tooltip]:
+    """What the pointer is told: of ``columns`` those of these names, or all; and other fields by their titles."""
+    shown = {name: columns[name] for name in names or columns} | words
+    return [alt.Tooltip(f"{name}:N", title=title) for name, title in shown.items()]
 
 
 def line_at(value: float, color: str = INK) -> Any:
     """A dashed upright line."""
     mark = alt.Chart(values_of([{}])).mark_rule(color=color, strokeWidth=1, strokeDash=[4, 3], opacity=0.6)
-    return mark.encode(x=alt.datum(value))
+    return mark.encode(alt.XDatum(value))
 
 
 def dashed_line(rows: Sequence[Datum], color: str) -> Any:

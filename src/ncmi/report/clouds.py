@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncmi.report import text
-from ncmi.report.charts import Chart, identifier, zoom
+from ncmi.report.charts import Chart, either, identifier, zoom
 from ncmi.report.palette import TONES, class_colors
 from ncmi.training.run_folder import Outputs
 
@@ -146,15 +146,15 @@ def _scatter(
     color = alt.Color("class:N", scale=colors, legend=legend if many and not small else None)
     x, y = alt.X("x:Q", scale=sides, axis=None), alt.Y("y:Q", scale=sides, axis=None)
     tooltip = [alt.Tooltip("class:N", title="true class"), alt.Tooltip("series:N", title="decision")]
-    base = alt.Chart().encode(x=x, y=y, tooltip=tooltip)
+    base = alt.Chart().encode(x, y, tooltip=tooltip)
     chosen = alt.selection_point(fields=["class"], name=f"chosen_{identifier(name)}", bind="legend")
     right, wrong, named = (base.transform_filter(f"datum.series === '{series}'") for series in ("right", "wrong", ""))
     dots = right.mark_circle(size=14 if small else 30, clip=True)
     look: dict[str, Any] = {"size": 14 if small else 40, "strokeWidth": 1 if small else 1.6}
     crosses = wrong.mark_point(shape="M-.7,-.7L.7,.7M-.7,.7L.7,-.7", **look)
-    crosses = crosses.encode(color=color if many else alt.value(TONES["ink"][0]))
+    crosses = crosses.encode(color if many else alt.ColorValue(TONES["ink"][0]))
     layers = [
-        dots.encode(color=color, opacity=alt.condition(chosen, alt.value(0.75), alt.value(0.06))).add_params(chosen),
+        dots.encode(color, either(alt.OpacityValue, chosen, 0.75, 0.06)).add_params(chosen),
         crosses if small else crosses.add_params(zoom(name)),
     ]
     if not small and not many:
@@ -162,7 +162,7 @@ def _scatter(
         look = {"fontSize": 13, "fontWeight": 700, "dy": -11}
         seam: dict[str, Any] = {"stroke": TONES["paper"][0], "strokeWidth": 4, "strokeJoin": "round"}
         layers += [
-            mark.encode(text="word:N")
+            mark.encode(alt.Text("word:N"))
             for mark in (named.mark_text(**look, **seam, opacity=0.9), named.mark_text(**look))
         ]
     chart = alt.layer(*layers).properties(view=alt.ViewBackground(stroke=TONES["grid"][0]))

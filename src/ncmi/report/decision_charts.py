@@ -47,9 +47,8 @@ def confusion_chart(name: str, title: str, counts: NDArray[np.int64], class_name
         rows.append(names | kind | {"count": int(counts[i, j]), "strength": float(np.cbrt(share))})
     columns = {"true": "true class", "predicted": "predicted class", "count": "count"}
     columns["share"] = "share of the true class"
-    named = classes <= MOST_CLASS_NAMES
-    size = max(6, min(11, 290 / classes))
-    axis: dict[str, Any] = {"grid": False, "domain": False, "labels": named, "labelFontSize": size, "labelLimit": 80}
+    axis: dict[str, Any] = {"grid": False, "domain": False, "labels": classes <= MOST_CLASS_NAMES, "labelLimit": 80}
+    axis["labelFontSize"] = max(6, min(11, 290 / classes))
     axis["labelExpr"] = f"names_{charts.identifier(name)}[datum.value]"
     turned = 0 if max(map(len, class_names)) <= 3 else -90
     # by number, since two long names may be one where they are cut
@@ -57,18 +56,16 @@ def confusion_chart(name: str, title: str, counts: NDArray[np.int64], class_name
     x = alt.X("j:O", title="predicted class", scale=scale, axis=alt.Axis(**axis, labelAngle=turned))
     y = alt.Y("i:O", title="true class", scale=scale, axis=alt.Axis(**axis))
     colors = {"right": Style("blue"), "wrong": Style("vermilion")}
-    base = alt.Chart().encode(x=x, y=y, tooltip=charts.tooltip_of(columns))
+    base = alt.Chart().encode(x, y, tooltip=charts.tooltip_of(columns))
     opacity = alt.Opacity("strength:Q", scale=alt.Scale(domain=[0, 1], range=[0, 1]), legend=None)
-    layers = base.mark_rect().encode(color=charts.color_of(colors), opacity=opacity)
-    chart = alt.layer(layers)
+    layers = [base.mark_rect().encode(charts.color_of(colors), opacity)]
     if classes <= MOST_COUNTS:
         # the color of the paper on strong cells, the ink on weak ones
-        color = alt.condition("datum.strength > 0.6", alt.value(charts.PAPER), alt.value(charts.INK))
-        chart = alt.layer(layers, base.mark_text(fontSize=min(11, 130 / classes)).encode(text="count:Q", color=color))
+        color = charts.either(alt.ColorValue, "datum.strength > 0.6", charts.PAPER, charts.INK)
+        layers.append(base.mark_text(fontSize=min(11, 130 / classes)).encode(alt.Text("count:Q"), color))
     names_of_axis = [text.short(label, 12) for label in class_names]
-    chart = chart.add_params(alt.param(name=f"names_{charts.identifier(name)}", value=names_of_axis))
-    right, total = int(np.trace(counts)), int(counts.sum())
-    described = f"Confusion matrix of {title}: {right} of {total} right"
+    chart = alt.layer(*layers).add_params(alt.param(name=f"names_{charts.identifier(name)}", value=names_of_axis))
+    described = f"Confusion matrix of {title}: {np.trace(counts)} of {counts.sum()} right"
     return charts.Chart(name, described, chart, rows, columns, title, square=True)
 
 
@@ -104,15 +101,11 @@ def roc_chart(
     color = alt.Color("series:N", scale=scale, legend=place if len(legend) <= MOST_CURVES else None)
     isolated = alt.selection_point(fields=["series"], bind="legend", name="chosen_" + charts.identifier(name))
     sides: dict[str, Any] = {"scale": alt.Scale(domain=[0, 1], nice=False), "axis": alt.Axis(tickCount=5)}
+    x = alt.X("false:Q", title="false positive rate (1 − specificity)", **sides)
+    y = alt.Y("true:Q", title="true positive rate (recall)", **sides)
+    opacity = charts.either(alt.OpacityValue, isolated, 1, 0.08)
     lines = alt.Chart().mark_line(strokeWidth=1.9, strokeJoin="round")
-    lines = lines.encode(
-        x=alt.X("false:Q", title="false positive rate (1 − specificity)", **sides),
-        y=alt.Y("true:Q", title="true positive rate (recall)", **sides),
-        order="step:Q",
-        color=color,
-        opacity=alt.condition(isolated, alt.value(1), alt.value(0.08)),
-        tooltip=charts.tooltip_of(columns, "class", "area"),
-    )
+    lines = lines.encode(x, y, alt.Order("step:Q"), color, opacity, tooltip=charts.tooltip_of(columns, "class", "area"))
     chart = alt.layer(_diagonal(), lines.add_params(isolated))
     described = "; ".join(f"{label} {area}" for label, area in areas.items())
     description = f"ROC curves of {title}, area of each class: {described}"
@@ -120,17 +113,7 @@ def roc_chart(
 
 
 def _diagonal() -> Any:
-    return charts.dashed_line([{"x": 0, "y": 0}, {"x": 1, "y": 1}], charts.SOFT).encode(x="x:Q", y="y:Q")
-
-
-def wilson(right: int, of: int) -> tuple[float, float]:
-    """95 % interval of a share by Wilson's score, of ``right`` among ``of`` ≥ 1.
-
-    >>> [round(bound, 3) for bound in wilson(9, 10)]
-    [0.596, 0.982]
-    """
-    interval = stats.binomtest(right, of).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)
+    return charts.dashed_line([{"x": 0, "y": 0}, {"x": 1, "y": 1}], charts.SOFT).encode(alt.X("x:Q"), alt.Y("y:Q"))
 
 
 def reliability_chart(name: str, title: str, bins: Reliability) -> charts.Chart:
@@ -141,7 +124,7 @@ def reliability_chart(name: str, title: str, bins: Reliability) -> charts.Chart:
         zip(bins.counts, bins.confidence, bins.accuracy, strict=True)
     ):
         if count and confidence is not None and accuracy is not None:
-            low, high = wilson(round(accuracy * count), count)
+            low, high = stats.binomtest(round(accuracy * count), count).proportion_ci(method="wilson")
             series = "holds the line" if low <= confidence <= high else "misses the line"
             row = {"series": series, "count": count, "low": low, "high": high, "confidence": confidence}
             bar = {"left": (index + 0.08) * width, "right": (index + 0.92) * width, "base": 0}
@@ -159,14 +142,15 @@ def reliability_chart(name: str, title: str, bins: Reliability) -> charts.Chart:
     y, low_y = alt.Y("accuracy:Q", title="accuracy", scale=sides, axis=ticks), alt.Y("low:Q", scale=sides)
     tooltip = [alt.Tooltip(f"{key}:Q", title=word, format=".3~f") for key, word in columns.items()]
     looks = {"misses the line": Style("vermilion"), "holds the line": Style("blue")}
-    base, bars = alt.Chart().encode(x=x, color=charts.color_of(looks), tooltip=tooltip), alt.Chart().encode(x=left)
+    base, bars = alt.Chart().encode(x, charts.color_of(looks), tooltip=tooltip), alt.Chart().encode(left)
+    blocks = bars.mark_rect(color=charts.SOFT, opacity=0.28)
     numbers = bars.mark_text(align="left", baseline="bottom", fontSize=8.5, dy=-2, color=charts.SOFT)
     chart = alt.layer(
-        bars.mark_rect(color=charts.SOFT, opacity=0.28).encode(x2="right:Q", y="base:Q", y2="bar:Q", tooltip=tooltip),
-        numbers.encode(y="bar:Q", text="count:Q"),
+        blocks.encode(alt.X2("right:Q"), alt.Y("base:Q"), alt.Y2("bar:Q"), tooltip=tooltip),
+        numbers.encode(alt.Y("bar:Q"), alt.Text("count:Q")),
         _diagonal(),
-        base.mark_rule(strokeWidth=1.5, opacity=0.6).encode(y=low_y, y2="high:Q"),
-        base.mark_circle(opacity=1).encode(y=y, size=alt.Size("size:Q", scale=None, legend=None)),
+        base.mark_rule(strokeWidth=1.5, opacity=0.6).encode(low_y, alt.Y2("high:Q")),
+        base.mark_circle(opacity=1).encode(y, alt.Size("size:Q", scale=None, legend=None)),
     )
     missed_bins = sum(row["series"] == "misses the line" for row in rows)
     described = f"{title}: accuracy against confidence in {len(bins.counts)} bins of {total} test samples"
@@ -189,22 +173,14 @@ def distances_chart(name: str, ood: OutOfDistribution) -> charts.Chart:
     ticks = alt.Axis(grid=False, format="~g", labelOverlap=True, tickCount=6)
     x = alt.X("low:Q", title="KL to the nearest centroid, nats, logarithmic", scale=scale, axis=ticks)
     top = alt.Legend(title=None, orient="top", symbolType="square", labelLimit=190, symbolStrokeWidth=0)
-    bars = (
-        alt.Chart()
-        .mark_rect(opacity=0.38)
-        .encode(
-            x=x,
-            x2="high:Q",
-            y=alt.Y("share:Q", title="samples in a bin, %", axis=alt.Axis(domain=False)),
-            y2=alt.datum(0),
-            color=charts.color_of(looks, top),
-            tooltip=charts.tooltip_of(columns),
-        )
-    )
+    y = alt.Y("share:Q", title="samples in a bin, %", axis=alt.Axis(domain=False))
+    sides = x, alt.X2("high:Q"), y, alt.Y2Datum(0)
+    bars = alt.Chart().mark_rect(opacity=0.38)
+    bars = bars.encode(*sides, charts.color_of(looks, top), tooltip=charts.tooltip_of(columns))
     detection = ood.scores["distance"]
     look: dict[str, Any] = {"angle": 270, "align": "right", "baseline": "bottom", "dy": -4, "color": charts.SOFT}
     label = alt.Chart(charts.values_of([{"x": detection.threshold}])).mark_text(**look)
-    label = label.encode(x="x:Q", y=alt.value(4), text=alt.value("95 % of the test part"))
+    label = label.encode(alt.X("x:Q"), y=alt.value(4), text=alt.value("95 % of the test part"))
     described = (
         f"Histograms of the distance to the nearest centroid: {ood.num_inside} test samples of {inside} and "
         f"{ood.num_outside} samples of {outside}; AUROC {text.fixed(100 * detection.auroc)} %"

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
@@ -18,14 +17,6 @@ _MOST_POINTS = 120
 # measures whose largest and smallest value are further apart than this are drawn on a logarithmic axis
 _LOG_RATIO = 12.0
 _ACCURACY_TICKS = (0.0, 50.0, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9)
-
-
-@dataclass(frozen=True)
-class Series:
-    """Curves of one objective: one data frame of metrics per seed."""
-
-    label: str
-    metrics: Sequence[pd.DataFrame]
 
 
 MEASURES = {
@@ -53,7 +44,7 @@ def curve(metrics: Sequence[pd.DataFrame], column: str) -> pd.DataFrame:
 
 
 def epoch_charts(
-    series: Sequence[Series],
+    metrics: Mapping[str, Sequence[pd.DataFrame]],
     styles: Mapping[str, Style],
     measures: Sequence[str],
     *,
@@ -64,7 +55,7 @@ def epoch_charts(
     """One chart for each measure that some run has and that is not zero throughout.
 
     Args:
-        series: curves.
+        metrics: one data frame per seed, by the label of an objective.
         styles: their looks.
         measures: of :data:`MEASURES`.
         name: keeps several on one page apart.
@@ -73,17 +64,15 @@ def epoch_charts(
     """
     drawn = []
     for measure in measures:
-        curves = {lines.label: curve(lines.metrics, measure) for lines in series}
+        curves = {label: curve(frames, measure) for label, frames in metrics.items()}
         values = np.concatenate([frame.to_numpy().ravel() for frame in curves.values()])
         if len(values) and (values != 0).any():
             layers, rows = _curves(curves, values, styles, measure, kept)
             layers[0] = layers[0].add_params(charts.zoom(measure + name, encodings=["x"]))
-            title, part = MEASURES[measure][0], "training" if measure.startswith("train") else "validation"
-            columns = _EPOCH_COLUMNS | {"mean": measure}
-            description = f"{heading}{title} on {part} data by epoch"
-            names = measure.replace("_", "-") + name, description
-            legend = styles if len(curves) > 1 else {}
-            drawn.append(charts.Chart(*names, alt.layer(*layers), rows, columns, heading + title, legend=legend))
+            title, part = heading + MEASURES[measure][0], "training" if measure.startswith("train") else "validation"
+            names = measure.replace("_", "-") + name, f"{title} on {part} data by epoch"
+            columns, legend = _EPOCH_COLUMNS | {"mean": measure}, styles if len(curves) > 1 else {}
+            drawn.append(charts.Chart(*names, alt.layer(*layers), rows, columns, title, legend=legend))
     return drawn
 
 
@@ -109,17 +98,15 @@ def _curves(
     ticks = alt.Axis(grid=False, tickMinStep=1, format="d", tickCount=8)
     x = alt.X("epoch:Q", title="epoch", scale=alt.Scale(nice=False, zero=False, padding=4), axis=ticks)
     y, y1 = (alt.Y(f"{name}:Q", title=unit, scale=scale, axis=axis) for name in ("y", "y1"))
-    base = alt.Chart().encode(x=x, color=charts.color_of(styles))
+    base = alt.Chart().encode(x, charts.color_of(styles))
     few = max(map(len, curves.values()), default=0) == 1
+    line = base.mark_line(strokeWidth=1.9, point=few, interpolate="linear", clip=True)
+    tooltip = charts.tooltip_of(_EPOCH_COLUMNS, "series", "epoch", words="mean")
     layers = [
-        base.mark_area(opacity=0.1, clip=True).encode(y=y1, y2="y2:Q", opacity=charts.faint(0.1)),
-        base.mark_line(strokeWidth=1.9, point=few, interpolate="linear", clip=True).encode(
-            y=y, strokeDash=charts.dashes_of(styles), opacity=charts.faint(1)
-        ),
+        base.mark_area(opacity=0.1, clip=True).encode(y1, alt.Y2("y2:Q"), charts.faint(0.1)),
+        line.encode(y, charts.dashes_of(styles), charts.faint(1)),
         # what the pointer finds: wide and invisible
-        base.mark_circle(size=130, opacity=0).encode(
-            y=y, tooltip=[*charts.tooltip_of(_EPOCH_COLUMNS, "series", "epoch"), alt.Tooltip("words:N", title="mean")]
-        ),
+        base.mark_circle(size=130, opacity=0).encode(y, tooltip=tooltip),
     ]
     single = len(curves) == 1 and (values == np.repeat(values[::3], 3)).all()
     return layers[1 if single else 0 :] + ([] if kept is None else [charts.line_at(kept, charts.SOFT)]), rows

@@ -9,117 +9,33 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
-from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import jinja2
+from jinja2.utils import Namespace
 from markupsafe import Markup
 
+from ncmi import __version__
 from ncmi.recipes.names import METRICS, method_label
-from ncmi.report import text
+from ncmi.report import heat_maps, text
 from ncmi.report.charts import Chart
 from ncmi.report.palette import TONES, Style
 from ncmi.report.statistics import JUDGED
 from ncmi.report.verdict import in_words
 
-_NUMBER = re.compile(r"[+-]?[\d,]*\.?\d+(e[+-]?\d+)?")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell of a table.
-
-    Attributes:
-        text: what it says.
-        value: by which rows are sorted; by its text without one.
-        bold: whether it is the best.
-        tone: a class of the style sheet.
-        below: small lines under the text.
-        links: (label, target) of links.
-    """
-
-    text: str
-    value: float | None = None
-    bold: bool = False
-    tone: str = ""
-    below: Sequence[Cell] = ()
-    links: Sequence[tuple[str, str]] = ()
-
-
-def numeric(words: str, **look: Any) -> Cell:
-    """A cell that begins with a number, and is sorted by it.
-
-    >>> numeric("−0.36 … +0.69").value, numeric("–").value
-    (-0.36, None)
-    """
-    number = _NUMBER.match(words.replace(text.MINUS, "-"))
-    return Cell(words, float(number[0].replace(",", "")) if number else None, **look)
-
-
-@dataclass(frozen=True)
-class TableRow:
-    """A row: its cells, a class of the style sheet, what it is filtered by, and whether it is shown unasked."""
-
-    cells: Sequence[Cell]
-    kind: str = ""
-    keys: Sequence[str] = ()
-    usual: bool = True
-
-
-def table_row(name: str, *cells: Cell | str, **look: Any) -> TableRow:
-    """A row with a name; cells that are bare words begin with a number."""
-    return TableRow([Cell(name), *(numeric(cell) if isinstance(cell, str) else cell for cell in cells)], **look)
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table that readers sort, and filter by ``keys``, one for each of a row's.
-
-    Attributes:
-        name: of the file that is downloaded.
-        headings: of columns.
-        rows: in order.
-        keys: what the filters are called.
-        kind: a class of the style sheet.
-        sortable: whether its columns have an order.
-    """
-
-    name: str
-    headings: Sequence[str]
-    rows: Sequence[TableRow]
-    keys: Sequence[str] = ()
-    kind: str = ""
-    sortable: bool = True
-
-    @property
-    def hidden(self) -> bool:
-        """Whether some rows are shown by a filter only."""
-        return any(not row.usual for row in self.rows)
-
-    @property
-    def filters(self) -> dict[str, list[str]]:
-        """The values to choose from, where there are several."""
-        keys = self.keys if len(self.rows) > 2 else ()
-        return {key: list(dict.fromkeys(row.keys[place] for row in self.rows)) for place, key in enumerate(keys)}
-
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure: charts under a caption, in groups of which one is shown at a time.
+    """A figure: charts in groups, of which one is shown at a time, under a caption; or its caption alone.
 
-    Attributes:
-        caption: the name of a macro in ``captions.html``.
-        groups: charts by the name of their group; a figure without any is its caption alone.
-        values: for the caption.
-        kind: a class of the style sheet.
-        heading: in front of the caption.
+    ``caption`` is the name of a macro in ``captions.html``, which gets the ``values`` and stands behind ``heading``;
+    ``kind`` is a class of the style sheet.
     """
 
     caption: str
@@ -139,26 +55,6 @@ class Figure:
         return {name: style for chart in self.charts for name, style in chart.legend.items()}
 
 
-@dataclass
-class Contents:
-    """Sections, figures and charts of one page, as its template comes upon them."""
-
-    sections: list[tuple[str, str]] = field(default_factory=list)
-    charts: list[str] = field(default_factory=list)
-    figures: int = 0
-
-    def section(self, title: str) -> str:
-        """The id of the next section."""
-        identifier = title.lower().replace(" ", "-").replace(",", "")
-        self.sections.append((title, identifier))
-        return identifier
-
-    def figure(self) -> int:
-        """The number of the next figure."""
-        self.figures += 1
-        return self.figures
-
-
 def render(template: str, path: Path, *, simulation: bool, **values: Any) -> str:
     """The complete HTML document of ``template`` that will be written to ``path``, with its ``verdict``."""
     script, bundle = _script("page.js"), _bundle()
@@ -166,15 +62,13 @@ def render(template: str, path: Path, *, simulation: bool, **values: Any) -> str
         _environment()
         .get_template(f"{template}.html")
         .render(
-            contents=Contents(),
+            contents=Namespace(sections=[], charts=[], figures=0),
             style=_script("style.css"),
             script=script,
             bundle=bundle,
             policy=_policy(script, bundle),
-            light=_variables(dark=False),
-            dark=_variables(dark=True),
-            tones={light: f"var(--{name})" for name, (light, _) in TONES.items()},
-            version=_version(),
+            tones=TONES,
+            version=__version__,
             link=partial(link, page=path),
             simulation=simulation,
             simulated="Simulation, no real slides. " if simulation else "",
@@ -206,6 +100,7 @@ def _environment() -> jinja2.Environment:
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "ensure_ascii": False}
     environment.globals |= {
         "text": text,
+        "maps": heat_maps,
         "method_label": method_label,
         "judged": lambda kind: " and ".join(METRICS[name] for name in JUDGED[kind]),
         "spoken": lambda kind: " and ".join(map(in_words, JUDGED[kind])),
@@ -237,15 +132,3 @@ def _policy(*scripts: str) -> str:
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
     )
-
-
-def _variables(dark: bool) -> Markup:
-    """The tones as CSS custom properties."""
-    return Markup(" ".join(f"--{name}: {pair[dark]};" for name, pair in TONES.items()))
-
-
-def _version() -> str:
-    try:
-        return version("ncmi")
-    except PackageNotFoundError:
-        return "(not installed)"

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ncmi.recipes.names import METRICS, method_label, network_label
+from ncmi.recipes.names import METRICS, READOUTS, method_label, network_label
 from ncmi.report import attention, charts, decision_charts, epoch_charts, heat_maps, parts, score_charts, text
-from ncmi.report.page import Cell, Figure, Table, TableRow, link, numeric, render, table_row
+from ncmi.report.page import Figure, link, render
 from ncmi.report.palette import Style, styles
 from ncmi.report.published import SOURCE, SOURCE_OF_BAGS
 from ncmi.report.records import SCALES, Comparison, EntryRuns, ReportError, Reproduction, Run, UnfinishedRun
@@ -20,13 +20,23 @@ from ncmi.report.reproduction import (
     batch_groups,
     batch_size,
     correlations,
-    group_titles,
-    overview,
     published_note,
     reproduction_verdict,
 )
-from ncmi.report.statistics import JUDGED, SCORES, WILCOXON_MINIMUM, Row, best_of_table, by_readout
-from ncmi.report.tables import has_published, published_cell
+from ncmi.report.statistics import JUDGED, SCORES, WILCOXON_MINIMUM, Row, shown_rows
+from ncmi.report.tables import (
+    Cell,
+    Table,
+    TableRow,
+    estimate_cell,
+    has_published,
+    numeric,
+    overview_table,
+    rows_table,
+    scores_table,
+    table_row,
+    tone,
+)
 from ncmi.report.text import SHARE, UNITS
 from ncmi.report.verdict import in_words, run_verdict, verdict
 from ncmi.training.schema import Results
@@ -67,7 +77,7 @@ def _epochs_of_a_run(run: Run) -> Figure | None:
     measures = (*(name for name in epoch_charts.MEASURES if name not in _CURVES), *_CURVES)
     kept = results.best_epoch if results is not None and results.selection == "best" else None
     look = styles([(run.label, run.objective)])
-    drawn = epoch_charts.epoch_charts([epoch_charts.Series(run.label, [run.metrics])], look, measures, kept=kept)
+    drawn = epoch_charts.epoch_charts({run.label: [run.metrics]}, look, measures, kept=kept)
     return Figure("epochs_of_a_run", {"": drawn}, {"kept": kept}) if drawn else None
 
 
@@ -75,15 +85,13 @@ def _finished(run: Run, results: Results, sources: attention.Sources) -> dict[st
     """What the template needs of a finished run."""
     outputs, oods, names, primary = run.outputs(), run.ood(), results.class_names, results.primary_readouts
     methods = {(run.label, name): method_label(run.label, name) for name in results.readouts}
+    places = {name: f"roc{at}" for at, name in enumerate(primary[:_MOST_MATRICES]) if name in outputs.probabilities}
     roc = [
-        decision_charts.roc_chart(
-            f"roc{at}", methods[run.label, name], outputs.labels, outputs.probabilities[name], names
-        )
-        for at, name in enumerate(primary[:_MOST_MATRICES])
-        if name in outputs.probabilities
+        decision_charts.roc_chart(place, methods[run.label, name], outputs.labels, outputs.probabilities[name], names)
+        for name, place in places.items()
     ]
     distances = [decision_charts.distances_chart(f"distances{at}", ood) for at, ood in enumerate(oods)]
-    reliability = [_reliability(methods[run.label, name], name, results) for name in primary]
+    reliability = [chart for name in primary for chart in _reliability(methods[run.label, name], name, results)]
     slides = _read_slides(run) if run.kind == "bags" else None
     return {
         "first": primary[0],
@@ -95,7 +103,7 @@ def _finished(run: Run, results: Results, sources: attention.Sources) -> dict[st
         "roc": Figure("roc", {"": [chart for chart in roc if chart]}, {"names": names}),
         "clusters": parts.cluster_figures({run.label: run}, [run.label]),
         "calibration": parts.calibration_table({key: [run] for key in methods}, methods),
-        "reliability": Figure("reliability", {"": [chart for pair in reliability for chart in pair]}),
+        "reliability": Figure("reliability", {"": reliability}),
         "ood": parts.ood_table([(run.label, [oods])]),
         "distances": Figure("distances", {"": distances}),
         "attention": None if slides is None else _attention(run, slides, sources),
@@ -110,11 +118,9 @@ def _scores(run: Run, results: Results) -> Table:
     judged = () if not results.num_validation else ("macro_f1", "macro_auc") if run.kind == "bags" else ("accuracy",)
     for name, readout in results.readouts.items():
         primary, validation = name in results.primary_readouts, readout.validation
-        cells: list[Cell | str] = [parts.estimate_cell(getattr(readout.test, score), unit) for score in SCORES]
+        cells: list[Cell | str] = [estimate_cell(getattr(readout.test, score), unit) for score in SCORES]
         cells += [unit.fixed(readout.test.top5_accuracy)] if top5 else []
-        cells += [
-            parts.estimate_cell(getattr(validation, score), unit) if validation else text.MISSING for score in judged
-        ]
+        cells += [estimate_cell(getattr(validation, score), unit) if validation else text.MISSING for score in judged]
         title = method_label(run.label, name) + " (primary)" * primary
         lines.append(table_row(title, *cells, kind="own" if primary else ""))
     headings = [METRICS[score] for score in (*SCORES, *["top5_accuracy"] * top5)]
@@ -145,11 +151,10 @@ def _recall(run: Run, results: Results) -> Figure | None:
 def _reliability(method: str, name: str, results: Results) -> list[charts.Chart]:
     readout = results.readouts[name]
     scale = text.significant(readout.calibration.temperature) if readout.calibration else text.MISSING
-    states = {"calibrated": f"divided by τ = {scale}"}
+    titles = dict.fromkeys(readout.reliability, f"{method}, as trained")
+    titles["calibrated"] = f"{method}, divided by τ = {scale}"
     return [
-        decision_charts.reliability_chart(
-            f"reliability-{name}-{state}", f"{method}, {states.get(state, 'as trained')}", bins
-        )
+        decision_charts.reliability_chart(f"reliability-{name}-{state}", titles[state], bins)
         for state, bins in readout.reliability.items()
     ]
 
@@ -221,14 +226,10 @@ def _slide(
     values = [float(slide[f"{primary[0]}:{label}"]) for label in names]
     corners = [] if weights.coords is None else [(int(x), int(y)) for x, y in weights.coords[top]]
     places = [[str(number) for number in corner] for corner in corners or zip(top)]
+    shares = [f"{text.significant(float(weights.relative[index]))}×" for index in top]
     ranks = [
-        table_row(
-            str(rank),
-            *place,
-            f"{text.significant(float(weights.relative[index]))}×",
-            f"{100 * weights.values[index]:.1f} %",
-        )
-        for rank, (index, place) in enumerate(zip(top, places, strict=True), start=1)
+        table_row(str(rank), *place, share, f"{100 * weights.values[index]:.1f} %")
+        for rank, (index, place, share) in enumerate(zip(top, places, shares, strict=True), start=1)
     ]
     where = ("x", "y") if corners else ("patch number",)
     picture = sources.picture(weights.slide, corners, weights.patch_size) if corners else attention.Picture()
@@ -243,7 +244,8 @@ def _slide(
         "top": Table(f"top-{weights.slide}", ("Top", *where, "attention / even", "share"), ranks, sortable=False),
         "picture": picture,
         "maps": heat_maps.heat_maps(name, weights, picture) if corners else [],
-        "patches": heat_maps.patches_drawing(name, weights, picture) if picture.patches else None,
+        "patches": [heat_maps.jpeg(image) for image in picture.patches],
+        "shares": shares,
     }
 
 
@@ -257,7 +259,7 @@ def comparison_page(record: Comparison, rows: Sequence[Row], path: Path) -> str:
     runs = {entry.label: entry.runs for entry in entries}
     matrices = {(entry.label, entry.runs[0].finished.primary_readouts[0]): entry.runs for entry in featured}
     several = len(record.seeds) > 1
-    names = {(row.entry.label, row.readout): row.name for same in by_readout(rows).values() for row in same}
+    names = {(row.entry.label, row.readout): row.name for row in shown_rows(rows)}
     command = record.command or f"ncmi compare {shlex.quote(record.data)}"
     again = f"{command}\nncmi report {shlex.quote(record.folder.resolve().name)}   # this page, from the run folders"
     looks = styles((entry.objective_label, entry.objective) for entry in entries)
@@ -268,7 +270,7 @@ def comparison_page(record: Comparison, rows: Sequence[Row], path: Path) -> str:
         record=record,
         objectives=len({entry.objective_label for entry in record.entries}),
         verdict=verdict(record, rows),
-        scores=parts.scores_table(record, rows),
+        scores=scores_table(record, rows),
         all_scores=_all_scores(record, rows),
         source=(SOURCE_OF_BAGS if record.kind == "bags" else SOURCE) if has_published(rows) else "",
         dots=parts.dots_figure(record, rows, looks),
@@ -311,14 +313,14 @@ def _all_scores(record: Comparison, rows: Sequence[Row]) -> Table:
             if score.interval:
                 below.append(Cell(unit.bounds(score.interval)))
             if difference := score.difference:
-                below.append(Cell(f"Δ {unit.signed(difference.mean)}", tone=parts.tone(difference)))
+                below.append(Cell(f"Δ {unit.signed(difference.mean)}", tone=tone(difference)))
                 if name in JUDGED[record.kind] and len(difference.values) >= WILCOXON_MINIMUM:
                     below.append(Cell(f"p = {text.significant(difference.wilcoxon_p, 2)}"))
             line.append(numeric(unit.mean_sd(score.mean, score.sd), below=below))
         return line
 
     headings = ["Method", "n", *(METRICS[name] + unit.sign for name in SCORES)]
-    return parts.rows_table("all-scores", rows, headings, cells)
+    return rows_table("all-scores", rows, headings, cells)
 
 
 def _fold_table(record: Comparison, rows: Sequence[Row]) -> Table:
@@ -330,11 +332,13 @@ def _fold_table(record: Comparison, rows: Sequence[Row]) -> Table:
         return [
             words
             for spread in spreads
-            for words in ((unit.mean_sd(spread.mean, spread.sd), str(spread.count)) if spread else (text.MISSING, "0"))
+            for words in (
+                (unit.mean_sd(spread.mean, spread.sd), str(len(spread.values))) if spread else (text.MISSING, "0")
+            )
         ]
 
     headings = [heading for name in judged for heading in (f"{METRICS[name]} of a fold", "folds")]
-    return parts.rows_table("folds", rows, ["Method", *headings], cells)
+    return rows_table("folds", rows, ["Method", *headings], cells)
 
 
 def _runs_table(record: Comparison, path: Path) -> Table:
@@ -342,7 +346,7 @@ def _runs_table(record: Comparison, path: Path) -> Table:
     for entry in record.entries:
         for run in entry.runs:
             scores = " · ".join(
-                f"{method_label('', name).lstrip('-') or 'head'} "
+                f"{READOUTS.get(name, name)} "
                 + " / ".join(unit.fixed(getattr(readout.test, score).value) for score in judged)
                 for name, readout in run.finished.readouts.items()
             )
@@ -396,31 +400,15 @@ def reproduction_page(record: Reproduction, rows: Rows, path: Path) -> tuple[str
 
 def _tables(record: Reproduction, rows: Rows, path: Path) -> list[Table]:
     """Of one group all its numbers, of several methods × groups; every cell links to its run folders."""
+
+    def links(row: Row) -> list[tuple[str, str]]:
+        names = [f"{run.seed}.{run.fold}" if run.folds else str(run.seed) for run in row.entry.runs]
+        return [(name, link(run.folder, path)) for name, run in zip(names, row.entry.runs, strict=True)]
+
     if len(record.groups) == 1:
         group = record.groups[0]
-        return [parts.scores_table(group, rows[group.name], lambda row: parts.seed_links(row, path))]
-    lines = []
-    for method, line in overview(record, rows).items():
-        cells = [
-            _overview_cell(group, rows[group.name], row, path) if row else text.MISSING
-            for group, row in zip(record.groups, line, strict=True)
-        ]
-        lines.append(table_row(method, *cells, **parts.row_look(next(row for row in line if row))))
-    return [Table("overview", ("Method", *group_titles(record)), lines, parts.KEYS)]
-
-
-def _overview_cell(group: Comparison, rows: Sequence[Row], row: Row, path: Path) -> Cell:
-    unit, (judged, *others) = UNITS[group.kind], JUDGED[group.kind]
-    score = row.scores[judged]
-    best = row in best_of_table([row for same in by_readout(rows).values() for row in same], judged)
-    below = [Cell(f"{in_words(name)} {unit.mean_sd(row.scores[name].mean, row.scores[name].sd)}") for name in others]
-    if difference := score.difference:
-        words = f"Δ {unit.signed(difference.mean)} ({unit.interval(difference.interval)})"
-        below.append(Cell(words, tone=parts.tone(difference)))
-    if published := published_cell(group, row):
-        below.append(Cell(f"published {published}", tone="published"))
-    links = parts.seed_links(row, path)
-    return numeric(unit.mean_sd(score.mean, score.sd), bold=best, below=below, links=links)
+        return [scores_table(group, rows[group.name], links)]
+    return [overview_table(record, rows, links=links)]
 
 
 def _unfinished(record: Reproduction, path: Path) -> Table:
@@ -477,14 +465,7 @@ def _figures(record: Reproduction, rows: Rows) -> tuple[list[Figure], list[Figur
 def _correlation(record: Reproduction, rows: Rows) -> Figure:
     panels = correlations(record, rows)
     drawn = [
-        score_charts.correlation_chart(
-            f"correlation{at}",
-            panel.title,
-            [score_charts.NetworkPoint(p.network, p.epochs, p.ncmi, p.accuracy, p.seeds) for p in panel.points],
-            panel.logarithmic,
-            panel.in_words(),
-            trend=panel.plotted.r == panel.plotted.r,
-        )
+        score_charts.correlation_chart(f"correlation{at}", panel)
         for at, panel in enumerate(panels)
         if len(panel.points) >= FEWEST
     ]
@@ -497,16 +478,13 @@ def _batch_sizes(record: Reproduction, rows: Rows, looks: Mapping[str, Style]) -
         score = JUDGED[groups[0].kind][0]
         methods: dict[str, dict[int, Row]] = {}
         for group in groups:
-            for row in (row for same in by_readout(rows[group.name]).values() for row in same):
+            for row in shown_rows(rows[group.name]):
                 methods.setdefault(row.name, {})[batch_size(group)] = row
-        lines: list[score_charts.Line] = []
-        for name, sizes in methods.items():
-            cells = [row.scores[score] for row in sizes.values()]
-            style = looks[next(iter(sizes.values())).entry.label]
-            # read-outs of one method share its style
-            kind = sum(line.style == style for line in lines)
-            means, sds = tuple(cell.mean for cell in cells), tuple(cell.sd for cell in cells)
-            lines.append(score_charts.Line(name, style, kind, tuple(sizes), means, sds))
+        # read-outs of one method share its style
+        lines = {
+            name: (looks[next(iter(sizes.values())).entry.label], {size: sizes[size].scores[score] for size in sizes})
+            for name, sizes in methods.items()
+        }
         title = f"{network_label(network)}: test accuracy by batch size"
         figures.append(Figure("batches", {"": [score_charts.batch_size_chart(f"batch{at}", title, lines)]}, kind="one"))
     return figures

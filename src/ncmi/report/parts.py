@@ -2,25 +2,23 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ncmi.readouts.scores import Estimate
 from ncmi.recipes.names import READOUTS, method_label
 from ncmi.report import charts, clouds, decision_charts, epoch_charts, score_charts, text
-from ncmi.report.page import Cell, Figure, Table, TableRow, link, numeric, table_row
+from ncmi.report.page import Figure
 from ncmi.report.palette import Style
 from ncmi.report.records import Comparison, EntryRuns, Run
-from ncmi.report.statistics import JUDGED, Difference, Row, best_of_table, by_readout
-from ncmi.report.tables import columns
-from ncmi.report.text import SHARE, UNITS, Unit
+from ncmi.report.statistics import JUDGED, Row, by_readout
+from ncmi.report.tables import KEYS, Cell, Table, TableRow, estimate_cell, numeric, readout_name, table_row
+from ncmi.report.text import SHARE, UNITS
 from ncmi.report.verdict import BY, in_words
 from ncmi.training.schema import OutOfDistribution, Readout
 
-KEYS = ("Loss", "Read-out")
-"""By these tables are filtered: like is compared with like."""
 _EPOCH_MEASURES = ("validation_cmi", "validation_separation", "validation_ncmi")
 _EPOCH_SCORES = {
     "table": ("validation_accuracy",),
@@ -47,29 +45,6 @@ def _percent(share: float | None) -> float | None:
     return None if share is None else 100 * share
 
 
-def readout_name(readout: str) -> str:
-    """What a read-out is called at the beginning of a line."""
-    name = READOUTS.get(readout, readout)
-    return name.capitalize() if name.islower() else name
-
-
-def row_look(row: Row) -> dict[str, Any]:
-    """How a row of a table stands out, NCMI's and the baseline's, and what it is filtered by."""
-    kind = "own" if row.entry.objective == "ncmi" else "base" if row.is_baseline else ""
-    return {"kind": kind, "keys": (row.entry.objective_label, readout_name(row.readout))}
-
-
-def tone(difference: Difference | None) -> str:
-    """The color of a difference that is clear."""
-    return {1: "up", -1: "down"}.get(difference.sign, "") if difference else ""
-
-
-def estimate_cell(estimate: Estimate, unit: Unit) -> Cell:
-    """An estimate with its interval, where there is one, below."""
-    bounds = unit.bounds((estimate.low, estimate.high))
-    return numeric(unit.fixed(estimate.value), below=[] if bounds == text.MISSING else [Cell(bounds)])
-
-
 def mean_sd(values: Sequence[float], digits: int = 2) -> str:
     """Mean ± sample standard deviation, without one of a single value."""
     words = text.fixed(float(np.mean(values)) if values else math.nan, digits)
@@ -77,40 +52,6 @@ def mean_sd(values: Sequence[float], digits: int = 2) -> str:
 
 
 # --- scores
-
-
-def rows_table(
-    name: str, rows: Sequence[Row], headings: Sequence[str], cells: Callable[[Row], Sequence[Cell | str]]
-) -> Table:
-    """A table of one line a row, filtered by loss and read-out; what is not judged so is shown by a filter only.
-
-    A line parts read-outs.
-    """
-    groups = list(by_readout(rows).values())
-    lines = []
-    for row in rows:
-        look = row_look(row)
-        look["kind"] += " rule" if any(row is group[-1] for group in groups[:-1]) else ""
-        lines.append(table_row(row.name, *cells(row), usual=any(row in group for group in groups), **look))
-    return Table(name, headings, lines, KEYS)
-
-
-def scores_table(
-    record: Comparison, rows: Sequence[Row], links: Callable[[Row], Sequence[tuple[str, str]]] | None = None
-) -> Table:
-    """Scores, paired differences, cost and information; ``links`` stand in a column of seeds."""
-    shown = columns(record, rows)
-    best = {column.score: best_of_table(rows, column.score) for column in shown if column.score}
-
-    def cells(row: Row) -> list[Cell]:
-        line = []
-        for column in shown[1:]:
-            difference = row.scores[column.differs].difference if column.differs else None
-            bold = bool(column.score) and row in best[column.score]
-            line.append(numeric(column.cell(row), bold=bold, tone=tone(difference)))
-        return [*line, *([Cell("", links=links(row))] if links else [])]
-
-    return rows_table("scores", rows, [column.heading for column in shown] + ["seeds"] * bool(links), cells)
 
 
 def dots_figure(
@@ -139,23 +80,18 @@ def dots_figure(
                 elif not several:
                     # an empty row, so that both panels go line by line
                     differences.append(score_charts.Dots(label, series, math.nan))
-            baseline = None if several else next((row.scores[score].mean for row in same if row.is_baseline), None)
-            ends, measure = f"{name}-{readout}-{score}", in_words(score)
-            title, axis = f"{heading}Test {measure} {BY[readout]}", f"test {measure}" + ", %" * (unit.factor == 100)
-            axis += f"   (dashed: mean of {record.baseline_label})" if baseline is not None else ""
-            group.append(
-                score_charts.dots_chart(
-                    f"scores{ends}", title, axis, means, styles, unit, reference=baseline, point=point
-                )
-            )
+            means_of_baseline = [row.scores[score].mean for row in same if row.is_baseline and not several]
+            baseline = next(iter(means_of_baseline), math.nan)
+            ends, measure, percent = f"{name}-{readout}-{score}", in_words(score), unit.factor == 100
+            draw = partial(score_charts.dots_chart, styles=styles, unit=unit, point=point)
+            title, axis = f"{heading}Test {measure} {BY[readout]}", f"test {measure}" + ", %" * percent
+            axis += f"   (dashed: mean of {record.baseline_label})" if math.isfinite(baseline) else ""
+            group.append(draw(f"scores{ends}", title, axis, means, reference=baseline))
             if count := sum(math.isfinite(dot.mean) for dot in differences):
                 compared += count
                 title = f"{heading}Paired difference from {record.baseline_label}"
-                axis = f"difference in {measure} {BY[readout]}" + ", points" * (unit.factor == 100)
-                look: dict[str, Any] = {"reference": 0.0, "point": point}
-                group.append(
-                    score_charts.dots_chart(f"differences{ends}", title, axis, differences, styles, unit, **look)
-                )
+                axis = f"difference in {measure} {BY[readout]}" + ", points" * percent
+                group.append(draw(f"differences{ends}", title, axis, differences, reference=0.0))
     if not groups:
         return None
     # first the read-outs by which there is something to compare
@@ -172,9 +108,9 @@ def epochs_figure(
     reproduction: bool = False,
 ) -> Figure | None:
     """Curves of every entry over its seeds; None where no run has a validation part."""
-    series = [epoch_charts.Series(entry.label, [run.metrics for run in entry.runs]) for entry in entries]
+    metrics = {entry.label: [run.metrics for run in entry.runs] for entry in entries}
     measures = (*_EPOCH_MEASURES, *_EPOCH_SCORES[entries[0].runs[0].kind])
-    drawn = epoch_charts.epoch_charts(series, styles, measures, name=name, heading=heading)
+    drawn = epoch_charts.epoch_charts(metrics, styles, measures, name=name, heading=heading)
     return Figure("epochs", {"": drawn}, {"reproduction": reproduction}) if drawn else None
 
 
@@ -334,9 +270,3 @@ def entries_table(entries: Iterable[EntryRuns]) -> Table:
         options = [text.section_options([run.recipe[key] for run in runs]) for key in ("network", "objective")]
         lines.append(TableRow([Cell(words) for words in (label, *options)]))
     return Table("entries", ("Entry", "network", "objective"), lines, kind="plain", sortable=False)
-
-
-def seed_links(row: Row, path: Path) -> list[tuple[str, str]]:
-    """One link to each run's folder."""
-    runs = row.entry.runs
-    return [(f"{run.seed}.{run.fold}" if run.folds else str(run.seed), link(run.folder, path)) for run in runs]

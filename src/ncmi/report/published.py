@@ -39,7 +39,6 @@ _TABLE_3: Mapping[tuple[str, str], tuple[tuple[float, float], tuple[float, float
     ("bracs", "aem"): ((0.742, 0.905), (0.779, 0.918)),
     ("bracs", "asmil"): ((0.781, 0.914), (0.824, 0.936)),
 }
-_PLACES = {("cross_entropy", "head"): 0, ("ncmi", "lp"): 1}
 _SLIDES = {"camelyon17": r"patient_\d{3}_node_\d", "bracs": r"BRACS_\d+"}
 _CAMELYON_CLASSES = frozenset({"negative", "itc", "micro", "macro"})
 
@@ -47,24 +46,18 @@ _CAMELYON_CLASSES = frozenset({"negative", "itc", "micro", "macro"})
 def published_accuracy(network: str, objective: dict[str, Any], readout: str) -> float | None:
     """The paper's test accuracy on CIFAR-100 in percent, or None where it printed none.
 
-    Args:
-        network: name of the network.
-        objective: the objective's options as in a recipe. NCMI counts as the paper's only with p = 1: the paper knows
-            no other power of the separation.
-        readout: how it decides.
+    ``objective`` holds the options as in a recipe. NCMI counts as the paper's only with p = 1: the paper knows no other
+    power of the separation.
 
     >>> published_accuracy("resnet18", {"name": "focal"}, "head")
     76.34
     """
     name = str(objective.get("name"))
-    if network not in _NETWORKS:
+    if network not in _NETWORKS or (name == "ncmi" and objective.get("separation_power") != 1.0):
         return None
-    if name == "ncmi":
-        if objective.get("separation_power") != 1.0:
-            return None
-        cell = (str(objective.get("distribution")), objective.get("center") != "none")
-        if cell != ("nsf", True):
-            return _TABLE_5.get(cell) if network == "resnet18" and readout == "cc" else None
+    cell = (str(objective.get("distribution")), objective.get("center") != "none")
+    if name == "ncmi" and cell != ("nsf", True):
+        return _TABLE_5.get(cell) if network == "resnet18" and readout == "cc" else None
     row = _TABLE_1.get((name, readout))
     return None if row is None else row[_NETWORKS.index(network)]
 
@@ -75,7 +68,7 @@ def published_bags(cohort: str | None, network: str, objective: str, readout: st
     >>> published_bags("bracs", "asmil", "ncmi", "lp"), published_bags("bracs", "asmil", "ncmi", "cc")
     ((0.824, 0.936), ())
     """
-    place = _PLACES.get((objective, readout))
+    place = {("cross_entropy", "head"): 0, ("ncmi", "lp"): 1}.get((objective, readout))
     row = _TABLE_3.get((cohort or "", network))
     return () if place is None or row is None else row[place]
 
@@ -83,10 +76,9 @@ def published_bags(cohort: str | None, network: str, objective: str, readout: st
 def published_scores(entry: EntryRuns, readout: str, cohort: str | None, *, cifar: bool) -> dict[str, float]:
     """The paper's scores of an entry in 0 … 1: on CIFAR-100 as published, or of bags of a published cohort."""
     accuracy = published_accuracy(entry.network, entry.runs[0].recipe["objective"], readout) if cifar else None
-    if accuracy is not None:
-        return {"accuracy": accuracy / 100}
     cells = published_bags(cohort, entry.network, entry.objective, readout)
-    return dict(zip(("macro_f1", "macro_auc"), cells, strict=False))
+    scores = dict(zip(("macro_f1", "macro_auc"), cells, strict=False))
+    return scores if accuracy is None else {"accuracy": accuracy / 100}
 
 
 def cohort_of(record: Comparison) -> str | None:

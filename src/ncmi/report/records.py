@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pandas as pd
 
 from ncmi.recipes import DATA, Kind
@@ -49,14 +50,14 @@ class _Data(msgspec.Struct):
     fold: int = 0
 
 
-class _Named(msgspec.Struct):
-    name: str
-
-
 class _Training(msgspec.Struct):
     seed: int
     epochs: int = 0
     batch_size: int = 0
+
+
+class _Named(msgspec.Struct):
+    name: str
 
 
 class _Essentials(schema.Record, frozen=True, kw_only=True, forbid_unknown_fields=False):
@@ -101,12 +102,10 @@ class Run:
 
     @property
     def label(self) -> str:
-        """What its objective is called."""
         return objective_label(self.objective)
 
     @property
     def network_label(self) -> str:
-        """What its network is called."""
         return network_label(self.network)
 
     @property
@@ -150,7 +149,6 @@ class EntryRuns:
 
     @property
     def network_label(self) -> str:
-        """What its network is called."""
         return network_label(self.network)
 
     @property
@@ -182,17 +180,14 @@ class Comparison:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
         return self.folder.name
 
     @property
     def runs(self) -> tuple[Run, ...]:
-        """All finished runs."""
         return tuple(run for entry in self.entries for run in entry.runs)
 
     @property
     def unfinished(self) -> tuple[UnfinishedRun, ...]:
-        """All runs without results."""
         return tuple(run for entry in self.entries for run in entry.unfinished)
 
     @property
@@ -202,12 +197,10 @@ class Comparison:
 
     @property
     def class_names(self) -> list[str]:
-        """Of the data."""
         return self.runs[0].finished.class_names if self.runs else []
 
     @property
     def baseline_label(self) -> str:
-        """What the baseline is called."""
         labels = (entry.objective_label for entry in self.entries if entry.objective == self.baseline)
         return next(labels, objective_label(self.baseline))
 
@@ -229,22 +222,18 @@ class Reproduction:
 
     @property
     def measured(self) -> tuple[Comparison, ...]:
-        """The groups with finished runs."""
         return tuple(group for group in self.groups if group.runs)
 
     @property
     def runs(self) -> tuple[Run, ...]:
-        """All finished runs."""
         return tuple(run for group in self.groups for run in group.runs)
 
     @property
     def unfinished(self) -> tuple[UnfinishedRun, ...]:
-        """All runs without results."""
         return tuple(run for group in self.groups for run in group.unfinished)
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Seeds of all groups."""
         return tuple(sorted({seed for group in self.groups for seed in group.seeds}))
 
     @property
@@ -267,14 +256,16 @@ def read_run(folder: Path | str) -> Run:
     essentials = schema.read_record(run.path / "recipe.json", _Essentials)
     data, training = msgspec.structs.asdict(essentials.data), msgspec.structs.asdict(essentials.training)
     results, rows = run.results() if run.finished else None, run.metrics()
-    metrics = pd.DataFrame(map(msgspec.structs.asdict, rows), columns=schema.EpochMetrics.__struct_fields__)
+    fields = schema.EpochMetrics.__struct_fields__
+    values = np.array([msgspec.structs.astuple(row) for row in rows], dtype=float).reshape(-1, len(fields))
+    metrics = pd.DataFrame(values, columns=fields).astype({"epoch": int}).set_index("epoch")
     return Run(
         folder=run.path,
         recipe=run.read("recipe.json"),
         network=essentials.network.name,
         objective=essentials.objective.name,
         environment=run.environment(),
-        metrics=metrics.astype({"epoch": int}).set_index("epoch").astype(float),
+        metrics=metrics,
         results=results,
         state="finished" if results else f"stopped after epoch {rows[-1].epoch if rows else 0} of {training['epochs']}",
         **data | {"data": results.data if results else DATA[data["kind"]](name=data["data"]).title},

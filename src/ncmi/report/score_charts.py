@@ -9,6 +9,8 @@ import numpy as np
 
 from ncmi.report import charts, text
 from ncmi.report.palette import DASHED, Style
+from ncmi.report.reproduction import Correlation
+from ncmi.report.statistics import Spread
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ def dots_chart(
     styles: Mapping[str, Style],
     unit: text.Unit = text.SHARE,
     *,
-    reference: float | None = None,
+    reference: float = math.nan,
     domain: tuple[float, float] | None = None,
     point: str = "seed",
 ) -> charts.Chart:
@@ -42,8 +44,8 @@ def dots_chart(
     Args:
         name, title: see :class:`Chart`.
         axis: stands below it.
-        dots: in order, their values in 0 … 1; a mean that is NaN is left out, one far below all
-            others is named in words.
+        dots: in order, their values in 0 … 1; a mean that is NaN is left out, one far below all others is named in
+            words.
         styles: of the series; a legend where there are several in a row.
         unit: in which values are drawn.
         reference: where a dashed line stands, in 0 … 1.
@@ -51,12 +53,13 @@ def dots_chart(
             times their range.
         point: what one value is.
     """
-    order = list(dict.fromkeys(dot.row for dot in dots))
-    members = {row: [dot for dot in dots if dot.row == row] for row in order}
+    members: dict[str, list[Dots]] = {}
+    for dot in dots:
+        members.setdefault(dot.row, []).append(dot)
     most = max(map(len, members.values()), default=1)
     known = [dot for dot in dots if math.isfinite(dot.mean)]
     limit = off_scale([unit.factor * dot.mean for dot in known]) if known and domain is None else -math.inf
-    lines = [unit.factor * reference] if reference is not None and math.isfinite(reference) else []
+    lines = [unit.factor * reference] if math.isfinite(reference) else []
     shown, rows = list(lines), list[charts.Datum]()
     for dot in known:
         mean, points = unit.factor * dot.mean, {key: unit.factor * value for key, value in dot.points.items()}
@@ -83,24 +86,24 @@ def dots_chart(
     columns |= {name: name for name in ("value", "mean", "low", "high")}
     scale, ticks = alt.Scale(domain=list(sides), nice=False, zero=False), alt.Axis(tickCount=6, format="~g")
     low_x, mean_x = (alt.X(f"{name}:Q", title=axis, scale=scale, axis=ticks) for name in ("low", "mean"))
-    bands = alt.Scale(type="band", domain=order, paddingInner=0.0 if most == 1 else 0.12)
+    bands = alt.Scale(type="band", domain=list(members), paddingInner=0.0 if most == 1 else 0.12)
     y = alt.Y("row:N", scale=bands, title=None, axis=alt.Axis(labelColor=charts.INK, domain=False, labelLimit=190))
     offset_ = alt.YOffset("place:Q", scale=alt.Scale(domain=[0, 1]))
-    base = alt.Chart().encode(y=y, yOffset=offset_, color=charts.color_of(styles))
+    base = alt.Chart().encode(y, offset_, charts.color_of(styles))
     means, singles, far = (base.transform_filter(charts.only(part)) for part in ("mean", point, "far"))
-    names = [alt.Tooltip("row:N", title=" "), alt.Tooltip("series:N", title="method")][: 2 if most > 1 else 1]
-    of_mean = [*names, alt.Tooltip("words:N", title="mean"), alt.Tooltip("bounds:N", title="95 % interval")]
-    of_point = [*names, alt.Tooltip(f"{point}:N"), alt.Tooltip("words:N", title="value")]
+    names = {"row": " "} | ({"series": "method"} if most > 1 else {})
+    of_mean = charts.tooltip_of(names, words="mean", bounds="95 % interval")
+    of_point = charts.tooltip_of(names, **{point: point}, words="value")
     diamonds = means.mark_point(shape="diamond", size=85, filled=True, stroke=charts.PAPER, strokeWidth=1)
     layers = [
         *map(charts.line_at, lines),
-        means.mark_rule(strokeWidth=1.6, clip=True).encode(x=low_x, x2="high:Q", opacity=charts.faint(0.9)),
-        singles.mark_circle(size=26).encode(x="value:Q", opacity=charts.faint(0.55), tooltip=of_point),
-        diamonds.encode(x=mean_x, opacity=charts.faint(1), tooltip=of_mean),
-        far.mark_text(align="left").encode(x=alt.value(4), text="words:N"),
+        means.mark_rule(strokeWidth=1.6, clip=True).encode(low_x, alt.X2("high:Q"), charts.faint(0.9)),
+        singles.mark_circle(size=26).encode(alt.X("value:Q"), charts.faint(0.55), tooltip=of_point),
+        diamonds.encode(mean_x, charts.faint(1), tooltip=of_mean),
+        far.mark_text(align="left").encode(alt.Text("words:N"), x=alt.value(4)),
     ]
     described = "; ".join(f"{row['row']}, {row['series']} {row['words']}" for row in rows if row["part"] == "mean")
-    height, legend = (23 if most == 1 else 16 * most + 10) * len(order) + 76, styles if most > 1 else {}
+    height, legend = (23 if most == 1 else 16 * most + 10) * len(members) + 76, styles if most > 1 else {}
     description = f"{title}. {described}"
     return charts.Chart(name, description, alt.layer(*layers), rows, columns, title, height=height, legend=legend)
 
@@ -117,78 +120,50 @@ def off_scale(means: Sequence[float]) -> float:
     return middle - max(0.02 * abs(middle), 6 * float(np.median(np.abs(np.asarray(means) - middle))))
 
 
-@dataclass(frozen=True)
-class Line:
-    """One method with one read-out: mean accuracy (0 … 1) and its deviation (NaN of one seed) by batch size.
+def batch_size_chart(name: str, title: str, methods: Mapping[str, tuple[Style, Mapping[int, Spread]]]) -> charts.Chart:
+    """Means with bars of one standard deviation by batch size; points of one size stand a little apart.
 
-    ``kind`` counts the read-outs of one method, which share a color and differ in their markers.
+    Args:
+        name, title: see :class:`Chart`.
+        methods: by name a style, and accuracies (0 … 1) by batch size. Read-outs of one method share a color, and
+            differ in their lines and markers.
     """
-
-    name: str
-    style: Style
-    kind: int
-    batch_sizes: tuple[int, ...]
-    means: tuple[float, ...]
-    sds: tuple[float, ...]
-
-
-def batch_size_chart(name: str, title: str, lines: Sequence[Line]) -> charts.Chart:
-    """Means with bars of one standard deviation by batch size; points of one size stand a little apart."""
-    styles = {line.name: Style(line.style.tone, DASHED if line.kind else line.style.dashes) for line in lines}
-    sizes = sorted({size for line in lines for size in line.batch_sizes})
-    rows: list[charts.Datum] = []
-    for place, line in enumerate(lines):
-        shift = 2 ** (0.05 * (place - (len(lines) - 1) / 2))
-        for size, mean, sd in zip(line.batch_sizes, line.means, line.sds, strict=True):
-            row = {"series": line.name, "size": size, "x": size * shift, "kind": line.kind, "mean": 100 * mean}
-            bounds = {"sd": 100 * sd, "low": 100 * (mean - sd), "high": 100 * (mean + sd)}
-            rows.append(row | bounds | {"words": text.PERCENT.mean_sd(mean, sd)})
+    sizes = sorted({size for _, spreads in methods.values() for size in spreads})
+    styles: dict[str, Style] = {}
+    rows, described = list[charts.Datum](), []
+    for place, (method, (style, spreads)) in enumerate(methods.items()):
+        kind = sum(style == other for other, _ in list(methods.values())[:place])
+        styles[method] = Style(style.tone, DASHED) if kind else style
+        shift = 2 ** (0.05 * (place - (len(methods) - 1) / 2))
+        words = {size: text.PERCENT.mean_sd(spread.mean, spread.sd) for size, spread in spreads.items()}
+        for size, spread in spreads.items():
+            mean, sd = 100 * spread.mean, 100 * spread.sd
+            row = {"series": method, "size": size, "x": size * shift, "kind": kind, "mean": mean, "sd": sd}
+            rows.append(row | {"low": mean - sd, "high": mean + sd, "words": words[size]})
+        described.append(f"{method}: {', '.join(f'{size}: {mean} %' for size, mean in words.items())}")
     columns = {"series": "method", "size": "batch size", "mean": "test accuracy, %", "sd": "sd"}
     scale = alt.Scale(type="log", base=2, domain=[sizes[0] / 1.25, sizes[-1] * 1.25], nice=False)
     x = alt.X("x:Q", title="batch size, logarithmic", scale=scale, axis=alt.Axis(grid=False, values=sizes, format="d"))
     y = alt.Y("mean:Q", title="test accuracy, %", scale=alt.Scale(zero=False), axis=alt.Axis(domain=False))
-    tooltip = [*charts.tooltip_of(columns, "series", "size"), alt.Tooltip("words:N", title="test accuracy, %")]
-    base = alt.Chart().encode(x=x, color=charts.color_of(styles), opacity=charts.faint(1), tooltip=tooltip)
+    tooltip = charts.tooltip_of(columns, "series", "size", words="test accuracy, %")
+    base = alt.Chart().encode(x, charts.color_of(styles), charts.faint(1), tooltip=tooltip)
     shapes = alt.Shape("kind:O", scale=alt.Scale(range=["circle", "square", "triangle-up", "diamond"]), legend=None)
     chart = alt.layer(
-        base.mark_line(strokeWidth=1.6).encode(y=y, strokeDash=charts.dashes_of(styles)),
-        base.mark_rule(strokeWidth=1.3).encode(y=alt.Y("low:Q", scale=alt.Scale(zero=False)), y2="high:Q"),
-        base.mark_point(filled=True, size=55).encode(y=y, shape=shapes),
+        base.mark_line(strokeWidth=1.6).encode(y, charts.dashes_of(styles)),
+        base.mark_rule(strokeWidth=1.3).encode(alt.Y("low:Q", scale=alt.Scale(zero=False)), alt.Y2("high:Q")),
+        base.mark_point(filled=True, size=55).encode(y, shapes),
     )
-    described = []
-    for line in lines:
-        points = zip(line.batch_sizes, line.means, line.sds, strict=True)
-        means = ", ".join(f"{size}: {text.PERCENT.mean_sd(mean, sd)} %" for size, mean, sd in points)
-        described.append(f"{line.name}: {means}")
     description = f"Test accuracy by batch size. {'; '.join(described)}"
     return charts.Chart(name, description, chart, rows, columns, title, height=340, legend=styles)
 
 
-@dataclass(frozen=True)
-class NetworkPoint:
-    """One network of a correlation: means over its seeds, and (NCMI, accuracy in percent) of each seed."""
-
-    network: str
-    epochs: int
-    ncmi: float
-    accuracy: float
-    seeds: Sequence[tuple[float, float]]
-
-
-def correlation_chart(
-    name: str, title: str, points: Sequence[NetworkPoint], logarithmic: bool, in_words: str, *, trend: bool = True
-) -> charts.Chart:
+def correlation_chart(name: str, correlation: Correlation) -> charts.Chart:
     """NCMI against test accuracy: means over seeds as large points with the number of epochs, single seeds as small.
 
-    Args:
-        name, title: see :class:`Chart`.
-        points: the networks.
-        logarithmic: whether NCMI is drawn on a logarithmic axis.
-        in_words: the correlation.
-        trend: whether to draw the line of least squares.
+    With the line of least squares where there is a correlation.
     """
-    tones = ("sky", "blue", "green", "orange", "vermilion", "pink")
-    networks = list(dict.fromkeys(point.network for point in points))
+    tones, points = ("sky", "blue", "green", "orange", "vermilion", "pink"), correlation.points
+    networks = dict.fromkeys(point.network for point in points)
     styles = {network: Style(tones[place % len(tones)]) for place, network in enumerate(networks)}
     longest = max((point.epochs for point in points), default=1) or 1
     rows: list[charts.Datum] = []
@@ -199,33 +174,34 @@ def correlation_chart(
         for ncmi, accuracy in point.seeds if len(point.seeds) > 1 else ():
             rows.append(common | {"part": "seed", "ncmi": ncmi, "accuracy": accuracy, "size": 12.0})
     columns = {"series": "network", "epochs": "epochs", "part": "what", "ncmi": "test NCMI", "accuracy": "accuracy, %"}
-    scale, axis = alt.Scale(zero=False, padding=14), alt.Axis(format="~g", tickCount=6)
-    if logarithmic:
-        ticks = charts.round_numbers(*(pick(point.ncmi for point in points) for pick in (min, max)))
+    values, accuracies = (np.array([getattr(point, key) for point in points]) for key in ("ncmi", "accuracy"))
+    heading, scale, axis = "test NCMI", alt.Scale(zero=False, padding=14), alt.Axis(format="~g", tickCount=6)
+    if correlation.logarithmic:
+        ticks = charts.round_numbers(float(values.min()), float(values.max()))
+        heading += ", logarithmic"
         scale, axis = alt.Scale(type="log", nice=False, padding=14), alt.Axis(format="~g", values=ticks)
-    x = alt.X("ncmi:Q", title="test NCMI" + (", logarithmic" if logarithmic else ""), scale=scale, axis=axis)
+    x = alt.X("ncmi:Q", title=heading, scale=scale, axis=axis)
     y = alt.Y("accuracy:Q", title="test accuracy, %", scale=alt.Scale(zero=False, padding=14))
-    tooltip = [*charts.tooltip_of(columns, "series", "epochs")]
+    tooltip = charts.tooltip_of(columns, "series", "epochs")
     tooltip += [alt.Tooltip(f"{key}:Q", title=columns[key], format=".4~g") for key in ("ncmi", "accuracy")]
-    base = alt.Chart().encode(x=x, y=y, color=charts.color_of(styles), tooltip=tooltip)
+    base = alt.Chart().encode(x, y, charts.color_of(styles), tooltip=tooltip)
     size_ = alt.Size("size:Q", scale=None, legend=None)
     seeds, means = (base.transform_filter(charts.only(part)) for part in ("seed", "mean"))
-    points_ = means.mark_point(filled=True, stroke=charts.PAPER, strokeWidth=1)
+    circles = means.mark_point(filled=True, stroke=charts.PAPER, strokeWidth=1)
     numbers = means.mark_text(align="left", dx=8, dy=-7, fontSize=10)
     layers = [
-        seeds.mark_circle().encode(size=size_, opacity=charts.faint(0.45)).add_params(charts.zoom(name)),
-        points_.encode(size=size_, opacity=charts.faint(1), shape=alt.Shape("series:N", legend=None)),
-        numbers.encode(text="epochs:Q", color=alt.value(charts.SOFT)),
+        seeds.mark_circle().encode(size_, charts.faint(0.45)).add_params(charts.zoom(name)),
+        circles.encode(size_, charts.faint(1), alt.Shape("series:N", legend=None)),
+        numbers.encode(alt.Text("epochs:Q"), alt.ColorValue(charts.SOFT)),
     ]
-    if trend:
-        values, accuracies = (np.array([getattr(point, key) for point in points]) for key in ("ncmi", "accuracy"))
-        drawn = np.log10(values) if logarithmic else values
+    if math.isfinite(correlation.plotted.r):
+        drawn = np.log10(values) if correlation.logarithmic else values
         slope, start = np.polyfit(drawn, accuracies, 1)
         ends = [
             {"ncmi": float(values[at]), "accuracy": float(start + slope * drawn[at])}
             for at in (drawn.argmin(), drawn.argmax())
         ]
-        layers.insert(0, charts.dashed_line(ends, charts.INK).encode(x=x, y=y))
-    return charts.Chart(
-        name, f"{title}. {in_words}", alt.layer(*layers), rows, columns, title, height=360, legend=styles
-    )
+        layers.insert(0, charts.dashed_line(ends, charts.INK).encode(x, y))
+    title, chart = correlation.title, alt.layer(*layers)
+    description = f"{title}. {correlation.in_words()}"
+    return charts.Chart(name, description, chart, rows, columns, title, height=360, legend=styles)

@@ -1,13 +1,16 @@
-"""Tables of runs, comparisons and reproductions: in the terminal, as CSV, as Markdown and as JSON.
+"""Tables of runs, comparisons and reproductions: for pages, in the terminal, as Markdown, CSV and JSON.
 
 A table goes read-out by read-out, so that what stands below each other compares; kNN is left out unless asked for.
 """
+
+from __future__ import annotations
 
 import html
 import itertools
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +20,15 @@ from urllib.parse import quote
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as TerminalTable
 from rich.text import Text
 
-from ncmi.files import finite, write_text
+from ncmi.files import finite
+from ncmi.readouts.scores import Estimate
 from ncmi.recipes.names import METRICS, READOUTS, method_label, network_label, objective_label
 from ncmi.report import text
 from ncmi.report.published import SOURCE, SOURCE_OF_BAGS
-from ncmi.report.records import SCALES, Comparison, Record, ReportError, Reproduction, Run, UnfinishedRun, read_folder
+from ncmi.report.records import SCALES, Comparison, Record, Reproduction, Run, UnfinishedRun, read_folder
 from ncmi.report.reproduction import (
     Association,
     Rows,
@@ -36,12 +40,115 @@ from ncmi.report.reproduction import (
     reproduction_verdict,
     source,
 )
-from ncmi.report.statistics import INFORMATION, JUDGED, SCORES, SHOWN, Row, best_of_table, comparison_rows, shown_rows
-from ncmi.report.text import SHARE, UNITS
+from ncmi.report.statistics import (
+    INFORMATION,
+    JUDGED,
+    SCORES,
+    SHOWN,
+    Difference,
+    Row,
+    best_of_table,
+    by_readout,
+    comparison_rows,
+    shown_rows,
+)
+from ncmi.report.text import SHARE, UNITS, Unit
+from ncmi.report.verdict import in_words
 from ncmi.training.schema import FORMAT
 
 TERMINAL_WIDTH = 100
+KEYS = ("Loss", "Read-out")
+"""By these tables are filtered: like is compared with like."""
+_NUMBER = re.compile(r"[+-]?[\d,]*\.?\d+(e[+-]?\d+)?")
+_FORMULA = tuple("=+-@\t\r")
 _NOTHING = (math.nan, math.nan)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table: its text, the value by which rows are sorted (without one the text), whether it is the best.
+
+    ``tone`` is a class of the style sheet, ``below`` are small lines under the text, ``links`` are (label, target).
+    """
+
+    text: str
+    value: float | None = None
+    bold: bool = False
+    tone: str = ""
+    below: Sequence[Cell] = ()
+    links: Sequence[tuple[str, str]] = ()
+
+
+def numeric(words: str, **look: Any) -> Cell:
+    """A cell that begins with a number, and is sorted by it.
+
+    >>> numeric("−0.36 … +0.69").value, numeric("–").value
+    (-0.36, None)
+    """
+    number = _NUMBER.match(words.replace(text.MINUS, "-"))
+    return Cell(words, float(number[0].replace(",", "")) if number else None, **look)
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A row: its cells, a class of the style sheet, what it is filtered by, and whether it is shown unasked."""
+
+    cells: Sequence[Cell]
+    kind: str = ""
+    keys: Sequence[str] = ()
+    usual: bool = True
+
+
+def table_row(name: str, *cells: Cell | str, **look: Any) -> TableRow:
+    """A row with a name; cells that are bare words begin with a number."""
+    return TableRow([Cell(name), *(numeric(cell) if isinstance(cell, str) else cell for cell in cells)], **look)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that readers sort, and filter by ``keys``, one for each of a row's; its name is that of the download.
+
+    ``kind`` is a class of the style sheet.
+    """
+
+    name: str
+    headings: Sequence[str]
+    rows: Sequence[TableRow]
+    keys: Sequence[str] = ()
+    kind: str = ""
+    sortable: bool = True
+
+    @property
+    def filters(self) -> dict[str, list[str]]:
+        """The values to choose from, where there are several."""
+        keys = self.keys if len(self.rows) > 2 else ()
+        return {key: list(dict.fromkeys(row.keys[place] for row in self.rows)) for place, key in enumerate(keys)}
+
+
+# --- what stands in a line
+
+
+def readout_name(readout: str) -> str:
+    """What a read-out is called at the beginning of a line."""
+    name = READOUTS.get(readout, readout)
+    return name.capitalize() if name.islower() else name
+
+
+def row_look(row: Row) -> dict[str, Any]:
+    """How a row of a table stands out, NCMI's and the baseline's, and what it is filtered by."""
+    kind = "own" if row.entry.objective == "ncmi" else "base" if row.is_baseline else ""
+    return {"kind": kind, "keys": (row.entry.objective_label, readout_name(row.readout))}
+
+
+def tone(difference: Difference | None) -> str:
+    """The color of a difference that is clear."""
+    return {1: "up", -1: "down"}.get(difference.sign, "") if difference else ""
+
+
+def estimate_cell(estimate: Estimate, unit: Unit) -> Cell:
+    """An estimate with its interval, where there is one, below."""
+    bounds = unit.bounds((estimate.low, estimate.high))
+    return numeric(unit.fixed(estimate.value), below=[] if bounds == text.MISSING else [Cell(bounds)])
 
 
 @dataclass(frozen=True)
@@ -90,11 +197,9 @@ def columns(record: Comparison, rows: Sequence[Row]) -> list[Column]:
 
 def _score_columns(record: Comparison, name: str, *, narrow: bool) -> list[Column]:
     """Mean ± sd of a score and, with a baseline, its difference with what is known of its spread."""
-    unit = UNITS[record.kind]
+    unit, heading = UNITS[record.kind], METRICS[name] + UNITS[record.kind].sign
     shown = [
-        Column(
-            METRICS[name] + unit.sign, lambda row: unit.mean_sd(row.scores[name].mean, row.scores[name].sd), score=name
-        ),
+        Column(heading, lambda row: unit.mean_sd(row.scores[name].mean, row.scores[name].sd), score=name),
         Column(f"Δ {record.baseline_label}", lambda row: unit.signed(row.scores[name].compared.mean), differs=name),
         Column("95 % interval", lambda row: unit.interval(row.scores[name].compared.interval), narrow),
         Column("over patients", lambda row: unit.interval(row.scores[name].compared.over_groups), narrow=False),
@@ -113,37 +218,85 @@ def published_cell(record: Comparison, row: Row) -> str:
     return " / ".join(UNITS[record.kind].fixed(value) for value in values if value is not None)
 
 
-@dataclass(frozen=True)
-class _Cell:
-    words: str
-    bold: bool = False
-    sign: int = 0
-
-
-def _lines(rows: Sequence[Row], shown: Sequence[Column]) -> list[list[_Cell]]:
+def cells_of(rows: Sequence[Row], shown: Sequence[Column]) -> list[list[Cell]]:
+    """The cells of each row: the best means in bold, clear differences in their color."""
     best = {column.score: best_of_table(rows, column.score) for column in shown if column.score}
-    return [
-        [
-            _Cell(
-                column.cell(row),
-                row in best.get(column.score, ()),
-                row.scores[column.differs].compared.sign if column.differs else 0,
-            )
-            for column in shown
-        ]
-        for row in rows
-    ]
+
+    def cell(row: Row, column: Column) -> Cell:
+        color = tone(row.scores[column.differs].difference) if column.differs else ""
+        return numeric(column.cell(row), bold=row in best.get(column.score, ()), tone=color)
+
+    return [[cell(row, column) for column in shown] for row in rows]
 
 
-def _run_lines(run: Run) -> list[list[_Cell]]:
+def rows_table(
+    name: str, rows: Sequence[Row], headings: Sequence[str], cells: Callable[[Row], Sequence[Cell | str]]
+) -> Table:
+    """A table of one line a row, filtered by loss and read-out; what is not judged so is shown by a filter only.
+
+    A line parts read-outs.
+    """
+    groups = list(by_readout(rows).values())
     lines = []
-    for readout, result in run.results.readouts.items() if run.results else ():
-        cells = [_Cell(method_label(run.label, readout))]
-        for estimate in (getattr(result.test, name) for name in SCORES):
-            bounds = f"\n{SHARE.bounds((estimate.low, estimate.high))}" if estimate.low is not None else ""
-            cells.append(_Cell(SHARE.fixed(estimate.value) + bounds))
-        lines.append(cells)
-    return lines
+    for row in rows:
+        look = row_look(row)
+        look["kind"] += " rule" if any(row is group[-1] for group in groups[:-1]) else ""
+        lines.append(table_row(row.name, *cells(row), usual=any(row in group for group in groups), **look))
+    return Table(name, headings, lines, KEYS)
+
+
+def scores_table(
+    record: Comparison, rows: Sequence[Row], links: Callable[[Row], Sequence[tuple[str, str]]] | None = None
+) -> Table:
+    """Scores, paired differences, cost and information; ``links`` stand in a column of seeds."""
+    shown = columns(record, rows)
+    lines = dict(zip(rows, cells_of(rows, shown), strict=True))
+    headings = [column.heading for column in shown] + ["seeds"] * bool(links)
+    seeds = {row: [Cell("", links=links(row))] for row in rows} if links else {}
+    return rows_table("scores", rows, headings, lambda row: [*lines[row][1:], *seeds.get(row, [])])
+
+
+def overview_table(
+    record: Reproduction,
+    rows: Rows,
+    readouts: Sequence[str] = SHOWN,
+    links: Callable[[Row], Sequence[tuple[str, str]]] = lambda row: (),
+) -> Table:
+    """Methods × groups, each cell with differences, the paper's value and ``links``."""
+    best: set[Row] = set()
+    for group in record.groups:
+        best |= set(best_of_table(shown_rows(rows[group.name], readouts), JUDGED[group.kind][0]))
+    lines = []
+    for method, line in overview(record, rows, readouts).items():
+        cells = [
+            _overview_cell(group, row, row in best, links(row)) if row else Cell(text.MISSING)
+            for group, row in zip(record.groups, line, strict=True)
+        ]
+        lines.append(table_row(method, *cells, **row_look(next(row for row in line if row))))
+    return Table("overview", ("Method", *group_titles(record)), lines, KEYS)
+
+
+def _overview_cell(group: Comparison, row: Row, best: bool, links: Sequence[tuple[str, str]]) -> Cell:
+    unit, judged = UNITS[group.kind], JUDGED[group.kind]
+    lines: list[Cell] = []
+    for name in judged:
+        score = row.scores[name]
+        mean = unit.mean_sd(score.mean, score.sd)
+        lines.append(Cell(mean if name == judged[0] else f"{in_words(name)} {mean}"))
+        if difference := score.difference:
+            words = f"Δ {unit.signed(difference.mean)} ({unit.interval(difference.interval)})"
+            lines.append(Cell(words, tone=tone(difference)))
+        if score.published is not None:
+            lines.append(Cell(f"published {unit.fixed(score.published)}", tone="published"))
+    return numeric(lines[0].text, bold=best, below=lines[1:], links=links)
+
+
+def _run_cells(run: Run) -> list[list[Cell]]:
+    """Scores by read-out, with their intervals; none of an unfinished run."""
+    return [
+        [Cell(method_label(run.label, name)), *(estimate_cell(getattr(readout.test, s), SHARE) for s in SCORES)]
+        for name, readout in (run.results.readouts if run.results else {}).items()
+    ]
 
 
 _RUN_HEADINGS = ("Test data", *(METRICS[name] for name in SCORES))
@@ -183,15 +336,14 @@ def print_table(
         console: where to; by default the terminal, or 100 columns where the output goes elsewhere.
         readouts: which to show.
 
-    Raises:
-        ReportError: if a file is missing or damaged.
+    ReportError if a file is missing or damaged.
     """
     record = read_folder(folder)
     if console is None:
         console = Console()
         console = console if console.is_terminal else Console(width=TERMINAL_WIDTH)
     if isinstance(record, Run):
-        console.print(_rich_table(_title(record), "", _RUN_HEADINGS, _run_lines(record)))
+        console.print(_rich_table(_title(record), "", _RUN_HEADINGS, _run_cells(record)))
     elif isinstance(record, Comparison):
         _print_comparison(record, shown_rows(comparison_rows(record), readouts), console)
     else:
@@ -212,23 +364,24 @@ def _print_comparison(record: Comparison, rows: Sequence[Row], console: Console,
     headings = ["Δ" if column.differs else column.heading for column in shown]
     ends = [row.readout != after.readout for row, after in itertools.pairwise(rows)]
     title = heading + _title(record)
-    console.print(_rich_table(title, _note(record, rows), headings, _lines(rows, shown), [*ends, False]))
+    console.print(_rich_table(title, _note(record, rows), headings, cells_of(rows, shown), [*ends, False]))
     for run in record.unfinished:
         console.print(Text(f"unfinished: {_path(run, record.folder)}, {run.state}", style="yellow"))
 
 
 def _rich_table(
-    title: str, note: str, headings: Sequence[str], lines: Sequence[Sequence[_Cell]], ends: Sequence[bool] = ()
-) -> Table:
+    title: str, note: str, headings: Sequence[str], lines: Sequence[Sequence[Cell]], ends: Sequence[bool] = ()
+) -> TerminalTable:
     """A table for the terminal; ``ends`` tells after which lines there is a gap."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left", caption_justify="left")
+    table = TerminalTable(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left", caption_justify="left")
     table.title, table.caption = Text(title), Text(note) if note else None
     for index, heading in enumerate(headings):
         table.add_column(Text(heading), justify="right" if index else "left", no_wrap=index > 0)
     for line, end in zip(lines, ends or [False] * len(lines), strict=True):
-        styles = ["bold" if cell.bold else ("red", "", "green")[cell.sign + 1] for cell in line]
+        styles = ["bold" if cell.bold else {"up": "green", "down": "red"}.get(cell.tone, "") for cell in line]
         styles[0] = "bold" if "bold" in styles else ""
-        table.add_row(*(Text(cell.words, style) for cell, style in zip(line, styles, strict=True)), end_section=end)
+        words = ("\n".join([cell.text, *(part.text for part in cell.below)]) for cell in line)
+        table.add_row(*map(Text, words, styles), end_section=end)
     return table
 
 
@@ -240,12 +393,11 @@ def to_markdown(folder: Path | str | Record, *, readouts: Sequence[str] = SHOWN)
 
     Of a comparison it is the table alone, the last line without a line break.
 
-    Raises:
-        ReportError: if a file is missing or damaged.
+    ReportError if a file is missing or damaged.
     """
     record = read_folder(folder)
     if isinstance(record, Run):
-        return f"{_plain(_title(record))}\n\n{markdown_table(_RUN_HEADINGS, _run_lines(record))}\n"
+        return f"{_plain(_title(record))}\n\n{markdown_table(_RUN_HEADINGS, _run_cells(record))}\n"
     if isinstance(record, Comparison):
         return comparison_markdown(record, shown_rows(comparison_rows(record), readouts))
     return reproduction_markdown(record, reproduction_rows(record), readouts)
@@ -254,14 +406,19 @@ def to_markdown(folder: Path | str | Record, *, readouts: Sequence[str] = SHOWN)
 def comparison_markdown(record: Comparison, rows: Sequence[Row], extra: Sequence[Column] = ()) -> str:
     """The table of a comparison, the best means in bold, with ``extra`` columns behind."""
     shown = [*columns(record, rows), *extra]
-    return markdown_table([column.heading for column in shown], _lines(rows, shown))
+    return markdown_table([column.heading for column in shown], cells_of(rows, shown))
 
 
-def markdown_table(headings: Sequence[str], lines: Sequence[Sequence[_Cell]]) -> str:
+def markdown_table(headings: Sequence[str], lines: Sequence[Sequence[Cell]]) -> str:
     """A table in Markdown, all but the first column aligned right; nothing in it is markup."""
-    cells = [list(headings), *([f"**{cell.words}**" if cell.bold else cell.words for cell in line] for line in lines)]
-    plain = [[_plain(words).replace("|", "\\|").replace("\n", "<br>") for words in line] for line in cells]
-    head, *others = (f"| {' | '.join(line)} |" for line in plain)
+    marks = {"published": "*{}*"}
+
+    def words(cell: Cell) -> str:
+        first = f"**{cell.text}**" if cell.bold else cell.text
+        content = "\n".join([first, *(marks.get(part.tone, "{}").format(part.text) for part in cell.below)])
+        return _plain(content).replace("|", "\\|").replace("\n", "<br>")
+
+    head, *others = (f"| {' | '.join(map(words, line))} |" for line in ([*map(Cell, headings)], *lines))
     return "\n".join([head, "|---" + "|---:" * (len(headings) - 1) + "|", *others])
 
 
@@ -273,13 +430,14 @@ def reproduction_markdown(record: Reproduction, rows: Rows, readouts: Sequence[s
 
     parts = [f"# {_plain(record.title)}", f"Scale: {record.scale} ({SCALES[record.scale]})."]
     if len(record.groups) > 1:
-        parts.append(_markdown_overview(record, rows, readouts))
+        table = overview_table(record, rows, readouts)
+        parts.append(markdown_table(table.headings, [row.cells for row in table.rows]))
     for group in record.groups:
         shown, first = shown_rows(rows[group.name], readouts), JUDGED[group.kind][0]
         p = Column("p", lambda row, first=first: text.significant(row.scores[first].compared.wilcoxon_p))  # type: ignore[misc]
         extra = [p, Column("runs", links)] if group.baseline else [Column("runs", links)]
-        table = comparison_markdown(group, shown, extra) if shown else "No run has finished yet."
-        parts += [f"## {_plain(group.title)}", table]
+        numbers = comparison_markdown(group, shown, extra) if shown else "No run has finished yet."
+        parts += [f"## {_plain(group.title)}", numbers]
     parts.append(
         "Scores: mean ± sample standard deviation over n seeds, on test data. Δ: mean difference from the baseline by "
         "the same read-out over runs of equal seed and split, with its 95 % t-interval; p: Wilcoxon's signed-rank "
@@ -293,30 +451,6 @@ def reproduction_markdown(record: Reproduction, rows: Rows, readouts: Sequence[s
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown_overview(record: Reproduction, rows: Rows, readouts: Sequence[str]) -> str:
-    best: set[Row] = set()
-    for group in record.groups:
-        best |= set(best_of_table(shown_rows(rows[group.name], readouts), JUDGED[group.kind][0]))
-    lines = []
-    for method, of_groups in overview(record, rows, readouts).items():
-        cells = zip(record.groups, of_groups, strict=True)
-        words = [_overview_cell(group, row, row in best) if row else text.MISSING for group, row in cells]
-        lines.append([_Cell(method), *map(_Cell, words)])
-    return markdown_table(["Method", *group_titles(record)], lines)
-
-
-def _overview_cell(group: Comparison, row: Row, best: bool) -> str:
-    parts, unit = [], UNITS[group.kind]
-    for place, score in enumerate(row.scores[name] for name in JUDGED[group.kind]):
-        mean = unit.mean_sd(score.mean, score.sd)
-        parts.append(f"**{mean}**" if best and place == 0 else mean)
-        if score.difference:
-            parts.append(f"Δ {unit.signed(score.difference.mean)} ({unit.interval(score.difference.interval)})")
-        if score.published is not None:
-            parts.append(f"*published {unit.fixed(score.published)}*")
-    return "\n".join(parts)
-
-
 def _plain(words: str) -> str:
     """Text that cannot become markup in Markdown."""
     return html.escape(words, quote=False)
@@ -328,8 +462,7 @@ def _plain(words: str) -> str:
 def to_csv(folder: Path | str | Record) -> str:
     """All numbers of a run, a comparison or a reproduction as CSV, those of every read-out.
 
-    Raises:
-        ReportError: if a file is missing or damaged.
+    ReportError if a file is missing or damaged.
     """
     record = read_folder(folder)
     if isinstance(record, Run):
@@ -340,30 +473,14 @@ def to_csv(folder: Path | str | Record) -> str:
 
 
 def csv_text(table: pd.DataFrame) -> str:
-    """A table of numbers as CSV."""
-    return str(table.to_csv(index=False, lineterminator="\n"))
+    """A table of numbers as CSV, in which no name is what a spreadsheet would take for a formula."""
+    return str(table.map(_no_formula).to_csv(index=False, lineterminator="\n"))
 
 
-def write_csv(folder: Path | str | Record, path: Path) -> Path:
-    """Write :func:`to_csv` into a file, complete or not at all.
-
-    Raises:
-        ReportError: if a file is missing or damaged, or this one cannot be written.
-    """
-    return write_file(path, to_csv(folder))
-
-
-def write_file(path: Path, content: str) -> Path:
-    """Write a text, complete or not at all; ReportError if the file cannot be written."""
-    try:
-        if not path.parent.is_dir():
-            raise FileNotFoundError(2, "no such folder")
-        write_text(path, content)
-    except OSError as error:
-        raise ReportError(
-            f"{path}: cannot be written ({error.strerror}): give a path in an existing, writable folder"
-        ) from None
-    return path
+def _no_formula(value: Any) -> Any:
+    formula = isinstance(value, str) and value[:1] in _FORMULA and not _NUMBER.fullmatch(value)
+    # a bare return would end the line: the writer of CSV quotes line feeds alone
+    return (f"'{value}" if formula else value).replace("\r", "\n") if isinstance(value, str) else value
 
 
 def run_table(run: Run) -> pd.DataFrame:
@@ -407,7 +524,7 @@ def _row_numbers(record: Comparison, row: Row) -> dict[str, object]:
     judged = JUDGED[record.kind]
     for name in SCORES:
         numbers |= {f"{name}_mean": row.scores[name].mean, f"{name}_sd": row.scores[name].sd}
-    numbers["pairs"] = row.scores[judged[0]].compared.count
+    numbers["pairs"] = len(row.scores[judged[0]].compared.values)
     for name in SCORES:
         difference, key = row.scores[name].compared, f"difference_{name}"
         numbers[key] = difference.mean
@@ -453,14 +570,10 @@ def to_json(record: Reproduction, rows: Rows) -> str:
     }
     if record.experiment == "figure2":
         content["correlations"] = [
-            {
-                "separation": correlation.separation,
-                "networks": len(correlation.points),
-                "as_plotted": _association_numbers(correlation.plotted),
-                "raw": _association_numbers(correlation.raw),
-                "logarithmic": correlation.logarithmic,
-            }
-            for correlation in correlations(record, rows)
+            {"separation": panel.separation, "networks": len(panel.points)}
+            | {"as_plotted": _association_numbers(panel.plotted), "raw": _association_numbers(panel.raw)}
+            | {"logarithmic": panel.logarithmic}
+            for panel in correlations(record, rows)
         ]
     return json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -501,10 +614,10 @@ def _group_numbers(record: Reproduction, group: Comparison, rows: Sequence[Row])
 
 def _row_and_seeds(group: Comparison, row: Row) -> dict[str, Any]:
     """The numbers of a row, with those of every seed."""
-    numbers = {name: value for name, value in _row_numbers(group, row).items() if name != "seeds"}
-    values = {name: row.scores[name].by_seed for name in JUDGED[group.kind]}
-    differences = {name: row.scores[name].compared.by_seed for name in JUDGED[group.kind]}
-    return {**numbers, "values": values, "differences": differences}
+    numbers, scores = _row_numbers(group, row), {name: row.scores[name] for name in JUDGED[group.kind]}
+    del numbers["seeds"]
+    values = {name: score.by_seed for name, score in scores.items()}
+    return numbers | {"values": values, "differences": {name: s.compared.by_seed for name, s in scores.items()}}
 
 
 def _path(run: Run | UnfinishedRun, folder: Path) -> str:

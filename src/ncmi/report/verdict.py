@@ -103,7 +103,7 @@ def _direction(record: Comparison, difference: Difference, of: str) -> str:
         direction = f"is {side} {baseline} by {size.removeprefix(text.MINUS)}{unit.difference}{of}"
     else:
         direction = f"equals {baseline} in the mean ({size}{unit.difference}){of}"
-    pairs = count(difference.count, "paired seed")
+    pairs = count(len(difference.values), "paired seed")
     if difference.interval is None:
         return f"{direction} ({pairs}): one pair has no interval, so nothing can be concluded about other seeds"
     judgment = f"{'' if difference.sign else 'not '}distinguishable from zero"
@@ -122,10 +122,9 @@ def _over_networks(record: Comparison, rows: Sequence[Row], by: str) -> str:
         if not differences:
             return f"{start}no two runs share seed and split, so there is nothing to compare."
         means = [difference.mean for difference in differences.values()]
-        part = (
-            f"{in_words(name)} is higher with {sum(mean > 0 for mean in means)} of {count(len(means), 'network')}, by "
-        )
-        part += f"{unit.signed(float(np.mean(means)))}{unit.difference} in the mean"
+        higher = f"{sum(mean > 0 for mean in means)} of {count(len(means), 'network')}"
+        mean = f"{unit.signed(float(np.mean(means)))}{unit.difference} in the mean"
+        part = f"{in_words(name)} is higher with {higher}, by {mean}"
         clear = [
             f"distinguishably {word} with {'all' if len(networks) == len(differences) > 1 else listed(networks)}"
             for word, sign in (("above", 1), ("below", -1))
@@ -171,9 +170,8 @@ def in_words(score: str) -> str:
 def _others(record: Comparison, rows: Sequence[Row]) -> list[str]:
     """Which of the other objectives are clear of the baseline, each by its own first read-out."""
     sentences, score = [], JUDGED[record.kind][0]
-    others = (
-        [row for row in rows if row.is_first and row.entry.objective != "ncmi"] if len(record.networks) == 1 else []
-    )
+    single = len(record.networks) == 1
+    others = [row for row in rows if single and row.is_first and row.entry.objective != "ncmi"]
     for sign, side in ((1, "above"), (-1, "below")):
         if clear := [row.method for row in others if row.scores[score].compared.sign == sign]:
             sentences.append(

@@ -15,8 +15,8 @@ from ncmi.report.tables import (
     csv_text,
     reproduction_markdown,
     reproduction_table,
+    to_csv,
     to_json,
-    write_file,
 )
 
 NAME = "report.html"
@@ -27,7 +27,11 @@ FIGURES = ("figure.svg", "figure.png")
 
 
 def write_report(
-    folder: Path | str, out: Path | str | None = None, *, tiles: Path | None = None, slides: Path | None = None
+    folder: Path | str | Record,
+    out: Path | str | None = None,
+    *,
+    tiles: Path | None = None,
+    slides: Path | None = None,
 ) -> Path:
     """Write the report of a run, a comparison or a reproduction, and return the page's path.
 
@@ -36,7 +40,7 @@ def write_report(
     the page alone is written. All of it is written, or none.
 
     Args:
-        folder: what ``ncmi train``, ``ncmi compare`` or ``ncmi reproduce`` wrote.
+        folder: what ``ncmi train``, ``ncmi compare`` or ``ncmi reproduce`` wrote, or what was read from there.
         out: the file to write, or a folder for ``report.html``; by default ``report.html`` inside ``folder``. An
             earlier report is replaced, any other file is left alone.
         tiles: of a run on slides what ``ncmi slides tile`` wrote, for thumbnails below its heat maps.
@@ -47,8 +51,8 @@ def write_report(
             ``slides`` is no folder, or ``out`` cannot be written or is something else than a report. Nothing is
             written then.
     """
-    folder = Path(folder)
-    path = folder / NAME if out is None else Path(out)
+    place = folder.folder if isinstance(folder, Record) else Path(folder)
+    path = place / NAME if out is None else Path(out)
     path = path / NAME if path.is_dir() else path
     _refuse_others(path)
     record = read_folder(folder)
@@ -57,14 +61,22 @@ def write_report(
 
     # charts are checked by the tests, not again on every page
     with debug_mode(False):
-        return _write(record, folder, path, out is not None, tiles, slides)
+        return _write(record, path, out is not None, tiles, slides)
 
 
-def _write(record: Record, folder: Path, path: Path, alone: bool, tiles: Path | None, slides: Path | None) -> Path:
+def write_csv(folder: Path | str | Record, path: Path) -> Path:
+    """Write :func:`to_csv` into a file, complete or not at all.
+
+    ReportError if a file is missing or damaged, or this one cannot be written.
+    """
+    return _write_files({path: to_csv(folder).encode()})
+
+
+def _write(record: Record, path: Path, alone: bool, tiles: Path | None, slides: Path | None) -> Path:
     from ncmi.report import pages
 
     if isinstance(record, Run):
-        return write_file(path, pages.run_page(record, path, tiles=tiles, slides=slides))
+        return _write_files({path: pages.run_page(record, path, tiles=tiles, slides=slides).encode()})
     figures: dict[str, bytes] = {}
     if isinstance(record, Comparison):
         rows = comparison_rows(record)
@@ -77,36 +89,38 @@ def _write(record: Record, folder: Path, path: Path, alone: bool, tiles: Path | 
         texts = {"table.md": reproduction_markdown(record, groups), "results.json": to_json(record, groups)}
         texts["table.csv"] = csv_text(reproduction_table(record, groups))
     if alone:
-        return write_file(path, page)
-    _write_files(folder, {name: text.encode() for name, text in (texts | {NAME: page}).items()} | figures)
+        return _write_files({path: page.encode()})
+    files = {name: content.encode() for name, content in texts.items()} | figures | {NAME: page.encode()}
+    _write_files({record.folder / name: content for name, content in files.items()})
     for name in FIGURES if not isinstance(record, Comparison) else ():
         if name not in figures:
             # a figure of other runs would be a lie
-            (folder / name).unlink(missing_ok=True)
+            (record.folder / name).unlink(missing_ok=True)
     return path
 
 
-def _write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write several files into an existing folder: all of them, or, where one cannot be written, none."""
-    made: list[tuple[Path, Path]] = []
+def _write_files(contents: Mapping[Path, bytes]) -> Path:
+    """Write files into existing folders: all of them, or, where one cannot be written, none. The last one's path."""
+    made: dict[Path, Path] = {}
     try:
-        for name, content in contents.items():
-            handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.", suffix=PARTIAL)
-            made.append((Path(temporary), folder / name))
+        for path, content in contents.items():
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
+            made[path] = Path(temporary)
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        for source, target in made:
+        for path, source in made.items():
             source.chmod(0o644)
-            source.replace(target)
+            source.replace(path)
     except OSError as error:
         raise ReportError(
-            f"{folder}: the report cannot be written ({error.strerror}): make room, or give a writable folder"
+            f"{path}: cannot be written ({error.strerror}): give a path in an existing, writable folder, or make room"
         ) from None
     finally:
-        for source, _ in made:
+        for source in made.values():
             source.unlink(missing_ok=True)
+    return path
 
 
 def _refuse_others(path: Path) -> None:
