@@ -14,7 +14,7 @@ from ncmi import NCMILoss
 from ncmi.loss import equation, likelihood, sweep
 from ncmi.loss.divergence import CentroidSums, CentroidView, pairwise_divergence, wrong_sum
 from ncmi.loss.functional import wrong_class_mean
-from ncmi.loss.likelihood import Map, plain_scores, plain_surprisal, scores, surprisal
+from ncmi.loss.likelihood import Map, likelihood_scores, plain_scores, plain_surprisal
 from ncmi.loss.simplex import log_nsf, log_ratio, to_log_distribution, unit_vector
 
 
@@ -41,7 +41,7 @@ def test_log_nsf_of_direction() -> None:
 @pytest.mark.parametrize("block", [12, 2**16], ids=["many blocks", "joined"])
 @pytest.mark.parametrize("temperature", [0.1, 0.5])
 def test_likelihood_by_hand(monkeypatch: pytest.MonkeyPatch, block: int, temperature: float) -> None:
-    """Value, gradient and second derivative of loss and scores, by features and by centroids, against the equation."""
+    """Value, gradient and second derivative of loss and likelihood_scores, by features and by centroids, against the equation."""
     monkeypatch.setattr(likelihood, "_BLOCK", block)
     monkeypatch.setattr(likelihood, "_JOINED", block)
     labels, to = torch.tensor([0, 2, 2, 1, 0]), Map(temperature, "nsf", -4.0)
@@ -49,11 +49,11 @@ def test_likelihood_by_hand(monkeypatch: pytest.MonkeyPatch, block: int, tempera
     beta = log_ratio(3 * torch.randn(3, 6, dtype=torch.float64), "nsf").requires_grad_()
     p, q = (equation.distribution(x.detach(), None, temperature) for x in (features, directions))
     expected = equation.likelihoods(p, q, -4.0).log()
-    torch.testing.assert_close(scores(features, directions, None, to).detach(), expected)
+    torch.testing.assert_close(likelihood_scores(features, directions, None, to).detach(), expected)
     own = -expected.gather(1, labels[:, None]).squeeze(1)
-    torch.testing.assert_close(surprisal(features, directions, None, labels, to).detach(), own)
-    for one, plain in ((surprisal, plain_surprisal), (scores, plain_scores)):
-        rest = (to,) if one is scores else (labels, to)
+    torch.testing.assert_close(likelihood_surprisal(features, directions, None, labels, to).detach(), own)
+    for one, plain in ((likelihood_surprisal, plain_surprisal), (likelihood_scores, plain_scores)):
+        rest = (to,) if one in (likelihood_scores, plain_scores) else (labels, to)
         assert gradcheck(lambda f, w, one=one, rest=rest: one(f, w, None, *rest), (features, directions))
         assert gradcheck(lambda f, w, one=plain, rest=rest: one(f, w, None, *rest), (features, directions))
         assert gradgradcheck(lambda f, w, one=one, rest=rest: one(f, w, None, *rest), (features, directions))
@@ -67,7 +67,7 @@ def test_likelihood_by_hand(monkeypatch: pytest.MonkeyPatch, block: int, tempera
 
 @pytest.mark.parametrize("close", [0.0, 1e-3, 1e-2])
 def test_close_by_a_wrong_centroid(close: float) -> None:
-    """float32 by hand and in ordinary operations, of loss and scores, against float64: the divergence is not rounded."""
+    """float32 by hand and in ordinary operations, of loss and likelihood_scores, against float64: the divergence is not rounded."""
     torch.manual_seed(0)
     directions, labels, to = torch.eye(10, 512), torch.arange(10), Map(0.5, "nsf", -4.6)
     base = directions.roll(1, 0) + close * torch.nn.functional.normalize(torch.randn(10, 512), dim=1)
@@ -82,9 +82,9 @@ def test_close_by_a_wrong_centroid(close: float) -> None:
         return -equation.likelihoods(p, q, -4.6).log().diagonal()
 
     forms = {
-        "by hand": lambda f, w: surprisal(f, w, None, labels, to),
+        "by hand": lambda f, w: likelihood_surprisal(f, w, None, labels, to),
         "plain": lambda f, w: plain_surprisal(f, w, None, labels, to),
-        "scores": lambda f, w: -scores(f, w, None, to).diagonal(),
+        "scores": lambda f, w: -likelihood_scores(f, w, None, to).diagonal(),
         "plain scores": lambda f, w: -plain_scores(f, w, None, to).diagonal(),
     }
     for loss in forms.values():
@@ -98,7 +98,7 @@ def test_close_by_a_wrong_centroid(close: float) -> None:
                 assert (gradient - want).norm() <= (1e-3 if close >= 1e-2 else 1e-2) * want.norm()
 
 
-@pytest.mark.parametrize("loss", [surprisal, plain_surprisal])
+@pytest.mark.parametrize("loss", [likelihood_surprisal, plain_surprisal])
 def test_where_all_centroids_are_in_one_place_nothing_pulls(loss: Callable[..., Tensor]) -> None:
     """Rounding is all that differs between the classes there, and it must not decide for one."""
     features, directions = torch.ones(6, 8, requires_grad=True), torch.ones(4, 8, requires_grad=True)

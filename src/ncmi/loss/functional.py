@@ -206,13 +206,13 @@ def loss_of_ratios(alpha: Tensor, batch: Batch, view: CentroidView, path: Path, 
 
 def loss_of_surprisal(surprisal: Tensor, batch: Batch, num_classes: int, terms: Terms) -> Tensor:
     """The likelihood form of ``−log π``, ``[n, 1]`` of the label or ``[n, C]`` of all classes."""
-    check_finite(surprisal)
+    check_divergences(surprisal)
     return terms.loss(batch, num_classes, bounded(surprisal, terms.robustness))
 
 
 def loss_of_terms(own: Tensor, separation: Tensor, batch: Batch, num_classes: int, terms: Terms) -> Tensor:
     """The loss of a and b: ``[n, 1]`` for hard labels and ``[n, C]`` for soft ones, where every class may be "own"."""
-    check_finite(own, separation)
+    check_divergences(own, separation)
     if terms.form == "ratio_of_means":
         return terms.loss(batch, num_classes, own, separation.expand_as(own))
     ratio = own / separation
@@ -289,7 +289,7 @@ def wrong_class_mean(divergence: Tensor, power: float) -> Tensor:
     return ((log_sum - math.log(wrong)) / power).exp()
 
 
-def check_finite(*values: Tensor) -> None:
+def check_divergences(*values: Tensor) -> None:
     """Raise ValueError for values ``[n, ...]`` that are not finite, on the CPU: elsewhere a look would stall."""
     # the sum over a batch is finite where all of it is
     if not values_can_be_read(values[0]) or all(math.isfinite(x.detach().sum().item()) for x in values):

@@ -57,13 +57,13 @@ class Map(NamedTuple):
 def plain_surprisal(
     features: Tensor, directions: Tensor | None, beta: Tensor | None, labels: Tensor, to: Map
 ) -> Tensor:
-    """``−log π_y``, ``[B]``; see :func:`surprisal`."""
+    """``−log π_y``, ``[B]``; see :func:`likelihood_surprisal`."""
     alpha, beta = _ratios(features, directions, beta, to)
     return surprisal_of_ratios(alpha, beta, labels, to.power)
 
 
 def plain_scores(features: Tensor, directions: Tensor | None, beta: Tensor | None, to: Map) -> Tensor:
-    """``log π_c``, ``[B, C]``; see :func:`scores`."""
+    """``log π_c``, ``[B, C]``; see :func:`likelihood_scores`."""
     return scores_of_ratios(*_ratios(features, directions, beta, to), to.power)
 
 
@@ -137,7 +137,9 @@ def _one_hot(label: Tensor, beta: Tensor) -> Tensor:
 # By hand
 
 
-def surprisal(features: Tensor, directions: Tensor | None, beta: Tensor | None, labels: Tensor, to: Map) -> Tensor:
+def likelihood_surprisal(
+    features: Tensor, directions: Tensor | None, beta: Tensor | None, labels: Tensor, to: Map
+) -> Tensor:
     """``−log π_y`` in nats, ``[B]``.
 
     Args:
@@ -154,8 +156,8 @@ def surprisal(features: Tensor, directions: Tensor | None, beta: Tensor | None, 
     return value
 
 
-def scores(features: Tensor, directions: Tensor | None, beta: Tensor | None, to: Map) -> Tensor:
-    """``log π_c`` in nats, ``[B, C]``; arguments as for :func:`surprisal`."""
+def likelihood_scores(features: Tensor, directions: Tensor | None, beta: Tensor | None, to: Map) -> Tensor:
+    """``log π_c`` in nats, ``[B, C]``; arguments as for :func:`likelihood_surprisal`."""
     tensors = (features, directions, beta)
     if not (_fits(to) and by_hand(*tensors)):
         return plain_scores(*tensors, to)

@@ -30,8 +30,8 @@ from ncmi.loss.forms import (
     check_sizes,
     likelihood_power,
 )
-from ncmi.loss.functional import Terms, check_finite, choose_path, loss_of_ratios, loss_of_surprisal, loss_of_terms
-from ncmi.loss.likelihood import Map, scores, surprisal
+from ncmi.loss.functional import Terms, check_divergences, choose_path, loss_of_ratios, loss_of_surprisal, loss_of_terms
+from ncmi.loss.likelihood import Map, likelihood_scores, likelihood_surprisal
 from ncmi.loss.simplex import centered_feature, full_precision, length, log_ratio, to_log_distribution
 from ncmi.loss.statistics import CentroidMeans, ClassWeights, RunningCenter, StepWatch, as_it_is, is_recomputation
 from ncmi.loss.sweep import sweep_terms
@@ -322,7 +322,7 @@ class NCMIBase(nn.Module):
             centered = self._centered(batch.rows)
             if path == "surprisal":
                 directions, beta, to = self._targets_of_likelihood(centered.dtype)
-                values = surprisal(centered, directions, beta, batch.labels, to).unsqueeze(-1)
+                values = likelihood_surprisal(centered, directions, beta, batch.labels, to).unsqueeze(-1)
                 return loss_of_surprisal(values, batch, self.num_classes, terms)
             if path == "scores":
                 return loss_of_surprisal(-self._scores(centered), batch, self.num_classes, terms)
@@ -336,7 +336,7 @@ class NCMIBase(nn.Module):
 
     def _scores(self, centered: Tensor) -> Tensor:
         directions, beta, to = self._targets_of_likelihood(centered.dtype)
-        return scores(centered, directions, beta, to)
+        return likelihood_scores(centered, directions, beta, to)
 
     @property
     def likelihood_power(self) -> float:
@@ -357,7 +357,7 @@ class NCMIBase(nn.Module):
         rows = features.reshape(-1, self.feature_dim) if features.dim() != 2 else features
         with torch.autocast(features.device.type, enabled=False):
             log_likelihood = self._scores(self._centered(rows))
-        check_finite(log_likelihood)
+        check_divergences(log_likelihood)
         return log_likelihood if features.dim() == 2 else log_likelihood.reshape(*features.shape[:-1], -1)
 
     def predict_log_proba(self, features: Tensor) -> Tensor:
