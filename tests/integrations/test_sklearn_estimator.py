@@ -346,9 +346,7 @@ def test_it_writes_no_file_and_speaks_only_when_asked(
     [
         ({"readout": "knn"}, "unknown readout 'knn': use 'auto', 'head', 'cc' or 'lp'"),
         ({"objective": "hinge"}, "unknown objective 'hinge'; known: ncmi, cross_entropy"),
-        ({"reduction": "none"}, "training needs a reduction to one number"),
-        ({"objective": NCMIOptions(reduction="none")}, "training needs a reduction to one number"),
-        ({"reduction": "sum"}, "reduction"),
+        ({"form": "sum"}, "form"),
         ({"temperature": -1.0}, "must be above 0"),
         ({"anchors": "cube"}, "use one of auto, axis, etf, random"),
         ({"robustness": 1.5}, "robustness=1.5: choose 0 .clean labels. to 1"),

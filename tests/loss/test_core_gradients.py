@@ -41,7 +41,7 @@ def test_log_nsf_of_direction() -> None:
 @pytest.mark.parametrize("block", [12, 2**16], ids=["many blocks", "joined"])
 @pytest.mark.parametrize("temperature", [0.1, 0.5])
 def test_likelihood_by_hand(monkeypatch: pytest.MonkeyPatch, block: int, temperature: float) -> None:
-    """Value, gradient and second derivative of loss and likelihood_scores, by features and by centroids, against the equation."""
+    """Value, gradient and second derivative of loss and scores, by features and centroids, against the equation."""
     monkeypatch.setattr(likelihood, "_BLOCK", block)
     monkeypatch.setattr(likelihood, "_JOINED", block)
     labels, to = torch.tensor([0, 2, 2, 1, 0]), Map(temperature, "nsf", -4.0)
@@ -67,7 +67,7 @@ def test_likelihood_by_hand(monkeypatch: pytest.MonkeyPatch, block: int, tempera
 
 @pytest.mark.parametrize("close", [0.0, 1e-3, 1e-2])
 def test_close_by_a_wrong_centroid(close: float) -> None:
-    """float32 by hand and in ordinary operations, of loss and likelihood_scores, against float64: the divergence is not rounded."""
+    """float32 by hand and in ordinary operations, of loss and scores, against float64."""
     torch.manual_seed(0)
     directions, labels, to = torch.eye(10, 512), torch.arange(10), Map(0.5, "nsf", -4.6)
     base = directions.roll(1, 0) + close * torch.nn.functional.normalize(torch.randn(10, 512), dim=1)
