@@ -14,7 +14,7 @@ from ncmi import NCMILoss
 from ncmi.loss import equation, likelihood, sweep
 from ncmi.loss.divergence import CentroidSums, CentroidView, pairwise_divergence, wrong_sum
 from ncmi.loss.functional import wrong_class_mean
-from ncmi.loss.likelihood import Map, likelihood_scores, plain_scores, plain_surprisal
+from ncmi.loss.likelihood import Map, likelihood_scores, likelihood_surprisal, plain_scores, plain_surprisal
 from ncmi.loss.simplex import log_nsf, log_ratio, to_log_distribution, unit_vector
 
 

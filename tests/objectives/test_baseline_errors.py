@@ -17,18 +17,19 @@ from ncmi.objectives.options import make_objective
 BAD_LABELS = [
     (torch.tensor([0, 12]), r"labels run to 12 but num_classes is 10: pass num_classes=13"),
     (torch.tensor([10, 9]), r"labels run to 10 but num_classes is 10: pass num_classes=11"),
-    (torch.tensor([0, -100]), r"labels run from -100.*drop the samples"),
+    (torch.tensor([0, -1]), r"labels run from -1.*leave out the samples"),
     (torch.tensor([0.0, 1.0]), r"labels are torch\.float32.*labels\.long\(\)"),
     (torch.tensor([True, False]), r"labels are torch\.bool.*labels\.long\(\)"),
-    (torch.tensor([[0], [1]]), r"labels have shape \[2, 1\].*labels\.flatten\(\)"),
-    (torch.tensor([], dtype=torch.long), r"empty batch: .*skip"),
+    (torch.tensor([[0], [1]]), r"labels have shape \[2, 1\].*labels\.(flatten\(\)|squeeze\(-1\))"),
+    (torch.tensor([], dtype=torch.long), r"empty batch: .*skip|one label for each sample"),
     (torch.tensor([0, 1, 2]), r"2 samples but 3 labels"),
 ]
 BAD_TARGETS = [
     (torch.full((2, 9), 1 / 9), r"soft targets have 9 columns but num_classes is 10"),
-    (torch.full((0, 10), 0.1), r"empty batch"),
+    (torch.full((0, 10), 0.1), r"empty batch|one label for each sample"),
     (torch.full((3, 10), 0.1), r"2 samples but 3 labels"),
-    (torch.full((2, 10), 1.0), r"do not sum to 1: divide"),
+    (torch.full((2, 10), 1.0), r"do not sum to 1"),
+    (torch.full((2, 10), 0.4), r"do not sum to 1: divide"),
     (torch.eye(10)[:2] * 2 - torch.eye(10)[2:4], r"negative or NaN: pass probabilities"),
     (torch.full((2, 10), float("nan")), r"negative or NaN"),
 ]
@@ -39,7 +40,7 @@ BAD_OPTIONS: list[tuple[str, dict[str, Any], str]] = [
     ("square", {"k": 0.0}, "k=0.0: must be above 0, None"),
     ("square", {"target_value": -1.0}, "target_value=-1.0: must be above 0, None"),
     ("anticlass", {"gamma": float("nan")}, "gamma=nan: must be at least 0"),
-    ("opl", {"weight": -1.0}, "weight=-1.0: must be at least 0"),
+    ("opl", {"opl_weight": -1.0}, "opl_weight=-1.0: must be at least 0"),
     ("opl", {"gamma": -1.0}, "gamma=-1.0: must be at least 0"),
     ("supcon", {"temperature": 0.0}, "must be above 0, usually 0.1"),
     ("supcon", {"projection_dim": 0}, "at least 1, usually 128"),
@@ -53,8 +54,8 @@ BAD_OPTIONS: list[tuple[str, dict[str, Any], str]] = [
     ("symmetric_cross_entropy", {"alpha": 0.0, "beta": 0.0}, "one of them must be above 0, e.g. 0.1 and 1"),
     ("symmetric_cross_entropy", {"log_zero": 0.0}, "below 0, usually -4"),
     ("symmetric_cross_entropy", {"log_zero": float("-inf")}, "must be above -inf and below 0"),
-    ("cross_entropy", {"weight": "inverse"}, "unknown class_weights 'inverse': use 'balanced'"),
-    ("cross_entropy", {"weight": [1.0, 2.0]}, "class_weights must be 10 numbers ≥ 0"),
+    ("cross_entropy", {"weight": "inverse"}, "unknown weight 'inverse': use 'balanced'"),
+    ("cross_entropy", {"weight": [1.0, 2.0]}, "weight must be 10 numbers ≥ 0"),
     ("cross_entropy", {"logit_adjustment": -1.0}, "at least 0 and below inf, usually 1"),
     ("cross_entropy", {"logit_adjustment": float("inf")}, "at least 0 and below inf"),
 ]
@@ -109,9 +110,31 @@ def test_supcon_needs_views() -> None:
         make_objective("supcon", 10, 3)(torch.ones(2, 3), torch.tensor([0, 1]))
 
 
-def test_logits_need_rows() -> None:
-    with pytest.raises(ValueError, match=r"logits have shape \[3\]: pass \[B, C\]"):
+def test_logits_and_labels_fit() -> None:
+    with pytest.raises(ValueError, match="squeeze"):
         cross_entropy_loss(torch.ones(3), torch.tensor([1]))
+    with pytest.raises(TypeError, match=r"torch.as_tensor\(labels\)"):
+        cross_entropy_loss(torch.ones(1, 3), [1])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"torch.as_tensor\(logits\)"):
+        cross_entropy_loss([[1.0, 2.0]], torch.tensor([1]))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", reference.ON_LOGITS)
+def test_ignored_samples_and_maps(name: str, problem: Any) -> None:
+    """A label of −100 does not count, maps are samples, and without any that counts the loss is 0 with a graph."""
+    objective, features, labels = problem(name)
+    some = labels.clone()
+    some[::3] = -100
+    kept = some >= 0
+    torch.testing.assert_close(objective.loss(features, some), objective.loss(features[kept], labels[kept]))
+    width = features.shape[-1]
+    maps, of_maps = features.reshape(1, -1, 1, width).movedim(-1, 1), some.reshape(1, -1, 1)
+    torch.testing.assert_close(objective.loss(maps, of_maps), objective.loss(features[kept], labels[kept]))
+    features = features.detach().clone().requires_grad_()
+    value = objective.loss(features, torch.full_like(labels, -100))
+    value.backward()
+    assert value == 0
+    assert not features.grad.any()
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])

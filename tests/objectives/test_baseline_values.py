@@ -22,7 +22,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "poly": {"epsilon": 2.0},
     "square": {"k": 3.0, "target_value": 2.0},
     "anticlass": {"gamma": 0.7},
-    "opl": {"weight": 0.6, "gamma": 0.8},
+    "opl": {"opl_weight": 0.6, "gamma": 0.8},
     "supcon": {"temperature": 0.4, "projection_dim": 3},
     "cmic": {"concentration_weight": 0.9, "separation_weight": 0.4},
     "generalized_cross_entropy": {"q": 0.4},

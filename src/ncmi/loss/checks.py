@@ -110,9 +110,15 @@ def as_rows(
     else:
         _check_dtype(labels)
     if labels.shape[: len(outer)] != outer or (not soft and labels.dim() != len(outer)):
+        if not soft and labels.dim() == len(outer) + 1 and labels.shape[-1] == 1:
+            raise ValueError(
+                f"labels have shape {list(labels.shape)}: class indices have {list(outer)}; use labels.squeeze(-1)"
+            )
+        samples, given = (
+            "×".join(map(str, x)) or "1" for x in (outer, labels.shape[: len(outer)] if soft else labels.shape)
+        )
         raise ValueError(
-            f"{what} with {list(outer)} samples but labels {list(labels.shape)}: pass one label for each sample, "
-            f"{list(outer)}, or floating-point soft targets"
+            f"{samples} samples but {given} labels: pass one label for each sample, or soft targets in floating point"
         )
     rows = values if values.dim() == 2 else values.reshape(-1, values.shape[-1])
     if len(rows) == 0:

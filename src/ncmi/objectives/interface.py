@@ -142,6 +142,9 @@ class LossObjective(LinearHeadObjective):
 def kept_rows(values: Tensor, labels: Tensor, num_classes: int, what: str) -> tuple[Tensor, Tensor]:
     """Samples of any shape as rows ``[n, D]`` with ``labels [n]`` or ``[n, C]``, checked, without the ignored ones."""
     batch = as_rows(values, labels, num_classes, what=what)
+    if torch.compiler.is_compiling() and not labels.is_floating_point():
+        # how many rows are left is not known there: what is ignored is out of range, which is no silent fault
+        return batch.rows, labels.reshape(-1).long()
     if batch.ignored is None:
         return batch.rows, batch.labels
     kept = ~batch.ignored

@@ -48,7 +48,7 @@ def opl_loss(features: Tensor, labels: Tensor, gamma: float = OPLOptions.gamma) 
 
 
 class OPLObjective(LinearHeadObjective):
-    """Cross-entropy on a linear head plus ``weight`` times :func:`opl_loss` on the features.
+    """Cross-entropy on a linear head plus ``opl_weight`` times :func:`opl_loss` on the features.
 
     Usual values: weight 1 and γ 0.5 (CIFAR), weight 0.1 and γ 2 (ImageNet).
     """
@@ -59,7 +59,7 @@ class OPLObjective(LinearHeadObjective):
 
     def loss(self, features: Tensor, labels: Tensor) -> Tensor:
         check_hard_labels(labels, features.shape[0], self.num_classes, "OPL")
-        return super().loss(features, labels) + self.options.weight * opl_loss(features, labels, self.options.gamma)
+        return super().loss(features, labels) + self.options.opl_weight * opl_loss(features, labels, self.options.gamma)
 
     def criterion(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The cross-entropy part; the rest needs the features."""

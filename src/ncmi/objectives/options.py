@@ -194,12 +194,12 @@ class AntiClassOptions(ObjectiveOptions):
 class OPLOptions(ObjectiveOptions):
     """Cross-entropy plus orthogonal projection loss on the features (Ranasinghe et al. 2021)."""
 
-    weight: float = 1.0
+    opl_weight: float = 1.0
     gamma: float = 0.5
     target: ClassVar[str] = "ncmi.objectives.opl:OPLObjective"
 
     def __post_init__(self) -> None:
-        check_range(self, "weight", "gamma", least=0, cure="usually weight 1 and gamma 0.5")
+        check_range(self, "opl_weight", "gamma", least=0, cure="usually weight 1 and gamma 0.5")
 
 
 @register_objective("supcon", label="SupCon")
