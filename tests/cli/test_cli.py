@@ -216,7 +216,7 @@ def test_user_objective_by_import(tmp_path: Path) -> None:
 
 def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_result(tmp_path: Path) -> None:
     options = ("train", "digits", "--training.epochs", "12", "--training.threads", "1", "--training.accelerator", "cpu")
-    ncmi_process(*options, "--out", "whole", cwd=tmp_path)
+    ncmi(*options, "--out", "whole", cwd=tmp_path)
     process = subprocess.Popen(
         [sys.executable, "-m", "ncmi", *options, "--out", "stopped"],
         cwd=tmp_path,
@@ -230,7 +230,7 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_result(tmp_path: Path) -> 
     assert process.returncode == 130, errors
     assert "ncmi resume stopped" in errors
     assert not (tmp_path / "stopped/results.json").exists()
-    ncmi_process("resume", "stopped", cwd=tmp_path)
+    ncmi("resume", "stopped", cwd=tmp_path)
     assert (tmp_path / "stopped/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
 
 

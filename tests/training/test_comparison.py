@@ -304,6 +304,7 @@ def double(path: str, number: int) -> int:
     return 2 * number
 
 
+@pytest.mark.usefixtures("fresh_processes")
 def test_the_queue_tells_what_came_out_and_what_failed() -> None:
     heard: dict[str, int] = {}
     failures = run_side_by_side(double, {"x/a": 1, "x/b": -3, "x/c": 5}, 2, heard.__setitem__)
@@ -311,6 +312,7 @@ def test_the_queue_tells_what_came_out_and_what_failed() -> None:
     assert failures == {"x/b": "-3 is negative"}
 
 
+@pytest.mark.usefixtures("fresh_processes")
 def test_runs_in_fresh_processes(tmp_path: Path) -> None:
     """Really trained, two side by side; the second time finished runs just give their results."""
     training = replace(TABLE.training, epochs=1, accelerator="cpu")
