@@ -32,7 +32,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scale "small" on digits, in a second a run."""
 
     def recipe(objective: ObjectiveOptions) -> Recipe:
-        training = Training(epochs=2, batch_size=64, accelerator="cpu", augmentation=Augmentation.cifar())
+        training = Training(epochs=1, batch_size=64, accelerator="cpu", augmentation=Augmentation.cifar())
         return Recipe(ImageData("digits", train_per_class=20), Network("resnet_small", width=8), objective, training)
 
     monkeypatch.setattr(reproduction, "_RECIPES", {"small": recipe})
