@@ -313,7 +313,7 @@ def test_the_queue_tells_what_came_out_and_what_failed() -> None:
 
 
 @pytest.mark.usefixtures("fresh_processes")
-def test_runs_in_fresh_processes(tmp_path: Path) -> None:
+def test_runs_in_fresh_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Really trained, two side by side; the second time finished runs just give their results."""
     training = replace(TABLE.training, epochs=1, accelerator="cpu")
     recipe = Recipe(TableData("wine"), Network("mlp", width=8, depth=1), CrossEntropyOptions(), training)
@@ -329,5 +329,6 @@ def test_runs_in_fresh_processes(tmp_path: Path) -> None:
     record = read_record(tmp_path / "c/comparison.json", ComparisonRecord)
     assert record.machine == json.loads((tmp_path / "c/runs/cross_entropy-seed0/environment.json").read_text())
     again: dict[str, Results] = {}
+    monkeypatch.undo()  # what is finished needs no fresh processes
     compare(replace(plan, entries=plan.entries[:2]), tmp_path / "c", resume=True, on_run=again.__setitem__)
     assert msgspec.to_builtins(again) == msgspec.to_builtins(made)
