@@ -1,15 +1,26 @@
-"""What all tests share: one thread a process, the folder of real data, and no leftovers of the user's settings."""
+"""What all tests share: one thread a process, runs of comparisons in this process, and the folder of real data."""
 
 from __future__ import annotations
 
 import os
+import pickle
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import settings
+
+from ncmi.data.cifar_sets import CIFAR_SETS
+from ncmi.training import queue
 
 # no tests in them, and for doctest they would all be modules of one name
 collect_ignore_glob = ["conftest.py", "*/conftest.py"]
@@ -21,6 +32,37 @@ settings.load_profile("ncmi")
 def pytest_configure() -> None:
     # two test processes side by side on two cores: more threads would only wait for each other
     torch.set_num_threads(1)
+    # a shell starts what it puts in the background with Ctrl-C ignored, and processes inherit it
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class InTurn(Executor):
+    """One task after the other, in this process."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def submit(self, work: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(work(*args, **options))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _runs_in_this_process() -> Iterator[None]:
+    """Comparisons make their runs here: a fresh process takes ten seconds to import what it needs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(queue, "ProcessPoolExecutor", InTurn)
+        yield
+
+
+@pytest.fixture
+def fresh_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comparisons make their runs in processes of their own, as for users."""
+    monkeypatch.setattr(queue, "ProcessPoolExecutor", ProcessPoolExecutor)
 
 
 @pytest.fixture
@@ -44,9 +86,41 @@ def cifar100_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     packed, tool = Path(found) / "cifar100", Path(found).parent / "tools" / "unpack_cifar100.py"
     if not (packed / "manifest.json").is_file() or not tool.is_file():
         pytest.skip(f"needs CIFAR-100: {found} holds no cifar-100-python and cifar-100-binary")
-    folder = tmp_path_factory.mktemp("cifar100")
-    subprocess.run([sys.executable, str(tool), str(packed), str(folder)], check=True, capture_output=True)
+    # unpacked once: the processes that test side by side have their folders below one
+    below_one = tmp_path_factory.getbasetemp()
+    folder = (below_one.parent if "PYTEST_XDIST_WORKER" in os.environ else below_one) / "cifar100"
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.is_dir():
+            partial = folder.with_suffix(".partial")
+            subprocess.run([sys.executable, str(tool), str(packed), str(partial)], check=True, capture_output=True)
+            partial.rename(folder)
     return folder
+
+
+@pytest.fixture
+def tiny_cifar100(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder with a CIFAR-100 of 10 training images and a test image a class, each class a color of its own in noise.
+
+    It is CIFAR-100 to this process alone, which knows the true one by its checksums.
+    """
+    cifar = replace(CIFAR_SETS["cifar100"], counts=(1000, 100), content=None, md5={})
+    monkeypatch.setitem(CIFAR_SETS, "cifar100", cifar)
+    root = tmp_path_factory.mktemp("tiny-cifar100")
+    folder = root / cifar.python.folder
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    colors = random.integers(40, 216, (100, 3))
+    for name, count in zip(cifar.python.files, cifar.counts, strict=True):
+        labels = np.arange(count) % 100
+        images = colors[labels].repeat(1024, axis=1) + random.integers(-40, 41, (count, 3072))
+        values = {
+            "data": images.astype(np.uint8),
+            cifar.label_key: labels.tolist(),
+            "coarse_labels": (labels % 20).tolist(),
+        }
+        (folder / name).write_bytes(pickle.dumps(values))
+    (folder / cifar.python.names).write_bytes(pickle.dumps({cifar.names_key: list(cifar.class_names)}))
+    return root
 
 
 @pytest.fixture(autouse=True)

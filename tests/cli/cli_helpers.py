@@ -7,7 +7,6 @@ import csv
 import io
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,14 +38,6 @@ def ncmi(*words: object, cwd: Path, check: int = 0) -> Done:
             code = stop.code if isinstance(stop.code, int) else 1
     assert code == check, out.getvalue() + errors.getvalue()
     return Done(code, out.getvalue(), errors.getvalue())
-
-
-def ncmi_process(*words: object, cwd: Path) -> Done:
-    """Run ``python -m ncmi`` as a process of its own; it must succeed."""
-    command = [sys.executable, "-m", "ncmi", *map(str, words)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=PATIENCE)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return Done(done.returncode, done.stdout, done.stderr)
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cli_helpers import PATIENCE, flat, ncmi, ncmi_process, read, rows, wait_for
+from cli_helpers import PATIENCE, flat, ncmi, read, rows, wait_for
 
 from ncmi.data.load import load_dataset
 from ncmi.data.splits import split_dataset
+from ncmi.objectives import options as options_module
 
 QUICK = ("--training.epochs", "2", "--training.accelerator", "cpu")
 
@@ -197,8 +198,9 @@ def test_doctor_checks_the_loss(tmp_path: Path) -> None:
     assert "✗" not in done.stdout
 
 
-def test_user_objective_by_import(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(
+def write_objective(folder: Path) -> None:
+    """A module with an objective of the user's own, called mine."""
+    (folder / "mine.py").write_text(
         "from dataclasses import dataclass\n"
         "from typing import ClassVar\n"
         "from ncmi import ObjectiveOptions, register_objective\n"
@@ -208,15 +210,21 @@ def test_user_objective_by_import(tmp_path: Path) -> None:
         "    epsilon: float = 0.2\n"
         "    target: ClassVar[str] = 'ncmi.objectives.label_smoothing:LabelSmoothingObjective'\n"
     )
+
+
+def test_user_objective_by_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options_module, "_REGISTRY", dict(options_module._REGISTRY))
+    monkeypatch.syspath_prepend(tmp_path)
+    write_objective(tmp_path)
     words = ("--imports", "mine", "compare", "iris", "--objectives", "cross_entropy", "mine", "--seeds", "1")
-    done = ncmi_process(*words, "--workers", "1", "--out", "c", *QUICK, cwd=tmp_path)
+    done = ncmi(*words, "--workers", "1", "--out", "c", *QUICK, cwd=tmp_path)
     assert "mine" in done.stdout
     assert read(tmp_path / "c/runs/mine-seed0/recipe.json")["objective"]["epsilon"] == 0.2
 
 
 def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_result(tmp_path: Path) -> None:
     options = ("train", "digits", "--training.epochs", "12", "--training.threads", "1", "--training.accelerator", "cpu")
-    ncmi_process(*options, "--out", "whole", cwd=tmp_path)
+    ncmi(*options, "--out", "whole", cwd=tmp_path)
     process = subprocess.Popen(
         [sys.executable, "-m", "ncmi", *options, "--out", "stopped"],
         cwd=tmp_path,
@@ -230,7 +238,7 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_result(tmp_path: Path) -> 
     assert process.returncode == 130, errors
     assert "ncmi resume stopped" in errors
     assert not (tmp_path / "stopped/results.json").exists()
-    ncmi_process("resume", "stopped", cwd=tmp_path)
+    ncmi("resume", "stopped", cwd=tmp_path)
     assert (tmp_path / "stopped/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
 
 
@@ -260,8 +268,12 @@ def test_compare_makes_table_report_and_resumes(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_stops_a_comparison_at_once(tmp_path: Path) -> None:
-    """The run in progress writes a checkpoint; the one that is next in the queue does not begin."""
-    words = ("compare", "wine", "--objectives", "cross_entropy", "ncmi", "focal", "--seeds", "2", "--workers", "1")
+    """The run in progress writes a checkpoint; the one that is next in the queue does not begin.
+
+    Its worker, a process of its own, knows the user's objective.
+    """
+    write_objective(tmp_path)
+    words = ("--imports", "mine", "compare", "wine", "--objectives", "mine", "ncmi", "--seeds", "2", "--workers", "1")
     process = subprocess.Popen(
         [sys.executable, "-m", "ncmi", *words, "--out", "c", "--training.epochs", "100000"],
         cwd=tmp_path,
@@ -270,10 +282,12 @@ def test_ctrl_c_stops_a_comparison_at_once(tmp_path: Path) -> None:
         text=True,
         start_new_session=True,  # a terminal's Ctrl-C reaches the whole group, and not this test
     )
-    wait_for(tmp_path / "c/runs/cross_entropy-seed0/metrics.jsonl", process)
+    run = tmp_path / "c/runs/mine-seed0"
+    wait_for(run / "metrics.jsonl", process)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, errors
     assert "--resume" in errors
-    assert [path.name for path in (tmp_path / "c/runs").iterdir()] == ["cross_entropy-seed0"]
-    assert (tmp_path / "c/runs/cross_entropy-seed0/checkpoints/last.safetensors").is_file()
+    assert list((tmp_path / "c/runs").iterdir()) == [run]
+    assert read(run / "recipe.json")["objective"]["epsilon"] == 0.2
+    assert (run / "checkpoints/last.safetensors").is_file()

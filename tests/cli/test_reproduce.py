@@ -32,7 +32,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scale "small" on digits, in a second a run."""
 
     def recipe(objective: ObjectiveOptions) -> Recipe:
-        training = Training(epochs=2, batch_size=64, accelerator="cpu", augmentation=Augmentation.cifar())
+        training = Training(epochs=1, batch_size=64, accelerator="cpu", augmentation=Augmentation.cifar())
         return Recipe(ImageData("digits", train_per_class=20), Network("resnet_small", width=8), objective, training)
 
     monkeypatch.setattr(reproduction, "_RECIPES", {"small": recipe})
@@ -88,13 +88,22 @@ def test_no_data_says_where_to_get_it(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not list(tmp_path.iterdir())
 
 
-def test_the_small_recipe_on_the_real_data(tmp_path: Path, cifar100_dir: Path) -> None:
+def check_the_small_recipe(tmp_path: Path, cifar100: Path, counts: list[int]) -> None:
     options = ("--training.epochs", "1", "--data.train-per-class", "4", "--training.accelerator", "cpu")
-    words = ("train", "--recipe", "cifar100.small", "--objective", "focal", "--data.data-dir", cifar100_dir)
+    words = ("train", "--recipe", "cifar100.small", "--objective", "focal", "--data.data-dir", cifar100)
     out = ncmi(*words, *options, "--out", "run", cwd=tmp_path).stdout
     assert "Focal, ResNet-small, on cifar100" in out
     recipe = read(tmp_path / "run/recipe.json")
     assert recipe["network"]["name"] == "resnet_small"
     assert recipe["training"]["precision"] == "bf16-mixed"
     results = read(tmp_path / "run/results.json")
-    assert [results[f"num_{part}"] for part in ("train", "validation", "test")] == [400, 5000, 10000]
+    assert [results[f"num_{part}"] for part in ("train", "validation", "test")] == counts
+
+
+def test_the_small_recipe(tmp_path: Path, tiny_cifar100: Path) -> None:
+    check_the_small_recipe(tmp_path, tiny_cifar100, [400, 100, 100])
+
+
+@pytest.mark.long
+def test_the_small_recipe_on_the_real_data(tmp_path: Path, cifar100_dir: Path) -> None:
+    check_the_small_recipe(tmp_path, cifar100_dir, [400, 5000, 10000])

@@ -1,13 +1,9 @@
-"""Recipes on tiny color images, and two processes that train them: ``python batch_normalized_driver.py IMAGES FOLDER``.
-
-Each process writes down what it did: a digest of the buffers and weights that it judged by, and the files it wrote.
-"""
+"""Recipes on tiny color images, and what ``process_driver.py`` does with them in each of two processes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +42,8 @@ def digest(tensors: list[Tensor]) -> str:
     return hashlib.sha256(b"".join(tensor.detach().numpy().tobytes() for tensor in tensors)).hexdigest()
 
 
-def main(images: str, root: Path) -> None:
+def train_and_write_down(images: str, root: Path) -> None:
+    """Train, and write what this process did: a digest of buffers and weights that it judged by, files it wrote."""
     from ncmi.training import run
     from ncmi.training.run import train
     from ncmi.training.run_folder import RunFolder
@@ -76,7 +73,3 @@ def main(images: str, root: Path) -> None:
         (root / f"{case}-{seen['rank']}.json").write_text(json.dumps(seen))
     assert train is run.train
     assert torch.distributed.get_world_size() == 2
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from batch_normalized_driver import train_and_write_down
 from training_helpers import make_recipe
 
 from ncmi.loss.alternating import Alternation
@@ -51,6 +52,7 @@ def main(root: Path) -> None:
 
     for case in PROCESS_CASES:
         train(recipe_of(case, 2), root / case)
+    train_and_write_down(str(root / "images.npz"), root)
     train(recipe_of("ncmi", 2), root / "ncmi")
 
 

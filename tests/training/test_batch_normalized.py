@@ -1,11 +1,7 @@
-"""Networks with batch normalization and channels last in memory: stopped and resumed, on two processes, from weights."""
+"""Networks with batch normalization and channels last in memory: stopped and resumed, and started from weights."""
 
 from __future__ import annotations
 
-import json
-import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +12,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 from training_helpers import assert_same_run, disturb_generators, metrics, results, signal_at, weights
 
-from ncmi.data.load import load_samples
 from ncmi.errors import Interrupted
 from ncmi.networks import export_weights, make_network
 from ncmi.recipes import Network, Recipe, Training
@@ -25,8 +20,6 @@ from ncmi.training.loop import Loop
 from ncmi.training.model import Classifier, load_model
 from ncmi.training.optimizers import make_optimizers
 from ncmi.training.run import train
-from ncmi.training.run_folder import RunFolder
-from ncmi.training.samples import split_of
 from ncmi.training.schema import Signature
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {
@@ -122,34 +115,6 @@ def test_fused_steps_equal_plain_ones(optimizer: str) -> None:
     for (name, one), two in zip(model.network.named_parameters(), plain.network.parameters(), strict=True):
         # AdamW divides by the size of the gradient, and so magnifies the rounding of small ones
         torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4, msg=name)
-
-
-def test_two_processes(images: str, tmp_path: Path) -> None:
-    driver = Path(__file__).with_name("batch_normalized_driver.py")
-    ended = subprocess.run(
-        [sys.executable, str(driver), images, str(tmp_path)], check=False, timeout=240, capture_output=True, text=True
-    )
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    for case in ("plain", "average"):
-        run = tmp_path / case
-        information = results(run).information
-        assert all(math.isfinite(getattr(information, name)) for name in information.__struct_fields__)
-        assert all(math.isfinite(row["train_loss"]) for row in metrics(run))
-        assert not list(run.rglob("*.partial"))
-        seen = [json.loads((tmp_path / f"{case}-{rank}.json").read_text()) for rank in (0, 1)]
-        # statistics of half a batch each: they differ in training and are one set wherever features are judged
-        assert seen[0]["extracted"] == seen[1]["extracted"]
-        assert len(seen[0]["extracted"]) >= 5
-        assert seen[0]["weights"] == seen[1]["weights"]
-        assert [writer["written"].count("results.json") for writer in seen] == [1, 0]
-        # what is saved is what was judged
-        model = load_model(run)
-        features = torch.from_numpy(RunFolder(run).outputs().features).float()
-        recipe = image_recipe(images, devices=2)
-        dataset = load_samples(recipe.data)
-        with torch.no_grad():
-            mine = model(dataset.inputs[split_of(recipe.data, dataset, seed=0).test])
-        torch.testing.assert_close(features, mine, rtol=2e-3, atol=1e-3)
 
 
 def start_weights(path: Path) -> dict[str, Tensor]:

@@ -304,6 +304,7 @@ def double(path: str, number: int) -> int:
     return 2 * number
 
 
+@pytest.mark.usefixtures("fresh_processes")
 def test_the_queue_tells_what_came_out_and_what_failed() -> None:
     heard: dict[str, int] = {}
     failures = run_side_by_side(double, {"x/a": 1, "x/b": -3, "x/c": 5}, 2, heard.__setitem__)
@@ -311,7 +312,8 @@ def test_the_queue_tells_what_came_out_and_what_failed() -> None:
     assert failures == {"x/b": "-3 is negative"}
 
 
-def test_runs_in_fresh_processes(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("fresh_processes")
+def test_runs_in_fresh_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Really trained, two side by side; the second time finished runs just give their results."""
     training = replace(TABLE.training, epochs=1, accelerator="cpu")
     recipe = Recipe(TableData("wine"), Network("mlp", width=8, depth=1), CrossEntropyOptions(), training)
@@ -327,5 +329,6 @@ def test_runs_in_fresh_processes(tmp_path: Path) -> None:
     record = read_record(tmp_path / "c/comparison.json", ComparisonRecord)
     assert record.machine == json.loads((tmp_path / "c/runs/cross_entropy-seed0/environment.json").read_text())
     again: dict[str, Results] = {}
+    monkeypatch.undo()  # what is finished needs no fresh processes
     compare(replace(plan, entries=plan.entries[:2]), tmp_path / "c", resume=True, on_run=again.__setitem__)
     assert msgspec.to_builtins(again) == msgspec.to_builtins(made)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 import subprocess
 import sys
@@ -10,18 +12,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from batch_normalized_driver import image_recipe, write_images
 from process_driver import FEW, PROCESS_CASES, UNEVEN, ZERO, recipe_of
 from training_helpers import leaves, metrics, results, weights, without_times
 
 from ncmi.data.batches import process_shares
-from ncmi.data.load import load_dataset
+from ncmi.data.load import load_dataset, load_samples
 from ncmi.data.splits import split_dataset
+from ncmi.training.model import load_model
 from ncmi.training.run import train
+from ncmi.training.run_folder import RunFolder
+from ncmi.training.samples import split_of
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     root = tmp_path_factory.mktemp("pair")
+    write_images(root / "images.npz")
     driver = Path(__file__).with_name("process_driver.py")
     ended = subprocess.run(
         [sys.executable, str(driver), str(root)], check=False, timeout=240, capture_output=True, text=True
@@ -71,6 +78,31 @@ def test_two_processes_equal_one(
     with np.load(tmp_path / "one" / "test_outputs.npz") as a, np.load(root / case / "test_outputs.npz") as b:
         np.testing.assert_array_equal(a["labels"], b["labels"])
         np.testing.assert_allclose(a["features"], b["features"], rtol=2e-3, atol=1e-5)
+
+
+def test_batch_normalization_is_one_in_two_processes(pair: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    root, ended = pair
+    for case in ("plain", "average"):
+        run = root / case
+        assert (run / "results.json").exists(), ended.stderr[-2000:]
+        information = results(run).information
+        assert all(math.isfinite(getattr(information, name)) for name in information.__struct_fields__)
+        assert all(math.isfinite(row["train_loss"]) for row in metrics(run))
+        assert not list(run.rglob("*.partial"))
+        seen = [json.loads((root / f"{case}-{rank}.json").read_text()) for rank in (0, 1)]
+        # statistics of half a batch each: they differ in training and are one set wherever features are judged
+        assert seen[0]["extracted"] == seen[1]["extracted"]
+        assert len(seen[0]["extracted"]) >= 5
+        assert seen[0]["weights"] == seen[1]["weights"]
+        assert [writer["written"].count("results.json") for writer in seen] == [1, 0]
+        # what is saved is what was judged
+        model = load_model(run)
+        features = torch.from_numpy(RunFolder(run).outputs().features).float()
+        recipe = image_recipe(str(root / "images.npz"), devices=2)
+        dataset = load_samples(recipe.data)
+        with torch.no_grad():
+            mine = model(dataset.inputs[split_of(recipe.data, dataset, seed=0).test])
+        torch.testing.assert_close(features, mine, rtol=2e-3, atol=1e-3)
 
 
 def test_an_error_ends_both_processes(pair: tuple[Path, subprocess.CompletedProcess[str]]) -> None:

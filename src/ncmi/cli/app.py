@@ -27,7 +27,6 @@ _SLIDES = """From a folder of slides to features of their patches, a look at a c
 Then, as for other data: ncmi train FEATURES --data.labels labels.csv, compare, evaluate, predict, report."""
 
 _CONFIG = (tyro.conf.PositionalRequiredArgs, tyro.conf.FlagCreatePairsOff)
-_TYPED: dict[str, Callable[..., None]] = {"compare": verbs.compare, "train": verbs.train}
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
@@ -47,23 +46,12 @@ def run(arguments: Sequence[str] | None = None) -> None:
     words, recipes = _take(words, "--recipe")
     words, names = _take(words, "--objective")
     if words[:1] == ["slides"]:
-        table: dict[str, Callable[..., None]] = slides.VERBS
-        prog, description, words = "ncmi slides", _SLIDES, words[1:]
+        table, prog, description, words = slides.VERBS, "ncmi slides", _SLIDES, words[1:]
     else:
         prog, description = "ncmi", _DESCRIPTION
         defaults = _defaults(words, recipes[-1] if recipes else None, names[-1] if names else None)
-        table = {
-            **{name: _typed(verb, defaults) for name, verb in _TYPED.items()},
-            "resume": verbs.resume,
-            "evaluate": verbs.evaluate,
-            "predict": verbs.predict,
-            "measure": verbs.measure,
-            "report": verbs.report,
-            "reproduce": verbs.reproduce,
-            "recipes": verbs.recipes,
-            "doctor": verbs.doctor,
-            "slides": _slides,
-        }
+        table = verbs.VERBS | {name: _typed(verbs.VERBS[name], defaults) for name in ("compare", "train")}
+        table["slides"] = _slides
     if words[:1] and words[0] in table:  # the verb alone: its errors name options as they are typed
         tyro.cli(table[words[0]], prog=f"{prog} {words[0]}", args=words[1:], config=_CONFIG)
     else:

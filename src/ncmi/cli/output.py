@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -15,24 +14,17 @@ from rich.table import Table
 from rich.text import Text
 
 from ncmi.errors import Interrupted
+from ncmi.readouts.scores import Estimate, Scores
 from ncmi.recipes.names import READOUTS, READOUTS_IN_WORDS, network_label, objective_label
+from ncmi.training import schema
 
 if TYPE_CHECKING:
     from ncmi.data.bags.cohort import Cohort
     from ncmi.data.splits import Split
-    from ncmi.readouts.scores import Estimate, Scores
     from ncmi.slides.work import SlideResult
-    from ncmi.training.schema import (
-        Evaluation,
-        InformationRecord,
-        Measured,
-        OutOfDistribution,
-        Readout,
-        Results,
-        Skipped,
-    )
 
 _SHOWN = 10
+_SCORES = ("accuracy", "balanced", "macro F1", "macro AUC")
 
 
 def console() -> Console:
@@ -47,13 +39,15 @@ def say(text: str) -> None:
     console().print(text, soft_wrap=True, markup=False)
 
 
-def _table(title: str, first: str, columns: Iterable[str]) -> Table:
+def _print_table(title: str, first: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     """A table whose first column is text and whose others are numbers. Names are the user's: they are no markup."""
     table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column(first, no_wrap=True)
     for column in columns:
         table.add_column(Text(column), justify="right", no_wrap=True)
-    return table
+    for row in rows:
+        table.add_row(*row)
+    console().print(table)
 
 
 class _Bar:
@@ -76,9 +70,7 @@ class _Bar:
         self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
         self._bar.stop()
 
     def _advance(self, line: str) -> None:
@@ -97,7 +89,7 @@ class RunCounter(_Bar):
         if not self._console.is_terminal:
             say(title)
 
-    def advance(self, name: str, results: Results) -> None:
+    def advance(self, name: str, results: schema.Results) -> None:
         """One run has finished."""
         scores = ", ".join(
             f"{READOUTS[readout]} {_in_brief(results.kind, results.readouts[readout].test)}"
@@ -119,10 +111,8 @@ class SlideCounter(_Bar):
         super().__init__(title, None)
         self._patches = self._bar.add_task("patches", total=None, visible=False)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        super().__exit__(kind, error, trace)
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        super().__exit__(kind, *details)
         if kind is KeyboardInterrupt:
             raise Interrupted("stopped; the same command goes on") from None
 
@@ -162,7 +152,7 @@ class EpochLog:
         say(f"{row['epoch']:5d} {' '.join(cells)} {row['seconds']:6.2f}")
 
 
-def print_results(results: Results) -> None:
+def print_results(results: schema.Results) -> None:
     """How a finished run does on its test part."""
     objective, network = objective_label(results.objective), network_label(results.network)
     _print_readouts(f"{objective}, {network}, on {results.data}: test part", results.readouts)
@@ -172,7 +162,7 @@ def print_results(results: Results) -> None:
     print_information(results.information)
 
 
-def print_evaluation(evaluation: Evaluation) -> None:
+def print_evaluation(evaluation: schema.Evaluation) -> None:
     """How a run does on its own test part or on other data, and how it tells out-of-distribution data apart."""
     _print_readouts(f"{objective_label(evaluation.objective)} on {evaluation.data}", evaluation.readouts)
     print_information(evaluation.information)
@@ -182,45 +172,39 @@ def print_evaluation(evaluation: Evaluation) -> None:
         say("FPR95: share of these samples that pass where 95 % of the test part do. AUROC: 50 % is chance")
 
 
-def _print_readouts(title: str, readouts: dict[str, Readout]) -> None:
-    """Decisions of all read-outs, then how far their probabilities can be trusted."""
+def _print_readouts(title: str, readouts: dict[str, schema.Readout]) -> None:
+    """Decisions of all read-outs, their intervals, then how far their probabilities can be trusted."""
     first = next(iter(readouts.values()))
-    validated = first.validation is not None
-    columns = (["validation"] if validated else []) + ["accuracy", "balanced", "macro F1", "macro AUC"]
-    table = _table(title, "read-out", columns)
+    decisions, trust = [], []
     for name, readout in readouts.items():
-        cells = [] if readout.validation is None else [_percent(readout.validation.accuracy.value)]
-        test = readout.test
-        cells += [_percent(test.accuracy.value), _percent(test.balanced_accuracy.value)]
-        cells += [_number(test.macro_f1.value, ".4f"), _number(test.macro_auc.value, ".4f")]
-        table.add_row(READOUTS_IN_WORDS[name], *cells)
-    console().print(table)
+        test, validation, calibration = readout.test, readout.validation, readout.calibration
+        row = [READOUTS_IN_WORDS[name], *([] if validation is None else [_percent(validation.accuracy.value)])]
+        row += [_percent(test.accuracy.value), _percent(test.balanced_accuracy.value)]
+        decisions.append([*row, _number(test.macro_f1.value, ".4f"), _number(test.macro_auc.value, ".4f")])
+        row = [READOUTS_IN_WORDS[name], _number(test.nll, ".4f"), _number(test.calibration_error, ".4f")]
+        if calibration is not None:
+            numbers = (calibration.nll, calibration.calibration_error)
+            row += [f"{calibration.temperature:.3g}", *(_number(number, ".4f") for number in numbers)]
+        trust.append(row)
+    _print_table(title, "read-out", (["validation"] if first.validation else []) + [*_SCORES], decisions)
     if first.test.resamples:
         _print_intervals(readouts)
-    table = _table("", "read-out", ("NLL", "ECE", *(("τ", "NLL, /τ", "ECE, /τ") if first.calibration else ())))
-    for name, readout in readouts.items():
-        cells = [_number(readout.test.nll, ".4f"), _number(readout.test.calibration_error, ".4f")]
-        if readout.calibration is not None:
-            numbers = (readout.calibration.nll, readout.calibration.calibration_error)
-            cells += [f"{readout.calibration.temperature:.3g}", *(_number(number, ".4f") for number in numbers)]
-        table.add_row(READOUTS_IN_WORDS[name], *cells)
-    console().print(table)
-    words = "ECE: calibration error"
-    say(f"{words}. /τ: log-probabilities divided by τ, fitted to the validation part" if first.calibration else words)
+    _print_table("", "read-out", ("NLL", "ECE", *(("τ", "NLL, /τ", "ECE, /τ") if first.calibration else ())), trust)
+    meaning = ". /τ: log-probabilities divided by τ, fitted to the validation part" if first.calibration else ""
+    say(f"ECE: calibration error{meaning}")
     for note in first.test.notes:
         say(note)
 
 
-def _print_intervals(readouts: dict[str, Readout]) -> None:
+def _print_intervals(readouts: dict[str, schema.Readout]) -> None:
     scores = next(iter(readouts.values())).test
     over = f"{scores.groups} patients, {scores.samples} slides" if scores.groups else f"{scores.samples} samples"
-    title = f"{scores.confidence:.0%} intervals by bootstrap over {over}"
-    table = _table(title, "read-out", ("accuracy", "balanced", "macro F1", "macro AUC"))
+    rows = []
     for name, readout in readouts.items():
         test = readout.test
         estimates = (test.accuracy, test.balanced_accuracy, test.macro_f1, test.macro_auc)
-        table.add_row(READOUTS_IN_WORDS[name], *(_interval(estimate) for estimate in estimates))
-    console().print(table)
+        rows.append([READOUTS_IN_WORDS[name], *map(_interval, estimates)])
+    _print_table(f"{scores.confidence:.0%} intervals by bootstrap over {over}", "read-out", _SCORES, rows)
 
 
 def _interval(estimate: Estimate) -> str:
@@ -237,7 +221,7 @@ def _number(value: float | None, form: str) -> str:
     return "–" if value is None else f"{value:{form}}"
 
 
-def _print_ood(record: OutOfDistribution) -> None:
+def _print_ood(record: schema.OutOfDistribution) -> None:
     meaning = {
         "distance": "distance to the nearest centroid",
         "distance_ratio": "nearest / mean of the other distances",
@@ -245,13 +229,12 @@ def _print_ood(record: OutOfDistribution) -> None:
         "feature_norm": "feature norm, the shorter the farther",
     }
     title = f"{record.data} ({record.num_outside}) told from the test part of {record.inside} ({record.num_inside})"
-    table = _table(title, "score", ("AUROC", "FPR95"))
-    for score, detection in record.scores.items():
-        table.add_row(meaning[score], _percent(detection.auroc), _percent(detection.fpr95))
-    console().print(table)
+    scores = record.scores.items()
+    rows = ((meaning[name], _percent(score.auroc), _percent(score.fpr95)) for name, score in scores)
+    _print_table(title, "score", ("AUROC", "FPR95"), rows)
 
 
-def print_information(information: InformationRecord) -> None:
+def print_information(information: schema.InformationRecord) -> None:
     """CMI, Γ and NCMI; what is not defined (all samples of one class) is a dash."""
     say(f"CMI {_number(information.cmi, '.6g')} nats")
     for words, separation, ncmi in (
@@ -261,13 +244,13 @@ def print_information(information: InformationRecord) -> None:
         say(f"Γ ({words}) {_number(separation, '.6g')} nats   NCMI {_number(ncmi, '.6g')}")
 
 
-def print_measured(measured: Measured) -> None:
+def print_measured(measured: schema.Measured) -> None:
     """The measures of saved outputs, over all classes and by class."""
     print_information(measured.information)
     say(f"CMI by class: {' '.join(_number(value, '.4g') for value in measured.class_cmi)}")
 
 
-def print_skipped(skipped: Sequence[Skipped]) -> None:
+def print_skipped(skipped: Sequence[schema.Skipped]) -> None:
     """What was left out, and why; the first of it."""
     _list([(item.name, item.reason) for item in skipped])
 
@@ -290,16 +273,16 @@ def _list(faults: Sequence[tuple[str, str]]) -> None:
 
 def print_cohort(cohort: Cohort, split: Split) -> None:
     """Slides, patients and instances of each part by class, and what is left out."""
-    title = f"{len(cohort.slides)} slides, features of width {cohort.feature_dim}"
-    table = _table(title, "part", ("slides", "patients", "instances", *cohort.class_names))
+    rows = []
     for name in ("train", "validation", "test"):
         indices = getattr(split, name).tolist()
         labels = Counter(cohort.slides[index].label for index in indices)
         patients = {cohort.slides[index].patient for index in indices}
         instances = sum(cohort.instances[index] for index in indices)
         by_class = (str(labels[index]) for index in range(len(cohort.class_names)))
-        table.add_row(name, str(len(indices)), str(len(patients)), f"{instances:,}", *by_class)
-    console().print(table)
+        rows.append((name, str(len(indices)), str(len(patients)), f"{instances:,}", *by_class))
+    title = f"{len(cohort.slides)} slides, features of width {cohort.feature_dim}"
+    _print_table(title, "part", ("slides", "patients", "instances", *cohort.class_names), rows)
     for note in cohort.notes:
         say(note)
     _list((*cohort.skipped, *getattr(split, "left_out", ())))

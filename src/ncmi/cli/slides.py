@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from ncmi.cli import output
 from ncmi.recipes import BagData
 
 
@@ -41,10 +42,9 @@ def tile(
         workers: slides side by side; 0 for one a processor.
         overwrite: tile all slides anew.
     """
-    from ncmi.cli.output import SlideCounter, print_left_out
     from ncmi.slides.tiling import TilingSettings, tile_slides
 
-    with SlideCounter("slides") as counter:
+    with output.SlideCounter("slides") as counter:
         results = tile_slides(
             slides,
             out,
@@ -61,7 +61,7 @@ def tile(
             overwrite=overwrite,
             on_slide=counter.done,
         )
-    print_left_out(results, out / "summary.csv")
+    output.print_left_out(results, out / "summary.csv")
 
 
 def embed(
@@ -96,12 +96,11 @@ def embed(
         precision: of the features in the file.
         overwrite: embed all slides anew.
     """
-    from ncmi.cli.output import SlideCounter, print_left_out
     from ncmi.slides.embedding import embed_slides, make_encoder
 
     made = make_encoder(encoder, weights, image_size=image_size, device=device)
     folder = out or tiles
-    with SlideCounter("slides") as counter:
+    with output.SlideCounter("slides") as counter:
         results = embed_slides(
             tiles,
             slides,
@@ -114,7 +113,7 @@ def embed(
             on_slide=counter.done,
             on_patches=counter.patches,
         )
-    print_left_out(results, folder / "embed_summary.csv")
+    output.print_left_out(results, folder / "embed_summary.csv")
 
 
 def simulate(
@@ -141,10 +140,9 @@ def simulate(
         seed: of everything.
         workers: slides side by side; 0 for one a processor.
     """
-    from ncmi.cli.output import SlideCounter, say
     from ncmi.slides.simulation import SimulationOptions, write_simulation
 
-    with SlideCounter("simulated slides") as counter:
+    with output.SlideCounter("simulated slides") as counter:
         folder = write_simulation(
             out,
             table,
@@ -152,7 +150,7 @@ def simulate(
             workers=workers,
             on_slide=counter.advance,
         )
-    say(f"simulation, {counter.count} slides: {folder / 'features'}   labels: {folder / 'labels.csv'}")
+    output.say(f"simulation, {counter.count} slides: {folder / 'features'}   labels: {folder / 'labels.csv'}")
 
 
 def check(data: BagData, *, seed: int = 0) -> None:
@@ -162,12 +160,11 @@ def check(data: BagData, *, seed: int = 0) -> None:
         data: features, labels and split.
         seed: of the split.
     """
-    from ncmi.cli.output import print_cohort
     from ncmi.data.bags.cohort import load_cohort
     from ncmi.data.bags.splits import split_cohort
 
     cohort = load_cohort(data)
-    print_cohort(cohort, split_cohort(cohort, data, seed))
+    output.print_cohort(cohort, split_cohort(cohort, data, seed))
 
 
 VERBS: dict[str, Callable[..., None]] = {"tile": tile, "embed": embed, "check": check, "simulate": simulate}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from ncmi.cli import output
+from ncmi.cli.output import say
+from ncmi.errors import Interrupted
 from ncmi.objectives.options import NCMIOptions, ObjectiveOptions, objective_names
-from ncmi.recipes import BagNetwork, Data, Network, Recipe, Training
-from ncmi.training.reproduction import Experiment, Scale
-
-if TYPE_CHECKING:
-    from ncmi.training.comparison import Plan
+from ncmi.recipes import BagNetwork, Data, Network, Recipe, Training, describe_recipe, recipe_names
+from ncmi.training import comparison, reproduction
+from ncmi.training.schema import Record, write_record
 
 COMMAND: list[str] = []
 """The command line as it was given, for the report."""
@@ -46,7 +48,7 @@ def compare(
         network: the network, the same for all.
         training: the training, the same for all.
     """
-    from ncmi.training.comparison import Plan, entries_of
+    from ncmi.report import print_table, write_csv, write_report
 
     bags = data.kind == "bags"
     if bags:
@@ -54,28 +56,20 @@ def compare(
         objectives = objectives or ("cross_entropy", "ncmi")
     if seeds is None:
         seeds = 3 if bags else 5
-    plan = Plan(
-        entries_of(Recipe(data, network, objective, training), objectives or objective_names(), networks),
+    recipe = Recipe(data, network, objective, training)
+    plan = comparison.Plan(
+        comparison.entries_of(recipe, objectives or objective_names(), networks),
         tuple(range(training.seed, training.seed + seeds)),
         workers,
         tuple(IMPORTS),
     )
-    _compare(plan, out or Path("runs") / f"compare-{data.title}", resume)
-
-
-def _compare(plan: Plan, folder: Path, resume: bool) -> None:
-    from ncmi.cli.output import RunCounter, say
-    from ncmi.report import print_table, read_comparison, write_report
-    from ncmi.training.comparison import compare
-
-    runs = plan.runs()
-    folds = len(runs) // (len(plan.entries) * len(plan.seeds))
+    folder = out or Path("runs") / f"compare-{data.title}"
+    runs, folds = len(plan.runs()), len(plan.folds)
     title = f"{len(plan.entries)} entries × {len(plan.seeds)} seeds" + (f" × {folds} folds" if folds > 1 else "")
-    with RunCounter(title, len(runs)) as counter:
-        compare(plan, folder, resume=resume, command=" ".join(COMMAND), on_run=counter.advance)
-    record = read_comparison(folder)
-    print_table(record)
-    say(f"report: {write_report(record)}   table: {folder / 'table.csv'}")
+    with output.RunCounter(title, runs) as counter:
+        comparison.compare(plan, folder, resume=resume, command=" ".join(COMMAND), on_run=counter.advance)
+    print_table(folder)
+    say(f"report: {write_report(folder)}   table: {write_csv(folder, folder / 'table.csv')}")
 
 
 def train(
@@ -121,15 +115,13 @@ def resume(run: Path) -> None:
 
 
 def _train(recipe: Recipe, folder: Path, *, resume: bool) -> None:
-    from ncmi.cli.output import EpochLog, print_results, say
-    from ncmi.errors import Interrupted
     from ncmi.training.run import train
 
     try:
-        results = train(recipe, folder, resume=resume, on_epoch=EpochLog().show)
+        results = train(recipe, folder, resume=resume, on_epoch=output.EpochLog().show)
     except Interrupted as stopped:
         raise Interrupted(f"{stopped}; go on with: ncmi resume {folder}") from None
-    print_results(results)
+    output.print_results(results)
     say(f"run folder: {folder}   its page: ncmi report {folder}")
 
 
@@ -151,20 +143,22 @@ def evaluate(
             to the nearest centroid and by other scores. Kept in the run folder for the report.
         json: file to write the figures to.
     """
-    from ncmi.cli.output import print_evaluation, say
     from ncmi.training.evaluation import evaluate_run, keep_ood
-    from ncmi.training.schema import write_record
 
     evaluation = evaluate_run(run, on, ood, labels)
-    print_evaluation(evaluation)
-    if json is not None:
-        write_record(json, evaluation)
-        say(f"written: {json}")
+    output.print_evaluation(evaluation)
+    _write_json(json, evaluation)
     try:
         for path in keep_ood(run, evaluation):
             say(f"written: {path}")
     except OSError as error:  # another's folder may be read only
         say(f"not kept in {run} ({error.strerror}): the report will not show it")
+
+
+def _write_json(path: Path | None, record: Record) -> None:
+    if path is not None:
+        write_record(path, record)
+        say(f"written: {path}")
 
 
 def predict(
@@ -190,7 +184,6 @@ def predict(
         attention: folder for each slide's attention (.npz).
         overwrite: replace an existing file.
     """
-    from ncmi.cli.output import say
     from ncmi.training.prediction import predict
 
     predicted = predict(
@@ -226,15 +219,11 @@ def measure(
         labels: file of the labels, where they are not in FILE: .npy, .txt, or any of the others.
         json: file to write the figures to.
     """
-    from ncmi.cli.output import print_measured, say
     from ncmi.training.evaluation import measure_file
-    from ncmi.training.schema import write_record
 
     measured = measure_file(file, values, temperature, labels)
-    print_measured(measured)
-    if json is not None:
-        write_record(json, measured)
-        say(f"written: {json}")
+    output.print_measured(measured)
+    _write_json(json, measured)
 
 
 def report(folder: Path, *, out: Path | None = None, tiles: Path | None = None, slides: Path | None = None) -> None:
@@ -246,7 +235,6 @@ def report(folder: Path, *, out: Path | None = None, tiles: Path | None = None, 
         tiles: folder that `ncmi slides tile` wrote, for thumbnails under the heat maps.
         slides: folder of the slides, for pictures of the patches that count most.
     """
-    from ncmi.cli.output import say
     from ncmi.report import write_report
 
     say(f"report: {write_report(folder, out, tiles=tiles, slides=slides)}")
@@ -254,18 +242,15 @@ def report(folder: Path, *, out: Path | None = None, tiles: Path | None = None, 
 
 def recipes() -> None:
     """The recipes of published and of our own experiments, with what to expect of them."""
-    from ncmi.cli.output import say
-    from ncmi.recipes import describe_recipe, recipe_names
-
     for name in recipe_names():
         say(f"{name}\n    {describe_recipe(name)}")
     say("\nfor example: ncmi train --recipe cifar100.small --objective focal --training.seed 1")
 
 
 def reproduce(
-    experiment: Experiment,
+    experiment: reproduction.Experiment,
     *,
-    scale: Scale = "small",
+    scale: reproduction.Scale = "small",
     out: Path | None = None,
     seeds: int = 3,
     first_seed: int = 0,
@@ -297,13 +282,10 @@ def reproduce(
         bracs_labels: table3: CSV with slide, patient, split, label.
         epochs: table3: passes over the training part; 0 for 50 (published: 50 to 100).
     """
-    from ncmi.cli.output import RunCounter, say
-    from ncmi.errors import Interrupted
     from ncmi.report import print_table, write_report
-    from ncmi.training.reproduction import plan_experiment, reproduce
 
     cohorts = {"camelyon17": (camelyon17, camelyon17_labels), "bracs": (bracs, bracs_labels)}
-    groups = plan_experiment(
+    groups = reproduction.plan_experiment(
         experiment,
         scale,
         seeds=range(first_seed, first_seed + seeds),
@@ -316,9 +298,12 @@ def reproduce(
         epochs=epochs,
     )
     folder = out or Path("runs") / f"reproduce-{scale}"
-    with RunCounter(f"{experiment}, scale {scale}", sum(len(group.plan.runs()) for group in groups)) as counter:
+    runs = sum(len(group.plan.runs()) for group in groups)
+    with output.RunCounter(f"{experiment}, scale {scale}", runs) as counter:
         try:
-            folder = reproduce(experiment, scale, groups, folder, command=" ".join(COMMAND), on_run=counter.advance)
+            folder = reproduction.reproduce(
+                experiment, scale, groups, folder, command=" ".join(COMMAND), on_run=counter.advance
+            )
         except KeyboardInterrupt:
             raise Interrupted("stopped; the same command goes on") from None
     print_table(folder)
@@ -328,7 +313,20 @@ def reproduce(
 def doctor() -> None:
     """What is installed, what works here: versions, devices, optional packages, data, and a check of the loss."""
     from ncmi.cli.doctor import examine
-    from ncmi.cli.output import print_findings
 
-    if not print_findings(examine()):
+    if not output.print_findings(examine()):
         raise ValueError("something that ncmi needs does not work: see the lines marked ✗")
+
+
+VERBS: dict[str, Callable[..., None]] = {
+    "compare": compare,
+    "train": train,
+    "resume": resume,
+    "evaluate": evaluate,
+    "predict": predict,
+    "measure": measure,
+    "report": report,
+    "reproduce": reproduce,
+    "recipes": recipes,
+    "doctor": doctor,
+}
