@@ -125,7 +125,7 @@ def test_errors_of_the_function_name_the_cure() -> None:
         ((log_p, labels, log_q[:1]), {}, "at least C=2 classes"),
         ((log_p[:, :1], labels, log_q[:, :1]), {}, "a simplex of D=2"),
         ((log_p, labels, log_q[:, :3]), {}, r"log_p \[3, 4\]: expected \[B, 3\]"),
-        ((log_p[0], labels, log_q), {}, "3 samples but 2 labels: pass one label for each sample"),
+        ((log_p[0], labels, log_q), {}, "pass one label for each sample"),
         ((log_p, labels, log_q[0]), {}, r"expected \[C, D\]"),
         ((impossible.expand(3, 4), labels, log_q), {}, "row 0.*probability of exactly 0: take log_softmax or log_nsf"),
         ((log_p, labels, impossible.expand(2, 4)), {}, "row 0.*probability of exactly 0"),

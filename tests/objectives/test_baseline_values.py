@@ -44,7 +44,7 @@ def expected(name: str, objective: Any, features: Tensor, targets: list[list[flo
         return reference.cmic(logits, targets, means, options["concentration_weight"], options["separation_weight"])
     if name == "opl":
         pairs = reference.opl(features, labels.tolist(), options["gamma"])
-        return reference.mean_loss(reference.cross_entropy, logits, targets) + options["weight"] * pairs
+        return reference.mean_loss(reference.cross_entropy, logits, targets) + options["opl_weight"] * pairs
     return reference.mean_loss(getattr(reference, name), logits, targets, **options)
 
 
