@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 
 from ncmi.files import write_json
@@ -26,6 +25,8 @@ from ncmi.training.session import StopRequest, TensorBoardLog, session
 from ncmi.training.sources import Source, open_source
 
 if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
     from ncmi.data.bags.cohort import Cohort
     from ncmi.data.dataset import Dataset
 
