@@ -18,11 +18,12 @@ from ncmi.data.saved_outputs import read_outputs
 from ncmi.loss.information import InformationAccumulator
 from ncmi.loss.simplex import to_log_distribution
 from ncmi.readouts.out_of_distribution import compare_ood, ood_scores
+from ncmi.readouts.scores import defined
 from ncmi.recipes import BagData, Data
 from ncmi.training.judging import information, information_of, judge_readouts
 from ncmi.training.model import Classifier, load_model
 from ncmi.training.run_folder import RunFolder
-from ncmi.training.schema import Evaluation, Measured, OutOfDistribution, defined, write_record
+from ncmi.training.schema import Evaluation, Measured, OutOfDistribution, write_record
 from ncmi.training.sources import open_source
 
 Values = Literal["auto", "logits", "probabilities", "log_probabilities", "features"]
