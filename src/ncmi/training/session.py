@@ -108,35 +108,26 @@ class StopRequest:
         signal.signal(number, self._previous[number])
 
 
-class TensorBoardLog:
-    """Context manager: called with an epoch's row of metrics, it adds them to the event files of a folder.
+@contextmanager
+def tensorboard(folder: Path, enabled: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """What adds an epoch's row of metrics to the event files of a folder; nothing is imported unless ``enabled``."""
+    writers: list[Any] = []
 
-    Args:
-        folder: where the event files go.
-        enabled: write at all; otherwise TensorBoard is not even imported.
-    """
-
-    def __init__(self, folder: Path, enabled: bool) -> None:
-        self._folder = folder
-        self._enabled = enabled
-        self._writer: Any = None
-
-    def __call__(self, row: dict[str, Any]) -> None:
-        if not self._enabled:
+    def show(row: dict[str, Any]) -> None:
+        if not enabled:
             return
-        if self._writer is None:
+        if not writers:
             from torch.utils.tensorboard import SummaryWriter
 
             # epochs that an earlier session has shown, but not finished, are shown once
-            self._writer = SummaryWriter(str(self._folder), purge_step=row["epoch"])
+            writers.append(SummaryWriter(str(folder), purge_step=row["epoch"]))
         for name, value in row.items():
             if name != "epoch" and value is not None:
-                self._writer.add_scalar(name, value, row["epoch"])
-        self._writer.flush()
+                writers[0].add_scalar(name, value, row["epoch"])
+        writers[0].flush()
 
-    def __enter__(self) -> TensorBoardLog:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
+    try:
+        yield show
+    finally:
+        for writer in writers:
+            writer.close()
