@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ncmi.data.arrays import archive_keys, as_inputs, find_key, load_npz, read_array
+from ncmi.data.arrays import archive_shapes, as_inputs, find_key, load_npz, read_array
 from ncmi.data.cifar import load_cifar
 from ncmi.data.columns import INPUT_ARRAYS
 from ncmi.data.dataset import Dataset, check_finite
@@ -243,7 +243,7 @@ def _of_form(inputs: Tensor, read_kind: Kind, kind: Kind, shape: Sequence[int], 
 def _from_npz(
     path: Path, kind: Kind, shape: tuple[int, ...], feature_names: Sequence[str] | None
 ) -> tuple[Tensor, list[str]]:
-    keys = archive_keys(path)
+    keys = list(archive_shapes(path))
     inputs, read_kind = as_inputs(read_array(path, find_key(keys, INPUT_ARRAYS, "inputs")))
     inputs = _of_form(inputs, read_kind, kind, shape)
     if feature_names is not None and "feature_names" in keys:
