@@ -12,6 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ncmi.data.augmentation import augment_images, augment_table
+from ncmi.recipes import Augmentation
+
+
+def only(**changes: Any) -> Augmentation:
+    """Options that vary nothing but what is named."""
+    return Augmentation(**({"shift": 0, "noise": 0.0, "mask": 0.0} | changes))
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -48,13 +54,13 @@ def moves(original: Tensor, moved: Tensor, shift: int, flip: bool, fill: float =
 @pytest.mark.parametrize("fill", [0.0, -1.5])
 def test_images_move_like_padding_and_cropping(shift: int, flip: bool, fill: float) -> None:
     original = images(16 if shift == 6 else 64)
-    moved = augment_images(original, generator(), shift=shift, flip=flip, fill=fill)
+    moved = augment_images(original, generator(), only(shift=shift, flip=flip), fill=fill)
     moves(original, moved, shift, flip, fill)
 
 
 def test_all_moves_occur_independently() -> None:
     original = images(600, 1, 5, 5)
-    ways = moves(original, augment_images(original, generator(), shift=1, flip=True), 1, True)
+    ways = moves(original, augment_images(original, generator(), only(shift=1, flip=True)), 1, True)
     counts = torch.tensor([ways.count(way) for way in product((-1, 0, 1), (-1, 0, 1), (False, True))])
     # 18 equally likely ways, 33 expected of each, sd 5.6
     assert counts.min() > 12
@@ -63,14 +69,14 @@ def test_all_moves_occur_independently() -> None:
 
 def test_fill_for_each_channel() -> None:
     fill = torch.tensor([1.0, 2.0, 3.0])
-    moved = augment_images(torch.zeros(50, 3, 4, 4), generator(), shift=3, fill=fill)
+    moved = augment_images(torch.zeros(50, 3, 4, 4), generator(), only(shift=3), fill=fill)
     for channel in range(3):
         assert set(moved[:, channel].unique().tolist()) == {0.0, float(fill[channel])}
 
 
 def test_noise_is_gaussian_and_independent() -> None:
     original = images(100, 3, 16, 16)
-    noise = augment_images(original, generator(), noise=0.3) - original
+    noise = augment_images(original, generator(), only(noise=0.3)) - original
     assert abs(float(noise.std()) - 0.3) < 0.01
     assert abs(float(noise.mean())) < 0.01
     flat = noise.flatten(1)
@@ -82,21 +88,21 @@ def test_noise_is_gaussian_and_independent() -> None:
 def test_zero_settings_are_the_identity(dtype: torch.dtype) -> None:
     original, rows = images().to(dtype), torch.randn(5, 4).to(dtype)
     for before, after in (
-        (original, augment_images(original, generator())),
-        (rows, augment_table(rows, generator())),
+        (original, augment_images(original, generator(), only())),
+        (rows, augment_table(rows, generator(), only())),
     ):
         assert torch.equal(before, after)
         assert before.dtype == after.dtype
         assert before.data_ptr() != after.data_ptr()
-    strong = augment_images(original, generator(), shift=2, flip=True, noise=0.1)
+    strong = augment_images(original, generator(), only(shift=2, flip=True, noise=0.1))
     assert strong.dtype == dtype
 
 
 def test_inputs_are_not_changed() -> None:
     original, rows = images(), torch.randn(5, 4)
     copies = original.clone(), rows.clone()
-    augment_images(original, generator(), shift=2, flip=True, noise=1.0)
-    augment_table(rows, generator(), noise=1.0, mask=0.5)
+    augment_images(original, generator(), only(shift=2, flip=True, noise=1.0))
+    augment_table(rows, generator(), only(noise=1.0, mask=0.5))
     assert torch.equal(original, copies[0])
     assert torch.equal(rows, copies[1])
 
@@ -106,8 +112,8 @@ def test_generator_decides_everything() -> None:
 
     def views(source: torch.Generator) -> tuple[Tensor, Tensor]:
         return (
-            augment_images(original, source, shift=2, flip=True, noise=0.1),
-            augment_table(rows, source, noise=0.1, mask=0.2),
+            augment_images(original, source, only(shift=2, flip=True, noise=0.1)),
+            augment_table(rows, source, only(noise=0.1, mask=0.2)),
         )
 
     first = views(generator(3))
@@ -131,30 +137,30 @@ def test_generator_decides_everything() -> None:
 def test_each_sample_by_itself(options: dict[str, Any], channels: int) -> None:
     original = images(8, channels)
     kept = original.clone()
-    whole = augment_images(original, generator(), **options)
+    whole = augment_images(original, generator(), only(**options))
     assert (whole.shape, whole.dtype) == (original.shape, original.dtype)
     assert torch.equal(original, kept)
     others = original.clone()
     others[:3] = 7.0
-    assert torch.equal(augment_images(others, generator(), **options)[3:], whole[3:])
-    assert torch.equal(augment_images(original, generator(), **options), whole)
-    assert not torch.equal(augment_images(original, generator(1), **options), whole)
+    assert torch.equal(augment_images(others, generator(), only(**options))[3:], whole[3:])
+    assert torch.equal(augment_images(original, generator(), only(**options)), whole)
+    assert not torch.equal(augment_images(original, generator(1), only(**options)), whole)
     # one image many times: the parameters are each sample's own
-    same = augment_images(original[:1].expand(8, -1, -1, -1), generator(), **options)
+    same = augment_images(original[:1].expand(8, -1, -1, -1), generator(), only(**options))
     assert len(torch.unique(same, dim=0)) > 3
 
 
 def test_flips_are_even_and_undo_themselves() -> None:
     original = images(2000, 1, 3, 4)
-    once = augment_images(original, generator(), flip=True)
+    once = augment_images(original, generator(), only(flip=True))
     changed = (once != original).flatten(1).any(1)
     assert 0.45 < float(changed.double().mean()) < 0.55
-    assert torch.equal(augment_images(once, generator(), flip=True), original)
+    assert torch.equal(augment_images(once, generator(), only(flip=True)), original)
 
 
 def test_table_noise_then_mask() -> None:
     rows = torch.randn(2000, 10, generator=generator(99)) + 5
-    view = augment_table(rows, generator(), noise=0.2, mask=0.3)
+    view = augment_table(rows, generator(), only(noise=0.2, mask=0.3))
     masked = view == 0
     assert abs(float(masked.double().mean()) - 0.3) < 0.02
     assert (masked.double().mean(0) - 0.3).abs().max() < 0.06
@@ -163,30 +169,30 @@ def test_table_noise_then_mask() -> None:
 
 
 def test_empty_batches() -> None:
-    assert augment_images(torch.zeros(0, 1, 4, 4), generator(), shift=1, flip=True, noise=1.0).shape == (
+    assert augment_images(torch.zeros(0, 1, 4, 4), generator(), only(shift=1, flip=True, noise=1.0)).shape == (
         0,
         1,
         4,
         4,
     )
-    assert augment_table(torch.zeros(0, 4), generator(), noise=1.0, mask=0.5).shape == (0, 4)
+    assert augment_table(torch.zeros(0, 4), generator(), only(noise=1.0, mask=0.5)).shape == (0, 4)
 
 
 def test_rejects() -> None:
     with pytest.raises(ValueError, match=re.escape("torch.uint8 and shape [2, 1, 4, 4]: give floating point")):
-        augment_images(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), generator())
+        augment_images(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), generator(), only())
     with pytest.raises(ValueError, match=re.escape("shape [1, 4, 4]: give floating point [B, C, H, W]")):
-        augment_images(torch.zeros(1, 4, 4), generator())
+        augment_images(torch.zeros(1, 4, 4), generator(), only())
     for shift in (-1, 4):
-        with pytest.raises(ValueError, match=f"shift={shift} for images of 4×8: choose 0…3"):
-            augment_images(torch.zeros(2, 1, 4, 8), generator(), shift=shift)
+        with pytest.raises(ValueError, match=r"shift=4 for images of 4×8: choose 0…3|shift=-1: must be at least 0"):
+            augment_images(torch.zeros(2, 1, 4, 8), generator(), only(shift=shift))
     for noise in (-0.1, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="choose a standard deviation of 0 or larger"):
-            augment_images(images(), generator(), noise=noise)
-        with pytest.raises(ValueError, match="choose a standard deviation of 0 or larger"):
-            augment_table(torch.zeros(2, 2), generator(), noise=noise)
+        with pytest.raises(ValueError, match=r"noise=.*: must be at least 0"):
+            augment_images(images(), generator(), only(noise=noise))
+        with pytest.raises(ValueError, match=r"noise=.*: must be at least 0"):
+            augment_table(torch.zeros(2, 2), generator(), only(noise=noise))
     for mask in (-0.1, 1.0):
-        with pytest.raises(ValueError, match=f"mask={mask}: choose a probability"):
-            augment_table(torch.zeros(2, 2), generator(), mask=mask)
+        with pytest.raises(ValueError, match=f"mask={mask}: must be at least 0 and below 1"):
+            augment_table(torch.zeros(2, 2), generator(), only(mask=mask))
     with pytest.raises(ValueError, match=re.escape("shape [4]: give floating point [B, F]")):
-        augment_table(torch.zeros(4), generator())
+        augment_table(torch.zeros(4), generator(), only())

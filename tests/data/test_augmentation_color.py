@@ -17,10 +17,16 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ncmi.data.augmentation import augment_colors, augment_images, jitter_color
+from ncmi.recipes import Augmentation
 
 module = importlib.import_module("ncmi.data.augmentation")
 SUPCON: dict[str, Any] = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "gray": 0.2}
 Array = NDArray[np.float64]
+
+
+def only(**changes: Any) -> Augmentation:
+    """Options that vary nothing but what is named."""
+    return Augmentation(**({"shift": 0, "noise": 0.0, "mask": 0.0} | changes))
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -88,7 +94,7 @@ def test_any_factors_against_the_definitions(factors: tuple[float, ...], hue: fl
 
 def test_gray_against_its_definition() -> None:
     original = torch.rand(1000, 3, 2, 2, generator=generator(99), dtype=torch.float64)
-    found = augment_colors(original, generator(), gray=0.3)
+    found = augment_colors(original, generator(), only(gray=0.3))
     changed = (found != original).flatten(1).any(1)
     assert 0.25 < float(changed.double().mean()) < 0.35
     for sample in changed.nonzero()[:20, 0]:
@@ -105,7 +111,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch, batch: int, **options: float) -> tupl
         return original + 1
 
     monkeypatch.setattr(module, "jitter_color", spy)
-    found = augment_colors(torch.zeros(batch, 3, 1, 1, dtype=torch.float64), generator(), **options)
+    found = augment_colors(torch.zeros(batch, 3, 1, 1, dtype=torch.float64), generator(), only(**options))
     return *seen[0], found.flatten(1)[:, 0] == 1
 
 
@@ -129,11 +135,11 @@ def test_what_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_strengths_of_zero_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     original = images()
     for options in ({}, {"jitter_probability": 1.0}, {**SUPCON, "gray": 0.0, "jitter_probability": 0.0}):
-        found = augment_colors(original, generator(), **options)
+        found = augment_colors(original, generator(), only(**options))
         assert torch.equal(found, original)
         assert found.data_ptr() != original.data_ptr()
     state = generator()
-    augment_colors(original, state)
+    augment_colors(original, state, only())
     assert torch.equal(state.get_state(), generator().get_state())
     order, factors, _ = drawn(monkeypatch, 10, hue=0.1)
     assert torch.equal(factors[:, :3], torch.ones(10, 3, dtype=torch.float64))
@@ -144,20 +150,20 @@ def test_strengths_of_zero_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
 def test_each_sample_by_itself(dtype: torch.dtype) -> None:
     original = images(10).to(dtype)
     kept = original.clone()
-    whole = augment_colors(original, generator(), **SUPCON)
+    whole = augment_colors(original, generator(), only(**SUPCON))
     assert (whole.shape, whole.dtype) == (original.shape, dtype)
     assert torch.equal(original, kept)
     assert float(whole.min()) >= 0
     assert float(whole.max()) <= 1
     others = original.clone()
     others[:4] = 0.5
-    assert torch.equal(augment_colors(others, generator(), **SUPCON)[4:], whole[4:])
+    assert torch.equal(augment_colors(others, generator(), only(**SUPCON))[4:], whole[4:])
     torch.rand(5)
-    assert torch.equal(augment_colors(original, generator(), **SUPCON), whole)
-    assert not torch.equal(augment_colors(original, generator(1), **SUPCON), whole)
-    same = augment_colors(original[:1].expand(10, -1, -1, -1), generator(), **SUPCON)
+    assert torch.equal(augment_colors(original, generator(), only(**SUPCON)), whole)
+    assert not torch.equal(augment_colors(original, generator(1), only(**SUPCON)), whole)
+    same = augment_colors(original[:1].expand(10, -1, -1, -1), generator(), only(**SUPCON))
     assert len(torch.unique(same, dim=0)) > 5
-    assert augment_colors(original[:0], generator(), **SUPCON).shape == (0, 3, 4, 5)
+    assert augment_colors(original[:0], generator(), only(**SUPCON)).shape == (0, 3, 4, 5)
 
 
 class Recorder(TorchDispatchMode):
@@ -176,9 +182,9 @@ def test_nothing_waits_for_the_device() -> None:
     waiting = {"_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "equal"}
     original = images().float()
     with Recorder() as recorder:
-        augment_colors(original, generator(), **SUPCON)
-        for options in ({"shift": 1, "flip": True}, {"rotation": 15, "crop_scale": (0.2, 1), "noise": 0.1, "fill": 1}):
-            augment_images(original, generator(), **options)  # type: ignore[arg-type]
+        augment_colors(original, generator(), only(**SUPCON))
+        for options in ({"shift": 1, "flip": True}, {"rotation": 15, "crop_scale": (0.2, 1), "noise": 0.1}):
+            augment_images(original, generator(), only(**options))
     assert {"gather", "grid_sampler_2d", "lerp"} <= recorder.names
     assert not recorder.names & waiting
     with Recorder() as recorder:
@@ -189,18 +195,18 @@ def test_nothing_waits_for_the_device() -> None:
 @pytest.mark.parametrize("shape", [(2, 1, 4, 4), (3, 4, 4), (2, 4, 4, 3)])
 def test_rejects_other_than_rgb(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"colors vary in RGB images .* set brightness, contrast, saturation, hue and"):
-        augment_colors(torch.zeros(shape), generator(), **SUPCON)
+        augment_colors(torch.zeros(shape), generator(), only(**SUPCON))
 
 
 def test_rejects() -> None:
     with pytest.raises(ValueError, match=r"type torch.uint8: give floating point in 0…1, e.g. images.float\(\) / 255"):
-        augment_colors(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), generator(), gray=0.2)
+        augment_colors(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), generator(), only(gray=0.2))
     for value in (-0.1, float("nan"), float("inf")):
         for name in ("brightness", "contrast", "saturation"):
-            with pytest.raises(ValueError, match=f"{name}={value}: choose 0 or larger"):
-                augment_colors(images(), generator(), **{name: value})
+            with pytest.raises(ValueError, match=f"{name}={value}: must be at least 0"):
+                augment_colors(images(), generator(), only(**{name: value}))
         for name in ("jitter_probability", "gray"):
-            with pytest.raises(ValueError, match=f"{name}={value}: choose a probability from 0 to 1"):
-                augment_colors(images(), generator(), **{name: value})
-    with pytest.raises(ValueError, match=r"hue=0.6: choose 0 to 0.5, a part of a full turn"):
-        augment_colors(images(), generator(), hue=0.6)
+            with pytest.raises(ValueError, match=f"{name}={value}: must be at least 0 and at most 1"):
+                augment_colors(images(), generator(), only(**{name: value}))
+    with pytest.raises(ValueError, match=r"hue=0.6: must be at least 0 and at most 0.5"):
+        augment_colors(images(), generator(), only(hue=0.6))

@@ -15,8 +15,16 @@ from ncmi.objectives.options import CrossEntropyOptions, NCMIOptions
 from ncmi.readouts.scores import Estimate, Scores
 from ncmi.recipes import BagData, BagNetwork, Network, Recipe, TableData, recipe_from_dict
 from ncmi.training import comparison
-from ncmi.training.comparison import ComparisonError, Entry, Plan, compare, compare_many, entries_of, open_comparison
-from ncmi.training.queue import run_side_by_side
+from ncmi.training.comparison import (
+    ComparisonError,
+    Entry,
+    Plan,
+    compare,
+    compare_many,
+    entries_of,
+    open_comparison,
+    run_side_by_side,
+)
 from ncmi.training.schema import (
     ComparisonRecord,
     InformationRecord,

@@ -13,11 +13,10 @@ from ncmi.data.bags.cohort import load_cohort
 from ncmi.data.bags.splits import split_cohort
 from ncmi.objectives.options import NCMIOptions, ObjectiveOptions
 from ncmi.recipes import Augmentation, BagNetwork, ImageData, Network, Recipe, Training
-from ncmi.recipes.cohorts import cohort_data
 from ncmi.slides.simulation import SimulationOptions, SlideRow, read_table, write_simulation
 from ncmi.training import reproduction
 from ncmi.training.comparison import ComparisonError
-from ncmi.training.reproduction import EXPERIMENTS, Experiment, Group, Scale, plan_experiment, reproduce
+from ncmi.training.reproduction import EXPERIMENTS, Experiment, Group, Scale, cohort_data, plan_experiment, reproduce
 from ncmi.training.schema import ComparisonRecord, ReproductionRecord, Results, read_record
 
 COHORTS = {"camelyon17": ("c17", "c17.csv"), "bracs": ("bracs", "bracs.csv")}

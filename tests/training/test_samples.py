@@ -164,6 +164,14 @@ def test_training_on_all_leaves_validation_out_everywhere(tmp_path: Path) -> Non
     assert write_report(tmp_path / "run").is_file()
 
 
+def test_outside_data_without_finite_features_is_named(tmp_path: Path) -> None:
+    train(recipe_on(TableData("wine"), epochs=1), tmp_path / "run")
+    huge = tmp_path / "huge.npz"
+    np.savez(huge, x=np.full((2, 13), 3e38, np.float32))
+    with pytest.raises(ValueError, match=r"huge\.npz: 2 of 2 samples have features that are not finite"):
+        evaluate_run(tmp_path / "run", ood=[str(huge)])
+
+
 def test_training_on_all_resumes(tmp_path: Path) -> None:
     recipe = recipe_on(TableData("wine", train_on_all=True), checkpoint_steps=1)
     whole = train(recipe, tmp_path / "whole")

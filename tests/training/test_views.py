@@ -28,6 +28,11 @@ RGB = SimpleNamespace(
 TURNED = replace(Augmentation.cifar(), rotation=15.0)
 
 
+def only(**changes: Any) -> Augmentation:
+    """Options that vary nothing but what is named."""
+    return Augmentation(**({"shift": 0, "noise": 0.0, "mask": 0.0} | changes))
+
+
 def views_of(
     data: Any, augmentation: Augmentation, views: int, own: slice, at: tuple[int, int, int], seed: int = 0
 ) -> Any:
@@ -104,9 +109,9 @@ def test_colors_before_standardizing_and_geometry_after(dtype: torch.dtype) -> N
     source, views = step_generator(5, 1, 2, 3), []
     for _ in range(2):
         jitter = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
-        shown = augment_colors(RGB.inputs.float() / 255, source, **jitter, jitter_probability=0.8, gray=0.2)
+        shown = augment_colors(RGB.inputs.float() / 255, source, only(**jitter, jitter_probability=0.8, gray=0.2))
         standard = (shown * 255 - standardize.mean) / standardize.scale
-        views.append(augment_images(standard.to(dtype), source, flip=True, crop_scale=(0.2, 1.0))[3:7])
+        views.append(augment_images(standard.to(dtype), source, only(flip=True, crop_scale=(0.2, 1.0)))[3:7])
     assert found.dtype == dtype
     torch.testing.assert_close(found, torch.cat(views))
 
@@ -115,9 +120,9 @@ def test_rotation_reaches_the_augmentation_and_the_border_is_the_mean() -> None:
     standardize = Standardizer.fit(RGB.inputs, "image")
     turned = replace(TURNED, rotation=180.0, shift=3, gray=1.0)
     found = ViewMaker(turned, "image", 1, 5)(RGB.inputs, slice(0, 40), standardize, torch.float32, (0, 0, 0))
-    gray = augment_colors(RGB.inputs.float() / 255, source := step_generator(5, 0, 0, 0), gray=1.0)
+    gray = augment_colors(RGB.inputs.float() / 255, source := step_generator(5, 0, 0, 0), only(gray=1.0))
     standard = standardize(gray * 255)
-    torch.testing.assert_close(found, augment_images(standard, source, shift=3, flip=True, rotation=180.0))
+    torch.testing.assert_close(found, augment_images(standard, source, only(shift=3, flip=True, rotation=180.0)))
     assert float((found == 0).double().mean()) > 0.05
     # a resized crop has nothing to move in, unless a shift is asked for
     crops = ViewMaker(Augmentation(enabled=True, noise=0.0, crop_scale=(0.5, 0.9)), "image", 1, 5)

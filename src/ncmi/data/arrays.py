@@ -21,28 +21,22 @@ if TYPE_CHECKING:
     from ncmi.data.dataset import Dataset
 
 
-def archive_keys(path: Path) -> list[str]:
-    """Names of the arrays in an archive; ValueError for a truncated file or one that is no archive."""
+def archive_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the arrays in an archive, from their headers; ValueError for a file that is damaged or no archive."""
     if not zipfile.is_zipfile(path):
         raise ValueError("not a complete .npz archive (truncated, or of another format): write it with numpy.savez")
-    with zipfile.ZipFile(path) as archive:
-        return [name.removesuffix(".npy") for name in archive.namelist()]
-
-
-def archive_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of the arrays in an archive, from their headers; ValueError for a damaged file as well."""
-    archive_keys(path)
-    shapes = {}
+    shapes, where = {}, "the archive"
     try:
         with zipfile.ZipFile(path) as archive:
             for member in archive.namelist():
                 if member.endswith(".npy"):
+                    where = f"array {member.removesuffix('.npy')!r}"
                     with archive.open(member) as file:
                         is_old = np.lib.format.read_magic(file) == (1, 0)
                         read = np.lib.format.read_array_header_1_0 if is_old else np.lib.format.read_array_header_2_0
                         shapes[member.removesuffix(".npy")] = tuple(int(side) for side in read(file)[0])
     except Exception as error:  # damaged bytes raise whatever the reader was doing
-        raise ValueError(f"damaged ({reason(error)}): write or copy the file again") from error
+        raise ValueError(f"{where} is damaged ({reason(error)}): write or copy the file again") from error
     return shapes
 
 
@@ -106,7 +100,7 @@ def load_npz(path: Path, label_key: str | None = None) -> Dataset:
 
     from ncmi.data.dataset import Dataset, encode_labels
 
-    keys = archive_keys(path)
+    keys = list(archive_shapes(path))
     parts = [(f"x_{part}", f"y_{part}") for part in ("train", "test")]
     fixed_test = None
     if all(key in keys for part in parts for key in part):

@@ -6,46 +6,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ncmi.recipes import Augmentation
+
 RATIO = (3 / 4, 4 / 3)  # width over height of a resized crop
 _CONTRAST, _SATURATION, _HUE = 1, 2, 3  # kinds of jitter; 0 is brightness
 
 
 def augment_images(
-    images: Tensor,
-    generator: torch.Generator,
-    *,
-    shift: int = 0,
-    flip: bool = False,
-    noise: float = 0.0,
-    fill: float | Tensor = 0.0,
-    rotation: float = 0.0,
-    crop_scale: tuple[float, float] | None = None,
+    images: Tensor, generator: torch.Generator, options: Augmentation, fill: float | Tensor = 0.0
 ) -> Tensor:
     """Shifted, cropped, flipped, rotated and noisy copies of images: another tensor of the same shape, type and device.
 
     Shifts and flips alone move whole pixels. With rotation or resized crops everything is composed — flip, shift,
-    crop, rotation, in this order — and each image is interpolated once, bilinearly.
+    crop, rotation, in this order — and each image is interpolated once, bilinearly. Each image has its own shift (the
+    same as padding and cropping at random), turn about its center, and box, whose part of the area is uniform and
+    whose aspect ratio is log-uniform in 3/4…4/3 as far as it fits.
 
     Args:
-        images: ``[B, C, H, W]``, floating point.
+        images: ``[B, C, H, W]``, floating point; with rotation or resized crops float32 or float64.
         generator: source of all randomness, on the device of the images.
-        shift: each image moves by its own whole number of pixels in ``−shift…shift``, vertically and
-            horizontally (the same as padding by ``shift`` and cropping at random); below H and W.
-        flip: mirror left and right with probability ½. Not for digits or letters.
-        noise: standard deviation of Gaussian noise, in the units of the images, 0 or larger.
+        options: shift (below H and W), flip, rotation, crop_scale, and noise in the units of the images.
         fill: what moves in at the border, a number or one for each channel ``[C]``; 0 is the mean of
             standardized images.
-        rotation: each image turns about its center by its own angle, uniform in ``−rotation…rotation`` degrees;
-            0 to 180. Always bilinear, in float32 or float64.
-        crop_scale: least and largest part of the area, in (0, 1], of a resized crop: the part is uniform, the aspect
-            ratio log-uniform in 3/4…4/3, as far as such a box fits into the image, and the box anywhere inside.
 
     Raises:
-        ValueError: for other shapes or types, or options out of range.
+        ValueError: for other shapes or types, or a shift that is not smaller than the images.
 
     Example:
         >>> images = torch.rand(8, 1, 28, 28)
-        >>> augment_images(images, torch.Generator().manual_seed(0), shift=2, rotation=15, noise=0.1).shape
+        >>> options = Augmentation(shift=2, rotation=15, noise=0.1)
+        >>> augment_images(images, torch.Generator().manual_seed(0), options).shape
         torch.Size([8, 1, 28, 28])
     """
     if images.ndim != 4 or not images.is_floating_point():
@@ -53,21 +43,19 @@ def augment_images(
             f"images of type {images.dtype} and shape {list(images.shape)}: give floating point "
             "[B, C, H, W], e.g. standardized"
         )
-    _check_noise(noise)
     batch, _, height, width = images.shape
-    if not 0 <= shift < min(height, width):
+    shift, rotation, crop_scale = options.shift, options.rotation, options.crop_scale
+    if shift is None:
+        shift = 0 if crop_scale else max(1, min(height, width) // 8)
+    if shift >= min(height, width):
         raise ValueError(f"shift={shift} for images of {height}×{width}: choose 0…{min(height, width) - 1}")
-    if not 0 <= rotation <= 180:
-        raise ValueError(f"rotation={rotation}: choose 0 to 180 degrees")
-    if crop_scale is not None and not 0 < crop_scale[0] <= crop_scale[1] <= 1:
-        raise ValueError(f"crop_scale={crop_scale}: choose parts of the area, least and largest, above 0 and up to 1")
     interpolates = rotation > 0 or crop_scale is not None
     if interpolates and images.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"rotation and crop_scale of images of type {images.dtype}: give float32 or float64")
     device, moved = images.device, images
-    if shift or flip or interpolates:
+    if shift or options.flip or interpolates:
         down, right = torch.randint(-shift, shift + 1, (2, batch, 1), generator=generator, device=device)
-        mirrored = torch.rand(batch, 1, generator=generator, device=device) < 0.5 if flip else None
+        mirrored = torch.rand(batch, 1, generator=generator, device=device) < 0.5 if options.flip else None
         if interpolates:
             boxes = draw_boxes(batch, height, width, crop_scale, generator) if crop_scale else None
             turns = torch.rand(batch, 1, generator=generator, device=device) * 2 - 1 if rotation else None
@@ -76,44 +64,35 @@ def augment_images(
             moved = resample(images, mirrored=mirrored, offsets=offsets, boxes=boxes, radians=radians, fill=fill)
         else:
             moved = shift_and_flip(images, down, right, mirrored, shift, fill)
-    return moved if moved is not images and not noise else _noisy(moved, generator, noise)
+    return moved if moved is not images and not options.noise else _noisy(moved, generator, options.noise)
 
 
-def augment_table(x: Tensor, generator: torch.Generator, *, noise: float = 0.0, mask: float = 0.0) -> Tensor:
+def augment_table(x: Tensor, generator: torch.Generator, options: Augmentation) -> Tensor:
     """Noisy copies of standardized rows with some values replaced by 0, the mean of their column.
 
     Args:
         x: ``[B, F]``, floating point, standardized.
         generator: source of all randomness, on the device of ``x``.
-        noise: standard deviation of Gaussian noise, 0 or larger.
-        mask: probability of each value to be replaced, in [0, 1).
+        options: noise and mask.
 
     Returns:
         Another tensor of the same shape, type and device.
 
     Raises:
-        ValueError: for other shapes or types, or options out of range.
+        ValueError: for other shapes or types.
 
     Example:
-        >>> augment_table(torch.ones(1, 8), torch.Generator().manual_seed(0), mask=0.5)
+        >>> augment_table(torch.ones(1, 8), torch.Generator().manual_seed(0), Augmentation(noise=0, mask=0.5))
         tensor([[0., 1., 0., 0., 0., 1., 0., 1.]])
     """
     if x.ndim != 2 or not x.is_floating_point():
         raise ValueError(f"table of type {x.dtype} and shape {list(x.shape)}: give floating point [B, F]")
-    _check_noise(noise)
-    if not 0 <= mask < 1:
-        raise ValueError(f"mask={mask}: choose a probability from 0 to below 1")
-    x = _noisy(x, generator, noise)
+    x, mask = _noisy(x, generator, options.noise), options.mask
     return x.masked_fill(torch.rand(x.shape, generator=generator, device=x.device) < mask, 0.0) if mask else x
 
 
 def _noisy(x: Tensor, generator: torch.Generator, noise: float) -> Tensor:
     return x + noise * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype) if noise else x.clone()
-
-
-def _check_noise(noise: float) -> None:
-    if not 0 <= noise < math.inf:
-        raise ValueError(f"noise={noise}: choose a standard deviation of 0 or larger")
 
 
 def shift_and_flip(
@@ -223,17 +202,7 @@ def _border(images: Tensor, fill: float | Tensor) -> Tensor:
     return images.new_full((1, 1, 1), fill)  # made on the device: nothing waits for a copy
 
 
-def augment_colors(
-    images: Tensor,
-    generator: torch.Generator,
-    *,
-    brightness: float = 0.0,
-    contrast: float = 0.0,
-    saturation: float = 0.0,
-    hue: float = 0.0,
-    jitter_probability: float = 0.8,
-    gray: float = 0.0,
-) -> Tensor:
+def augment_colors(images: Tensor, generator: torch.Generator, options: Augmentation) -> Tensor:
     """Images in other colors: another tensor of the same shape, type and device, with values in 0…1.
 
     Color jitter, then gray, as in SimCLR and SupCon (Khosla et al., 2020): a factor is drawn for each kind and image,
@@ -244,17 +213,14 @@ def augment_colors(
     Args:
         images: ``[B, 3, H, W]``, RGB in 0…1, floating point.
         generator: source of all randomness, on the device of the images.
-        brightness, contrast, saturation: factors are uniform in ``max(0, 1 − x)…1 + x``; 0 or larger.
-        hue: the turn is uniform in ``−hue…hue``, in parts of a full turn; 0 to ½.
-        jitter_probability: of an image to be jittered at all.
-        gray: probability of an image to become gray.
+        options: brightness, contrast, saturation, hue, jitter_probability and gray.
 
     Raises:
-        ValueError: for other shapes or types, or options out of range.
+        ValueError: for other shapes or types.
 
     Example:
         >>> images = torch.rand(8, 3, 32, 32)
-        >>> gray = augment_colors(images, torch.Generator().manual_seed(0), brightness=0.4, gray=1.0)
+        >>> gray = augment_colors(images, torch.Generator().manual_seed(0), Augmentation(brightness=0.4, gray=1.0))
         >>> torch.equal(gray[:, 0], gray[:, 2])
         True
     """
@@ -265,29 +231,21 @@ def augment_colors(
         )
     if not images.is_floating_point():
         raise ValueError(f"images of type {images.dtype}: give floating point in 0…1, e.g. images.float() / 255")
-    strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
-    for name, strength in strengths.items():
-        if not 0 <= strength < math.inf:
-            raise ValueError(f"{name}={strength}: choose 0 or larger (usual: 0.4)")
-    if not 0 <= hue <= 0.5:
-        raise ValueError(f"hue={hue}: choose 0 to 0.5, a part of a full turn (usual: 0.1)")
-    for name, probability in (("jitter_probability", jitter_probability), ("gray", gray)):
-        if not 0 <= probability <= 1:
-            raise ValueError(f"{name}={probability}: choose a probability from 0 to 1")
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator, device=images.device)
 
     batch, varied = len(images), images
-    if hue or any(strengths.values()):
+    strengths, hue = (options.brightness, options.contrast, options.saturation), options.hue
+    if hue or any(strengths):
         order = uniform(batch, 4).argsort(1)
         draws = uniform(batch, 5)
-        ranges = [(max(0.0, 1 - x), 1 + x) for x in strengths.values()] + [(-hue, hue)]
+        ranges = [(max(0.0, 1 - x), 1 + x) for x in strengths] + [(-hue, hue)]
         factors = torch.stack([low + (high - low) * draws[:, kind] for kind, (low, high) in enumerate(ranges)], 1)
-        chosen = draws[:, 4] < jitter_probability
+        chosen = draws[:, 4] < options.jitter_probability
         varied = torch.where(chosen[:, None, None, None], jitter_color(images, order, factors.to(images)), images)
-    if gray:
-        chosen = uniform(batch, 1, 1, 1) < gray
+    if options.gray:
+        chosen = uniform(batch, 1, 1, 1) < options.gray
         varied = torch.where(chosen, _gray(varied), varied)
     return images.clone() if varied is images else varied
 

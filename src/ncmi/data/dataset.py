@@ -90,11 +90,6 @@ class Dataset:
         """Shape of one sample: ``(F,)`` or ``(channels, H, W)``."""
         return tuple(self.inputs.shape[1:])
 
-    @property
-    def class_counts(self) -> Tensor:
-        """Number of samples of each class, ``[C]`` int64."""
-        return torch.bincount(self.labels, minlength=self.num_classes)
-
     def _check_inputs(self) -> None:
         expected = {"table": (2, torch.float32, "[N, F]"), "image": (4, torch.uint8, "[N, channels, H, W]")}
         if self.kind not in expected:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ncmi.data.arrays import archive_keys, as_inputs, find_key, load_npz, read_array
+from ncmi.data.arrays import archive_shapes, as_inputs, find_key, load_npz, read_array
 from ncmi.data.cifar import load_cifar
 from ncmi.data.columns import INPUT_ARRAYS
 from ncmi.data.dataset import Dataset, check_finite
@@ -213,16 +213,7 @@ def load_ood(
     """
     if name_or_path in EMBEDDED:
         dataset = load_embedded(name_or_path)
-        inputs = dataset.inputs
-        if dataset.kind == kind == "image":
-            inputs = with_channels(inputs, shape[0])
-        if dataset.kind != kind or inputs.shape[1:] != tuple(shape):
-            scaled = "; image files in a folder are scaled to it" if kind == "image" else ""
-            raise ValueError(
-                f"{name_or_path} is {dataset.kind} of sample shape {list(inputs.shape[1:])}, but the network was "
-                f"trained on {kind} of sample shape {list(shape)}: give data of that form{scaled}"
-            )
-        return inputs
+        return _of_form(dataset.inputs, dataset.kind, kind, shape, f"{name_or_path} is ")
     path, cifar = find_source(name_or_path, data_dir)
     if cifar and kind == "image":
         if shape[1] != shape[2]:
@@ -236,18 +227,25 @@ def load_ood(
     return load_unlabeled(str(path), kind=kind, shape=shape, feature_names=feature_names, label_column=label_column)[0]
 
 
+def _of_form(inputs: Tensor, read_kind: Kind, kind: Kind, shape: Sequence[int], name: str = "") -> Tensor:
+    """Inputs with the channels of the training data; ValueError where they are of another kind or shape."""
+    if read_kind == kind == "image":
+        inputs = with_channels(inputs, shape[0])
+    if read_kind != kind or inputs.shape[1:] != tuple(shape):
+        scaled = "; image files in a folder are scaled to it" if kind == "image" else ""
+        raise ValueError(
+            f"{name}{read_kind} of sample shape {list(inputs.shape[1:])}, but the network was trained on {kind} of "
+            f"sample shape {list(shape)}: give data of that form{scaled}"
+        )
+    return inputs
+
+
 def _from_npz(
     path: Path, kind: Kind, shape: tuple[int, ...], feature_names: Sequence[str] | None
 ) -> tuple[Tensor, list[str]]:
-    keys = archive_keys(path)
+    keys = list(archive_shapes(path))
     inputs, read_kind = as_inputs(read_array(path, find_key(keys, INPUT_ARRAYS, "inputs")))
-    if read_kind == kind == "image":
-        inputs = with_channels(inputs, shape[0])
-    if read_kind != kind or tuple(inputs.shape[1:]) != shape:
-        raise ValueError(
-            f"{read_kind} of sample shape {list(inputs.shape[1:])}, but the network was trained on {kind} "
-            f"of sample shape {list(shape)}: give data like the training data"
-        )
+    inputs = _of_form(inputs, read_kind, kind, shape)
     if feature_names is not None and "feature_names" in keys:
         _same_columns([str(n) for n in read_array(path, "feature_names").tolist()], feature_names, ordered=True)
     check_finite(inputs, feature_names)

@@ -22,6 +22,11 @@ class Split:
     validation: Tensor
     test: Tensor
 
+    @property
+    def parts(self) -> dict[str, Tensor]:
+        """The parts by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
 
 def split_dataset(
     dataset: Dataset,

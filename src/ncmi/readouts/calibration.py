@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ncmi.files import finite
 from ncmi.loss.checks import check_labels
 from ncmi.readouts.scores import Reliability
 
@@ -164,7 +165,7 @@ def reliability(log_p: Tensor, labels: Tensor, bins: int = BINS) -> Reliability:
     counts = torch.bincount(where, minlength=bins)
     sure = torch.bincount(where, confidence, minlength=bins) / counts  # 0 / 0 is NaN
     right = torch.bincount(where, (decided == labels).double(), minlength=bins) / counts
-    return Reliability(counts=counts.tolist(), confidence=_defined(sure), accuracy=_defined(right))
+    return Reliability(counts=counts.tolist(), confidence=finite(sure.tolist()), accuracy=finite(right.tolist()))
 
 
 def calibration_error(diagram: Reliability) -> float:
@@ -172,11 +173,6 @@ def calibration_error(diagram: Reliability) -> float:
     bins = zip(diagram.counts, diagram.confidence, diagram.accuracy, strict=True)
     differences = (n * abs(right - sure) for n, sure, right in bins if sure is not None and right is not None)
     return sum(differences) / sum(diagram.counts)
-
-
-def _defined(values: Tensor) -> list[float | None]:
-    """Numbers, and None for NaN."""
-    return [None if math.isnan(value) else value for value in values.tolist()]
 
 
 def _check(log_p: Tensor, labels: Tensor) -> None:

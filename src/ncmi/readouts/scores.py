@@ -210,7 +210,7 @@ def judge(
         if column is not None:
             value, others = value[:, column], None if others is None else others[:, column]
         low, high = (math.nan, math.nan) if others is None else percentile_interval(others, confidence)
-        return Estimate(value=_defined(value[0]), low=_defined(low), high=_defined(high))
+        return Estimate(value=defined(value[0]), low=defined(low), high=defined(high))
 
     support, decided = np.bincount(y, minlength=classes), np.bincount(judged.decided, minlength=classes)
     right = np.bincount(y[judged.decided == y], minlength=classes)
@@ -219,8 +219,8 @@ def judge(
         groups=None if numbers is None else int(numbers.max()) + 1,
         **{name: estimate(name) for name in INTERVAL_METRICS},
         top5_accuracy=_top_accuracy(values, y) if classes >= _MANY_CLASSES else None,
-        nll=_defined(calibration.negative_log_likelihood(log_p, labels)),
-        brier=_defined(calibration.brier_score(log_p, labels)),
+        nll=defined(calibration.negative_log_likelihood(log_p, labels)),
+        brier=defined(calibration.brier_score(log_p, labels)),
         calibration_error=calibration.calibration_error(calibration.reliability(log_p, labels)),
         classes=[
             ClassScores(
@@ -287,11 +287,11 @@ def paired_difference(
     low, high = percentile_interval(spread["a"] - spread["b"], confidence) if spread else (math.nan, math.nan)
     return PairedDifference(
         metric=metric,
-        value=_defined(single["a"][0] - single["b"][0]),
-        low=_defined(low),
-        high=_defined(high),
-        a=_defined(single["a"][0]),
-        b=_defined(single["b"][0]),
+        value=defined(single["a"][0] - single["b"][0]),
+        low=defined(low),
+        high=defined(high),
+        a=defined(single["a"][0]),
+        b=defined(single["b"][0]),
         samples=len(y),
         groups=int(numbers.max()) + 1,
         resamples=len(draws),
@@ -389,7 +389,7 @@ def _top_accuracy(scores: Array, labels: Whole) -> float:
     return float((before.sum(axis=1) < _TOP).mean())
 
 
-def _defined(value: Any) -> float | None:
+def defined(value: Any) -> float | None:
     """A number, or None for one that is not finite."""
     return float(value) if math.isfinite(value) else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -45,7 +46,7 @@ class Augmentation:
     gray: float = 0.0
 
     def __post_init__(self) -> None:
-        check_range(self, "shift", "noise", "brightness", "contrast", "saturation", least=0)
+        check_range(self, "shift", "noise", "brightness", "contrast", "saturation", least=0, below=math.inf)
         check_range(self, "rotation", least=0, most=180)
         check_range(self, "hue", least=0, most=0.5)
         check_range(self, "jitter_probability", "gray", least=0, most=1)

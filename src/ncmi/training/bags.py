@@ -1,7 +1,7 @@
 """Bags in a run: read while the network works on those before them, split by patient; attention over some of them."""
 
 import csv
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Generator, Hashable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -233,12 +233,9 @@ class BagLoop(Loop):
             self._stream = stream
             yield
 
-    @contextmanager
-    def _bags(self, indices: Tensor) -> Iterator[Iterator[Bag]]:
+    def _bags(self, indices: Tensor) -> closing[Generator[Bag, None, None]]:
         source = self.source
-        stream = BagStream(source.cohort.source, source.names(indices), cache=source.cache)
-        with closing(iter(stream)) as bags:
-            yield bags
+        return closing(iter(BagStream(source.cohort.source, source.names(indices), cache=source.cache)))
 
     def forward(self, share: Tensor, micro: Tensor, at: tuple[int, int, int]) -> tuple[Tensor, Tensor | None]:
         model = self.model

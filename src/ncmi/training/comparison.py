@@ -5,19 +5,21 @@ An entry is an objective, or a network with an objective, on data of any kind.
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import msgspec
 
+from ncmi.errors import Interrupted
 from ncmi.objectives.options import objective_options
 from ncmi.recipes import BagData, BagNetwork, Data, Recipe, recipe_from_dict, recipe_to_dict
 from ncmi.recipes.names import BASELINE, network_label, objective_label
-from ncmi.training.queue import run_side_by_side
 from ncmi.training.schema import ComparisonRecord, EntryRecord, Results, read_record, write_record
 
 RECORD = "comparison.json"
@@ -273,6 +275,54 @@ def _same_recipe(earlier: dict[str, Any], now: dict[str, Any]) -> bool:
 
 def _with_fold(recipe: Recipe, fold: int) -> Recipe:
     return replace(recipe, data=replace(recipe.data, fold=fold)) if isinstance(recipe.data, BagData) else recipe
+
+
+def run_side_by_side(
+    work: Callable[[str, Any], Any], tasks: Mapping[str, Any], workers: int, on_run: Callable[[str, Any], None]
+) -> dict[str, str]:
+    """Do ``work(path, content)`` for each task, in fresh processes; what failed, by path, with its message.
+
+    Args:
+        work: a function that a fresh process can import.
+        tasks: content of each task by the path of its folder.
+        workers: processes; 0 for one a processor.
+        on_run: called with each finished task's folder name and results, in this process.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C; runs in progress have written checkpoints to go on from.
+    """
+    failures: dict[str, str] = {}
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # fresh processes: torch must not be forked, and this one stays without it
+    pool = ProcessPoolExecutor(min(workers or processors, len(tasks)), mp_context=get_context("spawn"))
+    try:
+        futures = {pool.submit(_unless_stopped, work, path, content): path for path, content in tasks.items()}
+        for future in as_completed(futures):
+            path = futures[future]
+            try:
+                on_run(Path(path).name, future.result())
+            except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
+                failures[path] = str(error)
+    except (KeyboardInterrupt, Interrupted):
+        # the workers have had the signal as well: they stop after their step and write a checkpoint
+        pool.shutdown(wait=True, cancel_futures=True)
+        raise KeyboardInterrupt from None
+    pool.shutdown()
+    return failures
+
+
+# the pool has handed a worker its next run before it is asked to stop: that one must not begin
+_STOPPED: list[str] = []
+
+
+def _unless_stopped(work: Callable[[str, Any], Any], path: str, content: Any) -> Any:
+    if _STOPPED:
+        raise Interrupted("stopped before it began")
+    try:
+        return work(path, content)
+    except Interrupted:
+        _STOPPED.append(path)
+        raise
 
 
 _LOADED: dict[Data, Any] = {}

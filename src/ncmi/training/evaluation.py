@@ -17,12 +17,13 @@ from torch import Tensor
 from ncmi.data.saved_outputs import read_outputs
 from ncmi.loss.information import InformationAccumulator
 from ncmi.loss.simplex import to_log_distribution
-from ncmi.readouts.out_of_distribution import compare_ood, ood_scores
+from ncmi.readouts.out_of_distribution import check_ood_features, compare_ood, ood_scores
+from ncmi.readouts.scores import defined
 from ncmi.recipes import BagData, Data
 from ncmi.training.judging import information, information_of, judge_readouts
 from ncmi.training.model import Classifier, load_model
 from ncmi.training.run_folder import RunFolder
-from ncmi.training.schema import Evaluation, Measured, OutOfDistribution, defined, write_record
+from ncmi.training.schema import Evaluation, Measured, OutOfDistribution, write_record
 from ncmi.training.sources import open_source
 
 Values = Literal["auto", "logits", "probabilities", "log_probabilities", "features"]
@@ -52,6 +53,8 @@ def evaluate_run(
         raise ValueError(f"{recipe.data.name} is what the run was trained on: give data that it was not trained for")
     source = open_source(recipe, read=False)
     outside = {name: source.ood_features(model, name) for name in ood}
+    for name, features in outside.items():
+        check_ood_features(features, name)
     parts = {name: source.features(model, indices) for name, indices in source.parts.items()}
     inside, title = parts["test"].features, recipe.data.title
     if on is not None:

@@ -15,9 +15,9 @@ from ncmi.readouts.calibration import (
     reliability,
 )
 from ncmi.readouts.neighbors import NearestNeighbors
-from ncmi.readouts.scores import judge
+from ncmi.readouts.scores import defined, judge
 from ncmi.training.model import Classifier
-from ncmi.training.schema import Calibration, InformationRecord, Readout, defined
+from ncmi.training.schema import Calibration, InformationRecord, Readout
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,16 +1,17 @@
 """The training loop: epochs, steps, micro-batches; stops and resumes anywhere. One for every kind of data."""
 
+from __future__ import annotations
+
 import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -38,6 +39,9 @@ from ncmi.training.run_folder import RunFolder
 from ncmi.training.schema import EpochMetrics
 from ncmi.training.session import StopRequest
 from ncmi.training.step import TrainingStep
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 _METRICS_SECONDS = 1.0
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 
 from ncmi.files import write_json
@@ -22,10 +21,12 @@ from ncmi.training.loop import Loop, Setup
 from ncmi.training.model import Classifier
 from ncmi.training.run_folder import RunFolder, RunFolderError, write_arrays
 from ncmi.training.schema import Results, Skipped
-from ncmi.training.session import StopRequest, TensorBoardLog, session
+from ncmi.training.session import StopRequest, session, tensorboard
 from ncmi.training.sources import Source, open_source
 
 if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
     from ncmi.data.bags.cohort import Cohort
     from ncmi.data.dataset import Dataset
 
@@ -80,11 +81,11 @@ def train(
         model.to(device=fabric.device, dtype=torch.float64 if recipe.training.precision == "64-true" else None)
         # with several processes a signal reaches some of them a step earlier: there the last epoch's checkpoint must do
         catch_signals = catch_signals and recipe.training.devices == 1
-        board = TensorBoardLog(folder.path / "tensorboard", recipe.training.tensorboard and fabric.is_global_zero)
-        with folder.lock(enabled=fabric.is_global_zero):
+        shown = recipe.training.tensorboard and fabric.is_global_zero
+        with folder.lock(enabled=fabric.is_global_zero), tensorboard(folder.path / "tensorboard", shown) as board:
             if resume and fabric.is_global_zero:
                 folder.remove_partial_files()
-            with StopRequest(enabled=catch_signals) as stop, board:
+            with StopRequest(enabled=catch_signals) as stop:
                 loop = source.loop(Setup(fabric, model, recipe.training, folder, (board, on_epoch)))
                 if resume and folder.checkpoint.exists():
                     loop.resume()

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,20 +104,15 @@ class RunFolder:
         Raises:
             RunFolderError: if another process trains into it.
         """
-        if not enabled:
+        with ExitStack() as stack:
+            try:
+                if enabled:
+                    stack.enter_context(FileLock(self.path / ".lock", timeout=0))
+            except Timeout:
+                raise RunFolderError(
+                    f"{self.path}: another process trains into this folder: wait until it has finished, or stop it"
+                ) from None
             yield
-            return
-        lock = FileLock(self.path / ".lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise RunFolderError(
-                f"{self.path}: another process trains into this folder: wait until it has finished, or stop it"
-            ) from None
-        try:
-            yield
-        finally:
-            lock.release()
 
     def remove_partial_files(self) -> None:
         """Remove what a process left half-written when it was killed."""

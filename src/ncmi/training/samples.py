@@ -163,42 +163,16 @@ class ViewMaker:
             # before standardizing: colors vary in 0…1, and what then moves in at the border is the mean
             shown, views = inputs.float() / 255, []
             for _ in range(self.views):
-                standard = _standard(self._color(shown, generator).mul_(255), standardize, dtype)
+                standard = _standard(augment_colors(shown, generator, self.augmentation).mul_(255), standardize, dtype)
                 views.append(self._vary(standard, generator)[place])
         else:
             standard = _standard(inputs, standardize, dtype)
             views = [self._vary(standard, generator)[place] for _ in range(self.views)]
         return views[0] if self.views == 1 else torch.cat(views)
 
-    def _color(self, shown: Tensor, generator: torch.Generator) -> Tensor:
-        options = self.augmentation
-        return augment_colors(
-            shown,
-            generator,
-            brightness=options.brightness,
-            contrast=options.contrast,
-            saturation=options.saturation,
-            hue=options.hue,
-            jitter_probability=options.jitter_probability,
-            gray=options.gray,
-        )
-
     def _vary(self, standard: Tensor, generator: torch.Generator) -> Tensor:
-        options = self.augmentation
-        if self.kind == "table":
-            return augment_table(standard, generator, noise=options.noise, mask=options.mask)
-        shift = options.shift
-        if shift is None:
-            shift = 0 if options.crop_scale else max(1, min(standard.shape[-2:]) // 8)
-        return augment_images(
-            standard,
-            generator,
-            shift=shift,
-            flip=options.flip,
-            noise=options.noise,
-            rotation=options.rotation,
-            crop_scale=options.crop_scale,
-        )
+        vary = augment_table if self.kind == "table" else augment_images
+        return vary(standard, generator, self.augmentation)
 
 
 def _standard(inputs: Tensor, standardize: Standardizer, dtype: torch.dtype) -> Tensor:

@@ -5,7 +5,6 @@ times in seconds, memory in MB (10⁶ bytes). What is not defined (no validation
 None.
 """
 
-import math
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -241,11 +240,6 @@ class ReproductionRecord(Record, frozen=True, kw_only=True, forbid_unknown_field
 
 
 R = TypeVar("R", bound=Record)
-
-
-def defined(value: float) -> float | None:
-    """The value, or None for NaN and infinities, which JSON does not have."""
-    return value if math.isfinite(value) else None
 
 
 def write_record(path: Path, record: Record) -> None:

@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
+from unittest.mock import patch
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins import DoublePrecision
-from lightning_fabric.utilities.exceptions import MisconfigurationException
+from packaging.version import Version
 
 from ncmi.recipes import Training
+
+
+def _fulfills(package: str, compare: Callable[[Version, Version], bool], bound: str, base: bool = False) -> bool:
+    """Whether a package is there in such a version, without importing it."""
+    try:
+        installed = Version(version(package))
+    except PackageNotFoundError:
+        return False
+    return compare(Version(installed.base_version) if base else installed, Version(bound))
+
+
+# Fabric imports torchmetrics, and with it SciPy and Matplotlib, only to see its version: a third of the start of each
+# process of a comparison
+with patch("lightning_utilities.core.imports.compare_version", _fulfills):
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins import DoublePrecision
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 
 class FeaturesInFloat64(DoublePrecision):
@@ -80,9 +97,7 @@ class StopRequest:
                 self._previous[number] = signal.signal(number, self._handle)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for number, previous in self._previous.items():
             signal.signal(number, previous)
         self._previous.clear()
@@ -93,37 +108,26 @@ class StopRequest:
         signal.signal(number, self._previous[number])
 
 
-class TensorBoardLog:
-    """Context manager: called with an epoch's row of metrics, it adds them to the event files of a folder.
+@contextmanager
+def tensorboard(folder: Path, enabled: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """What adds an epoch's row of metrics to the event files of a folder; nothing is imported unless ``enabled``."""
+    writers: list[Any] = []
 
-    Args:
-        folder: where the event files go.
-        enabled: write at all; otherwise TensorBoard is not even imported.
-    """
-
-    def __init__(self, folder: Path, enabled: bool) -> None:
-        self._folder = folder
-        self._enabled = enabled
-        self._writer: Any = None
-
-    def __call__(self, row: dict[str, Any]) -> None:
-        if not self._enabled:
+    def show(row: dict[str, Any]) -> None:
+        if not enabled:
             return
-        if self._writer is None:
+        if not writers:
             from torch.utils.tensorboard import SummaryWriter
 
             # epochs that an earlier session has shown, but not finished, are shown once
-            self._writer = SummaryWriter(str(self._folder), purge_step=row["epoch"])
+            writers.append(SummaryWriter(str(folder), purge_step=row["epoch"]))
         for name, value in row.items():
             if name != "epoch" and value is not None:
-                self._writer.add_scalar(name, value, row["epoch"])
-        self._writer.flush()
+                writers[0].add_scalar(name, value, row["epoch"])
+        writers[0].flush()
 
-    def __enter__(self) -> TensorBoardLog:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._writer is not None:
-            self._writer.close()
+    try:
+        yield show
+    finally:
+        for writer in writers:
+            writer.close()

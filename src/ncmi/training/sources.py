@@ -41,8 +41,7 @@ class Source(ABC):
     @property
     def parts(self) -> dict[str, Tensor]:
         """Indices of each part that is not empty."""
-        parts = {"train": self.split.train, "validation": self.split.validation, "test": self.split.test}
-        return {name: indices for name, indices in parts.items() if len(indices)}
+        return {name: indices for name, indices in self.split.parts.items() if len(indices)}
 
     def groups(self, indices: Tensor) -> list[Hashable] | None:
         """What each sample belongs to, such as its patient; None where each stands for itself."""

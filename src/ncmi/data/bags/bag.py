@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from torch import Tensor
 from ncmi.data.columns import patch_side
 from ncmi.errors import listing
 
+Entry = TypeVar("Entry")
 LARGEST = 1e18
 """Features beyond it cannot be computed with in float32."""
 
@@ -92,9 +93,11 @@ class BagSource(ABC):
         """The label that the features' file itself gives a bag; None where it gives none. Default: none."""
         return None
 
-    def missing(self, name: str) -> BagError:
-        """The error for a name that no bag has."""
-        return BagError(f"{self.path}: no bag {name!r} (there is {listing(self.names, 5)})")
+    def entry(self, entries: Mapping[str, Entry], name: str) -> Entry:
+        """What some entries by the bags' names hold for a name; BagError for one that no bag has."""
+        if name not in entries:
+            raise BagError(f"{self.path}: no bag {name!r} (there is {listing(self.names, 5)})")
+        return entries[name]
 
 
 def bag_shape(shape: Sequence[int], path: Path) -> tuple[int, int]:

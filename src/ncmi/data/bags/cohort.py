@@ -219,19 +219,14 @@ class RenamedBags(BagSource):
         self.path, self.names = source.path, tuple(sorted(bags))
 
     def shape(self, name: str) -> tuple[int, int]:
-        return self.source.shape(self._inner(name))
+        return self.source.shape(self.entry(self.bags, name))
 
     def load(self, name: str) -> Bag:
         """Read a bag; it carries the new name."""
-        return replace(self.source.load(self._inner(name)), name=name)
+        return replace(self.source.load(self.entry(self.bags, name)), name=name)
 
     def label(self, name: str) -> str | None:
-        return self.source.label(self._inner(name))
-
-    def _inner(self, name: str) -> str:
-        if name not in self.bags:
-            raise self.missing(name)
-        return self.bags[name]
+        return self.source.label(self.entry(self.bags, name))
 
 
 def match_names(slides: Sequence[str], bags: Sequence[str]) -> tuple[dict[str, str], tuple[str, ...]]:

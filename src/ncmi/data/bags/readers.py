@@ -246,13 +246,13 @@ class FolderSource(BagSource):
 
     def shape(self, name: str) -> tuple[int, int]:
         if name not in self._shapes:
-            file = self._file(name)
+            file = self.entry(self.files, name)
             with self._reader(file) as content:
                 self._shapes[name] = self._keys.shape(content, file)
         return self._shapes[name]
 
     def load(self, name: str) -> Bag:
-        file, keys = self._file(name), self._keys
+        file, keys = self.entry(self.files, name), self._keys
         with self._reader(file) as content:
             if self._reader is not _pt:
                 return keys.bag(name, content, file)
@@ -263,11 +263,6 @@ class FolderSource(BagSource):
                 return inside.bag(name, content, file)
             with _h5(companion) as positions:
                 return keys.bag(name, content, file, positions)
-
-    def _file(self, name: str) -> Path:
-        if name not in self.files:
-            raise self.missing(name)
-        return self.files[name]
 
 
 class H5Cohort(BagSource):
@@ -296,23 +291,19 @@ class H5Cohort(BagSource):
             raise BagError(f"{path}: no group a slide (there is {there or 'nothing'})")
 
     def shape(self, name: str) -> tuple[int, int]:
-        shape = self._shapes[self._known(name)]
+        shape = self.entry(self._shapes, name)
         if isinstance(shape, BagError):
             raise shape
         return shape
 
     def load(self, name: str) -> Bag:
+        self.entry(self._shapes, name)
         with _h5(self.path) as file:
-            return self._keys.bag(name, file[self._known(name)], self.path / name)
+            return self._keys.bag(name, file[name], self.path / name)
 
     def label(self, name: str) -> str | None:
         """The group's attribute ``label`` as text."""
-        return self._labels[self._known(name)]
-
-    def _known(self, name: str) -> str:
-        if name not in self._shapes:
-            raise self.missing(name)
-        return name
+        return self.entry(self._labels, name)
 
 
 class NpzCohort(BagSource):
@@ -356,13 +347,10 @@ class NpzCohort(BagSource):
 
     def label(self, name: str) -> str | None:
         """The bag's ``bag_label`` as text."""
-        if name not in self._labels:
-            raise self.missing(name)
-        return self._labels[name]
+        return self.entry(self._labels, name)
 
     def _instances(self, name: str) -> Array:
-        if name not in self._labels:
-            raise self.missing(name)
+        self.entry(self._labels, name)
         start, end = (self._ends[index] if index >= 0 else 0 for index in (int(name) - 1, int(name)))
         if start == end:
             raise UnusableBag(self.path, f"bag {name!r} is empty")

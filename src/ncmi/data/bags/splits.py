@@ -116,8 +116,7 @@ def describe_cohort(cohort: Cohort, split: CohortSplit) -> dict[str, Any]:
     A run keeps it, so that a stopped one goes on with the same slides in the same parts, or not: see
     :func:`cohort_changes`.
     """
-    parts = {"train": split.train, "validation": split.validation, "test": split.test}
-    names = {index: part for part, indices in parts.items() for index in indices.tolist()}
+    names = {index: part for part, indices in split.parts.items() for index in indices.tolist()}
     slides = {
         slide.name: [slide.patient, None if slide.label is None else cohort.class_names[slide.label], names.get(index)]
         for index, slide in enumerate(cohort.slides)
