@@ -20,7 +20,7 @@ from filelock import FileLock
 from hypothesis import settings
 
 from ncmi.data.cifar_sets import CIFAR_SETS
-from ncmi.training import queue
+from ncmi.training import comparison
 
 # no tests in them, and for doctest they would all be modules of one name
 collect_ignore_glob = ["conftest.py", "*/conftest.py"]
@@ -55,14 +55,14 @@ class InTurn(Executor):
 def _runs_in_this_process() -> Iterator[None]:
     """Comparisons make their runs here: a fresh process takes ten seconds to import what it needs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(queue, "ProcessPoolExecutor", InTurn)
+        patch.setattr(comparison, "ProcessPoolExecutor", InTurn)
         yield
 
 
 @pytest.fixture
 def fresh_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Comparisons make their runs in processes of their own, as for users."""
-    monkeypatch.setattr(queue, "ProcessPoolExecutor", ProcessPoolExecutor)
+    monkeypatch.setattr(comparison, "ProcessPoolExecutor", ProcessPoolExecutor)
 
 
 @pytest.fixture

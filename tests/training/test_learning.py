@@ -122,9 +122,3 @@ def test_weights_that_break_in_the_last_step_are_seen(
     recipe = make_recipe(NCMIOptions(anchor_scale=10.0), alternation=Alternation(mode))
     with pytest.raises(FloatingPointError, match="features are not finite in epoch 1: lower the learning rate"):
         train(recipe, tmp_path / "run")
-
-
-def test_a_loss_for_each_sample_cannot_be_trained_on(tmp_path: Path) -> None:
-    recipe = make_recipe(NCMIOptions(reduction="none", separation_power=1.0))
-    with pytest.raises(ValueError, match=r"the loss has shape \[32\]: training needs a reduction to one number"):
-        train(recipe, tmp_path / "run")

@@ -16,6 +16,7 @@ from ncmi.data.batches import epoch_order
 from ncmi.data.load import load_dataset
 from ncmi.data.splits import split_dataset
 from ncmi.loss.alternating import AlternatingOptimizer, Alternation
+from ncmi.objectives.ncmi import NCMIObjective
 from ncmi.objectives.options import (
     CMICOptions,
     CrossEntropyOptions,
@@ -135,7 +136,7 @@ def test_a_penalty_is_trained_on_and_not_told() -> None:
 
 
 def test_a_step_needs_one_number() -> None:
-    objective = NCMIOptions(reduction="none", separation_power=1.0).build(3, 8)
+    objective = NCMIObjective(3, 8, reduction="none")
     step = TrainingStep(objective, torch.optim.SGD(objective.parameters(), lr=0.1))
     with pytest.raises(ValueError, match=r"the loss has shape \[4\]: training needs a reduction to one number"):
         step(torch.randn(4, 8), torch.tensor([0, 1, 2, 0]))

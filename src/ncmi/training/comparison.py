@@ -292,9 +292,8 @@ def run_side_by_side(
         KeyboardInterrupt: on Ctrl-C; runs in progress have written checkpoints to go on from.
     """
     failures: dict[str, str] = {}
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # fresh processes: torch must not be forked, and this one stays without it
-    pool = ProcessPoolExecutor(min(workers or processors, len(tasks)), mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(min(workers or processors(), len(tasks)), mp_context=get_context("spawn"))
     try:
         futures = {pool.submit(_unless_stopped, work, path, content): path for path, content in tasks.items()}
         for future in as_completed(futures):
@@ -313,6 +312,11 @@ def run_side_by_side(
 
 # the pool has handed a worker its next run before it is asked to stop: that one must not begin
 _STOPPED: list[str] = []
+
+
+def processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _unless_stopped(work: Callable[[str, Any], Any], path: str, content: Any) -> Any:
