@@ -19,6 +19,7 @@ and by the logits of P, since ``Σ_c w_c KL_c`` is 0 for the gradients w of a so
 
 import math
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -34,8 +35,8 @@ STEEPEST = 60.0  # logits within ± this have a sigmoid that float32 holds, with
 _COLD = 0.25  # temperature below which 1 − σ is not to be had by subtraction
 _CLOSE = 1 / 64  # share of KL(Q‖U) below which a divergence from a wrong centroid is computed once more
 _ROUNDED = 64  # a divergence of so many rounding errors is one
-_BLOCK = 2**15  # elements worked on at a time: 128 KB in float32, in the cache of a core
-_JOINED = 2**16  # features and directions with fewer elements are worked on together
+_BLOCK = 2**16  # elements worked on at a time: 256 KB in float32, in the cache of a core
+_JOINED = 2**17  # features and directions with fewer elements are worked on together
 
 
 class Map(NamedTuple):
@@ -169,68 +170,94 @@ def _fits(to: Map) -> bool:
     return to.kind == "nsf" and to.temperature * STEEPEST >= 1
 
 
+@cache
+def _number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A number as a tensor: torch converts a Python number anew each time, which takes as long as a small operation."""
+    with torch.inference_mode(False):
+        return torch.tensor(value, dtype=dtype, device=device)
+
+
 class _Rows(NamedTuple):
     """Features, and below them directions where there are any, as points of the simplex: n = B + C rows, or B.
 
     Attributes:
         excess, alpha: ``[n, D]``, ``D·P − 1`` and ``log(D·P)``.
-        norm, mean: ``[n, 1]``, length of the row, and mean of its sigmoids.
-        curve: ``[n]``, ``Σ_i α − e``.
+        norm, scale, mean: ``[n, 1]``, length of the row, that times T, and mean of its sigmoids.
+        curve: ``[n, 1]``, ``Σ_i α − e``.
     """
 
     excess: Tensor
     alpha: Tensor
     norm: Tensor
+    scale: Tensor
     mean: Tensor
     curve: Tensor
 
 
 def _blocks(features: Tensor, directions: Tensor | None) -> Iterator[tuple[Tensor, slice]]:
     """The rows of both, some at a time, with their place in what holds all of them."""
-    sources = [features] if directions is None else [features, directions]
-    width = features.shape[1]
-    if sum(len(x) for x in sources) * width <= _JOINED:
-        x = torch.cat(sources) if len(sources) > 1 else features
-        yield x, slice(0, len(x))
-        return
-    step, start = max(1, _BLOCK // width), 0
-    for source in sources:
+    step, start = max(1, _BLOCK // features.shape[1]), 0
+    for source in (features,) if directions is None else (features, directions):
         for x in source.split(step):
             yield x, slice(start, start + len(x))
             start += len(x)
 
 
+def _joined(features: Tensor, directions: Tensor | None) -> Tensor | None:
+    """Both in one tensor, or None where they are so large that it is faster to go through them in blocks."""
+    count = features.numel() + (0 if directions is None else directions.numel())
+    if count > _JOINED:
+        return None
+    return features if directions is None else torch.cat((features, directions))
+
+
 def _to_simplex(features: Tensor, directions: Tensor | None, temperature: float) -> _Rows:
+    one, cold = (_number(x, features.dtype, features.device) for x in (1.0, temperature))
+    x = _joined(features, directions)
+    if x is not None:
+        norm = _length(torch.linalg.vector_norm(x, dim=-1, keepdim=True))
+        scale = norm * cold
+        excess = torch.div(x, scale).sigmoid_()
+        mean = excess.mean(-1, keepdim=True)
+        alpha = excess.div_(mean).log()
+        return _Rows(excess.sub_(one), alpha, norm, scale, mean, (alpha - excess).sum(-1, keepdim=True))
     count = len(features) + (0 if directions is None else len(directions))
     excess, alpha = features.new_empty(2, count, features.shape[1])
-    norm, mean = features.new_empty(2, count, 1)
-    curve = features.new_empty(count)
+    norm, mean, curve = features.new_empty(3, count, 1)
     for x, rows in _blocks(features, directions):
-        norms, r, a, means = norm[rows], excess[rows], alpha[rows], mean[rows]
-        torch.linalg.vector_norm(x, dim=-1, keepdim=True, out=norms)
-        # infinity times 0 is NaN; a zero row stays zero
-        norms.add_(norms, alpha=0).add_(norms == 0)
-        torch.div(x, norms * temperature, out=r).sigmoid_()
+        torch.linalg.vector_norm(x, dim=-1, keepdim=True, out=norm[rows])
+    scale = _length(norm) * cold
+    for x, rows in _blocks(features, directions):
+        r, log_r, means = excess[rows], alpha[rows], mean[rows]
+        torch.div(x, scale[rows], out=r).sigmoid_()
         torch.mean(r, -1, keepdim=True, out=means)
-        torch.log(r.div_(means), out=a)
-        torch.sum(a - r.sub_(1), -1, out=curve[rows])
-    return _Rows(excess, alpha, norm, mean, curve)
+        torch.log(r.div_(means), out=log_r)
+        torch.sum(log_r - r.sub_(one), -1, keepdim=True, out=curve[rows])
+    return _Rows(excess, alpha, norm, scale, mean, curve)
 
 
-def _to_features(
-    gradient: Tensor, features: Tensor, directions: Tensor | None, norm: Tensor, mean: Tensor, excess: Tensor, to: Map
-) -> None:
+def _length(norm: Tensor) -> Tensor:
+    """As :func:`ncmi.loss.simplex.length`, in place: infinity times 0 is NaN, and a zero row stays zero."""
+    return norm.add_(norm, alpha=0).masked_fill_(torch.logical_not(norm), 1.0)
+
+
+def _to_features(gradient: Tensor, features: Tensor, directions: Tensor | None, rows: _Rows, to: Map) -> None:
     """In place, from the gradient by log-distributions to that by features and directions, ``[n, D]``."""
-    rest, scale, square = 1 - mean, norm * to.temperature, norm.square()
-    for x, rows in _blocks(features, directions):
-        by_x = gradient[rows]
+    excess, _, norm, scale, mean, _ = rows
+    rest, square = _number(1.0, mean.dtype, mean.device) - mean, norm.square()
+
+    def one_block(x: Tensor, by_x: Tensor, e: Tensor, m: Tensor, r: Tensor, s: Tensor, sq: Tensor) -> None:
         # through log NSF, (1 − σ) where the gradient sums to 0, and through the unit vector
-        if to.temperature < _COLD:
-            by_x.mul_(torch.div(x, scale[rows]).neg_().sigmoid_())
-        else:
-            by_x.mul_(torch.addcmul(rest[rows], excess[rows], mean[rows], value=-1))
-        along = torch.linalg.vecdot(x, by_x).unsqueeze(-1).div_(square[rows])
-        by_x.addcmul_(x, along, value=-1).div_(scale[rows])
+        by_x.mul_(torch.div(x, s).neg_().sigmoid_() if to.temperature < _COLD else torch.addcmul(r, e, m, value=-1))
+        along = torch.linalg.vecdot(x, by_x).unsqueeze(-1).div_(sq)
+        by_x.addcmul_(x, along, value=-1).div_(s)
+
+    joined = _joined(features, directions)
+    if joined is not None:
+        one_block(joined, gradient, excess, mean, rest, scale, square)
+        return
+    for x, block in _blocks(features, directions):
+        one_block(x, gradient[block], excess[block], mean[block], rest[block], scale[block], square[block])
 
 
 class _Distance(NamedTuple):
@@ -241,23 +268,18 @@ class _Distance(NamedTuple):
     value: Tensor
 
 
-def _distance(rows: _Rows, beta: Tensor, column: Tensor) -> _Distance:
-    samples = len(column)
-    delta = beta.index_select(0, column.squeeze(1)).sub_(rows.alpha[:samples])
-    growth = torch.expm1(delta).sub_(delta)
-    return _Distance(column, delta, torch.addcmul(growth, growth, rows.excess[:samples]).sum(-1, keepdim=True))
-
-
 class _Table(NamedTuple):
     """Divergences of all pairs by one matrix product.
 
     Attributes:
         value: ``D·KL(P‖Q_c)``, ``[B, C]``.
-        beta: ``[C, D]``.
+        alpha, excess, beta: what it is of, ``[B, D]``, ``[B, D]`` and ``[C, D]``.
         gap, from_uniform: what it is made of, ``[C]`` and ``[B, 1]``.
     """
 
     value: Tensor
+    alpha: Tensor
+    excess: Tensor
     beta: Tensor
     gap: Tensor
     from_uniform: Tensor
@@ -266,16 +288,38 @@ class _Table(NamedTuple):
         """The largest of the terms that a row's divergences are the difference of, ``[B, 1]``."""
         return self.gap.amax() + self.from_uniform
 
+    def distance(self, column: Tensor) -> _Distance:
+        """The divergences from the centroids that ``column [B, 1]`` names, without cancellation."""
+        delta = self.beta.index_select(0, column.view(-1)).sub_(self.alpha)
+        growth = torch.expm1(delta).sub_(delta)
+        return _Distance(column, delta, torch.addcmul(growth, growth, self.excess).sum(-1, keepdim=True))
+
+    def rounded(self, column: Tensor) -> Tensor:
+        """The entries that ``column [B, 1]`` names, as they were."""
+        product = (self.excess * self.beta.index_select(0, column.view(-1))).sum(-1, keepdim=True)
+        return self.gap.index_select(0, column.view(-1)).unsqueeze(-1) + self.from_uniform - product
+
 
 def _table_of(rows: _Rows, samples: int, beta: Tensor | None) -> _Table:
-    if beta is None:
-        beta, gap = rows.alpha[samples:], rows.curve[samples:].neg()
-    else:
+    if len(rows.alpha) == samples:
+        assert beta is not None
+        alpha, excess, curve = rows.alpha, rows.excess, rows.curve
         gap = (torch.expm1(beta) - beta).sum(-1)
-    alpha, excess = rows.alpha[:samples], rows.excess[:samples]
-    from_uniform = (rows.curve[:samples] + torch.linalg.vecdot(alpha, excess)).unsqueeze(-1)
+    else:
+        alpha, beta = rows.alpha.split((samples, len(rows.alpha) - samples))
+        curve, gap = rows.curve.split((samples, len(beta)))
+        excess, gap = rows.excess[:samples], gap.view(-1).neg()
+    from_uniform = torch.linalg.vecdot(alpha, excess).unsqueeze(-1).add_(curve)
     with full_products(alpha):
-        return _Table(torch.addmm(gap, excess, beta.T, alpha=-1).add_(from_uniform), beta, gap, from_uniform)
+        value = torch.addmm(gap, excess, beta.T, alpha=-1).add_(from_uniform)
+    return _Table(value, alpha, excess, beta, gap, from_uniform)
+
+
+@cache
+def _widest(temperature: float) -> float:
+    """Twice the largest ``D·KL(U‖Q)`` of a direction: that of a single negative component, or of many small ones."""
+    ratio = 2 / (1 + math.exp(1 / temperature))
+    return 2 * max(ratio - 1 - math.log(ratio), 1 / (8 * temperature**2))
 
 
 class _Nearest(NamedTuple):
@@ -292,7 +336,7 @@ class _Nearest(NamedTuple):
     raised: Tensor
 
 
-def _look_closer(table: _Table, least: Tensor, rows: _Rows, own: Tensor | None = None) -> _Nearest | None:
+def _look_closer(table: _Table, least: Tensor, bound: float | None, own: Tensor | None = None) -> _Nearest | None:
     """Put each row's least divergence into the table as it is exactly; None where no row needs it.
 
     Where a row lies at several centroids at once, all its entries stay as rounded as they are: else it would count as
@@ -301,15 +345,16 @@ def _look_closer(table: _Table, least: Tensor, rows: _Rows, own: Tensor | None =
     Args:
         table: changed in place.
         least: the least of each row, ``[B, 1]``.
+        bound: on the table's :meth:`_Table.apart`, where it is known.
         own: exact divergences that are not in the table, ``[B, 1]``.
     """
     # a look at another device's values would wait for it
     if least.device.type == "cpu":
-        apart = table.gap.amax().item() + table.from_uniform.amax().item()
+        apart = table.apart().amax().item() if bound is None else bound
         if len(least) == 0 or least.amin().item() >= apart * _CLOSE:
             return None
     value = table.value
-    distance = _distance(rows, table.beta, value.argmin(1, keepdim=True))
+    distance = table.distance(value.argmin(1, keepdim=True))
     rounding = rounding_of(table.apart())
     limit = rounding * _ROUNDED
     count = (value <= limit).sum(1, keepdim=True)
@@ -333,22 +378,23 @@ class _Surprisal(torch.autograd.Function):
         label = labels.unsqueeze(-1)
         rows = _to_simplex(features, directions, to.temperature)
         table = _table_of(rows, len(features), beta)
-        own = _distance(rows, table.beta, label)
+        own = table.distance(label)
         value, divergence = own.value.clamp_min(_floor(features)), table.value
         divergence.scatter_(1, label, math.inf)
         least = divergence.amin(1, keepdim=True)
-        nearest = _look_closer(table, least, rows, value)
+        nearest = _look_closer(table, least, None if directions is None else _widest(to.temperature), value)
         own_raised = None
         if nearest is not None:
             least = divergence.amin(1, keepdim=True)
-            rounded, rounding = _table_of(rows, len(features), beta).value.gather(1, label), rounding_of(table.apart())
+            rounded, rounding = table.rounded(label), rounding_of(table.apart())
             own_raised = nearest.crowded & (rounded <= rounding)
             value = torch.where(nearest.crowded, torch.maximum(rounded, rounding), value)
-        share = (divergence / least).log_().mul_(to.power).exp_()
+        power = _number(to.power, value.dtype, value.device)
+        share = (divergence / least).log_().mul_(power).exp_()
         total = share.sum(1, keepdim=True)
         # log-odds of the wrong classes
-        margin = (least / value).log_().mul_(to.power).add_(total.log())
-        missing = torch.sigmoid(margin).mul_(to.power)
+        margin = (least / value).log_().mul_(power).add_(total.log())
+        missing = torch.sigmoid(margin).mul_(power)
         # gradient by D·KL: of the wrong classes, and of the own
         slope = share.mul_(missing / total).div_(divergence)
         own_slope = missing.div_(value).neg_()
@@ -357,7 +403,7 @@ class _Surprisal(torch.autograd.Function):
             slope.masked_fill_(nearest.raised, 0.0)
             own_slope.masked_fill_(own_raised, 0.0)
             exact = nearest.distance[:2]
-        ctx.save_for_backward(features, directions, beta, labels, *rows[:4], slope, own_slope, own.delta, *exact)
+        ctx.save_for_backward(features, directions, beta, labels, *rows, slope, own_slope, own.delta, *exact)
         ctx.to = to
         # log(1 + e^margin); torch leaves out the 1 from its threshold on
         return F.softplus(margin, threshold=40.0).squeeze(1)
@@ -365,14 +411,14 @@ class _Surprisal(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors  # once: a checkpoint computes it for each look
-        features, directions, beta, labels, *rows, slope, own_slope, delta = saved[:11]
+        features, directions, beta, labels, *rows, slope, own_slope, delta = saved[:13]
         if torch.is_grad_enabled():
             inputs = (features, directions, beta, labels, ctx.to)
             return differentiable_backward(plain_surprisal, inputs, ctx.needs_input_grad, gradients)
         scale = gradients[0].unsqueeze(-1)
         exact = [(labels.unsqueeze(-1), own_slope * scale, delta)]
-        weight = _taken_out(slope * scale, exact, saved[11:])
-        return *_gradients(features, directions, beta, rows, weight, exact, ctx), None, None
+        weight = _taken_out(slope * scale, exact, saved[13:])
+        return *_gradients(features, directions, beta, _Rows(*rows), weight, exact, ctx), None, None
 
 
 class _Scores(torch.autograd.Function):
@@ -380,21 +426,24 @@ class _Scores(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor, directions: Tensor | None, beta: Tensor | None, to: Map) -> Tensor:
         rows = _to_simplex(features, directions, to.temperature)
         table = _table_of(rows, len(features), beta)
-        nearest = _look_closer(table, table.value.amin(1, keepdim=True), rows)
-        log_likelihood = table.value.log().mul_(to.power).log_softmax(-1)
-        slope = table.value.reciprocal_().mul_(to.power)
+        nearest = _look_closer(
+            table, table.value.amin(1, keepdim=True), None if directions is None else _widest(to.temperature)
+        )
+        power = _number(to.power, features.dtype, features.device)
+        log_likelihood = table.value.log().mul_(power).log_softmax(-1)
+        slope = torch.div(power, table.value)
         exact: tuple[Tensor, ...] = ()
         if nearest is not None:
             slope.masked_fill_(nearest.raised, 0.0)
             exact = nearest.distance[:2]
-        ctx.save_for_backward(features, directions, beta, *rows[:4], slope, log_likelihood, *exact)
+        ctx.save_for_backward(features, directions, beta, *rows, slope, log_likelihood, *exact)
         ctx.to = to
         return log_likelihood
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
-        features, directions, beta, *rows, slope, log_likelihood = saved[:9]
+        features, directions, beta, *rows, slope, log_likelihood = saved[:11]
         if torch.is_grad_enabled():
             inputs = (features, directions, beta, ctx.to)
             return differentiable_backward(plain_scores, inputs, ctx.needs_input_grad, gradients)
@@ -402,8 +451,8 @@ class _Scores(torch.autograd.Function):
         total = gradient.sum(1, keepdim=True)
         weight = torch.addcmul(gradient, log_likelihood.exp(), total, value=-1).mul_(slope)
         exact: list[tuple[Tensor, Tensor, Tensor]] = []
-        weight = _taken_out(weight, exact, saved[9:])
-        return *_gradients(features, directions, beta, rows, weight, exact, ctx), None
+        weight = _taken_out(weight, exact, saved[11:])
+        return *_gradients(features, directions, beta, _Rows(*rows), weight, exact, ctx), None
 
 
 def _taken_out(weight: Tensor, exact: list[tuple[Tensor, Tensor, Tensor]], nearest: tuple[Tensor, ...]) -> Tensor:
@@ -419,7 +468,7 @@ def _gradients(
     features: Tensor,
     directions: Tensor | None,
     beta: Tensor | None,
-    rows: list[Tensor],
+    rows: _Rows,
     weight: Tensor,
     exact: list[tuple[Tensor, Tensor, Tensor]],
     ctx: Any,
@@ -431,31 +480,30 @@ def _gradients(
         exact: of entries computed exactly, whose weight is 0 there: column ``[B, 1]``, weight ``[B, 1]`` and δ.
     """
     samples = len(features)
-    excess, alpha, norm, mean = rows
-    betas = alpha[samples:] if beta is None else beta
     by_features, by_directions, by_beta = ctx.needs_input_grad[:3]
-    gradient = torch.empty_like(excess) if directions is None or by_directions else torch.empty_like(excess[:samples])
+    if directions is None:
+        assert beta is not None
+        alpha, excess, betas, above = rows.alpha, rows.excess, beta, None
+    else:
+        (alpha, betas), (excess, above) = (x.split((samples, len(directions))) for x in (rows.alpha, rows.excess))
+    if not by_directions:
+        rows = _Rows(*(x[:samples] for x in rows))
+    gradient = torch.empty_like(rows.excess)
+    top, bottom = gradient[:samples], gradient[samples:]
     with full_products(features):
         if by_features:
-            top = gradient[:samples]
-            torch.mul(alpha[:samples], weight.sum(1, keepdim=True), out=top).addmm_(weight, betas, alpha=-1)
+            torch.mul(alpha, weight.sum(1, keepdim=True), out=top).addmm_(weight, betas, alpha=-1)
             for _, each, delta in exact:
                 top.addcmul_(each, delta, value=-1)
-            top.addcmul_(top, excess[:samples])
+            top.addcmul_(top, excess)
         else:
-            gradient[:samples].zero_()
+            top.zero_()
         if by_directions or by_beta:
             for column, each, _ in exact:
                 weight.scatter_add_(1, column, each)
-            above = torch.expm1(betas) if beta is not None else excess[samples:]
-            out = torch.empty_like(betas) if beta is not None else gradient[samples:]
-            torch.mul(above, weight.sum(0).unsqueeze(-1), out=out).addmm_(weight.T, excess[:samples], alpha=-1)
+            if above is None:
+                above, bottom = torch.expm1(betas), torch.empty_like(betas)
+            torch.mul(above, weight.sum(0).unsqueeze(-1), out=bottom).addmm_(weight.T, excess, alpha=-1)
         if by_features or by_directions:
-            joined = directions if by_directions else None
-            count = len(gradient)
-            _to_features(gradient, features, joined, norm[:count], mean[:count], excess[:count], ctx.to)
-    return (
-        gradient[:samples] if by_features else None,
-        gradient[samples:] if by_directions else None,
-        out if by_beta else None,
-    )
+            _to_features(gradient, features, directions if by_directions else None, rows, ctx.to)
+    return top if by_features else None, bottom if by_directions else None, bottom if by_beta else None

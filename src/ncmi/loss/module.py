@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ncmi.loss.autograd import by_hand
+from ncmi.loss.autograd import by_hand, values_can_be_read
 from ncmi.loss.centroids import CentroidClassifier, anchor_directions
 from ncmi.loss.checks import IGNORE, Batch, as_rows, check_tensor
 from ncmi.loss.distributed import world_size
@@ -279,7 +279,8 @@ class NCMIBase(nn.Module):
 
     def _centered(self, rows: Tensor) -> Tensor:
         """``f − μ`` in the wider of its own dtype and the centroids', float32 at least."""
-        rows = rows.to(torch.promote_types(full_precision(rows).dtype, self._dtype()))
+        if rows.dtype != self.centroid_logits.dtype or rows.dtype not in (torch.float32, torch.float64):
+            rows = rows.to(torch.promote_types(full_precision(rows).dtype, self._dtype()))
         return centered_feature(rows, self.center, self.homogeneous)
 
     def _targets_of_likelihood(self, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None, Map]:
@@ -318,12 +319,25 @@ class NCMIBase(nn.Module):
         terms = Terms(
             self.form, self.separation_power, self.present_robustness, weight, self.label_smoothing, self.reduction
         )
+        plain_mean = (
+            self.class_weights is None
+            and self.reduction == "mean"
+            and self.robustness == 0
+            and batch.ignored is None
+            and batch.places is None
+            and values_can_be_read(batch.rows)
+        )
         with torch.autocast(batch.rows.device.type, enabled=False):
             centered = self._centered(batch.rows)
             if path == "surprisal":
                 directions, beta, to = self._targets_of_likelihood(centered.dtype)
-                values = likelihood_surprisal(centered, directions, beta, batch.labels, to).unsqueeze(-1)
-                return loss_of_surprisal(values, batch, self.num_classes, terms)
+                each = likelihood_surprisal(centered, directions, beta, batch.labels, to)
+                if plain_mean:
+                    # nothing is weighed: for a few samples each operation less counts
+                    mean = each.mean()
+                    if math.isfinite(mean.item()):
+                        return mean
+                return loss_of_surprisal(each.unsqueeze(-1), batch, self.num_classes, terms)
             if path == "scores":
                 return loss_of_surprisal(-self._scores(centered), batch, self.num_classes, terms)
             if path == "sweep":
