@@ -13,11 +13,11 @@ from ncmi import log_nsf, ncmi_loss, to_log_distribution
 from ncmi.loss import equation
 
 MODES: list[dict[str, Any]] = [
-    {"separation_power": power, "separation_direction": direction, "reduction": reduction}
+    {"separation_power": power, "separation_direction": direction, "form": form}
     for power in (1.0, 2.0, -1.0, -4.0)
     for direction in ("centroid_to_sample", "sample_to_centroid")
-    for reduction in ("mean_of_ratios", "ratio_of_means", "likelihood")
-    if not (reduction == "likelihood" and power > 0)
+    for form in ("mean_of_ratios", "ratio_of_means", "likelihood")
+    if not (form == "likelihood" and power > 0)
 ]
 
 # the form of the authors' script

@@ -77,24 +77,74 @@ def float32_exactness(shape: Shape) -> Iterator[Row]:
         yield of_value(f"float32 {name}, {shape}", relative(a.double(), b), unit="", bar=bar, digits=-1)
 
 
-PAPER_MODE = {name: RELEASED[name] for name in ("separation_power", "separation_direction", "reduction")}
+PAPER_MODE = {name: RELEASED[name] for name in ("separation_power", "separation_direction", "form")}
+
+
+# B, C, D, and what the default form may cost of Linear + cross-entropy's step
+COSTS = (
+    (256, 1000, 2048, 1.8),
+    (256, 1000, 512, 1.8),
+    (256, 100, 512, 2.5),
+    (128, 100, 512, 2.5),
+    (64, 26, 128, 3.5),
+    (128, 10, 128, 3.5),
+)
+# the other forms, at the first of these sizes
+FORMS: dict[str, tuple[dict[str, Any], float | None]] = {
+    "fixed centroids": ({"centroids": "fixed"}, None),
+    "class means": ({"centroids": "class_mean"}, None),
+    "EMA center": ({"center": "ema"}, None),
+    "label smoothing": ({"label_smoothing": 0.1}, None),
+    "robust": ({"robustness": "auto"}, None),
+    "released, fixed": (RELEASED | {"centroids": "fixed"}, 0.4),
+    "released, learned": (RELEASED, 1.2),
+    "paper (ratio of means), learned": (RELEASED | {"form": "ratio_of_means"}, 1.2),
+}
+
+
+class Head(torch.nn.Module):
+    """The default form as a last layer, with cross-entropy behind it."""
+
+    def __init__(self, classes: int, width: int) -> None:
+        super().__init__()
+        self.layer = ncmi.NCMIHead(width, classes)
+
+    def forward(self, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(self.layer(features), labels)
 
 
 def against_cross_entropy(blocks: int, threads: int) -> Iterator[Row]:
-    """Forward and backward of the released form over those of Linear + cross-entropy."""
-    batch, classes, width = 256, 1000, 2048
+    """Forward and backward of every form over those of Linear + cross-entropy, which take turns."""
     torch.set_num_threads(threads)
-    features, labels = torch.randn(batch, width, requires_grad=True), torch.randint(classes, (batch,))
-    rival = step_of(LinearCrossEntropy(classes, width), features, labels)
-    for centroids, bar in (("fixed", 0.25), ("learned", 0.6)):
-        loss = ncmi.NCMILoss(classes, width, centroids=centroids, **RELEASED)  # type: ignore[arg-type]
-        calls = {"ours": step_of(loss, features, labels), "rival": rival}
-        medians = []
+    for number, (batch, classes, width, bar) in enumerate(COSTS):
+        modules: dict[str, tuple[torch.nn.Module, float | None]] = {
+            "default": (ncmi.NCMILoss(classes, width), bar),
+            "default, as a head": (Head(classes, width), bar),
+        }
+        for name, (options, its_bar) in FORMS.items() if number == 0 else ():
+            modules[name] = ncmi.NCMILoss(classes, width, **options), its_bar
+        features, labels = torch.randn(batch, width, requires_grad=True), torch.randint(classes, (batch,))
+        calls = {name: step_of(module, features, labels) for name, (module, _) in modules.items()}
+        calls["Linear + cross-entropy"] = rival = step_of(LinearCrossEntropy(classes, width), features, labels)
+        # so many steps a turn that a turn takes some milliseconds
+        steps = max(1, round(0.01 / max(1e-5, min(seconds_of(rival, CPU)[0] for _ in range(5)))))
+        many = {name: _repeated(call, steps) for name, call in calls.items()}
+        ratios: dict[str, list[float]] = {name: [] for name in modules}
         for _ in range(blocks):
-            times = {name: statistics.median(wall(found)) for name, found in in_turns(calls, 15, CPU).items()}
-            medians.append(times["ours"] / times["rival"])
-        what = f"time/(Linear + cross-entropy), {centroids} centroids, ({batch},{classes},{width})"
-        yield of_values(f"{what}, {threads_label(threads)}", medians, bar=bar)
+            times = {name: statistics.median(wall(found)) for name, found in in_turns(many, 15, CPU).items()}
+            for name, of_blocks in ratios.items():
+                of_blocks.append(times[name] / times["Linear + cross-entropy"])
+        for name, (_, its_bar) in modules.items():
+            what = f"time of the {name} form over Linear + cross-entropy, ({batch},{classes},{width})"
+            yield of_values(f"{what}, {threads_label(threads)}", ratios[name], bar=its_bar)
+
+
+def _repeated(call: Callable[[], object], times: int) -> Callable[[], None]:
+    def calls() -> None:
+        for _ in range(times):
+            call()
+
+    return calls
 
 
 def _print_times_and_peak(call: Callable[[], object], repeats: int) -> None:

@@ -2,8 +2,8 @@
 
 It is the softmax of the logits ``p·log KL(P‖Q_c)``. Divergences of all pairs come from one matrix product, as in
 :func:`ncmi.loss.divergence.pairwise_divergence`, whose rounding is that of ``KL(·‖U)``. Where training makes a
-divergence much smaller than that, from the sample's own class, or where a sample lies close by a wrong centroid, the
-entry is computed once more, term by term, without cancellation; and the loss has ``1 − π_y`` from the wrong classes.
+divergence much smaller than that, from a sample's own class or where it lies close by a wrong centroid, the entry is
+computed once more, term by term, without cancellation; and the loss has ``1 − π_y`` from the wrong classes.
 
 Everything is there twice. :func:`plain_surprisal` and :func:`plain_scores` are ordinary operations: for compilers,
 export, ``torch.func``, and for derivatives of derivatives. :class:`_Surprisal` and :class:`_Scores` go from features
@@ -336,6 +336,14 @@ class _Nearest(NamedTuple):
     raised: Tensor
 
 
+def _any_close(table: _Table, least: Tensor, bound: float | None) -> bool:
+    """Whether a divergence is so small a difference that it must be exact; off the CPU always, where a look would wait."""
+    if least.device.type != "cpu":
+        return True
+    apart = table.apart().amax().item() if bound is None else bound
+    return len(least) > 0 and not least.amin().item() >= apart * _CLOSE
+
+
 def _look_closer(table: _Table, least: Tensor, bound: float | None, own: Tensor | None = None) -> _Nearest | None:
     """Put each row's least divergence into the table as it is exactly; None where no row needs it.
 
@@ -348,11 +356,8 @@ def _look_closer(table: _Table, least: Tensor, bound: float | None, own: Tensor 
         bound: on the table's :meth:`_Table.apart`, where it is known.
         own: exact divergences that are not in the table, ``[B, 1]``.
     """
-    # a look at another device's values would wait for it
-    if least.device.type == "cpu":
-        apart = table.apart().amax().item() if bound is None else bound
-        if len(least) == 0 or least.amin().item() >= apart * _CLOSE:
-            return None
+    if not _any_close(table, least, bound):
+        return None
     value = table.value
     distance = table.distance(value.argmin(1, keepdim=True))
     rounding = rounding_of(table.apart())
@@ -378,17 +383,22 @@ class _Surprisal(torch.autograd.Function):
         label = labels.unsqueeze(-1)
         rows = _to_simplex(features, directions, to.temperature)
         table = _table_of(rows, len(features), beta)
-        own = table.distance(label)
-        value, divergence = own.value.clamp_min(_floor(features)), table.value
+        divergence, bound = table.value, None if directions is None else _widest(to.temperature)
+        rounded = value = divergence.gather(1, label)
         divergence.scatter_(1, label, math.inf)
         least = divergence.amin(1, keepdim=True)
-        nearest = _look_closer(table, least, None if directions is None else _widest(to.temperature), value)
-        own_raised = None
+        exact: tuple[Tensor, ...] = ()
+        nearest = own_raised = None
+        if _any_close(table, torch.minimum(value, least), bound):
+            own = table.distance(label)
+            value, exact = own.value.clamp_min(_floor(features)), (label, own.delta)
+            nearest = _look_closer(table, least, bound, value)
         if nearest is not None:
             least = divergence.amin(1, keepdim=True)
-            rounded, rounding = table.rounded(label), rounding_of(table.apart())
+            rounding = rounding_of(table.apart())
             own_raised = nearest.crowded & (rounded <= rounding)
             value = torch.where(nearest.crowded, torch.maximum(rounded, rounding), value)
+            exact = (*exact, *nearest.distance[:2])
         power = _number(to.power, value.dtype, value.device)
         share = (divergence / least).log_().mul_(power).exp_()
         total = share.sum(1, keepdim=True)
@@ -398,12 +408,11 @@ class _Surprisal(torch.autograd.Function):
         # gradient by D·KL: of the wrong classes, and of the own
         slope = share.mul_(missing / total).div_(divergence)
         own_slope = missing.div_(value).neg_()
-        exact: tuple[Tensor, ...] = ()
         if nearest is not None and own_raised is not None:
             slope.masked_fill_(nearest.raised, 0.0)
             own_slope.masked_fill_(own_raised, 0.0)
-            exact = nearest.distance[:2]
-        ctx.save_for_backward(features, directions, beta, labels, *rows, slope, own_slope, own.delta, *exact)
+        slope.scatter_(1, label, own_slope)
+        ctx.save_for_backward(features, directions, beta, labels, *rows, slope, *exact)
         ctx.to = to
         # log(1 + e^margin); torch leaves out the 1 from its threshold on
         return F.softplus(margin, threshold=40.0).squeeze(1)
@@ -411,14 +420,12 @@ class _Surprisal(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors  # once: a checkpoint computes it for each look
-        features, directions, beta, labels, *rows, slope, own_slope, delta = saved[:13]
+        features, directions, beta, labels, *rows, slope = saved[:11]
         if torch.is_grad_enabled():
             inputs = (features, directions, beta, labels, ctx.to)
             return differentiable_backward(plain_surprisal, inputs, ctx.needs_input_grad, gradients)
-        scale = gradients[0].unsqueeze(-1)
-        exact = [(labels.unsqueeze(-1), own_slope * scale, delta)]
-        weight = _taken_out(slope * scale, exact, saved[13:])
-        return *_gradients(features, directions, beta, _Rows(*rows), weight, exact, ctx), None, None
+        weight = slope * gradients[0].unsqueeze(-1)
+        return *_gradients(features, directions, beta, _Rows(*rows), weight, saved[11:], ctx), None, None
 
 
 class _Scores(torch.autograd.Function):
@@ -450,18 +457,7 @@ class _Scores(torch.autograd.Function):
         gradient = gradients[0]
         total = gradient.sum(1, keepdim=True)
         weight = torch.addcmul(gradient, log_likelihood.exp(), total, value=-1).mul_(slope)
-        exact: list[tuple[Tensor, Tensor, Tensor]] = []
-        weight = _taken_out(weight, exact, saved[11:])
-        return *_gradients(features, directions, beta, _Rows(*rows), weight, exact, ctx), None
-
-
-def _taken_out(weight: Tensor, exact: list[tuple[Tensor, Tensor, Tensor]], nearest: tuple[Tensor, ...]) -> Tensor:
-    """Weights of the table, with those of the nearest centroids moved to the exact ones."""
-    if nearest:
-        column, delta = nearest
-        exact.append((column, weight.gather(1, column), delta))
-        weight.scatter_(1, column, 0.0)
-    return weight
+        return *_gradients(features, directions, beta, _Rows(*rows), weight, saved[11:], ctx), None
 
 
 def _gradients(
@@ -470,14 +466,14 @@ def _gradients(
     beta: Tensor | None,
     rows: _Rows,
     weight: Tensor,
-    exact: list[tuple[Tensor, Tensor, Tensor]],
+    exact: tuple[Tensor, ...],
     ctx: Any,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """By features, directions and β, of the gradient by ``D·KL``.
 
     Args:
         weight: ``[B, C]``, by the entries of the table; overwritten.
-        exact: of entries computed exactly, whose weight is 0 there: column ``[B, 1]``, weight ``[B, 1]`` and δ.
+        exact: column ``[B, 1]`` and δ ``[B, D]`` of entries that were computed exactly, one after the other.
     """
     samples = len(features)
     by_features, by_directions, by_beta = ctx.needs_input_grad[:3]
@@ -490,16 +486,20 @@ def _gradients(
         rows = _Rows(*(x[:samples] for x in rows))
     gradient = torch.empty_like(rows.excess)
     top, bottom = gradient[:samples], gradient[samples:]
+    apart = []
+    for column, delta in zip(exact[::2], exact[1::2], strict=True):
+        apart.append((column, weight.gather(1, column), delta))
+        weight.scatter_(1, column, 0.0)
     with full_products(features):
         if by_features:
             torch.mul(alpha, weight.sum(1, keepdim=True), out=top).addmm_(weight, betas, alpha=-1)
-            for _, each, delta in exact:
+            for _, each, delta in apart:
                 top.addcmul_(each, delta, value=-1)
             top.addcmul_(top, excess)
         else:
             top.zero_()
         if by_directions or by_beta:
-            for column, each, _ in exact:
+            for column, each, _ in apart:
                 weight.scatter_add_(1, column, each)
             if above is None:
                 above, bottom = torch.expm1(betas), torch.empty_like(betas)
