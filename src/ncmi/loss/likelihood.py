@@ -337,7 +337,7 @@ class _Nearest(NamedTuple):
 
 
 def _any_close(table: _Table, least: Tensor, bound: float | None) -> bool:
-    """Whether a divergence is so small a difference that it must be exact; off the CPU always, where a look would wait."""
+    """Whether a divergence is so small a difference that it must be exact; always where a look would wait."""
     if least.device.type != "cpu":
         return True
     apart = table.apart().amax().item() if bound is None else bound
