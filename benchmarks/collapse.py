@@ -29,11 +29,11 @@ HEAD = ("form", "C", "D", "T", "uninformed", "on one axis", "on two axes", "perf
 
 def loss_of(features: Tensor, temperature: float, form: str) -> float:
     """Loss of one feature ``[D]`` a class, ``[C, D]``, against axis anchors."""
-    power, direction, reduction = FORMS[form]
+    power, direction, kind = FORMS[form]
     classes, width = features.shape
     anchors = ncmi.log_nsf(10 * torch.eye(width, dtype=torch.float64)[:classes])
     log_p = ncmi.to_log_distribution(features, None, temperature)
-    options = {"separation_power": power, "separation_direction": direction, "reduction": reduction}
+    options = {"separation_power": power, "separation_direction": direction, "form": kind}
     return float(ncmi.ncmi_loss(log_p, torch.arange(classes), anchors, **options))
 
 

@@ -94,12 +94,12 @@ def check_items(session: Session) -> list[Item]:
         name = f"{shape}, {'bfloat16' if half else 'float32'} features, {'soft' if soft else 'hard'} targets"
         items.append((name, _exactness(session, shape, half, soft, name)))
     items.append(("head", _head(session, shapes[-1])))
-    for centroids, center, reduction in (
+    for centroids, center, form in (
         ("learned", "ema", "likelihood"),
         ("class_mean", "frozen", "mean_of_ratios"),
         ("fixed", "none", "ratio_of_means"),
     ):
-        options = {"centroids": centroids, "center": center, "reduction": reduction}
+        options = {"centroids": centroids, "center": center, "form": form}
         items.append((f"resumed, {centroids} centroids, center {center}", _resumed(session, options)))
     return items
 
@@ -154,7 +154,7 @@ def _resumed(session: Session, options: dict[str, Any]) -> Iterator[Row]:
     torch.manual_seed(0)
     batches = [(torch.randn(64, 20), torch.randint(classes, (64,))) for _ in range(steps)]
     batches = [(inputs.to(device), labels.to(device)) for inputs, labels in batches]
-    power = -4.0 if options["reduction"] == "likelihood" else 1.0
+    power = -4.0 if options["form"] == "likelihood" else 1.0
     torch.use_deterministic_algorithms(True)
 
     def begun() -> tuple[nn.Module, torch.optim.Optimizer]:

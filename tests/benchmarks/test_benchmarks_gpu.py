@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import BENCHMARKS
-
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 QUICK = ["--device", "cpu", "--quick", "--minutes", "5"]
 
 

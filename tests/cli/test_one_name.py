@@ -33,8 +33,10 @@ SPELLINGS = {
     r"\bcc\b": {"CC"},
     r"\blp\b": {"LP"},
 }
-# what else may be written: runs by their folders, this program, and Γ by cross-entropy, which is no loss
-ELSEWHERE = r"[\w-]+-seed\d+(-fold\d+)?|\bncmi ·|Written by ncmi|ncmi report|Γ \(cross entropy\)"
+# what else may be written: runs by their folders, this program, Γ by cross-entropy, which is no loss, and an option
+ELSEWHERE = (
+    r"label_smoothing = [\d.]+|[\w-]+-seed\d+(-fold\d+)?|\bncmi ·|Written by ncmi|ncmi report|Γ \(cross entropy\)"
+)
 
 
 class Words(HTMLParser):
