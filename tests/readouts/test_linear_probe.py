@@ -43,7 +43,7 @@ def test_equals_logistic_regression(classes: int, l2: float) -> None:
         expected = sklearn_probabilities(features, labels, l2, at)
         np.testing.assert_allclose(probe.predict_log_proba(at).exp(), expected, atol=1e-4)
         np.testing.assert_array_equal(probe.predict(at), expected.argmax(1))
-        torch.testing.assert_close(probe(at), probe.logits(at))
+        torch.testing.assert_close(probe(at), probe.logits(at).log_softmax(-1))
 
 
 def test_real_data_and_more_features_than_samples() -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ncmi.loss.checks import check_labels
+from ncmi.loss.checks import check_labels, check_tensor
 from ncmi.loss.distributed import all_reduce_sum
 from ncmi.loss.divergence import centroid_table, pairwise_divergence, ratio_to_uniform
 from ncmi.loss.forms import Anchors, Distribution, NCMIForm, check_choice, check_map
@@ -144,7 +146,47 @@ def _waves(num_classes: int, prime: int, degree: int, isometry: Tensor) -> Tenso
     return directions
 
 
-class CentroidClassifier(nn.Module):
+class FeatureClassifier(nn.Module, ABC):
+    """What decides on features: centroid comparison, linear probe, neighbors. All of it without gradient.
+
+    Subclasses give :meth:`evidence` and :meth:`forward`; features are ``[B, D]`` everywhere.
+    """
+
+    num_classes: int
+
+    @abstractmethod
+    def evidence(self, features: Tensor) -> Tensor:
+        """What the classes are ranked by, ``[B, D] → [B, C]``, the higher the likelier."""
+
+    @abstractmethod
+    def forward(self, features: Tensor) -> Tensor:
+        """Scores that are log-probabilities, ``[B, D] → [B, C]``."""
+
+    def predict_log_proba(self, features: Tensor) -> Tensor:
+        """Log-probabilities, ``[B, D] → [B, C]``; the largest entry is :meth:`predict`'s."""
+        log_p: Tensor = self(features)
+        return log_p
+
+    def predict_proba(self, features: Tensor) -> Tensor:
+        """Probabilities, ``[B, D] → [B, C]``; rows sum to one."""
+        return self.predict_log_proba(features).exp()
+
+    def predict(self, features: Tensor) -> Tensor:
+        """Most probable class, ``[B, D] → [B]``."""
+        return self.evidence(features).argmax(-1)
+
+    def top_k(self, features: Tensor, k: int) -> Tensor:
+        """The k most probable classes, most probable first: ``[B, D] → [B, k]``, 1 ≤ k ≤ C.
+
+        Raises:
+            ValueError: for another k.
+        """
+        if not 1 <= k <= self.num_classes:
+            raise ValueError(f"k={k}: choose 1 to {self.num_classes}, the number of classes")
+        return self.evidence(features).topk(k).indices
+
+
+class CentroidClassifier(FeatureClassifier):
     """Prediction by centroid comparison (CC): the class whose true centroid ``S_c`` has the least ``KL(P‖S_c)``.
 
     Fitted in one pass over the training features; ``S_c`` is the mean of class c's distributions.
@@ -153,7 +195,7 @@ class CentroidClassifier(nn.Module):
         num_classes: C ≥ 2.
         feature_dim: D ≥ 2.
         temperature, distribution, homogeneous, center: of the map from feature to distribution; those of training.
-        power: γ of :meth:`predict_log_proba`, ``π_c ∝ KL(P‖S_c)^{−γ}``.
+        power: γ of the probabilities, ``π_c ∝ KL(P‖S_c)^{−γ}``.
         chunk_classes: classes compared at a time; bounds memory at ``B × chunk_classes``.
 
     Example:
@@ -192,6 +234,10 @@ class CentroidClassifier(nn.Module):
         self.register_buffer("sums", torch.zeros(num_classes, width, dtype=torch.float64))
         self.register_buffer("counts", torch.zeros(num_classes, dtype=torch.float64))
         self.register_buffer("center", torch.zeros(feature_dim) if center is None else center.detach().clone())
+        self._kept: tuple[tuple[Any, ...], list[tuple[Tensor, Tensor]]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": None}
 
     def log_distribution(self, features: Tensor) -> Tensor:
         """Log-distributions of features, ``[B, D] → [B, D]``, with h > 0 ``[B, D + 1]``."""
@@ -200,6 +246,7 @@ class CentroidClassifier(nn.Module):
     @torch.no_grad()
     def partial_fit(self, features: Tensor, labels: Tensor) -> CentroidClassifier:
         """Add a batch, ``features [B, D]`` and ``labels [B]``, to the class sums of this process."""
+        check_tensor(features, "features")
         check_labels(labels, self.num_classes)
         labels = labels.long()
         self.sums.index_add_(0, labels, self.log_distribution(features).exp().double())
@@ -234,33 +281,40 @@ class CentroidClassifier(nn.Module):
         Raises:
             RuntimeError: before :meth:`fit`.
         """
-        if not bool(self.counts.any()):
+        # a graph that is compiled or exported cannot look at values
+        if not torch.compiler.is_compiling() and not bool(self.counts.any()):
             raise RuntimeError("this CentroidClassifier has no centroids yet: call fit(features, labels) first")
         present = (self.counts > 0).unsqueeze(-1)
         return torch.where(present, self.sums / self.counts.clamp_min(1).unsqueeze(-1), 1 / self.sums.shape[1])
+
+    def _tables(self, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+        """Side and gap of the centroids, by chunks; kept while the buffers that they come from are unchanged."""
+        if torch.compiler.is_compiling() or self.sums.is_inference() or self.counts.is_inference():
+            return self._new_tables(dtype)
+        source = (self.sums, self.counts, self.sums._version, self.counts._version, self.chunk_classes, dtype)
+        if self._kept is None or any(
+            a is not b if isinstance(a, Tensor) else a != b for a, b in zip(self._kept[0], source, strict=True)
+        ):
+            self._kept = source, self._new_tables(dtype)
+        return self._kept[1]
+
+    def _new_tables(self, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+        beta = ratio_to_uniform(self.centroids.log()).to(dtype)
+        return [centroid_table(rows, "sample_to_centroid") for rows in beta.split(self.chunk_classes)]
 
     @torch.no_grad()
     def divergences(self, features: Tensor) -> Tensor:
         """``KL(P‖S_c)`` in nats, ``[B, D] → [B, C]``; +inf for a class that had no sample in :meth:`fit`."""
         alpha = ratio_to_uniform(self.log_distribution(features))
-        beta = ratio_to_uniform(self.centroids.log()).to(alpha.dtype)
         with torch.autocast(alpha.device.type, enabled=False):
-            parts = [
-                pairwise_divergence(alpha, *centroid_table(rows, "sample_to_centroid"), "sample_to_centroid")
-                for rows in beta.split(self.chunk_classes)
-            ]
+            tables = self._tables(alpha.dtype)
+            parts = [pairwise_divergence(alpha, *table, "sample_to_centroid") for table in tables]
         return torch.cat(parts, dim=1).masked_fill(self.counts == 0, torch.inf)
 
-    def predict_log_proba(self, features: Tensor) -> Tensor:
-        """``log π_c`` with ``π_c ∝ KL(P‖S_c)^{−γ}``: ``[B, D] → [B, C]``; its largest entry is :meth:`predict`'s."""
+    def evidence(self, features: Tensor) -> Tensor:
+        """``−KL(P‖S_c)``: the class of the nearest centroid is the likeliest, ``[B, D] → [B, C]``."""
+        return -self.divergences(features)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``log π_c`` with ``π_c ∝ KL(P‖S_c)^{−γ}``: ``[B, D] → [B, C]``."""
         return torch.log_softmax(-self.power * self.divergences(features).log(), dim=-1)
-
-    def predict(self, features: Tensor) -> Tensor:
-        """Class of the nearest centroid: ``[B, D] → [B]``."""
-        return self.divergences(features).argmin(-1)
-
-    def top_k(self, features: Tensor, k: int) -> Tensor:
-        """The k nearest classes, nearest first: ``[B, D] → [B, k]``, 1 ≤ k ≤ C."""
-        if not 1 <= k <= self.num_classes:
-            raise ValueError(f"k={k}: choose 1 to {self.num_classes}, the number of classes")
-        return self.divergences(features).topk(k, largest=False).indices

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ncmi.loss.checks import check_labels
+from ncmi.loss.centroids import FeatureClassifier
+from ncmi.loss.checks import check_labels, check_tensor
 from ncmi.loss.simplex import full_precision
 
 
@@ -18,6 +19,7 @@ def check_frozen_features(features: Tensor, labels: Tensor, num_classes: int) ->
     Raises:
         ValueError: where they are not; the message names the cure.
     """
+    check_tensor(features, "features")
     check_labels(labels, num_classes)
     if features.dim() != 2 or len(features) != len(labels):
         raise ValueError(f"features {list(features.shape)} and {len(labels)} labels: give [N, D] and one label a row")
@@ -25,7 +27,7 @@ def check_frozen_features(features: Tensor, labels: Tensor, num_classes: int) ->
         raise ValueError("features hold NaN or infinity: the network that made them has diverged")
 
 
-class LinearProbe(nn.Module):
+class LinearProbe(FeatureClassifier):
     """Linear classifier on frozen features, trained by cross-entropy.
 
     Features are standardized with the training features' mean and standard deviation (NCMI does not fix the scale of a
@@ -88,7 +90,7 @@ class LinearProbe(nn.Module):
             ValueError: for labels out of range or of another number, or features that are not finite.
         """
         check_frozen_features(features, labels, self.num_classes)
-        x = full_precision(features.detach())
+        x, labels = full_precision(features.detach()), labels.long()
         with torch.no_grad():
             variance, mean = torch.var_mean(x.double(), dim=0, correction=0)
             # a column whose spread is below its own rounding is constant
@@ -155,12 +157,8 @@ class LinearProbe(nn.Module):
         logits: Tensor = self.linear((full_precision(features).to(self.mean) - self.mean) / self.scale)
         return logits
 
-    forward = logits
+    evidence = logits
 
-    def predict_log_proba(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor) -> Tensor:
         """Log-probabilities, ``[B, D] → [B, C]``."""
         return torch.log_softmax(self.logits(features), dim=-1)
-
-    def predict(self, features: Tensor) -> Tensor:
-        """Most probable class, ``[B, D] → [B]``."""
-        return self.logits(features).argmax(-1)
