@@ -244,13 +244,18 @@ class CentroidClassifier(FeatureClassifier):
         return to_log_distribution(features, self.center, self.temperature, self.distribution, self.homogeneous)
 
     @torch.no_grad()
-    def partial_fit(self, features: Tensor, labels: Tensor) -> CentroidClassifier:
-        """Add a batch, ``features [B, D]`` and ``labels [B]``, to the class sums of this process."""
+    def partial_fit(self, features: Tensor, labels: Tensor, sample_weight: Tensor | None = None) -> CentroidClassifier:
+        """Add a batch, ``features [B, D]`` and ``labels [B]``, to the class sums of this process.
+
+        With ``sample_weight [B]``, ≥ 0, a sample counts as so many.
+        """
         check_tensor(features, "features")
         check_labels(labels, self.num_classes)
         labels = labels.long()
-        self.sums.index_add_(0, labels, self.log_distribution(features).exp().double())
-        self.counts += torch.bincount(labels, minlength=self.num_classes)
+        p = self.log_distribution(features).exp().double()
+        weights = p.new_ones(len(p)) if sample_weight is None else sample_weight.to(p)
+        self.sums.index_add_(0, labels, p * weights.unsqueeze(1))
+        self.counts.index_add_(0, labels, weights)
         return self
 
     def fit(

@@ -83,8 +83,10 @@ class LinearProbe(FeatureClassifier):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def fit(self, features: Tensor, labels: Tensor) -> LinearProbe:
+    def fit(self, features: Tensor, labels: Tensor, sample_weight: Tensor | None = None) -> LinearProbe:
         """Fit to ``features [N, D]`` and ``labels [N]``; forgets earlier fits. The features get no gradient.
+
+        With ``sample_weight [N]``, ≥ 0, not all 0, the cross-entropy is the weighted mean; standardization is without.
 
         Raises:
             ValueError: for labels out of range or of another number, or features that are not finite.
@@ -99,11 +101,12 @@ class LinearProbe(FeatureClassifier):
             self.scale.copy_(torch.where(varies, variance.sqrt(), 1.0))
             self._reset()
         x = (x.to(self.mean) - self.mean) / self.scale
+        weights = x.new_ones(len(x)) if sample_weight is None else (sample_weight / sample_weight.mean()).to(x)
         with torch.enable_grad():
-            (self._fit_lbfgs if self.solver == "lbfgs" else self._fit_sgd)(x, labels)
+            (self._fit_lbfgs if self.solver == "lbfgs" else self._fit_sgd)(x, labels, weights)
         return self
 
-    def _fit_lbfgs(self, x: Tensor, labels: Tensor) -> None:
+    def _fit_lbfgs(self, x: Tensor, labels: Tensor, weights: Tensor) -> None:
         x = x.double()
         # the same problem in decorrelated columns: the optimum stays, the search is four times shorter
         values, vectors = torch.linalg.eigh(x.T @ x / len(x))
@@ -123,7 +126,7 @@ class LinearProbe(FeatureClassifier):
         def closure() -> Tensor:
             optimizer.zero_grad()
             penalty = 0.5 * self.l2 * (weight @ basis.T).square().sum()
-            objective: Tensor = F.cross_entropy(F.linear(x, weight, bias), labels) + penalty
+            objective: Tensor = _weighted_mean(F.linear(x, weight, bias), labels, weights) + penalty
             objective.backward()
             return objective
 
@@ -132,7 +135,7 @@ class LinearProbe(FeatureClassifier):
             self.linear.weight.copy_(weight @ basis.T)
             self.linear.bias.copy_(bias)
 
-    def _fit_sgd(self, x: Tensor, labels: Tensor) -> None:
+    def _fit_sgd(self, x: Tensor, labels: Tensor, weights: Tensor) -> None:
         optimizer = torch.optim.SGD(
             [
                 {"params": [self.linear.weight], "weight_decay": self.l2},
@@ -147,7 +150,7 @@ class LinearProbe(FeatureClassifier):
             order = torch.randperm(len(x), generator=generator).to(x.device)
             for index in order.split(self.batch_size):
                 optimizer.zero_grad()
-                F.cross_entropy(self.linear(x[index]), labels[index]).backward()
+                _weighted_mean(self.linear(x[index]), labels[index], weights[index]).backward()
                 optimizer.step()
             schedule.step()
 
@@ -162,3 +165,8 @@ class LinearProbe(FeatureClassifier):
     def forward(self, features: Tensor) -> Tensor:
         """Log-probabilities, ``[B, D] → [B, C]``."""
         return torch.log_softmax(self.logits(features), dim=-1)
+
+
+def _weighted_mean(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Cross-entropy of samples whose weights are 1 on average."""
+    return (F.cross_entropy(logits, labels, reduction="none") * weights).mean()
