@@ -207,6 +207,7 @@ class CentroidClassifier(FeatureClassifier):
     sums: Tensor
     counts: Tensor
     center: Tensor
+    _kept: tuple[tuple[Any, ...], list[tuple[Tensor, Tensor]]] | None = None
 
     def __init__(
         self,
@@ -234,7 +235,6 @@ class CentroidClassifier(FeatureClassifier):
         self.register_buffer("sums", torch.zeros(num_classes, width, dtype=torch.float64))
         self.register_buffer("counts", torch.zeros(num_classes, dtype=torch.float64))
         self.register_buffer("center", torch.zeros(feature_dim) if center is None else center.detach().clone())
-        self._kept: tuple[tuple[Any, ...], list[tuple[Tensor, Tensor]]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kept": None}

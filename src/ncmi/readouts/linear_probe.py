@@ -101,7 +101,8 @@ class LinearProbe(FeatureClassifier):
             self.scale.copy_(torch.where(varies, variance.sqrt(), 1.0))
             self._reset()
         x = (x.to(self.mean) - self.mean) / self.scale
-        weights = x.new_ones(len(x)) if sample_weight is None else (sample_weight / sample_weight.mean()).to(x)
+        weights = x.new_ones(len(x)) if sample_weight is None else sample_weight.to(x)
+        weights = weights / weights.mean()
         with torch.enable_grad():
             (self._fit_lbfgs if self.solver == "lbfgs" else self._fit_sgd)(x, labels, weights)
         return self
