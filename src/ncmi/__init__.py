@@ -14,6 +14,7 @@ Importing the package is light: torch is imported with the first name that needs
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ _HOME = {
     "to_log_distribution": "ncmi.loss.simplex",
 }
 
+# modules behind the names that need more than torch
+_NEED_APP = ("ncmi.integrations.sklearn", "ncmi.readouts.calibration")
+
 __all__ = [
     "AlternatingOptimizer",
     "Alternation",
@@ -93,13 +97,25 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'ncmi' has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # or a misspelled name would be Any to a type checker
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOME:
+            raise AttributeError(f"module 'ncmi' has no attribute {name!r}")
+        try:
+            value = getattr(import_module(_HOME[name]), name)
+        except ModuleNotFoundError as error:
+            missing = (error.name or "").partition(".")[0]
+            if missing in ("", "ncmi", "torch"):
+                raise
+            message = f"ncmi.{name} needs {missing}, which is not installed: pip install ncmi[app]"
+            raise ModuleNotFoundError(message, name=error.name) from error
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+    names = set(__all__)
+    if find_spec("sklearn") is None:  # for help(ncmi), which looks at each
+        names -= {name for name in names if _HOME[name] in _NEED_APP}
+    return sorted({*names, *(name for name in globals() if name.startswith("__"))})

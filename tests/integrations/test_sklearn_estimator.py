@@ -25,6 +25,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ncmi import NCMIClassifier, objective_names
+from ncmi.data.batches import weighted_draws
 from ncmi.data.dataset import Dataset
 from ncmi.data.splits import split_dataset
 from ncmi.objectives.interface import LinearHeadObjective
@@ -32,6 +33,7 @@ from ncmi.objectives.options import CrossEntropyOptions, FocalOptions, NCMIOptio
 from ncmi.recipes import Network, Recipe, TableData, Training
 from ncmi.training.model import load_model
 from ncmi.training.run import train
+from ncmi.training.step import TrainingStep
 
 QUICK = {"epochs": 5, "width": 16, "feature_dim": 8, "random_state": 0}
 X, Y = load_iris(return_X_y=True)
@@ -42,7 +44,11 @@ NAMES = np.array(["setosa", "versicolor", "virginica"])
     [
         NCMIClassifier(epochs=6, width=32, learning_rate=1e-2),
         NCMIClassifier(epochs=6, width=32, learning_rate=1e-2, objective="cross_entropy"),
-    ]
+    ],
+    expected_failed_checks=lambda _: {
+        "check_sample_weight_equivalence_on_dense_data": "weights are shares of random draws, as they are of any "
+        "stochastic training; what is equal about them is tested below"
+    },
 )
 def test_scikit_learn_accepts_it(estimator: NCMIClassifier, check: Any) -> None:
     check(estimator)
@@ -285,7 +291,9 @@ def test_anchors_fit_a_feature_of_any_width() -> None:
     assert many.predict_proba([[3.0]]).shape == (1, 140)
 
 
-@pytest.mark.parametrize("objective", ["ncmi", "cross_entropy", NCMIOptions(), CrossEntropyOptions()])
+@pytest.mark.parametrize(
+    "objective", ["ncmi", "cross_entropy", NCMIOptions(), CrossEntropyOptions(), "focal", "supcon", "cmic"]
+)
 def test_class_weights_weigh_the_loss(objective: Any) -> None:
     x, y = make_blobs([180, 20], cluster_std=4.0, random_state=0)
     options = {"epochs": 10, "width": 16, "learning_rate": 1e-2, "random_state": 0, "objective": objective}
@@ -298,6 +306,154 @@ def test_class_weights_weigh_the_loss(objective: Any) -> None:
     named = np.array(["common", "rare"])[y]
     by_name = NCMIClassifier(**options, class_weight={"common": 200 / 360, "rare": 200 / 40}).fit(x, named)
     assert by_name.loss_curve_ == given.loss_curve_
+
+
+def test_weights_of_samples_are_shares_of_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal weights change nothing, weight 0 leaves out, and twice the weight is drawn twice as often."""
+    plain = NCMIClassifier(**QUICK).fit(X, Y)
+    for weights in (np.ones(150), np.full(150, 7), [2.0] * 150):
+        same = NCMIClassifier(**QUICK).fit(X, Y, sample_weight=weights)
+        np.testing.assert_array_equal(same.predict_proba(X), plain.predict_proba(X))
+    kept = np.arange(150) % 3 > 0
+    left_out = NCMIClassifier(**QUICK).fit(X, Y, sample_weight=kept.astype(int))
+    np.testing.assert_array_equal(
+        left_out.predict_proba(X), NCMIClassifier(**QUICK).fit(X[kept], Y[kept]).predict_proba(X)
+    )
+    drawn = np.zeros(150)
+    step = TrainingStep.__call__
+
+    def counted(self: TrainingStep, features: torch.Tensor, labels: torch.Tensor, **at: int) -> torch.Tensor:
+        np.add.at(drawn, labels.numpy(), 1)
+        return step(self, features, labels, **at)
+
+    monkeypatch.setattr(TrainingStep, "__call__", counted)
+    weights = np.array([1.0, 2.0, 5.5])[Y]
+    NCMIClassifier(**QUICK).fit(X, Y, sample_weight=weights)
+    np.testing.assert_allclose(drawn[:3], 5 * 150 * np.array([1, 2, 5.5]) / 8.5, atol=5)
+    for wrong, message in ((-np.ones(150), "Negative values"), (np.zeros(150), "zero"), (np.ones(9), "shape")):
+        with pytest.raises(ValueError, match=message):
+            NCMIClassifier(**QUICK).fit(X, Y, sample_weight=wrong)
+
+
+def test_weighted_draws_take_floor_or_ceil_of_their_share() -> None:
+    weights = torch.rand(97, generator=torch.Generator().manual_seed(0), dtype=torch.float64).masked_fill(
+        torch.arange(97) % 5 == 0, 0.0
+    )
+    share, total = 97 * weights / weights.sum(), torch.zeros(97)
+    for epoch in range(400):
+        counts = torch.bincount(weighted_draws(weights, seed=3, epoch=epoch), minlength=97)
+        assert counts.sum() == 97
+        assert ((counts >= share.floor()) & (counts <= share.ceil())).all()
+        total += counts
+    torch.testing.assert_close(total.double() / 400, share, rtol=0, atol=0.1)
+    assert torch.equal(weighted_draws(torch.full((6,), 0.1), seed=0, epoch=1), torch.arange(6))
+
+
+def test_readouts_count_a_sample_as_its_weight_says() -> None:
+    """CC and LP of the same features: weighted class means, and a weighted logistic regression."""
+    weights = np.random.RandomState(0).randint(1, 6, size=150)
+    cc = NCMIClassifier(**QUICK, readout="cc").fit(X, Y, sample_weight=weights)
+    _, p = features_and_distributions(cc, X)
+    means = np.stack([np.average(p[c == Y], axis=0, weights=weights[c == Y]) for c in range(3)])
+    np.testing.assert_allclose(cc.predict_proba(X), probabilities_of(means, p, 4.0), rtol=1e-8)
+    lp = NCMIClassifier(**QUICK, readout="lp").fit(X, Y, sample_weight=weights)
+    features = StandardScaler().fit_transform(features_and_distributions(lp, X)[0])
+    reference = LogisticRegression(C=1 / (1e-3 * weights.sum()), tol=1e-8, max_iter=5000)
+    reference.fit(features, Y, sample_weight=weights)
+    np.testing.assert_allclose(lp.predict_proba(X), reference.predict_proba(features), atol=1e-4)
+
+
+@pytest.mark.parametrize("objective", ["cross_entropy", "focal"])
+def test_balanced_classes_count_the_weights(objective: str) -> None:
+    weights = np.where(np.arange(150) % 2, 1.0, 3.0)
+    share = np.bincount(Y, weights)
+    by_class = dict(enumerate(share.sum() / (3 * share)))
+    given = NCMIClassifier(**QUICK, objective=objective, class_weight=by_class).fit(X, Y, sample_weight=weights)
+    balanced = NCMIClassifier(**QUICK, objective=objective, class_weight="balanced").fit(X, Y, sample_weight=weights)
+    assert balanced.loss_curve_ == pytest.approx(given.loss_curve_, rel=1e-6)
+
+
+def test_early_stopping_takes_the_best_epoch() -> None:
+    options: dict[str, Any] = {**QUICK, "epochs": 60, "early_stopping": True, "n_iter_no_change": 4}
+    fitted = NCMIClassifier(**options, validation_fraction=0.2).fit(X, NAMES[Y])
+    scores = fitted.validation_scores_
+    assert len(scores) == fitted.n_iter_ == len(fitted.loss_curve_) == int(np.argmax(scores)) + 5 < 60
+    assert fitted.best_validation_score_ == max(scores)
+    seed = int(check_random_state(0).randint(np.iinfo(np.int32).max))
+    aside = train_test_split(np.arange(150), test_size=0.2, stratify=Y, random_state=seed)[1]
+    assert fitted.score(X[aside], NAMES[Y][aside]) == pytest.approx(max(scores))
+    assert fitted.score(X, NAMES[Y]) > 0.9
+    assert not hasattr(fitted.set_params(early_stopping=False).fit(X, Y), "validation_scores_")
+
+
+def test_partial_fit_goes_on() -> None:
+    def learned(**parameters: Any) -> NCMIClassifier:
+        found = NCMIClassifier(**{**QUICK, "learning_rate": 1e-2, **parameters})
+        for start in range(0, 8):
+            rows = slice(start % 4, None, 4)
+            found.partial_fit(X[rows], NAMES[Y][rows], **({} if start else {"classes": NAMES}))
+        return found
+
+    first = learned()
+    assert first.n_iter_ == len(first.loss_curve_) == 8
+    assert first.loss_curve_[-1] < first.loss_curve_[0]
+    assert first.readout_ == "head"
+    assert first.score(X, NAMES[Y]) > 0.8
+    np.testing.assert_array_equal(first.predict_proba(X), learned().predict_proba(X))
+    again = pickle.loads(pickle.dumps(first))
+    for each in (first, again, copied := copy.deepcopy(first)):
+        each.partial_fit(X, NAMES[Y])
+    np.testing.assert_array_equal(again.predict_proba(X), first.predict_proba(X))
+    np.testing.assert_array_equal(copied.predict_proba(X), first.predict_proba(X))
+    # one class at a time, and after a fit
+    fitted = NCMIClassifier(**QUICK, centroids="fixed").fit(X, Y)
+    before = fitted.predict_proba(X)
+    fitted.partial_fit(X[:50], Y[:50], sample_weight=np.ones(50))
+    assert (fitted.n_iter_, fitted.readout_) == (6, "head")
+    assert fitted.predict_proba(X)[:50, 0].mean() > before[50:, 0].mean()
+    assert fitted.fit(X, Y).n_iter_ == 5
+    np.testing.assert_array_equal(fitted.predict_proba(X), before)
+
+
+def test_partial_fit_moves_as_the_optimizer_does() -> None:
+    """One full batch at a time: as torch's AdamW on the same network."""
+    options: dict[str, Any] = {**QUICK, "batch_size": 150, "objective": "cross_entropy"}
+    start = NCMIClassifier(**options, learning_rate=1e-30).partial_fit(X, Y, classes=[0, 1, 2])
+    model = copy.deepcopy(start.model_).float().train()
+    decayed = [p for p in model.trained_parameters() if p.dim() > 1]
+    flat = [p for p in model.trained_parameters() if p.dim() <= 1]
+    groups = [{"params": decayed, "weight_decay": 1e-2}, {"params": flat, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=5e-3)
+    fitted, losses = NCMIClassifier(**options), []
+    for _ in range(3):
+        fitted.partial_fit(X, Y, classes=[0, 1, 2])
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(
+            model.objective.scores(model(torch.tensor(X).float())), torch.tensor(Y)
+        )
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    np.testing.assert_allclose(fitted.loss_curve_, losses, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "arguments", "message"),
+    [
+        ({}, {}, "classes must be passed on the first call to partial_fit"),
+        ({}, {"classes": [0, 1]}, "label 2 is not in classes"),
+        ({}, {"classes": [1]}, "only one class"),
+        ({"early_stopping": True}, {"classes": [0, 1, 2]}, "does not support early_stopping=True"),
+        ({"class_weight": "balanced"}, {"classes": [0, 1, 2]}, "give partial_fit a weight for each class"),
+        ({"readout": "cc"}, {"classes": [0, 1, 2]}, "use partial_fit with readout='head'"),
+    ],
+)
+def test_partial_fit_refuses(parameters: dict[str, Any], arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        NCMIClassifier(**QUICK, **parameters).partial_fit(X, Y, **arguments)
+    fitted = NCMIClassifier(**QUICK).fit(X, Y)
+    with pytest.raises(ValueError, match="classes are not those of the first call"):
+        fitted.partial_fit(X, Y, classes=[0, 1, 2, 3])
 
 
 def test_a_fitted_classifier_survives_pickle_copy_and_clone() -> None:
@@ -359,11 +515,8 @@ def test_it_writes_no_file_and_speaks_only_when_asked(
         ({"learning_rate": 0.0}, "above 0"),
         ({"class_weight": {0: 1.0, 1: 1.0, 2: 0.0}}, "give weights above 0, or leave a class out"),
         ({"class_weight": {0: 1.0, 7: 2.0}}, "not in class_weight"),
-        (
-            {"class_weight": "balanced", "objective": "focal"},
-            "class_weight is for the objectives 'ncmi' or 'cross_entropy', not 'focal': leave it out",
-        ),
-        ({"class_weight": "balanced", "objective": FocalOptions()}, r"not FocalOptions\(gamma=2.0\): leave it out"),
+        ({"early_stopping": True, "validation_fraction": 1.0}, "validation_fraction=1.0, .*must be between 0 and 1"),
+        ({"early_stopping": True, "n_iter_no_change": 0}, "n_iter_no_change=0: .*and at least 1"),
         ({"class_weight": {0: 1.0, 1: 1.0, 2: 0.0}, "objective": "cross_entropy"}, "give weights above 0"),
         ({"learning_rate": 1e30}, "lower the learning rate"),
     ],

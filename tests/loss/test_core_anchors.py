@@ -67,10 +67,49 @@ def test_driven_apart_close_to_the_best_known(classes: int, dim: int, best: floa
     assert cosines(ncmi.anchor_directions(classes, dim, "etf")).max() < best + 0.12
 
 
-def test_too_many_classes_to_drive_apart_are_left_at_random(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("classes", "dim", "prime"), [(1001, 34, 17), (2000, 128, 61), (9000, 512, 251)])
+def test_waves_are_unions_of_cross_polytopes(classes: int, dim: int, prime: int) -> None:
+    """Within 4p classes cosines are 0 or −1, between them at most 1/√p, where random ones reach four times as much."""
+    found = ncmi.anchor_directions(classes, dim, "etf")
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(classes))
+    first = cosines(found[: 4 * prime])
+    assert torch.minimum(first.abs(), (first + 1).abs()).max() < 1e-5
+    largest = max(float((part @ found.T).sort(dim=1).values[:, -2].max()) for part in found.split(1000))
+    assert largest < 1 / math.sqrt(prime) + 1e-5
+    assert not torch.equal(found, ncmi.anchor_directions(classes, dim, "etf", seed=1))
+
+
+@pytest.mark.parametrize(("prime", "degree"), [(5, 2), (5, 3), (7, 3), (7, 4)])
+def test_waves_are_exponentials_of_polynomials(prime: int, degree: int) -> None:
+    """Against complex numbers: the same cosines, all different, and none above Weil's bound."""
+    classes = 4 * prime**2 + 1 if degree > 2 else 4 * prime**2
+    x = torch.arange(prime, dtype=torch.float64)
+    rows = []
+    for number in range(classes):
+        block, within = divmod(number, 4 * prime)
+        turn, linear = divmod(within, prime)
+        higher = [block // prime**k % prime for k in range(degree - 1)]
+        phase = sum(a * x ** (k + 2) for k, a in enumerate(higher)) + linear * x
+        rows.append(torch.exp(2j * math.pi * (phase / prime + turn / 4)) / math.sqrt(prime))
+    expected = torch.stack(rows)
+    found = centroids._waves(classes, prime, degree, torch.eye(2 * prime)).double()
+    torch.testing.assert_close(found @ found.T, (expected @ expected.mH).real, rtol=0, atol=1e-5)
+    assert cosines(found).max() < (degree - 1) / math.sqrt(prime) + 1e-5
+
+
+@pytest.mark.parametrize(("classes", "dim", "before"), [(1500, 9, 0.735), (2000, 32, 0.359), (3000, 16, 0.579)])
+def test_fewer_rounds_drive_apart_as_far(classes: int, dim: int, before: float) -> None:
+    """``before`` is what a hundred rounds reached."""
+    assert cosines(ncmi.anchor_directions(classes, dim, "etf")).max() < before + 0.02
+
+
+def test_too_many_classes_to_drive_apart_are_left_at_random_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """The work is bounded, whatever the number of classes."""
     monkeypatch.setattr(centroids, "_MOST_WORK", 1.0)
-    assert torch.equal(ncmi.anchor_directions(9, 3, "etf"), ncmi.anchor_directions(9, 3, "random"))
+    with pytest.warns(UserWarning, match="1001 classes are too many to drive their anchors apart in 6 dimensions"):
+        found = ncmi.anchor_directions(1001, 6, "etf")
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(1001))
+    assert cosines(ncmi.anchor_directions(1001, 32, "etf")).max() <= 2 / math.sqrt(13)  # waves of degree 3
 
 
 def test_random_directions_are_nearly_orthogonal() -> None:

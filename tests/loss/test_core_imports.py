@@ -53,8 +53,46 @@ def test_the_loss_imports_no_other_folder() -> None:
 
 
 def test_every_public_name_is_there() -> None:
-    assert set(ncmi.__all__) <= set(dir(ncmi))
+    assert {name for name in dir(ncmi) if not name.startswith("__")} == set(ncmi.__all__)
+    assert "__version__" in dir(ncmi)
     for name in ncmi.__all__:
         assert getattr(ncmi, name).__doc__
     with pytest.raises(AttributeError, match="module 'ncmi' has no attribute 'NMCILoss'"):
         _ = ncmi.NMCILoss
+
+
+def test_a_misspelled_name_is_an_error_for_mypy_too(tmp_path: Path) -> None:
+    pytest.importorskip("mypy")
+    use = tmp_path / "use.py"
+    use.write_text("import ncmi\nncmi.NCMILos(3, 4)\nncmi.NCMILoss\nncmi.__version__.upper()\n")
+    command = [sys.executable, "-m", "mypy", "--config-file=", "--follow-imports=skip", f"--cache-dir={tmp_path}"]
+    done = subprocess.run([*command, str(use), str(ncmi.__file__)], capture_output=True, text=True, check=False)
+    assert re.findall(r"use.py:(\d+): error: Module has no attribute \"(\w+)\"", done.stdout) == [("2", "NCMILos")]
+    assert "Found 1 error" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "code", ["from ncmi import *", "import ncmi; ncmi.NCMIClassifier", "from ncmi import fit_temperature"]
+)
+def test_without_the_extras_the_error_says_what_to_install(code: str) -> None:
+    """And help, which looks at every name, shows those that are there."""
+    hide = "import sys, importlib.abc\nclass Hide(importlib.abc.MetaPathFinder):\n"
+    hide += "    def find_spec(self, name, path=None, target=None):\n"
+    hide += "        if name.partition('.')[0] in ('numpy', 'sklearn', 'scipy', 'msgspec'):\n"
+    hide += "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+    hide += "sys.meta_path.insert(0, Hide())\n"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", hide + code], capture_output=True, text=True, check=False
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert re.fullmatch(
+        r"ModuleNotFoundError: ncmi\.\w+ needs \w+, which is not installed: pip install ncmi\[app\]", last
+    )
+
+
+def test_help_shows_public_names_alone() -> None:
+    code = "import sys; sys.modules['sklearn'] = None; import pydoc, ncmi; print(pydoc.plain(pydoc.render_doc(ncmi)))"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert "class NCMILoss" in done.stdout
+    assert "import_module" not in done.stdout
+    assert "class NCMIClassifier" not in done.stdout

@@ -80,12 +80,62 @@ def test_equal_distributions_have_no_concentration_to_lose() -> None:
         (torch.full((2, 3), math.nan), torch.tensor([0, 1]), "NaN"),
         (torch.tensor([[0.0, -math.inf]]), torch.tensor([0]), "exactly 0"),
         (torch.randn(2, 3).log_softmax(-1), torch.tensor([0, 5]), "num_classes"),
-        (torch.randn(2, 3).log_softmax(-1), torch.tensor([0]), "one label a row"),
+        (torch.randn(2, 3).log_softmax(-1), torch.tensor([0]), "one label for each sample"),
     ],
 )
 def test_measure_refuses(log_p: Tensor, labels: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ncmi.measure(log_p, labels, 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_maps_and_labels_that_do_not_count(dtype: torch.dtype) -> None:
+    """As the rows that count, one below the other."""
+    log_p, labels = outputs(120, 5, 3)
+    ignored = torch.arange(120) % 7 == 0
+    expected = ncmi.measure(log_p[~ignored], labels[~ignored], 3)
+    marked = labels.masked_fill(ignored, 255).to(dtype) if dtype == torch.uint8 else labels.to(dtype)
+    marked = marked if dtype == torch.uint8 else marked.masked_fill(ignored, -100)
+    ignore = {"ignore_index": 255} if dtype == torch.uint8 else {}
+    maps = log_p.reshape(2, 10, 6, 5).movedim(-1, 1)
+    found = ncmi.measure(maps, marked.reshape(2, 10, 6), 3, **ignore)
+    assert found[:3] == pytest.approx(expected[:3], rel=1e-12)
+    torch.testing.assert_close(found.per_class_cmi, expected.per_class_cmi)
+    accumulator = ncmi.InformationAccumulator(3, 5, **ignore)
+    for part, of_part in zip(maps, marked.reshape(2, 10, 6), strict=True):
+        accumulator.update(part.unsqueeze(0), of_part.unsqueeze(0))
+    before = accumulator.update(log_p[ignored], marked[ignored]).compute()
+    assert before[:3] == pytest.approx(expected[:3], rel=1e-12)
+    with pytest.raises(ValueError, match="no samples yet"):
+        ncmi.measure(log_p[ignored], marked[ignored], 3, **ignore)
+
+
+def test_what_is_no_tensor_or_no_class_is_said() -> None:
+    log_p, labels = outputs(8, 4, 2)
+    with pytest.raises(TypeError, match=r"labels are a list: pass a tensor, torch.as_tensor\(labels\)"):
+        ncmi.measure(log_p, labels.tolist(), 2)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="log_p are a ndarray: pass a tensor"):
+        ncmi.measure(log_p.numpy(), labels, 2)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="pass integer labels, not soft targets"):
+        ncmi.measure(log_p, torch.nn.functional.one_hot(labels, 2).double(), 2)
+
+
+def test_the_state_of_an_accumulator() -> None:
+    log_p, labels = outputs(50, 6, 3)
+    first = ncmi.InformationAccumulator(3, 6).update(log_p[:20], labels[:20])
+    state = first.state_dict()
+    assert torch.equal(state["counts"], torch.bincount(labels[:20], minlength=3).double())
+    second = ncmi.InformationAccumulator(3, 6)
+    second.load_state_dict(state)
+    first.update(log_p[20:], labels[20:])  # what was given is a copy
+    second.update(log_p[20:], labels[20:])
+    assert second.compute()[:3] == first.compute()[:3] == ncmi.measure(log_p, labels, 3)[:3]
+    assert second.reset().update(log_p[:9], labels[:9]).compute()[:3] == ncmi.measure(log_p[:9], labels[:9], 3)[:3]
+    assert second.to("cpu") is second
+    assert first.to("meta").counts.device.type == "meta"
+    for other in ({"counts": state["counts"]}, ncmi.InformationAccumulator(3, 5).state_dict()):
+        with pytest.raises(ValueError, match="is not that of 3 classes × 6"):
+            second.load_state_dict(other)
 
 
 def test_nothing_seen_is_an_error() -> None:

@@ -43,7 +43,21 @@ def test_equals_logistic_regression(classes: int, l2: float) -> None:
         expected = sklearn_probabilities(features, labels, l2, at)
         np.testing.assert_allclose(probe.predict_log_proba(at).exp(), expected, atol=1e-4)
         np.testing.assert_array_equal(probe.predict(at), expected.argmax(1))
-        torch.testing.assert_close(probe(at), probe.logits(at))
+        torch.testing.assert_close(probe(at), probe.logits(at).log_softmax(-1))
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "sgd"])
+def test_weights_are_repetitions(solver: Any) -> None:
+    """Of the same standardized columns; by SGD nearly, whose batches differ."""
+    features, labels = problem(samples=60)
+    features = (features - features.mean(0)) / features.std(0, correction=0)
+    weights = torch.arange(60) % 4
+    probe = LinearProbe(3, 6, solver=solver, batch_size=10_000, epochs=300).fit(features, labels, weights)
+    scaler = StandardScaler().fit(features.double().numpy())
+    regression = LogisticRegression(C=1 / (1e-3 * int(weights.sum())), tol=1e-10, max_iter=10_000)
+    regression.fit(scaler.transform(features.double().numpy()), labels.numpy(), sample_weight=weights.numpy())
+    expected = regression.predict_proba(scaler.transform(features.double().numpy()))
+    np.testing.assert_allclose(probe.predict_proba(features), expected, atol=1e-4 if solver == "lbfgs" else 0.1)
 
 
 def test_real_data_and_more_features_than_samples() -> None:

@@ -24,6 +24,23 @@ def epoch_order(num_samples: int, *, seed: int, epoch: int) -> Tensor:
     return torch.from_numpy(np.argsort(keys, kind="stable").astype(np.int64, copy=False))
 
 
+def weighted_draws(weights: Tensor, *, seed: int, epoch: int) -> Tensor:
+    """As many samples as there are weights, ``[N]`` int64, in rising order; depends on weights, seed and epoch alone.
+
+    Each is drawn floor or ceil of its share N·w/Σw of times, and as often as that on average (systematic sampling);
+    with equal weights, each once.
+
+    Example:
+        >>> weighted_draws(torch.tensor([2.0, 0.0, 1.0, 1.0]), seed=0, epoch=0)
+        tensor([0, 0, 2, 3])
+    """
+    ends = weights.double().cumsum(0) * (len(weights) / weights.double().sum())
+    start = np.random.PCG64(np.random.SeedSequence((seed, epoch, 2))).random_raw() / 2**64
+    points = torch.arange(len(weights), dtype=torch.float64, device=weights.device) + start
+    last = int(weights.nonzero()[-1])  # where rounding leaves the last end below the last point
+    return torch.searchsorted(ends, points, right=True).clamp_max(last)
+
+
 def batch_slices(num_samples: int, batch_size: int) -> tuple[slice, ...]:
     """Consecutive slices of an epoch's order; the last one is shorter where the batch size does not divide.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Any, Literal
 
@@ -11,18 +13,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from ncmi.data.batches import batch_slices, epoch_order
+from ncmi.data.batches import batch_slices, epoch_order, weighted_draws
 from ncmi.data.standardize import Standardizer
 from ncmi.loss.alternating import AlternatingOptimizer
 from ncmi.loss.forms import Anchors, CentroidMode, Direction, Form
-from ncmi.objectives.options import NCMIOptions, ObjectiveOptions, objective_names, objective_options
+from ncmi.objectives.options import NCMIOptions, ObjectiveOptions, objective_options
 from ncmi.recipes import Network, Recipe, TableData, Training, resolve_recipe
 from ncmi.training.model import Classifier
 from ncmi.training.optimizers import learning_rate_factor, make_optimizers
@@ -53,9 +56,15 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         temperature, centroids, anchors, separation_power, separation_direction, form, robustness: of
             :class:`ncmi.NCMILoss`; used with ``objective="ncmi"`` alone. ``robustness="auto"`` for labels of which
             many are wrong.
-        class_weight: None; ``"balanced"``, n/(C·n_c); or a weight for each class; with objectives that have
-            ``weight`` (``"ncmi"``, ``"cross_entropy"``). It weighs the training loss. CC compares centroids
-            whatever their classes' weights are, so that ``"auto"`` is ``"head"`` with it.
+        class_weight: None; ``"balanced"``, n/(C·n_c); or a weight for each class. Objectives with an option
+            ``weight`` (``"ncmi"``, ``"cross_entropy"``) weigh their loss by it; for all others, samples are drawn in
+            proportion to it. CC compares centroids whatever their classes' weights are, so that ``"auto"`` is
+            ``"head"`` with it.
+        early_stopping: set a part of the samples aside, stop where the accuracy of the head on it does not rise any
+            more, and take the epoch with the best. The learning rate is constant then: it cannot fall towards an end
+            that is not known.
+        validation_fraction: of the samples to set aside, each class in proportion.
+        n_iter_no_change: epochs without a rise after which training stops.
         random_state: of initialization and order; torch's global generators are left as they are.
         device: where it is trained; what is fitted lies on the CPU.
         verbose: print the mean loss of each epoch.
@@ -63,8 +72,9 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
     Attributes:
         classes_: labels ``[C]``, sorted.
         n_features_in_, feature_names_in_: columns of ``X``.
-        n_iter_: epochs trained.
+        n_iter_: epochs trained; a call of :meth:`partial_fit` is one.
         loss_curve_: mean training loss of each epoch.
+        validation_scores_, best_validation_score_: with ``early_stopping``: accuracy after each epoch, and the best.
         feature_dim_: D, as used.
         readout_: ``"head"``, ``"cc"`` or ``"lp"``, as used.
         model_: the trained network with its read-outs, in float64: what is predicted for a sample depends on no other.
@@ -101,6 +111,9 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         form: Form = NCMIOptions.form,
         robustness: float | Literal["auto"] = NCMIOptions.robustness,
         class_weight: Literal["balanced"] | Mapping[Any, float] | None = None,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
         random_state: int | np.random.RandomState | None = None,
         device: str | torch.device = "cpu",
         verbose: bool = False,
@@ -123,35 +136,46 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         self.form = form
         self.robustness = robustness
         self.class_weight = class_weight
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
         self.random_state = random_state
         self.device = device
         self.verbose = verbose
 
-    def fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> NCMIClassifier:
-        """Train on ``X [N, F]``, an array or a data frame, with labels ``y [N]`` of any type; forgets earlier fits."""
-        self.__dict__.pop("model_", None)  # what fails or is interrupted leaves no model of other labels
-        samples, targets = self._validated(X, y=y)
-        check_classification_targets(targets)
+    def fit(self, X: npt.ArrayLike, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> NCMIClassifier:
+        """Train on ``X [N, F]``, an array or a data frame, with labels ``y [N]`` of any type; forgets earlier fits.
+
+        Args:
+            X, y: samples and labels.
+            sample_weight: ``[N]``, ≥ 0. Samples of weight 0 are left out; of the others as many as there are are drawn
+                for each epoch, each floor or ceil of its share of times. The read-outs CC and LP count a sample as so
+                many. Columns are standardized without weights.
+        """
+        # what fails or is interrupted leaves no model of other labels
+        for name in ("model_", "_trainer", "validation_scores_", "best_validation_score_"):
+            self.__dict__.pop(name, None)
+        samples, targets, weights = self._checked(X, y, sample_weight, reset=True)
         self.classes_, encoded = np.unique(targets, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"only one class ({self.classes_[0]!r}): a classifier needs samples of at least two")
+        recipe, draws = self._recipe(encoded, samples.shape[1], weights)
         inputs, labels = torch.tensor(samples), torch.from_numpy(encoded.astype(np.int64))
-        recipe = self._recipe(targets, inputs.shape[1])
-        training = recipe.training
-        # initialization draws from the CPU's global generator alone; torch.manual_seed would reseed other devices too
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(training.seed)
-            names = tuple(map(str, self.classes_))
-            model = Classifier(recipe, Signature(kind="table", sample_shape=(inputs.shape[1],), class_names=names))
-            model.standardize.load_state_dict(Standardizer.fit(inputs, "table").state_dict())
-            model.to(self.device)
-            self.loss_curve_ = []
-            for loss in _epochs(model, inputs.to(self.device), labels.to(self.device), training):
-                self.loss_curve_.append(loss)
-                if self.verbose:
-                    print(f"epoch {len(self.loss_curve_)}/{training.epochs}: loss {loss:.4g}")
-        self.n_iter_ = training.epochs
-        self.feature_dim_ = model.objective.feature_dim
+        held_out = None
+        if self.early_stopping:
+            kept, aside = self._set_aside(encoded, recipe.training.seed)
+            held_out = inputs[aside].to(self.device), labels[aside].to(self.device)
+            inputs, labels = inputs[kept], labels[kept]
+            weights, draws = (None if each is None else each[kept] for each in (weights, draws))
+        self._begin()
+        with _initialization(recipe.training.seed):
+            trainer = _Trainer(
+                self._new_model(recipe, inputs), recipe.training, math.ceil(len(inputs) / recipe.training.batch_size)
+            )
+        model = trainer.model
+        counts = torch.bincount(labels, None if weights is None else weights, minlength=len(self.classes_))
+        model.objective.set_class_counts(counts.to(self.device))
+        self._train(trainer, inputs.to(self.device), labels.to(self.device), draws, held_out)
         model.to("cpu", torch.float64).eval()
         self.readout_ = self._readout(model)
         features = features_of(model, inputs)
@@ -159,34 +183,172 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
             raise _diverged("features are not finite", self.n_iter_)
         if self.readout_ == "cc":
             # with the center as it now is
-            model.cc = model.objective.centroid_classifier().partial_fit(features, labels)
+            model.cc = model.objective.centroid_classifier().partial_fit(features, labels, weights)
         elif self.readout_ == "lp":
-            model.lp.fit(features, labels)
+            model.lp.fit(features, labels, weights)
         self.model_ = model
         return self
+
+    def partial_fit(
+        self,
+        X: npt.ArrayLike,
+        y: npt.ArrayLike,
+        classes: npt.ArrayLike | None = None,
+        sample_weight: npt.ArrayLike | None = None,
+    ) -> NCMIClassifier:
+        """Go on from the present model by one epoch over these samples, at a constant learning rate.
+
+        Columns are standardized as by the first call, or the fit before. The head decides, since CC and LP would need
+        the samples of all calls.
+
+        Args:
+            X, y: samples and labels.
+            classes: all labels that there are; needed by the first call.
+            sample_weight: as of :meth:`fit`.
+
+        Raises:
+            ValueError: for a first call without ``classes``, labels that are not among them, or with
+                ``early_stopping``, ``class_weight="balanced"`` or another read-out than the head.
+        """
+        self._check_partial()
+        first = "model_" not in self.__dict__
+        samples, targets, weights = self._checked(X, y, sample_weight, reset=first)
+        if first:
+            if classes is None:
+                raise ValueError("classes must be passed on the first call to partial_fit: classes=numpy.unique(y)")
+            self.classes_ = np.unique(np.asarray(classes))
+            if len(self.classes_) < 2:
+                raise ValueError(f"only one class ({self.classes_[0]!r}): a classifier needs at least two")
+        elif classes is not None and not np.array_equal(np.unique(np.asarray(classes)), self.classes_):
+            raise ValueError("classes are not those of the first call: leave them out, or call fit to begin anew")
+        known = np.isin(targets, self.classes_)
+        if not known.all():
+            raise ValueError(f"label {targets[~known][0]} is not in classes: name all classes in the first call")
+        encoded = np.searchsorted(self.classes_, targets)
+        inputs, labels = torch.tensor(samples), torch.from_numpy(encoded.astype(np.int64))
+        recipe, draws = self._recipe(encoded, samples.shape[1], weights)
+        training = replace(recipe.training, schedule="constant")
+        if first:
+            self._begin()
+            with _initialization(training.seed):
+                self._trainer = _Trainer(self._new_model(recipe, inputs), training)
+        elif "_trainer" not in self.__dict__:
+            self._trainer = _Trainer(self.model_.to(self.device, torch.float32), training)
+        self.__dict__.pop("model_", None)
+        model = self._trainer.model.to(self.device, torch.float32)
+        self._train(self._trainer, inputs.to(self.device), labels.to(self.device), draws, None, epochs=1)
+        self.readout_ = "head"
+        self.model_ = model.to("cpu", torch.float64).eval()
+        return self
+
+    def _begin(self) -> None:
+        self.n_iter_ = 0
+        self.loss_curve_: list[float] = []
+
+    def _check_partial(self) -> None:
+        if self.early_stopping:
+            raise ValueError("partial_fit does not support early_stopping=True: it has no end to come to")
+        if isinstance(self.class_weight, str):
+            raise ValueError("class_weight='balanced' needs all samples: give partial_fit a weight for each class")
+        if self.readout not in ("auto", "head"):
+            raise ValueError(f"readout={self.readout!r} needs all samples: use partial_fit with readout='head'")
+
+    def _checked(
+        self, X: npt.ArrayLike, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None, *, reset: bool
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[Any], Tensor | None]:
+        """Samples, labels and weights, without those of weight 0; no weights where all are alike."""
+        samples, targets = self._validated(X, y=y, reset=reset)
+        check_classification_targets(targets)
+        if sample_weight is None:
+            return samples, targets, None
+        weights = _check_sample_weight(sample_weight, samples, dtype=np.float64, ensure_non_negative=True)
+        kept = weights > 0
+        if not kept.any():
+            raise ValueError("sample_weight is 0 for all samples: give weights above 0")
+        samples, targets, weights = samples[kept], targets[kept], weights[kept]
+        return samples, targets, None if (weights == weights[0]).all() else torch.from_numpy(weights)
+
+    def _set_aside(self, encoded: npt.NDArray[Any], seed: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Indices to train on, and to validate by."""
+        kept, aside = train_test_split(
+            np.arange(len(encoded)), test_size=self.validation_fraction, stratify=encoded, random_state=seed
+        )
+        return kept, aside
+
+    def _new_model(self, recipe: Recipe, inputs: Tensor) -> Classifier:
+        names = tuple(map(str, self.classes_))
+        model = Classifier(recipe, Signature(kind="table", sample_shape=(inputs.shape[1],), class_names=names))
+        model.standardize.load_state_dict(Standardizer.fit(inputs, "table").state_dict())
+        self.feature_dim_ = model.objective.feature_dim
+        return model.to(self.device)
+
+    def _train(
+        self,
+        trainer: _Trainer,
+        inputs: Tensor,
+        labels: Tensor,
+        draws: Tensor | None,
+        held_out: tuple[Tensor, Tensor] | None,
+        epochs: int | None = None,
+    ) -> None:
+        """Train in place, by default for all epochs; with samples held out, up to the best by them."""
+        best, best_epoch = None, 0
+        if held_out is not None:
+            self.validation_scores_, self.best_validation_score_ = [], -math.inf
+        for epoch in range(epochs or trainer.training.epochs):
+            loss = trainer.epoch(inputs, labels, draws, self.n_iter_)
+            self.n_iter_ += 1
+            self.loss_curve_.append(loss)
+            if self.verbose:
+                print(f"epoch {self.n_iter_}{'' if epochs else f'/{trainer.training.epochs}'}: loss {loss:.4g}")
+            if held_out is None:
+                continue
+            self.validation_scores_.append(trainer.accuracy(*held_out))
+            if self.validation_scores_[-1] > self.best_validation_score_:
+                self.best_validation_score_ = self.validation_scores_[-1]
+                best, best_epoch = copy.deepcopy(trainer.model.state_dict()), epoch
+            elif epoch - best_epoch >= self.n_iter_no_change:
+                break
+        if best is not None:
+            trainer.model.load_state_dict(best)
 
     def _validated(self, X: npt.ArrayLike, **options: Any) -> Any:
         with np.errstate(over="ignore"):  # what overflows is infinite, and so an error
             return validate_data(self, X, dtype=np.float32, order="C", **options)
 
-    def _recipe(self, y: npt.NDArray[Any], columns: int) -> Recipe:
+    def _recipe(
+        self, encoded: npt.NDArray[Any], columns: int, sample_weight: Tensor | None
+    ) -> tuple[Recipe, Tensor | None]:
+        """How it is trained; and weights ``[N]`` to draw samples by, their own and the classes' that the loss lacks."""
         for name, least in (("width", 1), ("depth", 1), ("feature_dim", 2), ("epochs", 1), ("batch_size", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name}={value}: must be at least {least}, or None")
         if self.readout not in ("auto", "head", "cc", "lp"):
             raise ValueError(f"unknown readout {self.readout!r}: use 'auto', 'head', 'cc' or 'lp'")
+        if not 0 < self.validation_fraction < 1 or self.n_iter_no_change < 1:
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction}, n_iter_no_change={self.n_iter_no_change}: "
+                "must be between 0 and 1, and at least 1"
+            )
         training = Training(
             epochs=self.epochs or 0,
             batch_size=self.batch_size or 0,
             learning_rate=self.learning_rate,
             centroid_learning_rate=self.centroid_learning_rate,
             weight_decay=self.weight_decay,
+            schedule="constant" if self.early_stopping else Training.schedule,
             seed=int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max)),
         )
         network = Network("mlp", width=self.width or 0, depth=self.depth or 0, feature_dim=self.feature_dim or 0)
-        recipe = Recipe(TableData("arrays"), network, self._weighted(self._objective_options(), y), training)
-        return resolve_recipe(recipe, (columns,), len(self.classes_), len(y))
+        options = self._objective_options()
+        of_classes, draws = self._weights_of_classes(encoded, sample_weight), sample_weight
+        if of_classes is not None and _takes_weights(options):
+            options = replace(options, **{"weight": tuple(of_classes.tolist())})
+        elif of_classes is not None:
+            draws = of_classes[torch.from_numpy(encoded)] * (1.0 if sample_weight is None else sample_weight)
+        recipe = Recipe(TableData("arrays"), network, options, training)
+        return resolve_recipe(recipe, (columns,), len(self.classes_), len(encoded)), draws
 
     def _objective_options(self) -> ObjectiveOptions:
         if self.objective == "ncmi":
@@ -198,17 +360,18 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         except KeyError as error:
             raise ValueError(error.args[0]) from None
 
-    def _weighted(self, options: ObjectiveOptions, y: npt.NDArray[Any]) -> ObjectiveOptions:
-        """The options with the weights of the classes, where there are any."""
+    def _weights_of_classes(self, encoded: npt.NDArray[Any], sample_weight: Tensor | None) -> Tensor | None:
+        """``[C]``, or None where there are none."""
         if self.class_weight is None:
-            return options
-        if not _takes_weights(type(options)):
-            able = " or ".join(repr(name) for name in objective_names() if _takes_weights(objective_options(name)))
-            raise ValueError(f"class_weight is for the objectives {able}, not {self.objective!r}: leave it out")
-        weights = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+            return None
+        if self.class_weight == "balanced" and sample_weight is not None:
+            counts = np.bincount(encoded, sample_weight.numpy())
+            weights = counts.sum() / (len(counts) * counts)
+        else:
+            weights = compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_[encoded])
         if not (weights > 0).all():
             raise ValueError(f"class_weight={self.class_weight}: give weights above 0, or leave a class out of X")
-        return replace(options, **{"weight": tuple(weights.tolist())})
+        return torch.from_numpy(np.asarray(weights, dtype=np.float64))
 
     def _readout(self, model: Classifier) -> str:
         if self.readout != "auto":
@@ -236,32 +399,54 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         return np.asarray(self.classes_[log_p.argmax(axis=1)])
 
 
-def _epochs(model: Classifier, inputs: Tensor, labels: Tensor, training: Training) -> Iterator[float]:
-    """Train in place; gives each epoch's mean loss."""
-    objective = model.objective
-    objective.set_class_counts(torch.bincount(labels, minlength=objective.num_classes))
-    optimizer = AlternatingOptimizer(*make_optimizers(model, training), training.alternation)
-    slices = batch_slices(len(inputs), training.batch_size)
-    factor = learning_rate_factor(training, len(slices))
-    step = TrainingStep(objective, optimizer, schedulers=[LambdaLR(each, factor) for each in optimizer.optimizers])
-    views = ViewMaker(training.augmentation, "table", objective.views, training.seed)
-    model.train()
-    for epoch in range(training.epochs):
-        order = epoch_order(len(inputs), seed=training.seed, epoch=epoch).to(inputs.device)
+class _Trainer:
+    """Network and optimizers between epochs."""
+
+    def __init__(self, model: Classifier, training: Training, steps_per_epoch: int = 1) -> None:
+        self.model, self.training, self.steps = model, training, 0
+        optimizer = AlternatingOptimizer(*make_optimizers(model, training), training.alternation)
+        schedulers = []
+        if training.schedule != "constant":  # a schedule cannot be pickled
+            factor = learning_rate_factor(training, steps_per_epoch)
+            schedulers = [LambdaLR(each, factor) for each in optimizer.optimizers]
+        self.step = TrainingStep(model.objective, optimizer, schedulers=schedulers)
+        self.views = ViewMaker(training.augmentation, "table", model.objective.views, training.seed)
+
+    def epoch(self, inputs: Tensor, labels: Tensor, weights: Tensor | None, number: int) -> float:
+        """Train in place on samples drawn by their weights, or on each once; gives the mean loss."""
+        model, objective, seed = self.model.train(), self.model.objective, self.training.seed
+        order = epoch_order(len(inputs), seed=seed, epoch=number)
+        if weights is not None:
+            order = weighted_draws(weights, seed=seed, epoch=number)[order]
+        order = order.to(inputs.device)
         total = torch.zeros((), device=inputs.device)
-        for number, rows in enumerate(slices):
+        for place, rows in enumerate(batch_slices(len(inputs), self.training.batch_size)):
             batch = order[rows]
-            varied = views(inputs[batch], slice(None), model.standardize, torch.float32, (epoch, number, 0))
+            varied = self.views(inputs[batch], slice(None), model.standardize, torch.float32, (number, place, 0))
             features = split_views(model.network(varied), objective.views)
-            loss = step(features, labels[batch], step=epoch * len(slices) + number, epoch=epoch)
+            loss = self.step(features, labels[batch], step=self.steps, epoch=number)
             total += loss * len(batch)
+            self.steps += 1
         mean = total.item() / len(inputs)
         if not math.isfinite(mean):
-            raise _diverged(f"the loss is {mean}", epoch + 1)
-        yield mean
+            raise _diverged(f"the loss is {mean}", number + 1)
+        return mean
+
+    def accuracy(self, inputs: Tensor, labels: Tensor) -> float:
+        """Share of samples that the head decides rightly."""
+        features = features_of(self.model.eval(), inputs)
+        return float((self.model.log_proba(features, "head").argmax(1) == labels).double().mean())
 
 
-def _takes_weights(options: type[ObjectiveOptions]) -> bool:
+@contextmanager
+def _initialization(seed: int) -> Iterator[None]:
+    """Initialization draws from the CPU's global generator alone; torch.manual_seed would reseed other devices too."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def _takes_weights(options: ObjectiveOptions) -> bool:
     return any(field.name == "weight" for field in fields(options))
 
 

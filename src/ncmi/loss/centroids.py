@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import math
+import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ncmi.loss.checks import check_labels
+from ncmi.loss.checks import check_labels, check_tensor
 from ncmi.loss.distributed import all_reduce_sum
 from ncmi.loss.divergence import centroid_table, pairwise_divergence, ratio_to_uniform
 from ncmi.loss.forms import Anchors, Distribution, NCMIForm, check_choice, check_map
 from ncmi.loss.simplex import to_log_distribution
 
-_ROUNDS = 100  # of driving anchors apart, fewer where C²·D is so large that they would take more than seconds
-_MOST_WORK = 4e10
+# Of driving anchors apart: rounds, and the log10 of how sharply neighbors are told at the start.
+_ROUNDS, _SHARPNESS = 100, 0.3
+# Where there are more classes, fewer rounds that begin sharper reach the same cosines, as many as take seconds.
+_MANY_CLASSES, _FEWER_ROUNDS, _SHARPER = 1000, 30, 1.3
+_MOST_WORK, _LEAST_ROUNDS = 6e10, 5
+_BLOCK = 2**18  # cosines in memory at once
 
 
 def anchor_directions(num_classes: int, dim: int, anchors: Anchors, seed: int = 0) -> Tensor:
@@ -26,13 +34,20 @@ def anchor_directions(num_classes: int, dim: int, anchors: Anchors, seed: int = 
         dim: D.
         anchors: ``"axis"``: the first C coordinate axes, needs D ≥ C. ``"etf"``: cosines as low as D allows. A simplex
             equiangular tight frame, all cosines −1/(C−1), where D ≥ C − 1. For smaller D none exists; up to C = 2D a
-            cross-polytope, cosines 0 or −1, has the least possible largest cosine (Rankin 1955), and beyond that
-            random directions are driven apart. ``"random"``: independent random directions, whose cosines are about
-            1/√D.
+            cross-polytope, cosines 0 or −1, has the least possible largest cosine (Rankin 1955). Beyond that, random
+            directions are driven apart; above 1000 classes waves with polynomial phases take their place, largest
+            cosine about √(2/D), as far as they go (C ≤ D²), and where D is small and C so large that driving would take
+            more than seconds. ``"random"``: independent random directions, whose cosines are about 1/√D.
         seed: of the random rotation or the random directions; the same on every process.
 
     Raises:
         ValueError: for axis anchors with D < C, or an unknown name.
+
+    Warns:
+        UserWarning: where ``"etf"`` is left at random directions, C being too large for D.
+
+    Source: waves: Wootters & Fields 1989, "Optimal state-determination by mutually unbiased measurements", for degree
+    2; Weil's bound of exponential sums for higher ones.
 
     Example:
         >>> (anchor_directions(4, 8, "etf") @ anchor_directions(4, 8, "etf").T)[0, 1].round(decimals=3)
@@ -48,11 +63,13 @@ def anchor_directions(num_classes: int, dim: int, anchors: Anchors, seed: int = 
             )
         return torch.eye(num_classes, dim, device="cpu")
     generator = torch.Generator("cpu").manual_seed(seed)
+    if anchors == "etf" and num_classes > max(2 * dim, _MANY_CLASSES):
+        return _many_directions(num_classes, dim, generator)
     directions = torch.randn(num_classes, dim, generator=generator, dtype=torch.float64, device="cpu")
     if anchors == "random":
         return F.normalize(directions, dim=1).float()
     if num_classes > 2 * dim:
-        return _driven_apart(F.normalize(directions, dim=1).float())
+        return _driven_apart(F.normalize(directions, dim=1).float(), _ROUNDS, _SHARPNESS)
     if num_classes > dim + 1:
         axes = torch.linalg.qr(directions[:dim]).Q
         return torch.cat([axes, -axes])[:num_classes].float()
@@ -63,17 +80,113 @@ def anchor_directions(num_classes: int, dim: int, anchors: Anchors, seed: int = 
     return F.normalize(F.normalize(simplex, dim=0) @ isometry.T, dim=1).float()
 
 
-def _driven_apart(directions: Tensor) -> Tensor:
+def _many_directions(num_classes: int, dim: int, generator: torch.Generator) -> Tensor:
+    """Directions with low cosines where driving apart by the usual rounds would take long."""
+    prime, degree = _wave_family(num_classes, dim)
+    # a round takes about 0.07·(D + 45) ns a pair
+    rounds = min(_FEWER_ROUNDS, int(_MOST_WORK / (num_classes**2 * (dim + 45))))
+    by_chance = math.sqrt(2 * math.log(num_classes**2 / 2) / dim)  # the largest cosine of random directions
+    if degree == 2 or (rounds < _LEAST_ROUNDS and (degree - 1) / math.sqrt(prime) < 0.8 * by_chance):
+        basis = torch.randn(dim, 2 * prime, generator=generator, dtype=torch.float64, device="cpu")
+        return _waves(num_classes, prime, degree, torch.linalg.qr(basis).Q.float())
+    if rounds == 0:
+        warnings.warn(
+            f"{num_classes} classes are too many to drive their anchors apart in {dim} dimensions: anchors='etf' is "
+            "near 'random' here; take a larger feature_dim, or say 'random'",
+            stacklevel=3,
+        )
+    directions = torch.randn(num_classes, dim, generator=generator, device="cpu")
+    return _driven_apart(F.normalize(directions, dim=1), rounds, _SHARPER)
+
+
+def _driven_apart(directions: Tensor, rounds: int, sharpness: float) -> Tensor:
     """Each of the unit vectors steps away from its nearest neighbors, round by round more sharply and less far."""
-    rounds = min(_ROUNDS, int(_MOST_WORK / (len(directions) ** 2 * directions.shape[1])))
-    for sharpness, step in zip(torch.logspace(0.3, 2.6, rounds), torch.logspace(-0.3, -1.7, rounds), strict=True):
-        cosines = (directions @ directions.T).fill_diagonal_(-torch.inf)
-        neighbors = (cosines * sharpness).softmax(1) @ directions
-        directions = F.normalize(directions - step * neighbors, dim=1)
+    rows = max(1, _BLOCK // len(directions))
+    for scale, step in zip(torch.logspace(sharpness, 2.6, rounds), torch.logspace(-0.3, -1.7, rounds), strict=True):
+        steps = []
+        for start in range(0, len(directions), rows):
+            cosines = directions[start : start + rows] @ directions.T
+            cosines.diagonal(start).fill_(-torch.inf)
+            steps.append(cosines.mul_(scale).softmax(1) @ directions)
+        directions = F.normalize(directions - step * torch.cat(steps), dim=1)
     return directions
 
 
-class CentroidClassifier(nn.Module):
+def _wave_family(num_classes: int, dim: int) -> tuple[int, int]:
+    """Length of waves that D dimensions hold, a prime p ≤ D/2, and the degree k whose 4·p^k waves are enough."""
+    prime = max(dim // 2, 2)
+    while any(prime % divisor == 0 for divisor in range(2, math.isqrt(prime) + 1)):
+        prime -= 1
+    degree = 2
+    while 4 * prime**degree < num_classes:
+        degree += 1
+    return prime, degree
+
+
+def _waves(num_classes: int, prime: int, degree: int, isometry: Tensor) -> Tensor:
+    """The first C of the waves ``i^t·exp(2πi·f(x)/p)/√p``, as real vectors of twice the length, taken to D dimensions.
+
+    f runs over the polynomials of a degree k without constant term and t over quarter turns; the number of a wave has
+    them as its digits. By Weil's bound cosines are at most (k − 1)/√p; waves whose polynomials differ in the linear
+    term alone are orthogonal, so that each 4p together are a cross-polytope.
+    """
+    x = torch.arange(prime, dtype=torch.int32, device="cpu")
+    circle = torch.arange(8 * prime, dtype=torch.float64, device="cpu") * (math.pi / (2 * prime))  # twice around
+    cosine, sine = (circle.cos() / math.sqrt(prime)).float(), (circle.sin() / math.sqrt(prime)).float()
+    directions = torch.empty(num_classes, len(isometry), device="cpu")
+    for number in torch.arange(num_classes, device="cpu").split(max(1, _BLOCK // prime)):
+        turn, polynomial = number // prime % 4, number // (4 * prime) * prime + number % prime
+        phase = torch.zeros(len(number), prime, dtype=torch.int32, device="cpu")
+        for power in reversed(range(degree)):
+            coefficient = (polynomial // prime**power % prime).int().unsqueeze(1)
+            phase = (phase + coefficient) * x % prime
+        place = 4 * phase + (prime * turn).int().unsqueeze(1)
+        waves = torch.cat([cosine[place], sine[place]], dim=1)
+        directions[number[0] : number[-1] + 1] = F.normalize(waves @ isometry.T, dim=1)
+    return directions
+
+
+class FeatureClassifier(nn.Module, ABC):
+    """What decides on features: centroid comparison, linear probe, neighbors. All of it without gradient.
+
+    Subclasses give :meth:`evidence` and :meth:`forward`; features are ``[B, D]`` everywhere.
+    """
+
+    num_classes: int
+
+    @abstractmethod
+    def evidence(self, features: Tensor) -> Tensor:
+        """What the classes are ranked by, ``[B, D] → [B, C]``, the higher the likelier."""
+
+    @abstractmethod
+    def forward(self, features: Tensor) -> Tensor:
+        """Scores that are log-probabilities, ``[B, D] → [B, C]``."""
+
+    def predict_log_proba(self, features: Tensor) -> Tensor:
+        """Log-probabilities, ``[B, D] → [B, C]``; the largest entry is :meth:`predict`'s."""
+        log_p: Tensor = self(features)
+        return log_p
+
+    def predict_proba(self, features: Tensor) -> Tensor:
+        """Probabilities, ``[B, D] → [B, C]``; rows sum to one."""
+        return self.predict_log_proba(features).exp()
+
+    def predict(self, features: Tensor) -> Tensor:
+        """Most probable class, ``[B, D] → [B]``."""
+        return self.evidence(features).argmax(-1)
+
+    def top_k(self, features: Tensor, k: int) -> Tensor:
+        """The k most probable classes, most probable first: ``[B, D] → [B, k]``, 1 ≤ k ≤ C.
+
+        Raises:
+            ValueError: for another k.
+        """
+        if not 1 <= k <= self.num_classes:
+            raise ValueError(f"k={k}: choose 1 to {self.num_classes}, the number of classes")
+        return self.evidence(features).topk(k).indices
+
+
+class CentroidClassifier(FeatureClassifier):
     """Prediction by centroid comparison (CC): the class whose true centroid ``S_c`` has the least ``KL(P‖S_c)``.
 
     Fitted in one pass over the training features; ``S_c`` is the mean of class c's distributions.
@@ -82,7 +195,7 @@ class CentroidClassifier(nn.Module):
         num_classes: C ≥ 2.
         feature_dim: D ≥ 2.
         temperature, distribution, homogeneous, center: of the map from feature to distribution; those of training.
-        power: γ of :meth:`predict_log_proba`, ``π_c ∝ KL(P‖S_c)^{−γ}``.
+        power: γ of the probabilities, ``π_c ∝ KL(P‖S_c)^{−γ}``.
         chunk_classes: classes compared at a time; bounds memory at ``B × chunk_classes``.
 
     Example:
@@ -94,6 +207,7 @@ class CentroidClassifier(nn.Module):
     sums: Tensor
     counts: Tensor
     center: Tensor
+    _kept: tuple[tuple[Any, ...], list[tuple[Tensor, Tensor]]] | None = None
 
     def __init__(
         self,
@@ -122,17 +236,26 @@ class CentroidClassifier(nn.Module):
         self.register_buffer("counts", torch.zeros(num_classes, dtype=torch.float64))
         self.register_buffer("center", torch.zeros(feature_dim) if center is None else center.detach().clone())
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": None}
+
     def log_distribution(self, features: Tensor) -> Tensor:
         """Log-distributions of features, ``[B, D] → [B, D]``, with h > 0 ``[B, D + 1]``."""
         return to_log_distribution(features, self.center, self.temperature, self.distribution, self.homogeneous)
 
     @torch.no_grad()
-    def partial_fit(self, features: Tensor, labels: Tensor) -> CentroidClassifier:
-        """Add a batch, ``features [B, D]`` and ``labels [B]``, to the class sums of this process."""
+    def partial_fit(self, features: Tensor, labels: Tensor, sample_weight: Tensor | None = None) -> CentroidClassifier:
+        """Add a batch, ``features [B, D]`` and ``labels [B]``, to the class sums of this process.
+
+        With ``sample_weight [B]``, ≥ 0, a sample counts as so many.
+        """
+        check_tensor(features, "features")
         check_labels(labels, self.num_classes)
         labels = labels.long()
-        self.sums.index_add_(0, labels, self.log_distribution(features).exp().double())
-        self.counts += torch.bincount(labels, minlength=self.num_classes)
+        p = self.log_distribution(features).exp().double()
+        weights = p.new_ones(len(p)) if sample_weight is None else sample_weight.to(p)
+        self.sums.index_add_(0, labels, p * weights.unsqueeze(1))
+        self.counts.index_add_(0, labels, weights)
         return self
 
     def fit(
@@ -163,33 +286,40 @@ class CentroidClassifier(nn.Module):
         Raises:
             RuntimeError: before :meth:`fit`.
         """
-        if not bool(self.counts.any()):
+        # a graph that is compiled or exported cannot look at values
+        if not torch.compiler.is_compiling() and not bool(self.counts.any()):
             raise RuntimeError("this CentroidClassifier has no centroids yet: call fit(features, labels) first")
         present = (self.counts > 0).unsqueeze(-1)
         return torch.where(present, self.sums / self.counts.clamp_min(1).unsqueeze(-1), 1 / self.sums.shape[1])
+
+    def _tables(self, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+        """Side and gap of the centroids, by chunks; kept while the buffers that they come from are unchanged."""
+        if torch.compiler.is_compiling() or self.sums.is_inference() or self.counts.is_inference():
+            return self._new_tables(dtype)
+        source = (self.sums, self.counts, self.sums._version, self.counts._version, self.chunk_classes, dtype)
+        if self._kept is None or any(
+            a is not b if isinstance(a, Tensor) else a != b for a, b in zip(self._kept[0], source, strict=True)
+        ):
+            self._kept = source, self._new_tables(dtype)
+        return self._kept[1]
+
+    def _new_tables(self, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+        beta = ratio_to_uniform(self.centroids.log()).to(dtype)
+        return [centroid_table(rows, "sample_to_centroid") for rows in beta.split(self.chunk_classes)]
 
     @torch.no_grad()
     def divergences(self, features: Tensor) -> Tensor:
         """``KL(P‖S_c)`` in nats, ``[B, D] → [B, C]``; +inf for a class that had no sample in :meth:`fit`."""
         alpha = ratio_to_uniform(self.log_distribution(features))
-        beta = ratio_to_uniform(self.centroids.log()).to(alpha.dtype)
         with torch.autocast(alpha.device.type, enabled=False):
-            parts = [
-                pairwise_divergence(alpha, *centroid_table(rows, "sample_to_centroid"), "sample_to_centroid")
-                for rows in beta.split(self.chunk_classes)
-            ]
+            tables = self._tables(alpha.dtype)
+            parts = [pairwise_divergence(alpha, *table, "sample_to_centroid") for table in tables]
         return torch.cat(parts, dim=1).masked_fill(self.counts == 0, torch.inf)
 
-    def predict_log_proba(self, features: Tensor) -> Tensor:
-        """``log π_c`` with ``π_c ∝ KL(P‖S_c)^{−γ}``: ``[B, D] → [B, C]``; its largest entry is :meth:`predict`'s."""
+    def evidence(self, features: Tensor) -> Tensor:
+        """``−KL(P‖S_c)``: the class of the nearest centroid is the likeliest, ``[B, D] → [B, C]``."""
+        return -self.divergences(features)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``log π_c`` with ``π_c ∝ KL(P‖S_c)^{−γ}``: ``[B, D] → [B, C]``."""
         return torch.log_softmax(-self.power * self.divergences(features).log(), dim=-1)
-
-    def predict(self, features: Tensor) -> Tensor:
-        """Class of the nearest centroid: ``[B, D] → [B]``."""
-        return self.divergences(features).argmin(-1)
-
-    def top_k(self, features: Tensor, k: int) -> Tensor:
-        """The k nearest classes, nearest first: ``[B, D] → [B, k]``, 1 ≤ k ≤ C."""
-        if not 1 <= k <= self.num_classes:
-            raise ValueError(f"k={k}: choose 1 to {self.num_classes}, the number of classes")
-        return self.divergences(features).topk(k, largest=False).indices

@@ -10,17 +10,19 @@ With ``n_c`` the class counts, ``A_c = Σ P``, ``L_c = Σ log P`` (C×D) and ``e
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ncmi.loss.checks import check_labels
+from ncmi.loss.checks import IGNORE, as_rows, check_tensor
 from ncmi.loss.distributed import all_reduce_sum, world_size
 from ncmi.loss.forms import Separation, check_choice
 
 _CHUNK = 2**19  # elements taken to float64 at a time: 4 MB, independent of the number of samples
 _SUM_TOLERANCE = 1e-2
+_SUMS = ("counts", "sums", "log_sums", "negative_entropies")
 
 
 class Information(NamedTuple):
@@ -51,6 +53,11 @@ class InformationAccumulator:
         num_classes: C ≥ 1.
         dim: D, the width of the distributions.
         device: where the sums live; by default, the device of the first batch.
+        ignore_index: label of samples that do not count.
+
+    Attributes:
+        counts, sums, log_sums, negative_entropies: ``n_c``, ``A_c``, ``L_c`` and ``e_c`` of all samples seen by this
+            process, float64, ``[C]`` or ``[C, D]``; they add up.
 
     Example:
         >>> accumulator = InformationAccumulator(num_classes=2, dim=3)
@@ -59,10 +66,17 @@ class InformationAccumulator:
         0.0161
     """
 
-    def __init__(self, num_classes: int, dim: int, *, device: torch.device | str | None = None) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        dim: int,
+        *,
+        device: torch.device | str | None = None,
+        ignore_index: int = IGNORE,
+    ) -> None:
         if num_classes < 1 or dim < 1:
             raise ValueError(f"num_classes={num_classes}, dim={dim}: both must be at least 1")
-        self.num_classes, self.dim = num_classes, dim
+        self.num_classes, self.dim, self.ignore_index = num_classes, dim, ignore_index
         self.counts = torch.zeros(num_classes, dtype=torch.float64, device=device)
         self.sums = self.counts.new_zeros(num_classes, dim)
         self.log_sums, self.negative_entropies = torch.zeros_like(self.sums), torch.zeros_like(self.counts)
@@ -71,29 +85,65 @@ class InformationAccumulator:
     def _state(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return self.counts, self.sums, self.log_sums, self.negative_entropies
 
-    @torch.no_grad()
-    def update(self, log_p: Tensor, labels: Tensor) -> InformationAccumulator:
-        """Add a batch, log-distributions ``log_p [B, D]`` of any floating dtype and ``labels [B]``; returns this one.
+    def state_dict(self) -> dict[str, Tensor]:
+        """The sums by name, copied: whoever adds them up over accumulators has the sums of all their samples."""
+        return {name: value.clone() for name, value in zip(_SUMS, self._state(), strict=True)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from sums that :meth:`state_dict` gave, of as many classes and as wide; they stay on this device.
 
         Raises:
+            ValueError: for other names or shapes.
+        """
+        shapes = {name: list(value.shape) for name, value in state.items()}
+        expected = {name: list(getattr(self, name).shape) for name in _SUMS}
+        if shapes != expected:
+            raise ValueError(f"state {shapes} is not that of {self.num_classes} classes × {self.dim}: {expected}")
+        for name in _SUMS:
+            getattr(self, name).copy_(state[name])
+
+    def reset(self) -> InformationAccumulator:
+        """Forget all samples; returns this one."""
+        for value in self._state():
+            value.zero_()
+        return self
+
+    def to(self, device: torch.device | str) -> InformationAccumulator:
+        """Move the sums to a device, where they stay; returns this one."""
+        for name in _SUMS:
+            setattr(self, name, getattr(self, name).to(device))
+        self._device_is_open = False
+        return self
+
+    @torch.no_grad()
+    def update(self, log_p: Tensor, labels: Tensor) -> InformationAccumulator:
+        """Add a batch; returns this one.
+
+        Args:
+            log_p: log-distributions ``[B, D]`` or ``[B, D, d1, …]`` of any floating dtype.
+            labels: ``[B]`` or ``[B, d1, …]``, of any integer dtype; those of ``ignore_index`` do not count.
+
+        Raises:
+            TypeError: for what is no tensor.
             ValueError: for shapes that do not fit, labels out of range, rows that are not log-distributions, NaN, or a
                 probability of exactly zero (Γ would be infinite).
         """
-        if log_p.dim() != 2 or log_p.shape[1] != self.dim or len(labels) != len(log_p):
-            raise ValueError(
-                f"log_p {list(log_p.shape)} with {len(labels)} labels: expected [B, {self.dim}] and one label a row"
-            )
-        if len(labels) == 0:
+        check_tensor(log_p, "log_p")
+        check_tensor(labels, "labels")
+        if log_p.numel() == labels.numel() == 0:
             return self
-        check_labels(labels, self.num_classes)
-        labels = labels.long()
-        if self._device_is_open and self.counts.device != log_p.device:
-            state = (x.to(log_p.device) for x in self._state())
-            self.counts, self.sums, self.log_sums, self.negative_entropies = state
-            self._device_is_open = False
+        batch = as_rows(log_p, labels, self.num_classes, width=self.dim, ignore_index=self.ignore_index, what="log_p")
+        rows, targets = batch.rows, batch.labels
+        if targets.is_floating_point():
+            raise ValueError("CMI and Γ are of samples with one class each: pass integer labels, not soft targets")
+        if batch.ignored is not None:
+            rows, targets = rows[~batch.ignored], targets[~batch.ignored]
+        if self._device_is_open:
+            self.to(log_p.device)
         step = max(1, _CHUNK // self.dim)
-        for rows, targets in zip(log_p.split(step), labels.split(step), strict=True):
-            self._add(rows.double(), targets)
+        for part, of_part in zip(rows.split(step), targets.split(step), strict=True):
+            if len(part):
+                self._add(part.double(), of_part)
         return self
 
     def _add(self, log_p: Tensor, labels: Tensor) -> None:
@@ -133,7 +183,7 @@ class InformationAccumulator:
         check_choice("separation", separation, Separation)
         state: tuple[Tensor, ...] = self._state()
         if synchronize and world_size() > 1:
-            state = tuple(x.clone() for x in state)  # the accumulator keeps its own process's sums
+            state = tuple(self.state_dict().values())  # copies: the accumulator keeps its own process's sums
             all_reduce_sum(*state)
         present = state[0] > 0
         counts, sums, log_sums, negative_entropies = state if bool(present.all()) else (x[present] for x in state)
@@ -158,12 +208,22 @@ class InformationAccumulator:
         return Information(float(cmi), float(gamma), ncmi, per_class)
 
 
-def measure(log_p: Tensor, labels: Tensor, num_classes: int, separation: Separation = "centroid_kl") -> Information:
+def measure(
+    log_p: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    separation: Separation = "centroid_kl",
+    *,
+    ignore_index: int = IGNORE,
+) -> Information:
     """CMI, Γ, NCMI and per-class CMI of ``log_p [N, D]`` with ``labels [N]``; see :class:`InformationAccumulator`.
 
+    Maps ``[N, D, d1, …]`` with labels ``[N, d1, …]`` are taken as well, and labels of ``ignore_index`` do not count.
     Cost O(N·D), extra memory O(C·D), float64 sums. With one class only, Γ is 0 and NCMI is NaN.
     """
-    accumulator = InformationAccumulator(num_classes, log_p.shape[-1], device=log_p.device)
+    check_tensor(log_p, "log_p")
+    width = log_p.shape[1] if log_p.dim() > 1 else log_p.numel()
+    accumulator = InformationAccumulator(num_classes, width, device=log_p.device, ignore_index=ignore_index)
     return accumulator.update(log_p, labels).compute(separation)
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ncmi.loss.checks import check_labels
+from ncmi.loss.centroids import FeatureClassifier
+from ncmi.loss.checks import check_labels, check_tensor
 from ncmi.loss.simplex import full_precision
 
 
@@ -18,6 +19,7 @@ def check_frozen_features(features: Tensor, labels: Tensor, num_classes: int) ->
     Raises:
         ValueError: where they are not; the message names the cure.
     """
+    check_tensor(features, "features")
     check_labels(labels, num_classes)
     if features.dim() != 2 or len(features) != len(labels):
         raise ValueError(f"features {list(features.shape)} and {len(labels)} labels: give [N, D] and one label a row")
@@ -25,7 +27,7 @@ def check_frozen_features(features: Tensor, labels: Tensor, num_classes: int) ->
         raise ValueError("features hold NaN or infinity: the network that made them has diverged")
 
 
-class LinearProbe(nn.Module):
+class LinearProbe(FeatureClassifier):
     """Linear classifier on frozen features, trained by cross-entropy.
 
     Features are standardized with the training features' mean and standard deviation (NCMI does not fix the scale of a
@@ -81,14 +83,16 @@ class LinearProbe(nn.Module):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def fit(self, features: Tensor, labels: Tensor) -> LinearProbe:
+    def fit(self, features: Tensor, labels: Tensor, sample_weight: Tensor | None = None) -> LinearProbe:
         """Fit to ``features [N, D]`` and ``labels [N]``; forgets earlier fits. The features get no gradient.
+
+        With ``sample_weight [N]``, ≥ 0, not all 0, the cross-entropy is the weighted mean; standardization is without.
 
         Raises:
             ValueError: for labels out of range or of another number, or features that are not finite.
         """
         check_frozen_features(features, labels, self.num_classes)
-        x = full_precision(features.detach())
+        x, labels = full_precision(features.detach()), labels.long()
         with torch.no_grad():
             variance, mean = torch.var_mean(x.double(), dim=0, correction=0)
             # a column whose spread is below its own rounding is constant
@@ -97,11 +101,13 @@ class LinearProbe(nn.Module):
             self.scale.copy_(torch.where(varies, variance.sqrt(), 1.0))
             self._reset()
         x = (x.to(self.mean) - self.mean) / self.scale
+        weights = x.new_ones(len(x)) if sample_weight is None else sample_weight.to(x)
+        weights = weights / weights.mean()
         with torch.enable_grad():
-            (self._fit_lbfgs if self.solver == "lbfgs" else self._fit_sgd)(x, labels)
+            (self._fit_lbfgs if self.solver == "lbfgs" else self._fit_sgd)(x, labels, weights)
         return self
 
-    def _fit_lbfgs(self, x: Tensor, labels: Tensor) -> None:
+    def _fit_lbfgs(self, x: Tensor, labels: Tensor, weights: Tensor) -> None:
         x = x.double()
         # the same problem in decorrelated columns: the optimum stays, the search is four times shorter
         values, vectors = torch.linalg.eigh(x.T @ x / len(x))
@@ -121,7 +127,7 @@ class LinearProbe(nn.Module):
         def closure() -> Tensor:
             optimizer.zero_grad()
             penalty = 0.5 * self.l2 * (weight @ basis.T).square().sum()
-            objective: Tensor = F.cross_entropy(F.linear(x, weight, bias), labels) + penalty
+            objective: Tensor = _weighted_mean(F.linear(x, weight, bias), labels, weights) + penalty
             objective.backward()
             return objective
 
@@ -130,7 +136,7 @@ class LinearProbe(nn.Module):
             self.linear.weight.copy_(weight @ basis.T)
             self.linear.bias.copy_(bias)
 
-    def _fit_sgd(self, x: Tensor, labels: Tensor) -> None:
+    def _fit_sgd(self, x: Tensor, labels: Tensor, weights: Tensor) -> None:
         optimizer = torch.optim.SGD(
             [
                 {"params": [self.linear.weight], "weight_decay": self.l2},
@@ -145,7 +151,7 @@ class LinearProbe(nn.Module):
             order = torch.randperm(len(x), generator=generator).to(x.device)
             for index in order.split(self.batch_size):
                 optimizer.zero_grad()
-                F.cross_entropy(self.linear(x[index]), labels[index]).backward()
+                _weighted_mean(self.linear(x[index]), labels[index], weights[index]).backward()
                 optimizer.step()
             schedule.step()
 
@@ -155,12 +161,13 @@ class LinearProbe(nn.Module):
         logits: Tensor = self.linear((full_precision(features).to(self.mean) - self.mean) / self.scale)
         return logits
 
-    forward = logits
+    evidence = logits
 
-    def predict_log_proba(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor) -> Tensor:
         """Log-probabilities, ``[B, D] → [B, C]``."""
         return torch.log_softmax(self.logits(features), dim=-1)
 
-    def predict(self, features: Tensor) -> Tensor:
-        """Most probable class, ``[B, D] → [B]``."""
-        return self.logits(features).argmax(-1)
+
+def _weighted_mean(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Cross-entropy of samples whose weights are 1 on average."""
+    return (F.cross_entropy(logits, labels, reduction="none") * weights).mean()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from ncmi.loss.centroids import FeatureClassifier
 from ncmi.loss.simplex import unit_vector
 from ncmi.readouts.linear_probe import check_frozen_features
 
 
-class NearestNeighbors(nn.Module):
+class NearestNeighbors(FeatureClassifier):
     """k nearest neighbors by cosine similarity, votes weighted by ``exp(similarity/temperature)``.
 
     Args:
@@ -43,8 +46,15 @@ class NearestNeighbors(nn.Module):
         """
         check_frozen_features(features, labels, self.num_classes)
         self.features = unit_vector(features.detach())
-        self.labels = labels.clone()
+        self.labels = labels.to(torch.long, copy=True)
         return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        for name, kept in (("features", self.features), ("labels", self.labels)):  # of as many samples as there are
+            if prefix + name in state_dict:
+                shape = state_dict[prefix + name].shape
+                setattr(self, name, kept if kept.shape == shape else kept.new_empty(shape))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @torch.no_grad()
     def votes(self, features: Tensor) -> Tensor:
@@ -52,13 +62,19 @@ class NearestNeighbors(nn.Module):
         if len(self.labels) == 0:
             raise RuntimeError("no neighbors yet: call fit(features, labels) first")
         parts = []
-        for queries in unit_vector(features).split(self.chunk):
+        rows = unit_vector(features)
+        # the number of chunks of a graph that is exported would hold for one size of batch
+        for queries in (rows,) if torch.compiler.is_compiling() else rows.split(self.chunk):
             nearest = (queries @ self.features.T).topk(min(self.k, len(self.labels)))
             weights = torch.softmax(nearest.values / self.temperature, dim=-1)
-            none = weights.new_zeros(len(queries), self.num_classes)
+            none = weights.new_zeros(weights.shape[0], self.num_classes)  # len() would fix the size of a batch
             parts.append(none.scatter_add_(1, self.labels[nearest.indices], weights))
         return torch.cat(parts)
 
-    def predict(self, features: Tensor) -> Tensor:
-        """Class with the most votes, ``[B, D] → [B]``."""
-        return self.votes(features).argmax(-1)
+    evidence = votes
+    predict_proba = votes
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logarithms of the votes, ``[B, D] → [B, C]``; that of no vote is finite, about −87 in float32."""
+        votes = self.votes(features)
+        return votes.clamp_min(torch.finfo(torch.float32).tiny).log()

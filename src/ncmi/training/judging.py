@@ -80,8 +80,7 @@ def fit_readouts(model: Classifier, train: Features) -> NearestNeighbors:
 def log_probabilities(model: Classifier, neighbors: NearestNeighbors, part: Features) -> dict[str, Tensor]:
     """Log-probabilities ``[N, C]`` of every read-out: head, CC, LP and kNN."""
     by_readout = {name: model.log_proba(part.features, name) for name in ("head", "cc", "lp")}
-    # a vote of zero keeps a finite logarithm
-    by_readout["knn"] = neighbors.votes(part.features).clamp_min(torch.finfo(torch.float32).tiny).log()
+    by_readout["knn"] = neighbors.predict_log_proba(part.features)
     return by_readout
 
 
