@@ -382,39 +382,39 @@ class NCMIBase(nn.Module):
         if self.class_weights is not None:
             self.class_weights.observe(batch, synchronize=True)
         if self._moves and self._watch.ask(self.centroid_logits, features):
-            self.update(synchronize=True)
+            self.update()
         value = self._loss(batch)
-        self._observe(batch)
+        self._observe(batch, synchronize=True)
         return value
 
     @property
     def _moves(self) -> bool:
         return self.class_means is not None or self.running_center is not None or self.confidence is not None
 
-    def observe(self, features: Tensor, labels: Tensor) -> None:
-        """Add a micro-batch's sums and counts to the statistics that :meth:`update` will use."""
+    def observe(self, features: Tensor, labels: Tensor, synchronize: bool = False) -> None:
+        """Add a micro-batch's sums and counts, with ``synchronize`` those of all processes, for :meth:`update`."""
         if not self._moves and self.class_weights is None:
             return
         batch = self._batch(features, labels)
         if self.class_weights is not None:
-            self.class_weights.observe(batch)
-        self._observe(batch)
+            self.class_weights.observe(batch, synchronize)
+        self._observe(batch, synchronize)
 
     @torch.no_grad()
-    def _observe(self, batch: Batch) -> None:
+    def _observe(self, batch: Batch, synchronize: bool) -> None:
         rows = batch.rows.detach()
         if self.class_means is not None:
-            self.class_means.observe(self.log_distribution(rows).exp(), batch)
+            self.class_means.observe(self.log_distribution(rows).exp(), batch, synchronize)
         if self.running_center is not None:
-            self.running_center.observe(full_precision(rows), batch.ignored)
+            self.running_center.observe(full_precision(rows), batch.ignored, synchronize)
         if self.confidence is not None:
-            self.confidence.observe(self.predict_proba(rows).amax(-1, keepdim=True), batch.ignored)
+            self.confidence.observe(self.predict_proba(rows).amax(-1, keepdim=True), batch.ignored, synchronize)
 
-    def update(self, synchronize: bool = False) -> None:
-        """Bring center, class means and confidence up to date; with ``synchronize``, from all processes' sums."""
+    def update(self) -> None:
+        """Bring center, class means and confidence up to date from what was observed."""
         for statistics in (self.class_means, self.running_center, self.confidence):
             if statistics is not None:
-                statistics.update(synchronize)
+                statistics.update()
 
     def set_class_counts(self, counts: Tensor) -> None:
         """Tell how many training samples each class has, ``[C]``, for ``weight="balanced"``."""

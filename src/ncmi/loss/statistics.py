@@ -175,18 +175,23 @@ class RunningCenter(Statistics):
             buffer.zero_()
 
     @torch.no_grad()
-    def observe(self, features: Tensor, ignored: Tensor | None = None) -> None:
-        """Add features ``[B, D]`` to the sum, but for the ignored ones, ``[B]`` bool."""
+    def observe(self, features: Tensor, ignored: Tensor | None = None, synchronize: bool = False) -> None:
+        """Add features ``[B, D]`` to the sum, but for the ignored ones, ``[B]`` bool; ``synchronize``: of all processes.
+
+        DDP puts the first process's buffers into all others before each call, so sums of one's own would be lost.
+        """
         if ignored is not None:
             features = features.masked_fill(ignored.unsqueeze(-1), 0.0)
-        self.sum += features.sum(0).to(self.sum)
-        self.pending += features.shape[0] if ignored is None else (~ignored).sum()
+        total = features.sum(0).to(self.sum)
+        counted = torch.full_like(self.pending, features.shape[0]) if ignored is None else (~ignored).sum().to(total)
+        if synchronize:
+            all_reduce_sum(total, counted)
+        self.sum += total
+        self.pending += counted
 
     @torch.no_grad()
-    def update(self, synchronize: bool) -> None:
+    def update(self) -> None:
         """Move the center by what was observed since the last update; no samples, no move."""
-        if synchronize:
-            all_reduce_sum(self.sum, self.pending)
         # written without branches on values, so that nothing waits for the device and graphs do not break
         batch_mean = self.sum / self.pending.clamp_min(1)
         if self.mode == "ema":
@@ -230,23 +235,25 @@ class CentroidMeans(Statistics):
         self.counts.zero_()
 
     @torch.no_grad()
-    def observe(self, p: Tensor, batch: Batch) -> None:
-        """Add distributions ``p [n, D]`` of a batch's rows."""
+    def observe(self, p: Tensor, batch: Batch, synchronize: bool = False) -> None:
+        """Add distributions ``p [n, D]`` of a batch's rows; with ``synchronize`` those of all processes."""
         if batch.labels.is_floating_point():
             targets = batch.labels.to(self.sums)
             with full_products(p):
-                self.sums += targets.T @ p.to(self.sums)
-            self.counts += targets.sum(0)
+                sums = targets.T @ p.to(self.sums)
+            counts = targets.sum(0)
         else:
             share = batch.shares(self.counts.dtype)
-            self.sums.index_add_(0, batch.labels, share.unsqueeze(-1) * p.to(self.sums))
-            self.counts.index_add_(0, batch.labels, share)
+            sums = torch.zeros_like(self.sums).index_add_(0, batch.labels, share.unsqueeze(-1) * p.to(self.sums))
+            counts = torch.zeros_like(self.counts).index_add_(0, batch.labels, share)
+        if synchronize:
+            all_reduce_sum(sums, counts)
+        self.sums += sums
+        self.counts += counts
 
     @torch.no_grad()
-    def update(self, synchronize: bool) -> None:
+    def update(self) -> None:
         """Move the means of the classes observed since the last update."""
-        if synchronize:
-            all_reduce_sum(self.sums, self.counts)
         present = (self.counts > 0).unsqueeze(-1)
         batch_means = torch.where(present, self.sums / self.counts.clamp_min(1e-6).unsqueeze(-1), self.means)
         self.means.lerp_(batch_means, 1 - self.decay)
