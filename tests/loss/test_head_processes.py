@@ -40,7 +40,7 @@ def test_replicas_are_equal(both: list[dict[str, Any]]) -> None:
     """Whatever wraps the network, also where one process alone validates and where batches are uneven."""
     for name, state in both[0].items():
         for key, value in state.items():
-            torch.testing.assert_close(both[1][name][key], value, msg=lambda m, key=key: f"{name}, {key}: {m}")
+            torch.testing.assert_close(both[1][name][key], value, msg=lambda m, where=f"{name}, {key}": f"{where}: {m}")
 
 
 @pytest.mark.parametrize("options", head_processes.HEADS)

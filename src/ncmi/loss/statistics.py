@@ -176,7 +176,7 @@ class RunningCenter(Statistics):
 
     @torch.no_grad()
     def observe(self, features: Tensor, ignored: Tensor | None = None, synchronize: bool = False) -> None:
-        """Add features ``[B, D]`` to the sum, but for the ignored ones, ``[B]`` bool; ``synchronize``: of all processes.
+        """Add features ``[B, D]`` to the sum, but for the ignored ones, ``[B]`` bool; ``synchronize``: those of all.
 
         DDP puts the first process's buffers into all others before each call, so sums of one's own would be lost.
         """
