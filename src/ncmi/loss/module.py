@@ -33,7 +33,7 @@ from ncmi.loss.forms import (
 from ncmi.loss.functional import Terms, check_divergences, choose_path, loss_of_ratios, loss_of_surprisal, loss_of_terms
 from ncmi.loss.likelihood import Map, likelihood_scores, likelihood_surprisal
 from ncmi.loss.simplex import centered_feature, full_precision, length, log_ratio, to_log_distribution
-from ncmi.loss.statistics import CentroidMeans, ClassWeights, RunningCenter, StepWatch, as_it_is, is_recomputation
+from ncmi.loss.statistics import CentroidMeans, ClassWeights, RunningCenter, StepWatch, as_it_is, is_recomputation, put
 from ncmi.loss.sweep import sweep_terms
 
 _CONFIDENCE_DECAY = 0.98  # the last fifty steps or so
@@ -122,7 +122,7 @@ class NCMIBase(nn.Module):
             return
         scale = 1.0 if self.on_feature_sphere else self.anchor_scale or 1 / self.temperature
         anchors = anchor_directions(self.num_classes, self.centroid_logits.shape[1], self.anchors, self.anchor_seed)
-        self.centroid_logits.copy_(scale * anchors)
+        put(self.centroid_logits, scale * anchors)
         if self.class_means is not None:
             self.class_means.reset(torch.exp(log_ratio(scale * anchors, self.distribution)) / anchors.shape[1])
 
@@ -149,7 +149,7 @@ class NCMIBase(nn.Module):
         own = self.get_extra_state()
         if state.device.type == "meta":
             return
-        names = ("num_classes", "temperature", "homogeneous", "separation_power", "separation_direction", "form",
+        names = ("temperature", "homogeneous", "separation_power", "separation_direction", "form",
                  "distribution", "anchor_scale=None")  # fmt: skip
         choices = {
             "separation_direction": ("centroid_to_sample", "sample_to_centroid"),
@@ -160,10 +160,12 @@ class NCMIBase(nn.Module):
         theirs = state.to("cpu", torch.float64)
         if theirs.shape != own.shape:
             raise RuntimeError(f"the state of another version, with {theirs.numel()} options: train it once more")
+        if theirs[0] != own[0]:
+            return  # no tensor fits, which is said of them, or wanted: a body that is trained on for other classes
         different = [
             f"{name}={choices[name][int(there)] if name in choices else there:} (here "
             f"{choices[name][int(here)] if name in choices else here})"
-            for name, there, here in zip(names, theirs.tolist(), own.tolist(), strict=True)
+            for name, there, here in zip(names, theirs.tolist()[1:], own.tolist()[1:], strict=True)
             if not math.isclose(there, here, rel_tol=1e-12)
         ]
         if different:

@@ -131,6 +131,18 @@ def as_it_is(state: Tensor) -> Tensor:
     return copy
 
 
+@torch.no_grad()
+def put(tensor: Tensor, value: Tensor | float) -> None:
+    """Set what is to be reset; a tensor on the meta device has no values, and gets them where it is made real.
+
+    Hugging Face's ``from_pretrained`` initializes all modules once it has loaded a checkpoint, and marks what has come
+    from there: ``torch.nn.init``, in which it puts functions of its own meanwhile, and this leave that alone.
+    """
+    loaded = getattr(tensor, "_is_hf_initialized", False) and nn.init.zeros_.__module__ != nn.init.__name__
+    if tensor.device.type != "meta" and not loaded:
+        tensor.copy_(value) if isinstance(value, Tensor) else tensor.fill_(value)
+
+
 class Statistics(nn.Module):
     """Sums, counts and averages over many batches: a cast to half precision leaves them in their own precision."""
 
@@ -168,11 +180,10 @@ class RunningCenter(Statistics):
         self.register_buffer("updates", torch.empty((), dtype=torch.long))
         self.reset_parameters()
 
-    @torch.no_grad()
     def reset_parameters(self) -> None:
         """Forget everything."""
         for buffer in self.buffers():
-            buffer.zero_()
+            put(buffer, 0)
 
     @torch.no_grad()
     def observe(self, features: Tensor, ignored: Tensor | None = None, synchronize: bool = False) -> None:
@@ -227,12 +238,10 @@ class CentroidMeans(Statistics):
         self.register_buffer("sums", torch.empty(shape))
         self.register_buffer("counts", torch.empty(shape[0]))
 
-    @torch.no_grad()
     def reset(self, anchors: Tensor) -> None:
         """Start from the anchors' distributions, ``[C, D]``."""
-        self.means.copy_(anchors)
-        self.sums.zero_()
-        self.counts.zero_()
+        for buffer, value in ((self.means, anchors), (self.sums, 0), (self.counts, 0)):
+            put(buffer, value)
 
     @torch.no_grad()
     def observe(self, p: Tensor, batch: Batch, synchronize: bool = False) -> None:
@@ -294,14 +303,13 @@ class ClassWeights(Statistics):
             self.register_buffer("weights", given.clone() if isinstance(weight, Tensor) else torch.empty(num_classes))
         self.reset_parameters()
 
-    @torch.no_grad()
     def reset_parameters(self) -> None:
         """Set the weights that were given, or forget the counts."""
         if self.balanced:
-            self.counts.zero_()
-            self.counts_are_known.zero_()
-        elif self.weights.device.type != "meta":
-            self.weights.copy_(self._given)
+            put(self.counts, 0)
+            put(self.counts_are_known, 0)
+        else:
+            put(self.weights, self._given)
 
     @torch.no_grad()
     def observe(self, batch: Batch, synchronize: bool = False) -> None:
