@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any, Literal
@@ -50,7 +51,7 @@ class NCMIBase(nn.Module):
     """
 
     centroid_logits: Tensor
-    _last = False  # whether features are the last dimension
+    dim = 1  # of the features, in a call
 
     def __init__(
         self,
@@ -107,7 +108,7 @@ class NCMIBase(nn.Module):
         self.class_weights = None if weight is None else ClassWeights(num_classes, weight)
         self._watch = StepWatch()
         self._constant: tuple[Tensor, tuple[Any, ...], CentroidView] | None = None
-        self._averages_gradient = False
+        self._averages_gradient = self._had_labels = False
         self.reset_parameters()
 
     # State
@@ -298,7 +299,7 @@ class NCMIBase(nn.Module):
             self.num_classes,
             width=self.feature_dim,
             ignore_index=self.ignore_index,
-            last=self._last,
+            last=self.dim == -1,
         )
 
     def loss(self, features: Tensor, labels: Tensor) -> Tensor:
@@ -376,11 +377,17 @@ class NCMIBase(nn.Module):
 
     # Training
 
+    @property
+    def _collects(self) -> bool:
+        """Whether this call is one of training, and counts."""
+        return self.training and torch.is_grad_enabled() and not is_recomputation()
+
     def _call(self, features: Tensor, labels: Tensor) -> Tensor:
         batch = self._batch(features, labels)
-        if not (self.training and torch.is_grad_enabled()) or is_recomputation():
+        if not self._collects:
             return self._loss(batch)
         self._keep_replicas_equal()
+        self._had_labels = True
         if self.class_weights is not None:
             self.class_weights.observe(batch, synchronize=True)
         if self._moves and self._watch.ask(self.centroid_logits, features):
@@ -578,8 +585,9 @@ class NCMIHead(NCMIBase):
     Args:
         in_features: D ≥ 2, the width of the feature.
         num_classes: C ≥ 2.
-        **options: all other options of :class:`ncmi.NCMILoss`. Without labels, center and class means stay where they
-            are: they move by calls with labels.
+        dim: of features and scores: -1, or 1 in the place of a 1×1 convolution, for maps ``[B, D, d1, …]``.
+        **options: all other options of :class:`ncmi.NCMILoss`. Class means move by calls with labels alone; a center
+            moves by all calls in training, without labels by all features, padding included.
 
     A call takes ``features [..., D]``, and with them ``labels [...]`` or soft targets ``[..., C]``.
 
@@ -597,10 +605,11 @@ class NCMIHead(NCMIBase):
         True
     """
 
-    _last = True
-
-    def __init__(self, in_features: int, num_classes: int, **options: Any) -> None:
+    def __init__(self, in_features: int, num_classes: int, *, dim: int = -1, **options: Any) -> None:
+        if dim not in (-1, 1):
+            raise ValueError(f"dim={dim}: features are the last dimension, -1, or the second, 1")
         super().__init__(num_classes, in_features, **options)
+        self.dim = dim
 
     @property
     def in_features(self) -> int:
@@ -612,15 +621,56 @@ class NCMIHead(NCMIBase):
         """C, as of ``nn.Linear``."""
         return self.num_classes
 
+    @property
+    def weight(self) -> Tensor:
+        """The centroids' parameter or buffer ``[C, D]``: what is tied to an embedding as a linear layer's weight is."""
+        return self.centroid_logits
+
+    bias = None
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """As of every module; ``head.weight = embedding.weight`` sets the centroids' parameter."""
+        super().register_parameter("centroid_logits" if name == "weight" else name, param)
+
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
         """Scores ``[..., C]``, or with labels the loss."""
         if labels is not None:
             return self._call(features, labels)
-        return self.scores(features)
+        if not self._collects or not self._moves:
+            return self.scores(features)
+        if self.class_means is not None and not self._had_labels and not torch.compiler.is_compiling():
+            self._had_labels = True  # said once
+            warnings.warn(
+                "class means stay at their anchors without labels: train with the loss that head(features, labels) "
+                "gives, or with centroids='learned'",
+                stacklevel=2,
+            )
+        if self.running_center is None:
+            return self.scores(features)
+        if self._watch.ask(self.centroid_logits, features):
+            self.update()
+        scores = self.scores(features)
+        rows = features.detach().movedim(self._axis(features), -1).reshape(-1, self.feature_dim)
+        self.running_center.observe(full_precision(rows), synchronize=True)
+        return scores
+
+    def _axis(self, features: Tensor) -> int:
+        return self.dim if features.dim() > 1 else -1
+
+    def scores(self, features: Tensor) -> Tensor:
+        """``log π_c``, ``[..., D] → [..., C]``, or with ``dim=1`` ``[B, D, d1, …] → [B, C, d1, …]``."""
+        check_tensor(features, "features")
+        if self._axis(features) == -1:
+            return super().scores(features)
+        return super().scores(features.movedim(1, -1)).movedim(-1, 1)
+
+    def predict(self, features: Tensor) -> Tensor:
+        """Class of the nearest training centroid: the scores' shape without C."""
+        return self.scores(features).argmax(self._axis(features))
 
     def loss_module(self) -> NCMILoss:
         """An :class:`ncmi.NCMILoss` with the same parameters and buffers: not a copy, the same."""
         loss = NCMILoss.__new__(NCMILoss)
         # the dictionaries of parameters, buffers and submodules are shared, and so is what becomes of them
-        loss.__dict__ = self.__dict__ | {}
+        loss.__dict__ = {name: value for name, value in self.__dict__.items() if name != "dim"}
         return loss
