@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -175,3 +176,35 @@ def by_state(options: dict[str, Any], module: nn.Module) -> ncmi.NCMIHead:
     fresh = ncmi.NCMIHead(6, 4, **options)
     fresh.load_state_dict(copy.deepcopy(module.state_dict()))
     return fresh
+
+
+EXPORTED: list[dict[str, Any]] = [
+    {},
+    {"centroids": "class_mean", "center": "ema", "form": "ratio_of_means", "separation_power": 1.0},
+    {"centroids": "fixed", "center": "frozen", "homogeneous": 0.5, "distribution": "softmax"},
+]
+
+
+@pytest.mark.parametrize("options", EXPORTED)
+def test_exports_with_any_batch(options: dict[str, Any], tmp_path: Path) -> None:
+    """torch.export, and what onnxruntime makes of torch.onnx.export; the other forms and modes share their operations."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(8, 6), ncmi.NCMIHead(6, 4, **options))
+    network[1](network[0](torch.randn(5, 8)), LABELS)
+    network[1].update()
+    network.eval()
+    batch = {0: torch.export.Dim("batch")}
+    two, nine = torch.randn(2, 8), torch.randn(9, 8)
+    expected = network(nine).detach()
+    exported = torch.export.export(network, (two,), dynamic_shapes=(batch,))
+    torch.testing.assert_close(exported.module()(nine), expected, rtol=1e-5, atol=1e-5)
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what the exporter itself uses
+        program = torch.onnx.export(network, (two,), dynamo=True, dynamic_shapes=(batch,), verbose=False)
+    assert program is not None
+    program.save(str(tmp_path / "network.onnx"))
+    session = onnxruntime.InferenceSession(str(tmp_path / "network.onnx"))
+    (found,) = session.run(None, {session.get_inputs()[0].name: nine.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-5, atol=1e-5)
