@@ -601,7 +601,7 @@ class NCMIHead(NCMIBase):
         >>> features, labels = torch.eye(8)[:3], torch.tensor([0, 1, 2])
         >>> head(features).shape, head(features).argmax(-1)
         (torch.Size([3, 3]), tensor([0, 1, 2]))
-        >>> torch.allclose(F.cross_entropy(head(features), labels), head(features, labels), atol=1e-6)
+        >>> torch.allclose(nn.functional.cross_entropy(head(features), labels), head(features, labels), atol=1e-6)
         True
     """
 
