@@ -51,7 +51,7 @@ def run(parts: list[tuple[Tensor, Tensor]]) -> dict[str, Any]:
         loss = ncmi.NCMILoss(CLASSES, DIM, **options).double()
         for features, labels in parts:
             loss(features, labels)
-            loss.update(synchronize=True)
+            loss.update()
         results[name] = loss.state_dict()
     distributions = [(torch.log_softmax(features, 1), labels) for features, labels in parts]
     accumulator = ncmi.InformationAccumulator(CLASSES, DIM)

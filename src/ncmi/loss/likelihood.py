@@ -117,7 +117,7 @@ def _table(alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
     gap = (torch.expm1(beta) - beta).sum(-1)
     from_uniform = (torch.linalg.vecdot(alpha, excess) + (alpha - excess).sum(-1)).unsqueeze(-1)
     with full_products(alpha):
-        return gap + from_uniform - excess @ beta.T, gap.detach().amax() + from_uniform.detach()
+        return gap + from_uniform - excess @ beta.T, gap.detach().amax(0) + from_uniform.detach()
 
 
 def _exactly(alpha: Tensor, beta: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any, Literal
@@ -33,7 +34,7 @@ from ncmi.loss.forms import (
 from ncmi.loss.functional import Terms, check_divergences, choose_path, loss_of_ratios, loss_of_surprisal, loss_of_terms
 from ncmi.loss.likelihood import Map, likelihood_scores, likelihood_surprisal
 from ncmi.loss.simplex import centered_feature, full_precision, length, log_ratio, to_log_distribution
-from ncmi.loss.statistics import CentroidMeans, ClassWeights, RunningCenter, StepWatch, as_it_is, is_recomputation
+from ncmi.loss.statistics import CentroidMeans, ClassWeights, RunningCenter, StepWatch, as_it_is, is_recomputation, put
 from ncmi.loss.sweep import sweep_terms
 
 _CONFIDENCE_DECAY = 0.98  # the last fifty steps or so
@@ -50,7 +51,7 @@ class NCMIBase(nn.Module):
     """
 
     centroid_logits: Tensor
-    _last = False  # whether features are the last dimension
+    dim = 1  # of the features, in a call
 
     def __init__(
         self,
@@ -107,7 +108,7 @@ class NCMIBase(nn.Module):
         self.class_weights = None if weight is None else ClassWeights(num_classes, weight)
         self._watch = StepWatch()
         self._constant: tuple[Tensor, tuple[Any, ...], CentroidView] | None = None
-        self._averages_gradient = False
+        self._averages_gradient = self._had_labels = False
         self.reset_parameters()
 
     # State
@@ -122,7 +123,7 @@ class NCMIBase(nn.Module):
             return
         scale = 1.0 if self.on_feature_sphere else self.anchor_scale or 1 / self.temperature
         anchors = anchor_directions(self.num_classes, self.centroid_logits.shape[1], self.anchors, self.anchor_seed)
-        self.centroid_logits.copy_(scale * anchors)
+        put(self.centroid_logits, scale * anchors)
         if self.class_means is not None:
             self.class_means.reset(torch.exp(log_ratio(scale * anchors, self.distribution)) / anchors.shape[1])
 
@@ -149,7 +150,7 @@ class NCMIBase(nn.Module):
         own = self.get_extra_state()
         if state.device.type == "meta":
             return
-        names = ("num_classes", "temperature", "homogeneous", "separation_power", "separation_direction", "form",
+        names = ("temperature", "homogeneous", "separation_power", "separation_direction", "form",
                  "distribution", "anchor_scale=None")  # fmt: skip
         choices = {
             "separation_direction": ("centroid_to_sample", "sample_to_centroid"),
@@ -160,10 +161,12 @@ class NCMIBase(nn.Module):
         theirs = state.to("cpu", torch.float64)
         if theirs.shape != own.shape:
             raise RuntimeError(f"the state of another version, with {theirs.numel()} options: train it once more")
+        if theirs[0] != own[0]:
+            return  # no tensor fits, which is said of them, or wanted: a body that is trained on for other classes
         different = [
             f"{name}={choices[name][int(there)] if name in choices else there:} (here "
             f"{choices[name][int(here)] if name in choices else here})"
-            for name, there, here in zip(names, theirs.tolist(), own.tolist(), strict=True)
+            for name, there, here in zip(names, theirs.tolist()[1:], own.tolist()[1:], strict=True)
             if not math.isclose(there, here, rel_tol=1e-12)
         ]
         if different:
@@ -297,7 +300,7 @@ class NCMIBase(nn.Module):
             self.num_classes,
             width=self.feature_dim,
             ignore_index=self.ignore_index,
-            last=self._last,
+            last=self.dim == -1,
         )
 
     def loss(self, features: Tensor, labels: Tensor) -> Tensor:
@@ -388,47 +391,53 @@ class NCMIBase(nn.Module):
 
     # Training
 
+    @property
+    def _collects(self) -> bool:
+        """Whether this call is one of training, and counts."""
+        return self.training and torch.is_grad_enabled() and not is_recomputation()
+
     def _call(self, features: Tensor, labels: Tensor) -> Tensor:
         batch = self._batch(features, labels)
-        if not (self.training and torch.is_grad_enabled()) or is_recomputation():
+        if not self._collects:
             return self._loss(batch)
         self._keep_replicas_equal()
+        self._had_labels = True
         if self.class_weights is not None:
             self.class_weights.observe(batch, synchronize=True)
         if self._moves and self._watch.ask(self.centroid_logits, features):
-            self.update(synchronize=True)
+            self.update()
         value = self._loss(batch)
-        self._observe(batch)
+        self._observe(batch, synchronize=True)
         return value
 
     @property
     def _moves(self) -> bool:
         return self.class_means is not None or self.running_center is not None or self.confidence is not None
 
-    def observe(self, features: Tensor, labels: Tensor) -> None:
-        """Add a micro-batch's sums and counts to the statistics that :meth:`update` will use."""
+    def observe(self, features: Tensor, labels: Tensor, synchronize: bool = False) -> None:
+        """Add a micro-batch's sums and counts, with ``synchronize`` those of all processes, for :meth:`update`."""
         if not self._moves and self.class_weights is None:
             return
         batch = self._batch(features, labels)
         if self.class_weights is not None:
-            self.class_weights.observe(batch)
-        self._observe(batch)
+            self.class_weights.observe(batch, synchronize)
+        self._observe(batch, synchronize)
 
     @torch.no_grad()
-    def _observe(self, batch: Batch) -> None:
+    def _observe(self, batch: Batch, synchronize: bool) -> None:
         rows = batch.rows.detach()
         if self.class_means is not None:
-            self.class_means.observe(self.log_distribution(rows).exp(), batch)
+            self.class_means.observe(self.log_distribution(rows).exp(), batch, synchronize)
         if self.running_center is not None:
-            self.running_center.observe(full_precision(rows), batch.ignored)
+            self.running_center.observe(full_precision(rows), batch.ignored, synchronize)
         if self.confidence is not None:
-            self.confidence.observe(self.predict_proba(rows).amax(-1, keepdim=True), batch.ignored)
+            self.confidence.observe(self.predict_proba(rows).amax(-1, keepdim=True), batch.ignored, synchronize)
 
-    def update(self, synchronize: bool = False) -> None:
-        """Bring center, class means and confidence up to date; with ``synchronize``, from all processes' sums."""
+    def update(self) -> None:
+        """Bring center, class means and confidence up to date from what was observed."""
         for statistics in (self.class_means, self.running_center, self.confidence):
             if statistics is not None:
-                statistics.update(synchronize)
+                statistics.update()
 
     def set_class_counts(self, counts: Tensor) -> None:
         """Tell how many training samples each class has, ``[C]``, for ``weight="balanced"``."""
@@ -590,8 +599,9 @@ class NCMIHead(NCMIBase):
     Args:
         in_features: D ≥ 2, the width of the feature.
         num_classes: C ≥ 2.
-        **options: all other options of :class:`ncmi.NCMILoss`. Without labels, center and class means stay where they
-            are: they move by calls with labels.
+        dim: of features and scores: -1, or 1 in the place of a 1×1 convolution, for maps ``[B, D, d1, …]``.
+        **options: all other options of :class:`ncmi.NCMILoss`. Class means move by calls with labels alone; a center
+            moves by all calls in training, without labels by all features, padding included.
 
     A call takes ``features [..., D]``, and with them ``labels [...]`` or soft targets ``[..., C]``.
 
@@ -605,14 +615,15 @@ class NCMIHead(NCMIBase):
         >>> features, labels = torch.eye(8)[:3], torch.tensor([0, 1, 2])
         >>> head(features).shape, head(features).argmax(-1)
         (torch.Size([3, 3]), tensor([0, 1, 2]))
-        >>> torch.allclose(F.cross_entropy(head(features), labels), head(features, labels), atol=1e-6)
+        >>> torch.allclose(nn.functional.cross_entropy(head(features), labels), head(features, labels), atol=1e-6)
         True
     """
 
-    _last = True
-
-    def __init__(self, in_features: int, num_classes: int, **options: Any) -> None:
+    def __init__(self, in_features: int, num_classes: int, *, dim: int = -1, **options: Any) -> None:
+        if dim not in (-1, 1):
+            raise ValueError(f"dim={dim}: features are the last dimension, -1, or the second, 1")
         super().__init__(num_classes, in_features, **options)
+        self.dim = dim
 
     @property
     def in_features(self) -> int:
@@ -624,15 +635,56 @@ class NCMIHead(NCMIBase):
         """C, as of ``nn.Linear``."""
         return self.num_classes
 
+    @property
+    def weight(self) -> Tensor:
+        """The centroids' parameter or buffer ``[C, D]``: what is tied to an embedding as a linear layer's weight is."""
+        return self.centroid_logits
+
+    bias = None
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """As of every module; ``head.weight = embedding.weight`` sets the centroids' parameter."""
+        super().register_parameter("centroid_logits" if name == "weight" else name, param)
+
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
         """Scores ``[..., C]``, or with labels the loss."""
         if labels is not None:
             return self._call(features, labels)
-        return self.scores(features)
+        if not self._collects or not self._moves:
+            return self.scores(features)
+        if self.class_means is not None and not self._had_labels and not torch.compiler.is_compiling():
+            self._had_labels = True  # said once
+            warnings.warn(
+                "class means stay at their anchors without labels: train with the loss that head(features, labels) "
+                "gives, or with centroids='learned'",
+                stacklevel=2,
+            )
+        if self.running_center is None:
+            return self.scores(features)
+        if self._watch.ask(self.centroid_logits, features):
+            self.update()
+        scores = self.scores(features)
+        rows = features.detach().movedim(self._axis(features), -1).reshape(-1, self.feature_dim)
+        self.running_center.observe(full_precision(rows), synchronize=True)
+        return scores
+
+    def _axis(self, features: Tensor) -> int:
+        return self.dim if features.dim() > 1 else -1
+
+    def scores(self, features: Tensor) -> Tensor:
+        """``log π_c``, ``[..., D] → [..., C]``, or with ``dim=1`` ``[B, D, d1, …] → [B, C, d1, …]``."""
+        check_tensor(features, "features")
+        if self._axis(features) == -1:
+            return super().scores(features)
+        return super().scores(features.movedim(1, -1)).movedim(-1, 1)
+
+    def predict(self, features: Tensor) -> Tensor:
+        """Class of the nearest training centroid: the scores' shape without C."""
+        return self.scores(features).argmax(self._axis(features))
 
     def loss_module(self) -> NCMILoss:
         """An :class:`ncmi.NCMILoss` with the same parameters and buffers: not a copy, the same."""
         loss = NCMILoss.__new__(NCMILoss)
         # the dictionaries of parameters, buffers and submodules are shared, and so is what becomes of them
-        loss.__dict__ = self.__dict__ | {}
+        loss.__dict__ = {name: value for name, value in self.__dict__.items() if name != "dim"}
         return loss

@@ -131,6 +131,18 @@ def as_it_is(state: Tensor) -> Tensor:
     return copy
 
 
+@torch.no_grad()
+def put(tensor: Tensor, value: Tensor | float) -> None:
+    """Set what is to be reset; a tensor on the meta device has no values, and gets them where it is made real.
+
+    Hugging Face's ``from_pretrained`` initializes all modules once it has loaded a checkpoint, and marks what has come
+    from there: ``torch.nn.init``, in which it puts functions of its own meanwhile, and this leave that alone.
+    """
+    loaded = getattr(tensor, "_is_hf_initialized", False) and nn.init.zeros_.__module__ != nn.init.__name__
+    if tensor.device.type != "meta" and not loaded:
+        tensor.copy_(value) if isinstance(value, Tensor) else tensor.fill_(value)
+
+
 class Statistics(nn.Module):
     """Sums, counts and averages over many batches: a cast to half precision leaves them in their own precision."""
 
@@ -168,25 +180,29 @@ class RunningCenter(Statistics):
         self.register_buffer("updates", torch.empty((), dtype=torch.long))
         self.reset_parameters()
 
-    @torch.no_grad()
     def reset_parameters(self) -> None:
         """Forget everything."""
         for buffer in self.buffers():
-            buffer.zero_()
+            put(buffer, 0)
 
     @torch.no_grad()
-    def observe(self, features: Tensor, ignored: Tensor | None = None) -> None:
-        """Add features ``[B, D]`` to the sum, but for the ignored ones, ``[B]`` bool."""
+    def observe(self, features: Tensor, ignored: Tensor | None = None, synchronize: bool = False) -> None:
+        """Add features ``[B, D]`` to the sum, but for the ignored ones, ``[B]`` bool; ``synchronize``: those of all.
+
+        DDP puts the first process's buffers into all others before each call, so sums of one's own would be lost.
+        """
         if ignored is not None:
             features = features.masked_fill(ignored.unsqueeze(-1), 0.0)
-        self.sum += features.sum(0).to(self.sum)
-        self.pending += features.shape[0] if ignored is None else (~ignored).sum()
+        total = features.sum(0).to(self.sum)
+        counted = torch.full_like(self.pending, features.shape[0]) if ignored is None else (~ignored).sum().to(total)
+        if synchronize:
+            all_reduce_sum(total, counted)
+        self.sum += total
+        self.pending += counted
 
     @torch.no_grad()
-    def update(self, synchronize: bool) -> None:
+    def update(self) -> None:
         """Move the center by what was observed since the last update; no samples, no move."""
-        if synchronize:
-            all_reduce_sum(self.sum, self.pending)
         # written without branches on values, so that nothing waits for the device and graphs do not break
         batch_mean = self.sum / self.pending.clamp_min(1)
         if self.mode == "ema":
@@ -222,31 +238,31 @@ class CentroidMeans(Statistics):
         self.register_buffer("sums", torch.empty(shape))
         self.register_buffer("counts", torch.empty(shape[0]))
 
-    @torch.no_grad()
     def reset(self, anchors: Tensor) -> None:
         """Start from the anchors' distributions, ``[C, D]``."""
-        self.means.copy_(anchors)
-        self.sums.zero_()
-        self.counts.zero_()
+        for buffer, value in ((self.means, anchors), (self.sums, 0), (self.counts, 0)):
+            put(buffer, value)
 
     @torch.no_grad()
-    def observe(self, p: Tensor, batch: Batch) -> None:
-        """Add distributions ``p [n, D]`` of a batch's rows."""
+    def observe(self, p: Tensor, batch: Batch, synchronize: bool = False) -> None:
+        """Add distributions ``p [n, D]`` of a batch's rows; with ``synchronize`` those of all processes."""
         if batch.labels.is_floating_point():
             targets = batch.labels.to(self.sums)
             with full_products(p):
-                self.sums += targets.T @ p.to(self.sums)
-            self.counts += targets.sum(0)
+                sums = targets.T @ p.to(self.sums)
+            counts = targets.sum(0)
         else:
             share = batch.shares(self.counts.dtype)
-            self.sums.index_add_(0, batch.labels, share.unsqueeze(-1) * p.to(self.sums))
-            self.counts.index_add_(0, batch.labels, share)
+            sums = torch.zeros_like(self.sums).index_add_(0, batch.labels, share.unsqueeze(-1) * p.to(self.sums))
+            counts = torch.zeros_like(self.counts).index_add_(0, batch.labels, share)
+        if synchronize:
+            all_reduce_sum(sums, counts)
+        self.sums += sums
+        self.counts += counts
 
     @torch.no_grad()
-    def update(self, synchronize: bool) -> None:
+    def update(self) -> None:
         """Move the means of the classes observed since the last update."""
-        if synchronize:
-            all_reduce_sum(self.sums, self.counts)
         present = (self.counts > 0).unsqueeze(-1)
         batch_means = torch.where(present, self.sums / self.counts.clamp_min(1e-6).unsqueeze(-1), self.means)
         self.means.lerp_(batch_means, 1 - self.decay)
@@ -287,14 +303,13 @@ class ClassWeights(Statistics):
             self.register_buffer("weights", given.clone() if isinstance(weight, Tensor) else torch.empty(num_classes))
         self.reset_parameters()
 
-    @torch.no_grad()
     def reset_parameters(self) -> None:
         """Set the weights that were given, or forget the counts."""
         if self.balanced:
-            self.counts.zero_()
-            self.counts_are_known.zero_()
-        elif self.weights.device.type != "meta":
-            self.weights.copy_(self._given)
+            put(self.counts, 0)
+            put(self.counts_are_known, 0)
+        else:
+            put(self.weights, self._given)
 
     @torch.no_grad()
     def observe(self, batch: Batch, synchronize: bool = False) -> None:
