@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ncmi.loss.autograd import by_hand, values_can_be_read
+from ncmi.loss.autograd import by_hand, full_products
 from ncmi.loss.centroids import CentroidClassifier, anchor_directions
 from ncmi.loss.checks import IGNORE, Batch, as_rows, check_tensor
 from ncmi.loss.distributed import world_size
@@ -106,6 +106,18 @@ class NCMIBase(nn.Module):
             RunningCenter(1, "ema", decay=_CONFIDENCE_DECAY, center_updates=1) if options.robustness == "auto" else None
         )
         self.class_weights = None if weight is None else ClassWeights(num_classes, weight)
+        # the default form without anything that is weighed or counted; see _short
+        self._is_plain = (
+            self.on_feature_sphere
+            and self.distribution == "nsf"
+            and self.form == "likelihood"
+            and self.separation_direction == "sample_to_centroid"
+            and self.reduction == "mean"
+            and (self.robustness, self.label_smoothing, self.homogeneous) == (0, 0, 0)
+            and self.class_weights is None
+            and not self._moves
+            and not 0 <= ignore_index < num_classes
+        )
         self._watch = StepWatch()
         self._constant: tuple[Tensor, tuple[Any, ...], CentroidView] | None = None
         self._averages_gradient = self._had_labels = False
@@ -305,7 +317,8 @@ class NCMIBase(nn.Module):
 
     def loss(self, features: Tensor, labels: Tensor) -> Tensor:
         """The loss, without any update of state; arguments and result are those of a call."""
-        return self._loss(self._batch(features, labels))
+        value = self._short(features, labels)
+        return self._loss(self._batch(features, labels)) if value is None else value
 
     def _loss(self, batch: Batch) -> Tensor:
         path = choose_path(
@@ -322,25 +335,12 @@ class NCMIBase(nn.Module):
         terms = Terms(
             self.form, self.separation_power, self.present_robustness, weight, self.label_smoothing, self.reduction
         )
-        plain_mean = (
-            self.class_weights is None
-            and self.reduction == "mean"
-            and self.robustness == 0
-            and batch.ignored is None
-            and batch.places is None
-            and values_can_be_read(batch.rows)
-        )
-        with torch.autocast(batch.rows.device.type, enabled=False):
+        with full_products(batch.rows):
             centered = self._centered(batch.rows)
             if path == "surprisal":
                 directions, beta, to = self._targets_of_likelihood(centered.dtype)
-                each = likelihood_surprisal(centered, directions, beta, batch.labels, to)
-                if plain_mean:
-                    # nothing is weighed: for a few samples each operation less counts
-                    mean = each.mean()
-                    if math.isfinite(mean.item()):
-                        return mean
-                return loss_of_surprisal(each.unsqueeze(-1), batch, self.num_classes, terms)
+                values = likelihood_surprisal(centered, directions, beta, batch.labels, to).unsqueeze(-1)
+                return loss_of_surprisal(values, batch, self.num_classes, terms)
             if path == "scores":
                 return loss_of_surprisal(-self._scores(centered), batch, self.num_classes, terms)
             if path == "sweep":
@@ -372,7 +372,7 @@ class NCMIBase(nn.Module):
                 f"features {list(features.shape)}: expected [..., {self.feature_dim}], the width that this was made for"
             )
         rows = features.reshape(-1, self.feature_dim) if features.dim() != 2 else features
-        with torch.autocast(features.device.type, enabled=False):
+        with full_products(rows):
             log_likelihood = self._scores(self._centered(rows))
         check_divergences(log_likelihood)
         return log_likelihood if features.dim() == 2 else log_likelihood.reshape(*features.shape[:-1], -1)
@@ -396,11 +396,39 @@ class NCMIBase(nn.Module):
         """Whether this call is one of training, and counts."""
         return self.training and torch.is_grad_enabled() and not is_recomputation()
 
+    def _short(self, features: Tensor, labels: Tensor) -> Tensor | None:
+        """The loss of a usual batch in the default form, or None for :meth:`_call` to go all the way.
+
+        For a few samples a step's time is that of its number of operations, checks included. What they would find
+        wrong shows here as well: a label out of range in the operation that uses it, a NaN in the mean.
+        """
+        if not (
+            self._is_plain
+            and by_hand(features, labels, self.centroid_logits)
+            and features.dim() == 2
+            and features.shape[1] == self.feature_dim
+            and features.dtype == self.centroid_logits.dtype == torch.float32
+            and features.device.type == "cpu"
+            and labels.dtype == torch.int64
+            and labels.shape == features.shape[:1]
+        ):
+            return None
+        to = Map(self.temperature, self.distribution, self.separation_power)
+        try:
+            with full_products(features):
+                mean = likelihood_surprisal(features, self.centroid_logits, None, labels, to).mean()
+        except (IndexError, RuntimeError):
+            return None
+        return mean if math.isfinite(mean.item()) else None
+
     def _call(self, features: Tensor, labels: Tensor) -> Tensor:
+        self._keep_replicas_equal()
+        value = self._short(features, labels)
+        if value is not None:
+            return value
         batch = self._batch(features, labels)
         if not self._collects:
             return self._loss(batch)
-        self._keep_replicas_equal()
         self._had_labels = True
         if self.class_weights is not None:
             self.class_weights.observe(batch, synchronize=True)
@@ -448,6 +476,7 @@ class NCMIBase(nn.Module):
         """Average the centroids' gradient over processes where nobody else does, as DDP does for what it wraps."""
         if (
             self._averages_gradient
+            or not self.training
             or torch.compiler.is_compiling()
             or world_size() == 1
             or type(self.centroid_logits) is not nn.Parameter

@@ -20,6 +20,7 @@ def cross_entropy_loss(logits: Tensor, labels: Tensor, weight: Tensor | None = N
         weight: ``[C]``, ≥ 0, of the classes, as of ``torch.nn.functional.cross_entropy``.
 
     Example:
+        >>> import torch
         >>> cross_entropy_loss(torch.zeros(1, 4), torch.tensor([2]))  # log 4
         tensor(1.3863)
     """
