@@ -183,7 +183,7 @@ class _Rows(NamedTuple):
     Attributes:
         excess, alpha: ``[n, D]``, ``D·P − 1`` and ``log(D·P)``.
         norm, scale, mean: ``[n, 1]``, length of the row, that times T, and mean of its sigmoids.
-        curve: ``[n, 1]``, ``Σ_i α − e``.
+        joined: what they are of in one tensor, or None where that is large.
     """
 
     excess: Tensor
@@ -191,7 +191,7 @@ class _Rows(NamedTuple):
     norm: Tensor
     scale: Tensor
     mean: Tensor
-    curve: Tensor
+    joined: Tensor | None
 
 
 def _blocks(features: Tensor, directions: Tensor | None) -> Iterator[tuple[Tensor, slice]]:
@@ -211,7 +211,8 @@ def _joined(features: Tensor, directions: Tensor | None) -> Tensor | None:
     return features if directions is None else torch.cat((features, directions))
 
 
-def _to_simplex(features: Tensor, directions: Tensor | None, temperature: float) -> _Rows:
+def _to_simplex(features: Tensor, directions: Tensor | None, temperature: float) -> tuple[_Rows, Tensor]:
+    """Rows, and ``Σ_i α − e`` of each, ``[n, 1]``."""
     one, cold = (_number(x, features.dtype, features.device) for x in (1.0, temperature))
     x = _joined(features, directions)
     if x is not None:
@@ -220,7 +221,7 @@ def _to_simplex(features: Tensor, directions: Tensor | None, temperature: float)
         excess = torch.div(x, scale).sigmoid_()
         mean = excess.mean(-1, keepdim=True)
         alpha = excess.div_(mean).log()
-        return _Rows(excess.sub_(one), alpha, norm, scale, mean, (alpha - excess).sum(-1, keepdim=True))
+        return _Rows(excess.sub_(one), alpha, norm, scale, mean, x), (alpha - excess).sum(-1, keepdim=True)
     count = len(features) + (0 if directions is None else len(directions))
     excess, alpha = features.new_empty(2, count, features.shape[1])
     norm, mean, curve = features.new_empty(3, count, 1)
@@ -233,7 +234,7 @@ def _to_simplex(features: Tensor, directions: Tensor | None, temperature: float)
         torch.mean(r, -1, keepdim=True, out=means)
         torch.log(r.div_(means), out=log_r)
         torch.sum(log_r - r.sub_(one), -1, keepdim=True, out=curve[rows])
-    return _Rows(excess, alpha, norm, scale, mean, curve)
+    return _Rows(excess, alpha, norm, scale, mean, None), curve
 
 
 def _length(norm: Tensor) -> Tensor:
@@ -243,7 +244,7 @@ def _length(norm: Tensor) -> Tensor:
 
 def _to_features(gradient: Tensor, features: Tensor, directions: Tensor | None, rows: _Rows, to: Map) -> None:
     """In place, from the gradient by log-distributions to that by features and directions, ``[n, D]``."""
-    excess, _, norm, scale, mean, _ = rows
+    excess, _, norm, scale, mean, joined = rows
     rest, square = _number(1.0, mean.dtype, mean.device) - mean, norm.square()
 
     def one_block(x: Tensor, by_x: Tensor, e: Tensor, m: Tensor, r: Tensor, s: Tensor, sq: Tensor) -> None:
@@ -252,7 +253,6 @@ def _to_features(gradient: Tensor, features: Tensor, directions: Tensor | None, 
         along = torch.linalg.vecdot(x, by_x).unsqueeze(-1).div_(sq)
         by_x.addcmul_(x, along, value=-1).div_(s)
 
-    joined = _joined(features, directions)
     if joined is not None:
         one_block(joined, gradient, excess, mean, rest, scale, square)
         return
@@ -300,14 +300,14 @@ class _Table(NamedTuple):
         return self.gap.index_select(0, column.view(-1)).unsqueeze(-1) + self.from_uniform - product
 
 
-def _table_of(rows: _Rows, samples: int, beta: Tensor | None) -> _Table:
+def _table_of(rows: _Rows, curve: Tensor, samples: int, beta: Tensor | None) -> _Table:
     if len(rows.alpha) == samples:
         assert beta is not None
-        alpha, excess, curve = rows.alpha, rows.excess, rows.curve
+        alpha, excess = rows.alpha, rows.excess
         gap = (torch.expm1(beta) - beta).sum(-1)
     else:
         alpha, beta = rows.alpha.split((samples, len(rows.alpha) - samples))
-        curve, gap = rows.curve.split((samples, len(beta)))
+        curve, gap = curve.split((samples, len(beta)))
         excess, gap = rows.excess[:samples], gap.view(-1).neg()
     from_uniform = torch.linalg.vecdot(alpha, excess).unsqueeze(-1).add_(curve)
     with full_products(alpha):
@@ -381,15 +381,16 @@ class _Surprisal(torch.autograd.Function):
         ctx: Any, features: Tensor, directions: Tensor | None, beta: Tensor | None, labels: Tensor, to: Map
     ) -> Tensor:
         label = labels.unsqueeze(-1)
-        rows = _to_simplex(features, directions, to.temperature)
-        table = _table_of(rows, len(features), beta)
+        rows, curve = _to_simplex(features, directions, to.temperature)
+        table = _table_of(rows, curve, len(features), beta)
         divergence, bound = table.value, None if directions is None else _widest(to.temperature)
+        close = _any_close(table, divergence, bound)
         rounded = value = divergence.gather(1, label)
         divergence.scatter_(1, label, math.inf)
         least = divergence.amin(1, keepdim=True)
         exact: tuple[Tensor, ...] = ()
         nearest = own_raised = None
-        if _any_close(table, torch.minimum(value, least), bound):
+        if close:
             own = table.distance(label)
             value, exact = own.value.clamp_min(_floor(features)), (label, own.delta)
             nearest = _look_closer(table, least, bound, value)
@@ -431,8 +432,8 @@ class _Surprisal(torch.autograd.Function):
 class _Scores(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, directions: Tensor | None, beta: Tensor | None, to: Map) -> Tensor:
-        rows = _to_simplex(features, directions, to.temperature)
-        table = _table_of(rows, len(features), beta)
+        rows, curve = _to_simplex(features, directions, to.temperature)
+        table = _table_of(rows, curve, len(features), beta)
         nearest = _look_closer(
             table, table.value.amin(1, keepdim=True), None if directions is None else _widest(to.temperature)
         )
@@ -483,7 +484,7 @@ def _gradients(
     else:
         (alpha, betas), (excess, above) = (x.split((samples, len(directions))) for x in (rows.alpha, rows.excess))
     if not by_directions:
-        rows = _Rows(*(x[:samples] for x in rows))
+        rows = _Rows(*(None if x is None else x[:samples] for x in rows))  # type: ignore[arg-type]
     gradient = torch.empty_like(rows.excess)
     top, bottom = gradient[:samples], gradient[samples:]
     apart = []

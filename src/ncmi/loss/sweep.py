@@ -5,7 +5,7 @@ blocks of rows that stay in the cache: a step is bound by memory, and by separat
 With ``r = D·P``, ``q_c = D·Q_c``, ``α = log r``, ``β_c = log q_c`` and ``δ = β_y − α``:
 
     D·KL(P‖Q_y)            = Σ_i r (e^δ − 1 − δ),  e^δ − 1 = (q_y − r)/r and δ = log1p of that: no exponential
-    D·Σ_{c≠y} KL(Q_c‖P)    = Σ_{c≠y} D·KL(Q_c‖U) − Σ_i α [(C−1) + Σ_{c≠y} (q_c − 1)],  since Σ_i r − 1 = 0
+    D·Σ_{c≠y} KL(Q_c‖P)    = Σ_{c≠y} D·KL(Q_c‖U) + (C−1) Σ_i (r − 1 − α) − Σ_i α Σ_{c≠y} (q_c − 1)
 
 Gradients of gradients go by the plain twins.
 """
@@ -44,7 +44,8 @@ def _plain_sample(
     f: Tensor, scale: Tensor, temperature: float, beta: Tensor, side_sum: Tensor, wrong: int
 ) -> tuple[Tensor, Tensor]:
     alpha = log_ratio(f / (length(f) * temperature), "nsf")
-    rest = -torch.linalg.vecdot(alpha, wrong + 1 + side_sum - beta.exp())
+    from_uniform = (torch.expm1(alpha) - alpha).sum(-1)
+    rest = wrong * from_uniform - torch.linalg.vecdot(alpha, side_sum + 1 - beta.exp())
     return concentration(alpha, beta) * f.shape[-1], rest
 
 
@@ -63,7 +64,7 @@ class _SweepSample(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ratio, delta = torch.empty_like(f), torch.empty_like(f)
         own, rest = f.new_empty(len(f)), f.new_empty(len(f))
-        q_sum = side_sum + (wrong + 1)  # (C−1) + Σ_{c≠y} (q_c − 1) = C + side_sum − q_y
+        q_sum = side_sum + 1  # Σ_{c≠y} (q_c − 1) = side_sum − (q_y − 1)
         for rows, (x, y, z) in _blocks(f, 3):
             r, d = ratio[rows], delta[rows]
             torch.div(f[rows], scale[rows], out=r).sigmoid_()
@@ -75,7 +76,9 @@ class _SweepSample(torch.autograd.Function):
                 torch.where(growth < _NEAR_ZERO, beta[rows] - r.log(), d, out=d)
             torch.sum(growth.sub_(d).mul_(r), -1, out=own[rows])
             alpha = torch.sub(beta[rows], d, out=y)
-            torch.sum(torch.sub(q, q_sum, out=z).mul_(alpha), -1, out=rest[rows])
+            linear = torch.sub(q_sum, q, out=z).mul_(alpha).sum(-1)
+            from_uniform = torch.sub(r, 1, out=z).sub_(alpha).sum(-1)
+            torch.sub(from_uniform.mul_(wrong), linear, out=rest[rows])
         ctx.save_for_backward(f, scale, ratio, delta, beta, side_sum)
         ctx.temperature, ctx.wrong = temperature, wrong
         return own, rest
