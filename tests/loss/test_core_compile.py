@@ -71,6 +71,14 @@ def test_a_head_on_batches_of_any_size(form: str) -> None:
         torch.testing.assert_close(compiled(features, labels), head(features, labels), rtol=1e-4, atol=1e-5)
 
 
+def test_labels_out_of_range_are_said_in_compiled_code_too() -> None:
+    torch.compiler.reset()
+    compiled = torch.compile(ncmi.NCMILoss(5, 8), fullgraph=True, backend="aot_eager")
+    with pytest.raises(RuntimeError, match="labels out of range: there are 5 classes"):
+        compiled(torch.randn(3, 8), torch.tensor([0, 5, 1]))
+    assert compiled(torch.randn(3, 8), torch.tensor([0, -100, 1])).isfinite()
+
+
 @pytest.mark.parametrize("power", [1.0, -4.0])
 def test_pure_function(power: float) -> None:
     torch.compiler.reset()

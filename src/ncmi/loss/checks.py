@@ -128,6 +128,9 @@ def as_rows(
     labels = labels.reshape(-1).long()
     if not values_can_be_read(labels):
         ignored = labels == ignore_index
+        if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+            inside = (labels >= 0) & (labels < num_classes)
+            torch._assert_async((inside | ignored).all(), f"labels out of range: there are {num_classes} classes")
         return Batch(rows, labels.masked_fill(ignored, 0), None, ignored, outer)
     lowest, highest = _range(labels)
     if not (lowest <= ignore_index <= highest):
