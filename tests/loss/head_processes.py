@@ -77,6 +77,15 @@ def run(rank: int) -> dict[str, Any]:
                     criterion(body.module(inputs), labels)
         states[f"beside DDP, {name}"] = {"body": body.module.weight.detach(), **criterion.state_dict()}
 
+    torch.manual_seed(0)
+    body, head = DistributedDataParallel(nn.Linear(3, DIM)), ncmi.NCMIHead(DIM, CLASSES)
+    optimizer = torch.optim.SGD([*body.parameters(), *head.parameters()], lr=0.5)
+    for inputs, labels in batches(rank):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(head(body(inputs)), labels).backward()
+        optimizer.step()
+    states["beside DDP, scores"] = {f"head.{name}": value for name, value in head.state_dict().items()}
+
     model = DistributedDataParallel(Classifier())
     with Join([model]):
         train(model, rank, (5,) * (STEPS + 2 * rank), labels_inside=False)

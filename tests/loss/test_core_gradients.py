@@ -101,13 +101,20 @@ def test_close_by_a_wrong_centroid(close: float) -> None:
 @pytest.mark.parametrize("loss", [likelihood_surprisal, plain_surprisal])
 def test_where_all_centroids_are_in_one_place_nothing_pulls(loss: Callable[..., Tensor]) -> None:
     """Rounding is all that differs between the classes there, and it must not decide for one."""
-    features, directions = torch.ones(6, 8, requires_grad=True), torch.ones(4, 8, requires_grad=True)
+    place = torch.randn(64)
+    features = (place * torch.arange(1.0, 7.0).unsqueeze(1)).requires_grad_()
+    directions = (place * torch.arange(1.0, 5.0).unsqueeze(1)).requires_grad_()
     value = loss(features, directions, None, torch.tensor([0, 1, 2, 3, 0, 1]), Map(0.5, "nsf", -4.0))
     torch.testing.assert_close(value.detach(), torch.full((6,), 4.0).log())
     value.sum().backward()
     assert features.grad is not None
     assert directions.grad is not None
     assert features.grad.norm() + directions.grad.norm() == 0
+    for scores in (likelihood_scores, plain_scores):
+        log_likelihood = scores(features, directions, None, Map(0.5, "nsf", -4.0))
+        torch.testing.assert_close(log_likelihood.detach(), torch.full((6, 4), 0.25).log())
+        gradients = torch.autograd.grad(log_likelihood[:, 0].sum(), (features, directions))
+        assert not any(gradient.any() for gradient in gradients)
 
 
 @pytest.mark.parametrize("distance", [0.1, 0.05, 0.02, 0.01])

@@ -51,7 +51,9 @@ def test_head_in_ddp_and_loss_beside_it(both: list[dict[str, Any]], options: str
         compare(results[f"beside DDP, {options}"], expected)
 
 
-@pytest.mark.parametrize("name", ["DDP, scores", "FSDP2, labels inside: False", "FSDP2, labels inside: True"])
+@pytest.mark.parametrize(
+    "name", ["DDP, scores", "beside DDP, scores", "FSDP2, labels inside: False", "FSDP2, labels inside: True"]
+)
 def test_scores_and_shards(both: list[dict[str, Any]], name: str) -> None:
     """Cross-entropy of the scores, and parameters that are spread over processes."""
     for results in both:

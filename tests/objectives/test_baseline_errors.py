@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ncmi.loss.checks import check_labels, check_targets
+from ncmi.loss.checks import as_rows, check_labels
 from ncmi.objectives import cross_entropy_loss, opl_loss, supcon_loss
 from ncmi.objectives.class_means import ClassMeans
 from ncmi.objectives.options import make_objective
@@ -147,14 +147,14 @@ def test_any_integer_is_a_label(name: str, dtype: torch.dtype, problem: Any) -> 
 
 def test_checks_accept_what_is_right() -> None:
     check_labels(torch.tensor([0, 9]), 10)
-    check_targets(torch.tensor([0, 9]), 2, 10)
-    check_targets(torch.rand(3, 1000).softmax(-1).bfloat16(), 3, 1000)
+    as_rows(torch.zeros(2, 5), torch.tensor([0, 9]), 10)
+    as_rows(torch.zeros(3, 5), torch.rand(3, 1000).softmax(-1).bfloat16(), 1000)
 
 
 def test_values_are_not_read_on_other_devices() -> None:
     """There the check would stall the device; shapes and dtypes are still checked."""
     check_labels(torch.empty(2, dtype=torch.long, device="meta"), 10)
-    check_targets(torch.empty(2, 10, device="meta"), 2, 10)
+    as_rows(torch.empty(2, 5, device="meta"), torch.empty(2, 10, device="meta"), 10)
     with pytest.raises(ValueError, match="empty batch"):
         check_labels(torch.empty(0, dtype=torch.long, device="meta"), 10)
 

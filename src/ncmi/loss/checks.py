@@ -174,22 +174,6 @@ def check_labels(labels: Tensor, num_classes: int) -> None:
         _check_range(*_range(labels), num_classes, None)
 
 
-def check_targets(targets: Tensor, batch: int, num_classes: int) -> None:
-    """Check a loss's labels ``[B]`` (integers) or soft targets ``[B, C]`` (floats) for ``batch`` samples.
-
-    Raises:
-        ValueError: as :func:`check_labels`; for a number of rows other than ``batch``; for soft targets of
-            another width than ``num_classes`` or (on the CPU) that are not distributions over the classes.
-    """
-    check_tensor(targets, "labels")
-    if targets.is_floating_point() and targets.dim() == 2:
-        _check_distributions(targets, num_classes)
-    else:
-        check_labels(targets, num_classes)
-    if targets.shape[0] != batch:
-        raise ValueError(f"{batch} samples but {targets.shape[0]} labels: pass one label for each sample")
-
-
 def _check_dtype(labels: Tensor) -> None:
     if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
         raise ValueError(f"labels are {labels.dtype}: class indices must be integers; use labels.long()")

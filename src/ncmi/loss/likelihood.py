@@ -90,12 +90,13 @@ def surprisal_of_ratios(alpha: Tensor, beta: Tensor, labels: Tensor, power: floa
     own, near = (_exactly(alpha, beta.index_select(0, x.squeeze(1))).clamp_min(floor) for x in (label, nearest))
     limit = rounding * _ROUNDED
     crowded = ((wrong <= limit).sum(1, keepdim=True) + (own <= limit)) >= 2
-    own = torch.where(crowded, torch.maximum(table.gather(1, label), rounding), own)
-    near = torch.where(crowded, torch.maximum(wrong.gather(1, nearest), rounding), near)
+    raised = torch.maximum(wrong, torch.where(crowded, limit, rounding))
+    own = torch.where(crowded, torch.maximum(table.gather(1, label), limit), own)
+    near = torch.where(crowded, raised.gather(1, nearest), near)
     log_own = own.log()
-    logits = torch.maximum(wrong, rounding).scatter(1, nearest, near).log() * power
+    logits = raised.scatter(1, nearest, near).log() * power
     # 1 − π_y from the wrong classes, not by subtraction from 1
-    total = logits.masked_fill(_one_hot(label, beta), -math.inf).logsumexp(1, keepdim=True)
+    total = logits.scatter(1, label, -math.inf).logsumexp(1, keepdim=True)
     return -F.logsigmoid(log_own * power - total).squeeze(1)
 
 
@@ -105,8 +106,9 @@ def scores_of_ratios(alpha: Tensor, beta: Tensor, power: float) -> Tensor:
     rounding = rounding_of(apart)
     nearest = table.detach().argmin(1, keepdim=True)
     near = _exactly(alpha, beta.index_select(0, nearest.squeeze(1))).clamp_min(_floor(alpha))
-    crowded = (table <= rounding * _ROUNDED).sum(1, keepdim=True) >= 2
-    table = torch.maximum(table, rounding)
+    limit = rounding * _ROUNDED
+    crowded = (table <= limit).sum(1, keepdim=True) >= 2
+    table = torch.maximum(table, torch.where(crowded, limit, rounding))
     table = torch.where(crowded, table, table.scatter(1, nearest, near))
     return torch.log_softmax(table.log() * power, dim=-1)
 
@@ -129,10 +131,6 @@ def _exactly(alpha: Tensor, beta: Tensor) -> Tensor:
 def _floor(values: Tensor) -> float:
     """What divergences computed exactly are raised to, so that they have a logarithm: less than their own rounding."""
     return torch.finfo(values.dtype).eps ** 2 / 64
-
-
-def _one_hot(label: Tensor, beta: Tensor) -> Tensor:
-    return label == torch.arange(len(beta), device=label.device)
 
 
 # By hand
@@ -294,11 +292,6 @@ class _Table(NamedTuple):
         growth = torch.expm1(delta).sub_(delta)
         return _Distance(column, delta, torch.addcmul(growth, growth, self.excess).sum(-1, keepdim=True))
 
-    def rounded(self, column: Tensor) -> Tensor:
-        """The entries that ``column [B, 1]`` names, as they were."""
-        product = (self.excess * self.beta.index_select(0, column.view(-1))).sum(-1, keepdim=True)
-        return self.gap.index_select(0, column.view(-1)).unsqueeze(-1) + self.from_uniform - product
-
 
 def _table_of(rows: _Rows, curve: Tensor, samples: int, beta: Tensor | None) -> _Table:
     if len(rows.alpha) == samples:
@@ -347,8 +340,8 @@ def _any_close(table: _Table, least: Tensor, bound: float | None) -> bool:
 def _look_closer(table: _Table, least: Tensor, bound: float | None, own: Tensor | None = None) -> _Nearest | None:
     """Put each row's least divergence into the table as it is exactly; None where no row needs it.
 
-    Where a row lies at several centroids at once, all its entries stay as rounded as they are: else it would count as
-    certain of the one that is exact.
+    Where a row lies at several centroids at once, as far as its entries tell, those are made equal: else it would count
+    as certain of the one that is exact, or that rounding favors.
 
     Args:
         table: changed in place.
@@ -364,8 +357,10 @@ def _look_closer(table: _Table, least: Tensor, bound: float | None, own: Tensor 
     limit = rounding * _ROUNDED
     count = (value <= limit).sum(1, keepdim=True)
     crowded = (count if own is None else count + (own <= limit)) >= 2
-    raised = value <= rounding
-    torch.maximum(value, rounding, out=value)
+    # equal, and so without a pull towards any of them
+    known = torch.where(crowded, limit, rounding)
+    raised = value <= known
+    torch.maximum(value, known, out=value)
     floor = _floor(value)
     value.scatter_(
         1, distance.column, torch.where(crowded, value.gather(1, distance.column), distance.value.clamp_min(floor))
@@ -396,9 +391,9 @@ class _Surprisal(torch.autograd.Function):
             nearest = _look_closer(table, least, bound, value)
         if nearest is not None:
             least = divergence.amin(1, keepdim=True)
-            rounding = rounding_of(table.apart())
-            own_raised = nearest.crowded & (rounded <= rounding)
-            value = torch.where(nearest.crowded, torch.maximum(rounded, rounding), value)
+            limit = rounding_of(table.apart()) * _ROUNDED
+            own_raised = nearest.crowded & (rounded <= limit)
+            value = torch.where(nearest.crowded, torch.maximum(rounded, limit), value)
             exact = (*exact, *nearest.distance[:2])
         power = _number(to.power, value.dtype, value.device)
         share = (divergence / least).log_().mul_(power).exp_()

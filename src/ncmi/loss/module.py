@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.distributed as dist
@@ -38,6 +38,12 @@ from ncmi.loss.statistics import CentroidMeans, ClassWeights, RunningCenter, Ste
 from ncmi.loss.sweep import sweep_terms
 
 _CONFIDENCE_DECAY = 0.98  # the last fifty steps or so
+# options that are words, in a state by their number
+_WORDS: dict[str, tuple[str, ...]] = {
+    "separation_direction": get_args(Direction),
+    "form": get_args(Form),
+    "distribution": get_args(Distribution),
+}
 _FINGERPRINT = 4096  # values of fixed centroids that are looked at for a change that left no other trace
 
 
@@ -141,17 +147,13 @@ class NCMIBase(nn.Module):
 
     def get_extra_state(self) -> Tensor:
         """The options that change what the state means, as numbers, which every format of checkpoints can hold."""
-        numbers = [
-            float(self.num_classes),
-            self.temperature,
-            self.homogeneous,
-            self.separation_power,
-            ("centroid_to_sample", "sample_to_centroid").index(self.separation_direction),
-            ("likelihood", "mean_of_ratios", "ratio_of_means").index(self.form),
-            ("nsf", "softmax").index(self.distribution),
-            float(self.on_feature_sphere),
-        ]
+        numbers = [_WORDS[name].index(value) if name in _WORDS else float(value) for name, value in self._meaning()]
         return torch.tensor(numbers, dtype=torch.float64, device="cpu")
+
+    def _meaning(self) -> list[tuple[str, Any]]:
+        names = ("num_classes", "temperature", "homogeneous", "separation_power", *_WORDS)
+        values = [(name, getattr(self, name)) for name in names]
+        return [*values, ("anchor_scale=None", self.on_feature_sphere)]
 
     def set_extra_state(self, state: Tensor) -> None:
         """Compare the options of a checkpoint with this module's.
@@ -159,27 +161,17 @@ class NCMIBase(nn.Module):
         Raises:
             RuntimeError: where they differ, as for any state that does not fit; the message names them.
         """
-        own = self.get_extra_state()
         if state.device.type == "meta":
             return
-        names = ("temperature", "homogeneous", "separation_power", "separation_direction", "form",
-                 "distribution", "anchor_scale=None")  # fmt: skip
-        choices = {
-            "separation_direction": ("centroid_to_sample", "sample_to_centroid"),
-            "form": ("likelihood", "mean_of_ratios", "ratio_of_means"),
-            "distribution": ("nsf", "softmax"),
-            "anchor_scale=None": (False, True),
-        }
-        theirs = state.to("cpu", torch.float64)
-        if theirs.shape != own.shape:
-            raise RuntimeError(f"the state of another version, with {theirs.numel()} options: train it once more")
+        own, theirs = (x.to("cpu", torch.float64).tolist() for x in (self.get_extra_state(), state))
+        if len(theirs) != len(own):
+            raise RuntimeError(f"the state of another version, with {len(theirs)} options: train it once more")
         if theirs[0] != own[0]:
             return  # no tensor fits, which is said of them, or wanted: a body that is trained on for other classes
         different = [
-            f"{name}={choices[name][int(there)] if name in choices else there:} (here "
-            f"{choices[name][int(here)] if name in choices else here})"
-            for name, there, here in zip(names, theirs.tolist()[1:], own.tolist()[1:], strict=True)
-            if not math.isclose(there, here, rel_tol=1e-12)
+            f"{name}={_WORDS[name][int(number)] if name in _WORDS else type(value)(number)} (here {value})"
+            for (name, value), number, here in zip(self._meaning(), theirs, own, strict=True)
+            if not math.isclose(number, here, rel_tol=1e-12)
         ]
         if different:
             raise RuntimeError(
@@ -679,6 +671,7 @@ class NCMIHead(NCMIBase):
         """Scores ``[..., C]``, or with labels the loss."""
         if labels is not None:
             return self._call(features, labels)
+        self._keep_replicas_equal()
         if not self._collects or not self._moves:
             return self.scores(features)
         if self.class_means is not None and not self._had_labels and not torch.compiler.is_compiling():
