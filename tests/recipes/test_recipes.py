@@ -146,7 +146,7 @@ def changed(section: str, **fields: Any) -> dict[str, Any]:
         ({**changed("data"), "data": None}, "section 'data': missing, or not an object with a kind"),
         ({**changed("data"), "network": None}, "section 'network': Expected `object`, got `null`"),
         (changed("data", kind="video"), "section 'data': unknown kind 'video': use table, image, bags"),
-        (changed("data", folds=3), "section 'data': unknown field folds"),
+        (changed("data", holdout=[]), "section 'data': unknown field holdout"),
         ({**changed("data"), "objective": "ncmi"}, "section 'objective': missing, or not an object"),
         ({"format": 2}, "section 'data': missing"),
     ],

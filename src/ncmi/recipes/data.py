@@ -23,6 +23,12 @@ class Data:
         validation_fraction: part of the data set; of what is outside its official test set, where it has one.
         test_fraction: part of the data set, where nothing else says what the test part is.
         split_seed: the split; by default the training seed, so that every seed has its own split.
+        folds, fold: test on fold number ``fold`` of ``folds`` (stratified; of groups or patients whole); 0 folds for
+            none.
+        bad: what cannot be used: "error", or "skip", which lists and counts what is left out. Of tables: rows without
+            a label and classes with too few rows to split; of images: files that are damaged or no images; of bags:
+            slides whose features are missing, not finite, truncated, empty or of another width than most, or without
+            label.
     """
 
     kind: ClassVar[Kind]
@@ -31,10 +37,15 @@ class Data:
     validation_fraction: float = 0.15
     test_fraction: float = 0.2
     split_seed: int | None = None
+    folds: int = 0
+    fold: int = 0
+    bad: Literal["error", "skip"] = "error"
 
     def __post_init__(self) -> None:
         check_range(self, "validation_fraction", "test_fraction", least=0, below=1)
         check_range(self, "split_seed", least=0)
+        if self.folds < 0 or self.folds == 1 or not 0 <= self.fold < max(self.folds, 1):
+            raise ValueError(f"folds={self.folds}, fold={self.fold}: at least 2 folds, of which fold is one from 0 on")
 
     @property
     def title(self) -> str:
@@ -56,6 +67,8 @@ class SampleData(Data):
 
     Attributes:
         data_dir: folder to search for names; by default the environment variable NCMI_DATA.
+        test: file or folder of the test part, like ``name``; nothing is then drawn from ``name`` to test on.
+        validation: file or folder of the validation part, the same.
         train_per_class: train on so many samples of each class, drawn at random by the split's seed; None for all.
         train_on_all: train on the validation part as well. Nothing can be selected then: the last epoch is taken.
         imbalance: long tail: class c of C keeps imbalance^(−c/(C−1)) of the largest class's training samples, so that
@@ -65,6 +78,8 @@ class SampleData(Data):
     """
 
     data_dir: str | None = None
+    test: str | None = None
+    validation: str | None = None
     train_per_class: int | None = None
     train_on_all: bool = False
     imbalance: float = 1.0
@@ -80,15 +95,53 @@ class SampleData(Data):
 
 @dataclass(frozen=True)
 class TableData(SampleData):
-    """A table: rows of numbers with a label each.
+    """A table: rows with a label each, and columns of numbers, categories or dates. No group on two sides.
+
+    How the file is read and what its columns are is decided by what is in it and told; each of these options settles
+    one thing. Columns are named as in the header; where there is none, they are called column_1, column_2 and so on.
+    A column may also be given by its number: 1 for the first, -1 for the last.
 
     Attributes:
-        label_column: label column of the table, where it is not called label, class, target or y.
+        label_column: the column of the label.
+        header: whether the first line names the columns; "auto" for by what is in it.
+        separator: between fields: a sign, "tab" or "blanks".
+        decimal: point or comma of decimal numbers.
+        encoding: of the text, such as utf-8, utf-16 or latin-1.
+        missing: further marks of missing values, besides the usual ones (nothing, ?, NA, N/A, nan, null, None, -).
+        sheet: of a spreadsheet; by default the first.
+        drop: columns to leave out.
+        categorical: columns to take as categories, such as codes that are numbers.
+        numeric: columns to take as numbers; what is no number in them is missing.
+        id_column: column that names the rows; it is no feature, and predictions carry it.
+        group_column: rows that belong together, such as those of one patient: they are never on two sides.
+        split_column: column that says train, validation or test of each row.
+        time_column: column of numbers or dates: the latest rows are the test part, the latest before them validation.
     """
 
     kind: ClassVar[Kind] = "table"
 
     label_column: str | None = None
+    header: Literal["auto", "yes", "no"] = "auto"
+    separator: str | None = None
+    decimal: Literal["point", "comma"] | None = None
+    encoding: str | None = None
+    missing: tuple[str, ...] = ()
+    sheet: str | None = None
+    drop: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
+    numeric: tuple[str, ...] = ()
+    id_column: str | None = None
+    group_column: str | None = None
+    split_column: str | None = None
+    time_column: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = [self.folds > 0, self.test is not None, self.split_column is not None, self.time_column is not None]
+        if sum(given) > 1:
+            raise ValueError("folds, test, split_column and time_column each say what the test part is: give one")
+        if both := set(self.categorical) & set(self.numeric):
+            raise ValueError(f"column {min(both)!r} is named in categorical and in numeric: name it in one of them")
 
 
 @dataclass(frozen=True)
@@ -127,14 +180,10 @@ class BagData(Data):
         split_column: column that says train, val or test of each slide, such as BRACS' own.
         splits: CSV with columns train, val, test, each a list of slides, as CLAM writes.
         holdout_column, holdout: test on the slides with these values, such as center and 3 4.
-        folds, fold: test on fold number ``fold`` of ``folds`` (stratified, by patient); 0 folds for none.
         patient_overlap: where given splits put a patient on two sides: "error", or "drop" the patient's slides from
             training, or from training and validation where the other side is test.
         standardize: scale each feature by its mean and spread over the instances of the training part; for features
             of unlike units, such as measured descriptors.
-        bad: slides that cannot be used (features missing, not finite, truncated, of another width than most; an empty
-            bag; no label): "error", or "skip", which lists and counts what is left out. Either way all features are
-            read once before training.
         train_instances: train on so many instances of a bag, drawn anew each time; 0 for all.
         cache_gigabytes: keep the cohort in memory where its features take no more than that.
         attention_slides: of so many test slides the attention is kept: the surest right and wrong ones of each class.
@@ -153,11 +202,8 @@ class BagData(Data):
     splits: str | None = None
     holdout_column: str | None = None
     holdout: tuple[str, ...] = ()
-    folds: int = 0
-    fold: int = 0
     patient_overlap: Literal["error", "drop"] = "error"
     standardize: bool = False
-    bad: Literal["error", "skip"] = "error"
     train_instances: int = 0
     cache_gigabytes: float = 1.0
     attention_slides: int = 8
@@ -171,8 +217,6 @@ class BagData(Data):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.folds < 0 or self.folds == 1 or not 0 <= self.fold < max(self.folds, 1):
-            raise ValueError(f"folds={self.folds}, fold={self.fold}: at least 2 folds, of which fold is one from 0 on")
         check_range(self, "train_instances", "cache_gigabytes", "attention_slides", least=0)
         if bool(self.holdout) != (self.holdout_column is not None):
             raise ValueError("holdout_column and holdout belong together: give the column and the values to test on")
