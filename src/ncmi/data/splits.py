@@ -1,17 +1,46 @@
 """Training, validation and test parts of a data set; and training data damaged on purpose, to study robustness."""
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ncmi.data.dataset import Dataset
+from ncmi.errors import listing
 
+Array = npt.NDArray[Any]
 Counts = npt.NDArray[np.int64]
+Parts = npt.NDArray[np.int8]
 NoiseKind = Literal["symmetric", "pair"]
+NONE, TRAIN, VALIDATION, TEST = -1, 0, 1, 2
+"""Which part a sample is in."""
+PART_NAMES = ("training", "validation", "test")
+_TRIES = 32
+
+
+class Labeled(Protocol):
+    """What of a data set decides its split.
+
+    ``parts``, ``groups`` and ``times`` are ``[N]``: given parts by the numbers above, what a sample belongs to, and
+    when it is from; None where nothing says it.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def labels(self) -> Tensor: ...
+    @property
+    def class_names(self) -> Sequence[str]: ...
+    @property
+    def parts(self) -> Parts | None: ...
+    @property
+    def groups(self) -> Array | None: ...
+    @property
+    def times(self) -> Array | None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,24 +58,32 @@ class Split:
 
 
 def split_dataset(
-    dataset: Dataset,
+    dataset: Labeled,
     *,
     validation_fraction: float = 0.15,
     test_fraction: float = 0.2,
+    folds: int = 0,
+    fold: int = 0,
     train_per_class: int | None = None,
     train_on_all: bool = False,
     imbalance: float = 1.0,
     seed: int = 0,
 ) -> Split:
-    """Stratified random split, the same for the same seed on every platform and with every NumPy.
+    """Training, validation and test part, the same for the same seed on every platform and with every NumPy.
 
-    In validation and in test each class has its fraction to within one sample, as long as that leaves it one
-    sample in every part. Where the data set has an official test set, that is the test part as it stands,
-    ``test_fraction`` is not used, and ``validation_fraction`` is of the other samples.
+    The test part is, in this order of precedence: fold number ``fold``; what the data set's ``parts`` say; the latest
+    samples, where there are ``times``; a random part. The validation part is what ``parts`` say, else it is drawn from
+    what is left: the latest of it, where there are ``times``, else at random. Samples of one group are never on two
+    sides, nor are samples of one time.
+
+    Random parts have each class in its fraction to within one sample, as long as that leaves it one sample in every
+    part; of whole groups, as nearly as these allow.
 
     Args:
-        validation_fraction: share of samples for selection, in (0, 1).
-        test_fraction: share of samples that are read once, at the end, in (0, 1).
+        dataset: of which only labels, parts, groups and times are looked at.
+        validation_fraction: share of samples for selection, in [0, 1); of what lies outside of a given test part.
+        test_fraction: share of samples that are read once, at the end, in [0, 1); 0 for none.
+        folds, fold: stratified; 0 folds for none.
         train_per_class: keep so many training samples of each class, drawn at random; the parts are then not the
             whole data set.
         train_on_all: the training part takes the validation part's samples in as well, which is then empty.
@@ -56,7 +93,8 @@ def split_dataset(
 
     Raises:
         ValueError: for a class with fewer samples than there are parts to draw, fractions that leave nothing to train
-            on, a class with fewer training samples than ``train_per_class``, an imbalance below 1, or a negative seed.
+            on, a class that the training part lacks, a class with fewer training samples than ``train_per_class``,
+            groups on two sides of given parts, an imbalance below 1, or a negative seed.
 
     Example:
         >>> from ncmi.data.load import load_dataset
@@ -64,64 +102,262 @@ def split_dataset(
         >>> len(split.train), len(split.validation), len(split.test)
         (98, 22, 30)
     """
-    fixed = dataset.fixed_test
-    fractions = {"validation_fraction": validation_fraction}
-    if fixed is None:
-        fractions["test_fraction"] = test_fraction
-    for name, fraction in fractions.items():
-        if not 0 < fraction < 1:
-            raise ValueError(f"{name}={fraction}: choose a fraction between 0 and 1")
-    if sum(fractions.values()) >= 1:
-        raise ValueError(f"{fractions} leave nothing to train on: choose fractions whose sum is below 1")
     if seed < 0:
         raise ValueError(f"seed={seed}: choose 0 or larger")
+    parts = np.full(len(dataset.labels), TRAIN, np.int8)
+    fractions = {"validation_fraction": validation_fraction}
+    if folds:
+        parts[_folds(dataset, folds, seed) == fold] = TEST
+    elif dataset.parts is not None:
+        parts = dataset.parts.astype(np.int8)
+        _check_groups(dataset, parts)
+        if (parts == VALIDATION).any():
+            fractions = {}
+    else:
+        fractions["test_fraction"] = test_fraction
+    for name, fraction in fractions.items():
+        if not 0 <= fraction < 1:
+            raise ValueError(f"{name}={fraction}: choose a fraction from 0 to below 1")
+    if sum(fractions.values()) >= 1:
+        raise ValueError(f"{fractions} leave nothing to train on: choose fractions whose sum is below 1")
+    pool = np.flatnonzero(parts == TRAIN)
+    draw = _latest if dataset.times is not None else _grouped if dataset.groups is not None else _stratified
+    draw(dataset, parts, fractions.get("validation_fraction", 0.0), fractions.get("test_fraction", 0.0), seed, folds)
+    if train_on_all:
+        parts[parts == VALIDATION] = TRAIN
+    _check_training(dataset, parts)
+    _reduce(dataset, parts, pool, train_per_class, imbalance, seed)
 
-    pool = np.arange(len(dataset))
-    if fixed is not None:
-        pool = np.setdiff1d(pool, fixed.numpy())
+    def indices(part: int) -> Tensor:
+        return torch.from_numpy(np.flatnonzero(parts == part).astype(np.int64))
+
+    return Split(train=indices(TRAIN), validation=indices(VALIDATION), test=indices(TEST))
+
+
+def least_samples(dataset: Labeled, *, validation_fraction: float, test_fraction: float, folds: int) -> int:
+    """How many samples a class must have outside of given parts, so that every part can have one; see above."""
+    if dataset.parts is not None and not folds:
+        drawn = validation_fraction > 0 and not (dataset.parts == VALIDATION).any()
+        return 1 + drawn
+    return 1 + (validation_fraction > 0) + (test_fraction > 0 or folds > 0)
+
+
+def _stratified(dataset: Labeled, parts: Parts, validation: float, test: float, seed: int, folds: int) -> None:
+    """Draw parts from the training part, each class in its fraction."""
+    pool = np.flatnonzero(parts == TRAIN)
     labels = dataset.labels.numpy()[pool]
-    counts = np.bincount(labels, minlength=dataset.num_classes)
-    if len(few := np.flatnonzero(counts <= len(fractions))):
+    counts = np.bincount(labels, minlength=len(dataset.class_names))
+    drawn = (validation > 0) + (test > 0)
+    if not folds and len(few := np.flatnonzero(counts <= drawn)):
         samples = "1 sample" if counts[few[0]] == 1 else f"{counts[few[0]]} samples"
-        where = " outside its official test set" if fixed is not None else ""
+        where = " outside its official test set" if dataset.parts is not None else ""
         others = f" ({len(few)} classes have too few)" if len(few) > 1 else ""
         raise ValueError(
             f"class {dataset.class_names[few[0]]!r} of {dataset.name!r} has {samples}{where}, but needs one in each of "
-            f"{len(fractions) + 1} parts{others}: add samples, merge the class with another or remove it"
+            f"{drawn + 1} parts{others}: add samples, merge the class with another, or leave such classes out "
+            "(--data.bad skip)"
         )
-    tests = np.zeros_like(counts) if fixed is not None else _allocate(counts, test_fraction, counts - 2)
-    validations = _allocate(counts, validation_fraction, counts - tests - 1)
-
-    # sorted by class and at random within it; raw bits, because only their stream is promised never to change
-    order = np.lexsort((np.random.PCG64(seed).random_raw(len(pool)), labels))
-    rank = np.arange(len(pool)) - np.repeat(np.cumsum(counts) - counts, counts)
+    tests = _allocate(counts, test, counts - 1 - (validation > 0))
+    validations = _allocate(counts, validation, np.maximum(counts - tests - 1, 0))
+    order = _random_order(labels, seed)
+    rank = _rank(counts)
     in_test = rank < np.repeat(tests, counts)
-    ends = tests if train_on_all else tests + validations
-    in_validation = ~in_test & (rank < np.repeat(ends, counts))
-    in_train = ~in_test & ~in_validation
-    kept = counts - ends
-    if train_per_class is not None:
-        least = int(kept.argmin())
-        if not 1 <= train_per_class <= kept[least]:
+    in_validation = ~in_test & (rank < np.repeat(tests + validations, counts))
+    parts[pool[order[in_test]]] = TEST
+    parts[pool[order[in_validation]]] = VALIDATION
+
+
+def _grouped(dataset: Labeled, parts: Parts, validation: float, test: float, seed: int, folds: int) -> None:
+    """Draw parts of whole groups from the training part."""
+    assert dataset.groups is not None
+    labels = dataset.labels.numpy()
+    for number, (part, share) in enumerate(((TEST, test), (VALIDATION, validation)), 1):
+        pool = np.flatnonzero(parts == TRAIN)
+        # of what is left, so that it is the share of the whole
+        left = share / (1 - test) if part == VALIDATION else share
+        chosen = draw_groups(dataset.groups[pool], labels[pool], left, (seed, number, folds))
+        parts[pool[chosen]] = part
+        if share and not chosen.any():
             raise ValueError(
-                f"train_per_class={train_per_class}: {dataset.name!r} leaves {kept[least]} training samples of class "
-                f"{dataset.class_names[least]!r}: choose 1…{kept[least]}, or leave it out"
+                f"no group of {len(np.unique(dataset.groups[pool]))} can be spared for the {PART_NAMES[part]} part "
+                "without the last one of a class: give more groups, or parts of your own (--data.split-column)"
             )
-        kept = np.full_like(kept, train_per_class)
-    in_train &= rank < np.repeat(ends + long_tail(kept, imbalance), counts)
 
-    def indices(chosen: npt.NDArray[np.bool_]) -> Tensor:
-        return torch.from_numpy(np.sort(pool[order[chosen]]))
 
-    return Split(
-        train=indices(in_train),
-        validation=indices(in_validation),
-        test=indices(in_test) if fixed is None else fixed.sort().values,
-    )
+def _latest(dataset: Labeled, parts: Parts, validation: float, test: float, seed: int, folds: int) -> None:
+    """The latest samples become the test part, the latest before them the validation part."""
+    assert dataset.times is not None
+    times = np.unique(dataset.times, return_inverse=True)[1].reshape(-1)
+    count = int((parts == TRAIN).sum())
+    for part, share in ((TEST, test), (VALIDATION, validation)):
+        pool = np.flatnonzero(parts == TRAIN)
+        wanted = round(count * share)
+        if wanted == 0:
+            continue
+        ordered = np.sort(times[pool])
+        latest = pool[times[pool] > ordered[len(pool) - wanted - 1]]
+        if len(latest) == 0:
+            raise ValueError(
+                f"the latest {share:.0%} of the samples are of one time and cannot be parted: give a finer time "
+                "column, or other fractions"
+            )
+        parts[latest] = part
+    if dataset.groups is not None:
+        _check_groups(dataset, parts)
+
+
+def _folds(dataset: Labeled, folds: int, seed: int) -> Counts:
+    """Number of each sample's fold, ``[N]``, stratified; of whole groups where there are any."""
+    labels = dataset.labels.numpy()
+    if dataset.groups is not None:
+        return fold_of_groups(dataset.groups, labels, folds, seed)
+    if len(labels) < folds:
+        raise ValueError(f"folds={folds}: there are {len(labels)} samples: choose no more folds than samples")
+    # dealt out in turn, class after class: the folds have each class, and all samples, to within one
+    number = np.empty(len(labels), np.int64)
+    number[_random_order(labels, seed)] = np.arange(len(labels)) % folds
+    return number
+
+
+def fold_of_groups(groups: Array, labels: Array, folds: int, seed: int) -> Counts:
+    """Number of each sample's fold, ``[n]``: whole groups, stratified; the same for the same seed anywhere."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    groups, samples = _samples_of(groups, labels)
+    if len(samples) < folds:
+        raise ValueError(f"folds={folds}: there are {len(samples)} groups: choose no more folds than groups")
+    # ties go by the groups' order: shuffled here, as the library's own shuffling has changed between its versions
+    random = np.random.PCG64(np.random.SeedSequence((seed, 0))).random_raw(len(samples))
+    shuffled = np.argsort(np.argsort(random, kind="stable"), kind="stable")[groups]
+    result = np.zeros(len(labels), np.int64)
+    with warnings.catch_warnings():
+        # of a class with fewer samples than folds; that it is in the training part is checked later
+        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
+        try:
+            for number, (_, test) in enumerate(StratifiedGroupKFold(folds).split(labels, labels, shuffled)):
+                result[test] = number
+        except ValueError as error:
+            largest = int(samples.sum(axis=0).max())
+            raise ValueError(
+                f"folds={folds}: no class has so many samples, the largest {largest}: choose fewer folds"
+            ) from error
+    return result
+
+
+def draw_groups(groups: Array, labels: Array, fraction: float, seed: tuple[int, ...]) -> Array:
+    """Which samples are drawn, ``[n]`` bool: whole groups, about ``fraction`` of each class, at least one sample.
+
+    Groups are looked at in random order, and taken if that brings the number of samples, and that of each class,
+    nearer to their shares (sum of squared relative deviations); of 32 such draws the nearest is kept. The last group
+    of a class is never taken. The same for the same seed on every platform.
+    """
+    if fraction == 0 or len(labels) == 0:
+        return np.zeros(len(labels), bool)
+    groups, samples = _samples_of(groups, labels)
+    count = len(samples)
+    # one column more, of all classes together: the part's size counts as well
+    rows = np.concatenate([samples, samples.sum(axis=1, keepdims=True)], axis=1).astype(np.float64)
+    totals = rows.sum(axis=0)
+    wanted = np.maximum(totals * fraction, 1)
+    weights = np.where(totals > 0, 1 / wanted**2, 0)
+    has = samples > 0
+    # raw bits, because of NumPy's generators only their stream is promised never to change
+    random = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(_TRIES * count)
+    orders = np.argsort(random.reshape(_TRIES, count), axis=1, kind="stable")
+    missing = np.tile(wanted, (_TRIES, 1))
+    left = np.tile(has.sum(axis=0), (_TRIES, 1))
+    taken = np.zeros((_TRIES, count), bool)
+    for group in orders.T:
+        row = rows[group]
+        nearer = _sum(weights * row * (row - 2 * missing)) < 0
+        chosen = nearer & ((left > 1) | ~has[group]).all(axis=1)
+        taken[np.arange(_TRIES), group] = chosen
+        missing -= row * chosen[:, None]
+        left -= has[group] & chosen[:, None]
+    return np.asarray(taken[int(_sum(weights * missing**2).argmin())][groups])
+
+
+def _samples_of(groups: Array, labels: Array) -> tuple[Array, Array]:
+    """Each sample's group counted from 0 on without gaps, and how many samples each has of each class."""
+    numbers = np.unique(groups, return_inverse=True)[1].reshape(-1)
+    samples = np.zeros((int(numbers.max()) + 1, int(labels.max()) + 1), np.int64)
+    np.add.at(samples, (numbers, labels), 1)
+    return numbers, samples
+
+
+def _sum(columns: Array) -> Array:
+    """Sum of each row in the columns' order: NumPy's own order may differ between machines."""
+    total: Array = sum(columns.T[1:], columns[:, 0])
+    return total
+
+
+def _check_groups(dataset: Labeled, parts: Parts) -> None:
+    """Raise ValueError where a group stands on two sides."""
+    if dataset.groups is None:
+        return
+    used = parts != NONE
+    names, numbers = np.unique(dataset.groups[used], return_inverse=True)
+    sides = np.zeros((len(names), len(PART_NAMES)), bool)
+    sides[numbers.reshape(-1), parts[used]] = True
+    doubled = np.flatnonzero(sides.sum(1) > 1)
+    if len(doubled):
+        first = " and ".join(PART_NAMES[part] for part in np.flatnonzero(sides[doubled[0]]))
+        raise ValueError(
+            f"{len(doubled)} groups stand on two sides, such as {str(names[doubled[0]])!r} in {first}: correct the "
+            "parts, or leave out --data.group-column"
+        )
+
+
+def _check_training(dataset: Labeled, parts: Parts) -> None:
+    labels = dataset.labels.numpy()
+    counts = np.bincount(labels[parts == TRAIN], minlength=len(dataset.class_names))
+    if len(missing := np.flatnonzero(counts == 0)):
+        elsewhere = int((labels == missing[0]).sum())
+        names = [dataset.class_names[int(index)] for index in missing]
+        raise ValueError(
+            f"no sample of class {listing(names)} of {dataset.name!r} in "
+            f"the training part ({elsewhere} of {names[0]!r} in the others): give samples of it, "
+            "split otherwise, or leave the class out"
+        )
+
+
+def _reduce(
+    dataset: Labeled, parts: Parts, pool: Counts, train_per_class: int | None, imbalance: float, seed: int
+) -> None:
+    """Leave samples out of the training part, as a recipe asks for it; ``pool``: what the parts were drawn from."""
+    labels = dataset.labels.numpy()
+    counts = np.bincount(labels[parts == TRAIN], minlength=len(dataset.class_names))
+    kept = counts
+    if train_per_class is not None:
+        least = int(counts.argmin())
+        if not 1 <= train_per_class <= counts[least]:
+            raise ValueError(
+                f"train_per_class={train_per_class}: {dataset.name!r} leaves {counts[least]} training samples of class "
+                f"{dataset.class_names[least]!r}: choose 1…{counts[least]}, or leave it out"
+            )
+        kept = np.full_like(counts, train_per_class)
+    kept = long_tail(kept, imbalance)
+    if (kept == counts).all():
+        return
+    order = pool[_random_order(labels[pool], seed)]
+    order = order[parts[order] == TRAIN]
+    parts[order[_rank(counts) >= np.repeat(kept, counts)]] = NONE
+
+
+def _random_order(labels: Array, seed: int) -> Counts:
+    """Samples by class, and at random within it; raw bits, because only their stream is promised never to change."""
+    return np.lexsort((np.random.PCG64(seed).random_raw(len(labels)), labels))
+
+
+def _rank(counts: Counts) -> Counts:
+    """Place of each sample within its class, where samples stand by class."""
+    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 def _allocate(counts: Counts, fraction: float, limit: Counts) -> Counts:
     """How many samples of each class go to a part, 1…limit; rounded cumulatively, so the total is right."""
+    if fraction == 0:
+        return np.zeros_like(counts)
     ends = np.round(np.cumsum(counts * fraction)).astype(np.int64)
     return np.minimum(np.maximum(np.diff(ends, prepend=0), 1), limit)
 

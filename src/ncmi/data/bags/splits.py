@@ -1,6 +1,5 @@
 """Training, validation and test parts of a cohort: by patient, always; given or drawn."""
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,19 +12,16 @@ from torch import Tensor
 
 from ncmi.data.bags.cohort import Cohort
 from ncmi.data.bags.labels import LabelError, read_text_frame, slide_name
-from ncmi.data.splits import Split
+from ncmi.data.splits import NONE, PART_NAMES, TEST, TRAIN, VALIDATION, Split, draw_groups, fold_of_groups
 from ncmi.errors import listing
 from ncmi.recipes import BagData
 
-NONE, TRAIN, VALIDATION, TEST = -1, 0, 1, 2
-PART_NAMES = ("training", "validation", "test")
 _WORDS = {
     **dict.fromkeys(("train", "training", "tr"), TRAIN),
     **dict.fromkeys(("val", "valid", "validation", "dev", "tune"), VALIDATION),
     **dict.fromkeys(("test", "testing", "te"), TEST),
 }
 Array = npt.NDArray[Any]
-_TRIES = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,17 +61,17 @@ def split_cohort(cohort: Cohort, data: BagData, seed: int) -> CohortSplit:
     left_out: dict[int, str] = {}
     draw_validation = True
     if data.folds:
-        parts[fold_of_patients(patients, labels, data.folds, seed) == data.fold] = TEST
+        parts[fold_of_groups(patients, labels, data.folds, seed) == data.fold] = TEST
     elif data.holdout_column is not None or data.split_column is not None or data.splits is not None:
         parts, left_out = _given_parts(cohort, data)
         _resolve_overlap(cohort, parts, left_out, drop=data.patient_overlap == "drop")
         draw_validation = not (parts == VALIDATION).any()
     else:
-        parts[draw_patients(patients, labels, data.test_fraction, (seed, 1))] = TEST
+        parts[draw_groups(patients, labels, data.test_fraction, (seed, 1))] = TEST
     if draw_validation:
         pool = np.flatnonzero(parts == TRAIN)
         stream = (seed, 2, data.fold) if data.folds else (seed, 2)
-        chosen = draw_patients(patients[pool], labels[pool], data.validation_fraction, stream)
+        chosen = draw_groups(patients[pool], labels[pool], data.validation_fraction, stream)
         parts[pool[chosen]] = VALIDATION
     _check_classes(cohort, parts)
     if not (parts == TEST).any() and (data.folds or data.test_fraction):
@@ -225,75 +221,3 @@ def _from_file(cohort: Cohort, path: Path, skip: bool) -> Array:
             "labels, take them out, or go on without them (--data.bad skip)"
         )
     return parts
-
-
-def draw_patients(patients: Array, labels: Array, fraction: float, seed: tuple[int, ...]) -> Array:
-    """Which samples are drawn, ``[n]`` bool: whole patients, about ``fraction`` of each class, at least one sample.
-
-    Patients are looked at in random order, and taken if that brings the number of samples, and that of each class,
-    nearer to their shares (sum of squared relative deviations); of 32 such draws the nearest is kept. The last patient
-    of a class is never taken. The same for the same seed on every platform.
-    """
-    if fraction == 0 or len(labels) == 0:
-        return np.zeros(len(labels), bool)
-    groups, samples = _samples_of(patients, labels)
-    count = len(samples)
-    # one column more, of all classes together: the part's size counts as well
-    rows = np.concatenate([samples, samples.sum(axis=1, keepdims=True)], axis=1).astype(np.float64)
-    totals = rows.sum(axis=0)
-    wanted = np.maximum(totals * fraction, 1)
-    weights = np.where(totals > 0, 1 / wanted**2, 0)
-    has = samples > 0
-    # raw bits, because of NumPy's generators only their stream is promised never to change
-    random = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(_TRIES * count)
-    orders = np.argsort(random.reshape(_TRIES, count), axis=1, kind="stable")
-    missing = np.tile(wanted, (_TRIES, 1))
-    left = np.tile(has.sum(axis=0), (_TRIES, 1))
-    taken = np.zeros((_TRIES, count), bool)
-    for patient in orders.T:
-        row = rows[patient]
-        nearer = _sum(weights * row * (row - 2 * missing)) < 0
-        chosen = nearer & ((left > 1) | ~has[patient]).all(axis=1)
-        taken[np.arange(_TRIES), patient] = chosen
-        missing -= row * chosen[:, None]
-        left -= has[patient] & chosen[:, None]
-    return np.asarray(taken[int(_sum(weights * missing**2).argmin())][groups])
-
-
-def fold_of_patients(patients: Array, labels: Array, folds: int, seed: int) -> Array:
-    """Number of each sample's fold, ``[n]``: whole patients, stratified; the same for the same seed anywhere."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    groups, samples = _samples_of(patients, labels)
-    if len(samples) < folds:
-        raise ValueError(f"folds={folds}: there are {len(samples)} patients: choose no more folds than patients")
-    # ties go by the groups' order: shuffled here, as the library's own shuffling has changed between its versions
-    random = np.random.PCG64(np.random.SeedSequence((seed, 0))).random_raw(len(samples))
-    shuffled = np.argsort(np.argsort(random, kind="stable"), kind="stable")[groups]
-    result = np.zeros(len(labels), np.int64)
-    with warnings.catch_warnings():
-        # of a class with fewer samples than folds; that it is in the training part is checked later
-        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
-        try:
-            for number, (_, test) in enumerate(StratifiedGroupKFold(folds).split(labels, labels, shuffled)):
-                result[test] = number
-        except ValueError as error:
-            largest = int(samples.sum(axis=0).max())
-            raise ValueError(
-                f"folds={folds}: no class has so many slides, the largest {largest}: choose fewer folds"
-            ) from error
-    return result
-
-
-def _samples_of(patients: Array, labels: Array) -> tuple[Array, Array]:
-    """Each sample's patient counted from 0 on without gaps, and how many samples each has of each class."""
-    groups = np.unique(patients, return_inverse=True)[1].reshape(-1)
-    samples = np.zeros((int(groups.max()) + 1, int(labels.max()) + 1), np.int64)
-    np.add.at(samples, (groups, labels), 1)
-    return groups, samples
-
-
-def _sum(columns: Array) -> Array:
-    """Sum of each row in the columns' order: NumPy's own order may differ between machines."""
-    total: Array = sum(columns.T[1:], columns[:, 0])
-    return total
