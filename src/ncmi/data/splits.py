@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ncmi.data.columns import PART_NAMES, TEST, TRAIN, VALIDATION
 from ncmi.data.dataset import Dataset
 
 Counts = npt.NDArray[np.int64]
@@ -41,8 +42,8 @@ def split_dataset(
     """Stratified random split, the same for the same seed on every platform and with every NumPy.
 
     In validation and in test each class has its fraction to within one sample, as long as that leaves it one
-    sample in every part. Where the data set has an official test set, that is the test part as it stands,
-    ``test_fraction`` is not used, and ``validation_fraction`` is of the other samples.
+    sample in every part. A test or validation part that the data set has itself stands as it is, and its fraction is
+    not used; a validation part that is drawn is a fraction of the samples that are in no given part.
 
     Args:
         validation_fraction: share of samples for selection, in (0, 1).
@@ -64,10 +65,12 @@ def split_dataset(
         >>> len(split.train), len(split.validation), len(split.test)
         (98, 22, 30)
     """
-    fixed = dataset.fixed_test
-    fractions = {"validation_fraction": validation_fraction}
-    if fixed is None:
-        fractions["test_fraction"] = test_fraction
+    parts = np.zeros(len(dataset), np.int8) if dataset.parts is None else dataset.parts
+    given = {part: np.flatnonzero(parts == part) for part in (VALIDATION, TEST) if (parts == part).any()}
+    fractions = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
+    for part, name in ((VALIDATION, "validation_fraction"), (TEST, "test_fraction")):
+        if part in given:
+            del fractions[name]
     for name, fraction in fractions.items():
         if not 0 < fraction < 1:
             raise ValueError(f"{name}={fraction}: choose a fraction between 0 and 1")
@@ -76,21 +79,27 @@ def split_dataset(
     if seed < 0:
         raise ValueError(f"seed={seed}: choose 0 or larger")
 
-    pool = np.arange(len(dataset))
-    if fixed is not None:
-        pool = np.setdiff1d(pool, fixed.numpy())
+    if train_on_all and VALIDATION in given:
+        parts = np.where(parts == VALIDATION, TRAIN, parts)
+        given[VALIDATION] = given[VALIDATION][:0]
+    pool = np.flatnonzero(parts == TRAIN)
     labels = dataset.labels.numpy()[pool]
     counts = np.bincount(labels, minlength=dataset.num_classes)
     if len(few := np.flatnonzero(counts <= len(fractions))):
         samples = "1 sample" if counts[few[0]] == 1 else f"{counts[few[0]]} samples"
-        where = " outside its official test set" if fixed is not None else ""
+        names = " and ".join(PART_NAMES[part] for part in given)
+        where = f" outside its own {names} part" if given else ""
         others = f" ({len(few)} classes have too few)" if len(few) > 1 else ""
+        needs = f"one in each of {len(fractions) + 1} parts" if fractions else "at least one to train on"
         raise ValueError(
-            f"class {dataset.class_names[few[0]]!r} of {dataset.name!r} has {samples}{where}, but needs one in each of "
-            f"{len(fractions) + 1} parts{others}: add samples, merge the class with another or remove it"
+            f"class {dataset.class_names[few[0]]!r} of {dataset.name!r} has {samples}{where}, but needs {needs}"
+            f"{others}: add samples, merge the class with another or remove it"
         )
-    tests = np.zeros_like(counts) if fixed is not None else _allocate(counts, test_fraction, counts - 2)
-    validations = _allocate(counts, validation_fraction, counts - tests - 1)
+    tests, validations = np.zeros_like(counts), np.zeros_like(counts)
+    if TEST not in given:
+        tests = _allocate(counts, test_fraction, counts - len(fractions))
+    if VALIDATION not in given:
+        validations = _allocate(counts, validation_fraction, counts - tests - 1)
 
     # sorted by class and at random within it; raw bits, because only their stream is promised never to change
     order = np.lexsort((np.random.PCG64(seed).random_raw(len(pool)), labels))
@@ -110,14 +119,12 @@ def split_dataset(
         kept = np.full_like(kept, train_per_class)
     in_train &= rank < np.repeat(ends + long_tail(kept, imbalance), counts)
 
-    def indices(chosen: npt.NDArray[np.bool_]) -> Tensor:
-        return torch.from_numpy(np.sort(pool[order[chosen]]))
+    drawn = {TRAIN: in_train, VALIDATION: in_validation, TEST: in_test}
 
-    return Split(
-        train=indices(in_train),
-        validation=indices(in_validation),
-        test=indices(in_test) if fixed is None else fixed.sort().values,
-    )
+    def indices(part: int) -> Tensor:
+        return torch.from_numpy(given[part] if part in given else np.sort(pool[order[drawn[part]]]))
+
+    return Split(train=indices(TRAIN), validation=indices(VALIDATION), test=indices(TEST))
 
 
 def _allocate(counts: Counts, fraction: float, limit: Counts) -> Counts:
