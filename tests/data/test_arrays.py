@@ -87,8 +87,8 @@ def test_official_test_part(tmp_path: Path) -> None:
     data = load_dataset(save(tmp_path / "t.npz", **parts))
     np.testing.assert_array_equal(data.inputs, X.astype(np.float32))
     assert data.labels.tolist() == [1, 0, 1, 2, 0, 2]
-    assert data.fixed_test is not None
-    assert data.fixed_test.tolist() == [4, 5]
+    assert data.parts is not None
+    assert data.parts.tolist() == [0, 0, 0, 0, 2, 2]
     with pytest.raises(ValueError, match=re.escape("x_train [4, 3] and x_test [2, 2] differ in shape")):
         load_dataset(save(tmp_path / "t.npz", **(parts | {"x_test": X[4:, :2]})))
 

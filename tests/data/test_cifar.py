@@ -54,8 +54,8 @@ def check(data: Dataset, name: str = "cifar100") -> None:
     np.testing.assert_array_equal(data.inputs.flatten(1), images)
     np.testing.assert_array_equal(data.labels, labels)
     assert data.inputs.shape == (sum(COUNTS), 3, 32, 32)
-    assert data.fixed_test is not None
-    assert data.fixed_test.tolist() == list(range(COUNTS[0], sum(COUNTS)))
+    assert data.parts is not None
+    assert data.parts.tolist() == [0] * COUNTS[0] + [2] * (sum(COUNTS) - COUNTS[0])
 
 
 WRITERS: dict[str, Callable[[Path, str], Path]] = {

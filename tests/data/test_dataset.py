@@ -50,12 +50,10 @@ def test_properties() -> None:
         ({"class_names": ("no",)}, "a classifier needs at least two"),
         ({"feature_names": ("height",)}, "1 feature names for 2 columns"),
         ({"feature_names": ("a", "a")}, "feature names appear twice ('a')"),
-        ({"fixed_test": torch.tensor([0, 0])}, "distinct indices"),
-        ({"fixed_test": torch.tensor([0.0])}, "1-D int64"),
-        ({"fixed_test": torch.tensor([3])}, "samples 0…2"),
-        ({"fixed_test": torch.tensor([-1])}, "samples 0…2"),
-        ({"fixed_test": torch.tensor([0, 1, 2])}, "some, not all"),
-        ({"fixed_test": torch.tensor([], dtype=torch.int64)}, "some, not all"),
+        ({"parts": np.zeros(2, np.int8)}, "int8 of shape [3]"),
+        ({"parts": np.zeros(3, np.int64)}, "int8 of shape [3]"),
+        ({"parts": np.array([0, 0, 3], np.int8)}, "2 test"),
+        ({"parts": np.array([1, 2, -1], np.int8)}, "no sample is in the training part"),
     ],
 )
 def test_rejects(changes: dict[str, Any], message: str) -> None:

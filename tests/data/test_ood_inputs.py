@@ -36,8 +36,8 @@ def test_tables_need_no_labels(tmp_path: Path) -> None:
 def test_of_cifar_the_test_part_is_taken(cifar100_dir: Path) -> None:
     inputs = load_ood("cifar100", kind="image", shape=(1, 8, 8), data_dir=str(cifar100_dir))
     data = load_dataset("cifar100", image_size=8, channels=1, data_dir=str(cifar100_dir))
-    assert data.fixed_test is not None
-    assert torch.equal(inputs, data.inputs[data.fixed_test])
+    assert data.parts is not None
+    assert torch.equal(inputs, data.inputs[torch.from_numpy(data.parts == 2)])
     with pytest.raises(
         ValueError, match=r"has square images, but the network was trained on sample shape \[1, 16, 8\]"
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -15,10 +16,14 @@ from ncmi.data.load import load_dataset
 from ncmi.data.splits import split_dataset
 
 
-def labeled(labels: list[int], fixed_test: list[int] | None = None) -> Dataset:
+def labeled(labels: list[int], parts: dict[int, list[int]] | None = None) -> Dataset:
     names = tuple(f"class {c}" for c in range(max(2, max(labels) + 1)))
-    test = None if fixed_test is None else torch.tensor(fixed_test)
-    return Dataset("toy", torch.zeros(len(labels), 1), torch.tensor(labels), names, "table", fixed_test=test)
+    given = None
+    if parts is not None:
+        given = np.zeros(len(labels), np.int8)
+        for part, rows in parts.items():
+            given[rows] = part
+    return Dataset("toy", torch.zeros(len(labels), 1), torch.tensor(labels), names, "table", parts=given)
 
 
 class_counts = st.lists(st.integers(3, 40), min_size=2, max_size=8)
@@ -85,7 +90,7 @@ def test_more_training_samples_than_there_are() -> None:
 @given(class_counts, st.booleans(), st.integers(0, 9))
 def test_training_on_all_takes_the_validation_part_in(counts: list[int], fixed: bool, seed: int) -> None:
     labels = [c for c, count in enumerate(counts) for _ in range(count + 1)]
-    data = labeled(labels, [0, len(labels) - 1] if fixed else None)
+    data = labeled(labels, {2: [0, len(labels) - 1]} if fixed else None)
     parts, whole = split_dataset(data, seed=seed), split_dataset(data, seed=seed, train_on_all=True)
     assert len(whole.validation) == 0
     assert torch.equal(whole.test, parts.test)
@@ -123,12 +128,27 @@ def test_every_sample_is_tested_equally_often() -> None:
 
 
 def test_official_test_set_stays_as_it_is() -> None:
-    data = labeled([0, 1] * 20, fixed_test=[39, 3, 0, 2])
+    data = labeled([0, 1] * 20, {2: [39, 3, 0, 2]})
     split = split_dataset(data, validation_fraction=0.25)
     assert split.test.tolist() == [0, 2, 3, 39]
     assert len(split.validation) == 9
     assert torch.equal(torch.cat([split.train, split.validation, split.test]).sort().values, torch.arange(40))
     split_dataset(data, test_fraction=7.0)  # not used
+
+
+def test_given_validation_part_stays_as_it_is() -> None:
+    data = labeled([0, 1] * 20, {1: [5, 4], 2: [0, 3], -1: [7]})
+    split = split_dataset(data, validation_fraction=7.0, test_fraction=7.0)
+    assert (split.validation.tolist(), split.test.tolist()) == ([4, 5], [0, 3])
+    assert split.train.tolist() == [1, 2, 6, *range(8, 40)]
+    whole = split_dataset(data, train_on_all=True)
+    assert (whole.train.tolist(), len(whole.validation)) == ([1, 2, 4, 5, 6, *range(8, 40)], 0)
+    drawn = split_dataset(labeled([0, 1] * 20, {1: [5, 4]}), test_fraction=0.25)
+    assert drawn.validation.tolist() == [4, 5]
+    assert len(drawn.test) in (9, 10)
+    assert torch.equal(torch.cat([drawn.train, drawn.validation, drawn.test]).sort().values, torch.arange(40))
+    with pytest.raises(ValueError, match="'class 1' of 'toy' has 0 samples outside its own validation and test part"):
+        split_dataset(labeled([0, 0, 1, 1], {1: [2], 2: [3]}))
 
 
 def test_classes_that_are_too_small() -> None:
@@ -137,14 +157,14 @@ def test_classes_that_are_too_small() -> None:
         split_dataset(labeled([0] * 9 + [1]))
     with pytest.raises(ValueError, match=r"'class 1' of 'toy' has 0 samples, .*3 parts \(2 classes have too few\)"):
         split_dataset(labeled([0] * 9 + [2, 2]))
-    with pytest.raises(ValueError, match="has 1 sample outside its official test set, but needs one in each of 2"):
-        split_dataset(labeled([0] * 9 + [1, 1], fixed_test=[10]))
+    with pytest.raises(ValueError, match="has 1 sample outside its own test part, but needs one in each of 2"):
+        split_dataset(labeled([0] * 9 + [1, 1], {2: [10]}))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"validation_fraction": 0.0}, "validation_fraction=0.0: choose a fraction between 0 and 1"),
+        ({"validation_fraction": -0.1}, "validation_fraction=-0.1: choose a fraction"),
         ({"test_fraction": 1.0}, "test_fraction=1.0: choose"),
         ({"test_fraction": float("nan")}, "test_fraction=nan: choose"),
         ({"validation_fraction": 0.5, "test_fraction": 0.5}, "leave nothing to train on"),

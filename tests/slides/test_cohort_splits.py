@@ -116,7 +116,7 @@ def test_classes_asked_for_that_never_occur() -> None:
 
 def test_requests_that_cannot_be_met() -> None:
     cohort = cohort_of([0, 1] * 3)
-    with pytest.raises(ValueError, match="folds=7: there are 6 patients"):
+    with pytest.raises(ValueError, match="folds=7: there are 6 groups"):
         split_cohort(cohort, replace(DATA, folds=7), 0)
     with pytest.raises(ValueError, match="folds=5: no class has so many slides, the largest 3"):
         split_cohort(cohort, replace(DATA, folds=5), 0)

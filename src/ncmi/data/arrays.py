@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ncmi.data.columns import INPUT_ARRAYS, LABEL_COLUMNS
+from ncmi.data.columns import INPUT_ARRAYS, LABEL_COLUMNS, TEST, TRAIN
 from ncmi.errors import listing, reason
 from ncmi.recipes.data import Kind
 
@@ -94,21 +94,21 @@ def load_npz(path: Path, label_key: str | None = None) -> Dataset:
     """An archive of inputs (``x``, ``inputs``, ``features``, ``data``, ``images``) and labels (``y``, …).
 
     Also read, where present: ``class_names`` (then labels are indices into it) and ``feature_names``; and the
-    layout ``x_train, y_train, x_test, y_test``, whose test part becomes the data set's fixed test set.
+    layout ``x_train, y_train, x_test, y_test``, whose test part is then the data set's own.
     """
     import torch
 
     from ncmi.data.dataset import Dataset, encode_labels
 
     keys = list(archive_shapes(path))
-    parts = [(f"x_{part}", f"y_{part}") for part in ("train", "test")]
-    fixed_test = None
-    if all(key in keys for part in parts for key in part):
-        read = [(read_array(path, x), read_array(path, y)) for x, y in parts]
+    pairs = [(f"x_{part}", f"y_{part}") for part in ("train", "test")]
+    parts = None
+    if all(key in keys for pair in pairs for key in pair):
+        read = [(read_array(path, x), read_array(path, y)) for x, y in pairs]
         if read[0][0].shape[1:] != read[1][0].shape[1:]:
             raise ValueError(f"x_train {list(read[0][0].shape)} and x_test {list(read[1][0].shape)} differ in shape")
         x, y = (np.concatenate(arrays) for arrays in zip(*read, strict=True))
-        fixed_test = torch.arange(len(read[0][0]), len(x))
+        parts = np.repeat(np.array([TRAIN, TEST], np.int8), [len(read[0][0]), len(read[1][0])])
     else:
         x = read_array(path, find_key(keys, INPUT_ARRAYS, "inputs"))
         if label_key is not None and label_key not in keys:
@@ -125,7 +125,7 @@ def load_npz(path: Path, label_key: str | None = None) -> Dataset:
     else:
         labels, class_names = encode_labels(y)
     feature_names = _names(path, "feature_names") if "feature_names" in keys and kind == "table" else None
-    return Dataset(path.stem, inputs, labels, class_names, kind, feature_names, fixed_test)
+    return Dataset(path.stem, inputs, labels, class_names, kind, feature_names, parts)
 
 
 def _names(path: Path, key: str) -> tuple[str, ...]:

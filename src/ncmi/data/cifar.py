@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ncmi.data import cifar_sets as sets
 from ncmi.data.cifar_sets import AGAIN, IMAGE_BYTES, IMAGE_COLUMNS, MODIFIED, PARQUET_AGAIN, SIDE, CifarSet, CifarSource
+from ncmi.data.columns import TEST, TRAIN
 from ncmi.data.dataset import Dataset
 from ncmi.data.images import FORMATS
 from ncmi.data.restricted_pickle import read_pickle
@@ -50,7 +51,7 @@ def load_cifar(source: CifarSource, image_size: int = SIDE) -> Dataset:
 
     Returns:
         ``inputs [60000, 3, image_size, image_size]`` uint8, ``labels [60000]`` int64 (the 100 fine classes of
-        CIFAR-100), ``fixed_test`` the last 10,000.
+        CIFAR-100), of which the last 10,000 are its test part.
 
     Raises:
         ValueError: naming the file and the cure, for missing, truncated or damaged files, labels out of range,
@@ -66,8 +67,8 @@ def load_cifar(source: CifarSource, image_size: int = SIDE) -> Dataset:
     # the known data has one spelling of its names; the hub's description of CIFAR-100 says 'cra' for crab
     class_names = cifar.class_names if cifar.content is not None else names or cifar.class_names
     images = _images(train, test, image_size)
-    fixed_test = torch.arange(len(train.labels), len(labels))
-    return Dataset(cifar.name, images, torch.from_numpy(labels), class_names, "image", fixed_test=fixed_test)
+    parts = np.repeat(np.array([TRAIN, TEST], np.int8), [len(train.labels), len(test.labels)])
+    return Dataset(cifar.name, images, torch.from_numpy(labels), class_names, "image", parts=parts)
 
 
 def content_sum(labels: npt.NDArray[np.int64], images: npt.NDArray[np.uint8]) -> str:

@@ -1,4 +1,4 @@
-"""What columns of tables and arrays of files are usually called, in lower case; and what attributes say of patches."""
+"""What columns, arrays and parts are usually called, in lower case; and what attributes say of patches."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -21,6 +21,15 @@ FEATURE_KEYS = ("features", "feats", "feat", "feature", "embeddings", "embedding
 """Of a bag's features, in files of bags."""
 COORDS_KEYS = ("coords", "coordinates", "coord", "xy", "locations")
 """Of the patches' positions, in files of bags."""
+NONE, TRAIN, VALIDATION, TEST = -1, 0, 1, 2
+"""Numbers of the parts that a sample may be given to by its data set."""
+PART_NAMES = ("training", "validation", "test")
+PART_WORDS: dict[str, int] = {
+    **dict.fromkeys(("train", "training", "tr"), TRAIN),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "tune"), VALIDATION),
+    **dict.fromkeys(("test", "testing", "te"), TEST),
+}
+"""What files, folders and columns call the parts."""
 
 
 def called_like(names: Iterable[str], usual: Collection[str]) -> list[str]:

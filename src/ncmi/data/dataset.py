@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ncmi.data.columns import NONE, TRAIN
 from ncmi.errors import listing
 from ncmi.recipes.data import Kind
 
@@ -37,7 +38,13 @@ class Dataset:
         class_names: the C names, distinct; at least two.
         kind: ``"table"`` or ``"image"``.
         feature_names: the F column names of a table, distinct; ``None`` where columns have no names.
-        fixed_test: indices ``[M]`` int64 of an official test set, or ``None``.
+        parts: ``[N]`` int8, what the data says itself: 0 training, 1 validation, 2 test, -1 in none; where none is in
+            validation, or none in test, that part is still to be drawn from training. ``None`` where nothing is said.
+        groups: ``[N]``, what each sample belongs to, so that no group is on two sides; ``None`` where each stands for
+            itself.
+        times: ``[N]``, anything that sorts, where the latest samples are to be tested on; else ``None``.
+        left_out: (name, reason) of what could not be used.
+        notes: a line each of what was understood and might have been understood otherwise.
 
     Raises:
         ValueError: for wrong shapes or types, NaN or infinities, labels out of range, fewer than two classes.
@@ -54,7 +61,11 @@ class Dataset:
     class_names: tuple[str, ...]
     kind: Kind
     feature_names: tuple[str, ...] | None = None
-    fixed_test: Tensor | None = None
+    parts: npt.NDArray[np.int8] | None = None
+    groups: npt.NDArray[Any] | None = None
+    times: npt.NDArray[Any] | None = None
+    left_out: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self._check_inputs()
@@ -68,14 +79,13 @@ class Dataset:
                 raise ValueError(f"feature names appear twice ({listing(twice)}): rename the columns")
         if self.kind == "table":
             check_finite(self.inputs, self.feature_names)
-        if (test := self.fixed_test) is not None:
-            if test.ndim != 1 or test.dtype != torch.int64 or len(set(test.tolist())) != len(test):
-                raise ValueError("fixed_test must be a 1-D int64 tensor of distinct indices")
-            if not 0 < len(test) < len(self) or int(test.min()) < 0 or int(test.max()) >= len(self):
+        if (parts := self.parts) is not None:
+            if parts.shape != (len(self),) or parts.dtype != np.int8 or set(parts.tolist()) - {NONE, 0, 1, 2}:
                 raise ValueError(
-                    f"fixed_test must name some, not all, of the samples 0…{len(self) - 1}; it names {len(test)} "
-                    "indices: check that they are positions in this data set"
+                    f"parts must be int8 of shape [{len(self)}]: -1 none, 0 training, 1 validation, 2 test"
                 )
+            if not (parts == TRAIN).any():
+                raise ValueError("no sample is in the training part (0 in parts): give at least one of each class")
 
     def __len__(self) -> int:
         return self.inputs.shape[0]

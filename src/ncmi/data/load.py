@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ncmi.data.arrays import archive_shapes, as_inputs, find_key, load_npz, read_array
 from ncmi.data.cifar import load_cifar
-from ncmi.data.columns import INPUT_ARRAYS
+from ncmi.data.columns import INPUT_ARRAYS, TEST
 from ncmi.data.dataset import Dataset, check_finite
 from ncmi.data.images import decode_images, load_folder, with_channels
 from ncmi.data.kinds import EMBEDDED, FILE_SUFFIXES, TABLE_SUFFIXES, find_data, find_source
@@ -222,7 +222,7 @@ def load_ood(
                 "give image files in a folder, which are scaled to it"
             )
         dataset = load_dataset(name_or_path, image_size=shape[1], channels=shape[0], data_dir=data_dir)
-        return dataset.inputs if dataset.fixed_test is None else dataset.inputs[dataset.fixed_test]
+        return dataset.inputs if dataset.parts is None else dataset.inputs[torch.from_numpy(dataset.parts == TEST)]
     path = find_data(name_or_path, data_dir)
     return load_unlabeled(str(path), kind=kind, shape=shape, feature_names=feature_names, label_column=label_column)[0]
 

@@ -10,15 +10,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ncmi.data.columns import NONE, PART_NAMES, TEST, TRAIN, VALIDATION
 from ncmi.errors import listing
 
 Array = npt.NDArray[Any]
 Counts = npt.NDArray[np.int64]
 Parts = npt.NDArray[np.int8]
 NoiseKind = Literal["symmetric", "pair"]
-NONE, TRAIN, VALIDATION, TEST = -1, 0, 1, 2
-"""Which part a sample is in."""
-PART_NAMES = ("training", "validation", "test")
 _TRIES = 32
 
 
@@ -105,16 +103,15 @@ def split_dataset(
     if seed < 0:
         raise ValueError(f"seed={seed}: choose 0 or larger")
     parts = np.full(len(dataset.labels), TRAIN, np.int8)
-    fractions = {"validation_fraction": validation_fraction}
+    fractions = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
     if folds:
         parts[_folds(dataset, folds, seed) == fold] = TEST
     elif dataset.parts is not None:
-        parts = dataset.parts.astype(np.int8)
+        parts = dataset.parts.copy()
         _check_groups(dataset, parts)
-        if (parts == VALIDATION).any():
-            fractions = {}
-    else:
-        fractions["test_fraction"] = test_fraction
+    for part, name in ((VALIDATION, "validation_fraction"), (TEST, "test_fraction")):
+        if (parts == part).any():  # given: it stays as it is
+            del fractions[name]
     for name, fraction in fractions.items():
         if not 0 <= fraction < 1:
             raise ValueError(f"{name}={fraction}: choose a fraction from 0 to below 1")
@@ -134,12 +131,16 @@ def split_dataset(
     return Split(train=indices(TRAIN), validation=indices(VALIDATION), test=indices(TEST))
 
 
-def least_samples(dataset: Labeled, *, validation_fraction: float, test_fraction: float, folds: int) -> int:
-    """How many samples a class must have outside of given parts, so that every part can have one; see above."""
-    if dataset.parts is not None and not folds:
-        drawn = validation_fraction > 0 and not (dataset.parts == VALIDATION).any()
-        return 1 + drawn
-    return 1 + (validation_fraction > 0) + (test_fraction > 0 or folds > 0)
+def parts_to_draw(parts: Parts | None, *, validation_fraction: float, test_fraction: float, folds: int) -> int:
+    """How many parts are drawn beside the training part, and so take a sample of each class.
+
+    Example:
+        >>> parts_to_draw(None, validation_fraction=0.15, test_fraction=0.2, folds=0)
+        2
+    """
+    given = set() if folds or parts is None else set(parts.tolist())
+    test = folds > 0 or (test_fraction > 0 and TEST not in given)
+    return int(test) + int(validation_fraction > 0 and VALIDATION not in given)
 
 
 def _stratified(dataset: Labeled, parts: Parts, validation: float, test: float, seed: int, folds: int) -> None:
@@ -150,12 +151,13 @@ def _stratified(dataset: Labeled, parts: Parts, validation: float, test: float, 
     drawn = (validation > 0) + (test > 0)
     if not folds and len(few := np.flatnonzero(counts <= drawn)):
         samples = "1 sample" if counts[few[0]] == 1 else f"{counts[few[0]]} samples"
-        where = " outside its official test set" if dataset.parts is not None else ""
+        given = " and ".join(PART_NAMES[part] for part in (VALIDATION, TEST) if (parts == part).any())
+        where = f" outside its own {given} part" if given else ""
         others = f" ({len(few)} classes have too few)" if len(few) > 1 else ""
+        needs = f"one in each of {drawn + 1} parts" if drawn else "at least one to train on"
         raise ValueError(
-            f"class {dataset.class_names[few[0]]!r} of {dataset.name!r} has {samples}{where}, but needs one in each of "
-            f"{drawn + 1} parts{others}: add samples, merge the class with another, or leave such classes out "
-            "(--data.bad skip)"
+            f"class {dataset.class_names[few[0]]!r} of {dataset.name!r} has {samples}{where}, but needs {needs}"
+            f"{others}: add samples, merge the class with another, or leave such classes out (--data.bad skip)"
         )
     tests = _allocate(counts, test, counts - 1 - (validation > 0))
     validations = _allocate(counts, validation, np.maximum(counts - tests - 1, 0))

@@ -12,15 +12,11 @@ from torch import Tensor
 
 from ncmi.data.bags.cohort import Cohort
 from ncmi.data.bags.labels import LabelError, read_text_frame, slide_name
-from ncmi.data.splits import NONE, PART_NAMES, TEST, TRAIN, VALIDATION, Split, draw_groups, fold_of_groups
+from ncmi.data.columns import NONE, PART_NAMES, PART_WORDS, TEST, TRAIN, VALIDATION
+from ncmi.data.splits import Split, draw_groups, fold_of_groups
 from ncmi.errors import listing
 from ncmi.recipes import BagData
 
-_WORDS = {
-    **dict.fromkeys(("train", "training", "tr"), TRAIN),
-    **dict.fromkeys(("val", "valid", "validation", "dev", "tune"), VALIDATION),
-    **dict.fromkeys(("test", "testing", "te"), TEST),
-}
 Array = npt.NDArray[Any]
 
 
@@ -152,9 +148,9 @@ def _given_parts(cohort: Cohort, data: BagData) -> tuple[Array, dict[int, str]]:
         raise ValueError("split_column and splits both say what the parts are: give one of them")
     elif data.split_column is not None:
         where, words = f"column {data.split_column!r}", _column(cohort, data.split_column, "split")
-        if others := sorted({word for word in words if word and word.lower() not in _WORDS}):
+        if others := sorted({word for word in words if word and word.lower() not in PART_WORDS}):
             raise LabelError(f"{where} holds {listing(others)}: only train, val, test or nothing may stand there")
-        parts = np.array([_WORDS.get(word.lower(), NONE) for word in words])
+        parts = np.array([PART_WORDS.get(word.lower(), NONE) for word in words])
     else:
         where, parts = str(data.splits), _from_file(cohort, Path(str(data.splits)), data.bad == "skip")
     for part in (TRAIN, TEST):
@@ -197,7 +193,7 @@ def _column(cohort: Cohort, column: str, option: str) -> list[str]:
 def _from_file(cohort: Cohort, path: Path, skip: bool) -> Array:
     """CLAM's splits: columns train, val, test with slides in them; or one row a slide with True in one of them."""
     frame = read_text_frame(path)
-    columns = {name: _WORDS[name.lower()] for name in frame.columns if name.lower() in _WORDS}
+    columns = {name: PART_WORDS[name.lower()] for name in frame.columns if name.lower() in PART_WORDS}
     if not {TRAIN, TEST} <= set(columns.values()):
         raise LabelError(f"{path}: columns {listing(list(frame.columns))}: need train and test, and may have val")
     # spreadsheets write TRUE
