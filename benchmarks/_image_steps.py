@@ -34,7 +34,7 @@ from ncmi.training.model import Classifier
 from ncmi.training.optimizers import make_optimizers
 from ncmi.training.run_folder import RunFolder
 from ncmi.training.samples import SampleLoop, SampleSource
-from ncmi.training.schema import Signature
+from ncmi.data.signature import Signature
 from ncmi.training.session import StopRequest
 
 # one line for every loop that is made would tear the table apart

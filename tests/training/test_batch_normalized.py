@@ -20,7 +20,7 @@ from ncmi.training.loop import Loop
 from ncmi.training.model import Classifier, load_model
 from ncmi.training.optimizers import make_optimizers
 from ncmi.training.run import train
-from ncmi.training.schema import Signature
+from ncmi.data.signature import Signature
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "sgd": {"optimizer": "sgd", "learning_rate": 0.05},

@@ -23,7 +23,8 @@ from ncmi.readouts.scores import judge
 from ncmi.training.judging import Features, fit_readouts, judge_readouts, log_probabilities
 from ncmi.training.model import Classifier
 from ncmi.training.run import train
-from ncmi.training.schema import Readout, Signature, read_record, write_record
+from ncmi.data.signature import Signature
+from ncmi.training.schema import Readout, read_record, write_record
 
 
 def naive_calibration_error(p: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], bins: int = 15) -> float:

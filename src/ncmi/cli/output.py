@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ncmi.data.bags.cohort import Cohort
     from ncmi.data.splits import Split
     from ncmi.slides.work import SlideResult
+    from ncmi.training.prediction import Predicted
 
 _SHOWN = 10
 _SCORES = ("accuracy", "balanced", "macro F1", "macro AUC")
@@ -34,9 +35,9 @@ def console() -> Console:
     return terminal if terminal.is_terminal else Console(width=100, highlight=False)
 
 
-def say(text: str) -> None:
+def say(text: str, *, to_errors: bool = False) -> None:
     """One line; paths are not wrapped."""
-    console().print(text, soft_wrap=True, markup=False)
+    (Console(stderr=True, highlight=False) if to_errors else console()).print(text, soft_wrap=True, markup=False)
 
 
 def _print_table(title: str, first: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
@@ -253,6 +254,19 @@ def print_measured(measured: schema.Measured) -> None:
 def print_skipped(skipped: Sequence[schema.Skipped]) -> None:
     """What was left out, and why; the first of it."""
     _list([(item.name, item.reason) for item in skipped])
+
+
+def print_predicted(predicted: Predicted, out: Path, *, marked: bool) -> None:
+    """What came of a prediction; on standard error where the predictions themselves are on standard output."""
+    to_errors = str(out) == "-"
+    lines = [*predicted.notes, *(f"not predicted: {name}: {reason}" for name, reason in predicted.skipped[:_SHOWN])]
+    count = len(predicted.skipped)
+    if count > _SHOWN:
+        lines.append(f"… and {count - _SHOWN} more")
+    left = f"; {count} could not be predicted and are {'marked' if marked else 'left out'}" if count else ""
+    lines.append(f"{predicted.rows} predictions: {'standard output' if to_errors else out}{left}")
+    for line in lines:
+        say(line, to_errors=to_errors)
 
 
 def print_left_out(results: Sequence[SlideResult], summary: Path) -> None:

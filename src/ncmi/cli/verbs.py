@@ -118,7 +118,7 @@ def _train(recipe: Recipe, folder: Path, *, resume: bool) -> None:
     from ncmi.training.run import train
 
     try:
-        results = train(recipe, folder, resume=resume, on_epoch=output.EpochLog().show)
+        results = train(recipe, folder, resume=resume, on_epoch=output.EpochLog().show, on_note=say)
     except Interrupted as stopped:
         raise Interrupted(f"{stopped}; go on with: ncmi resume {folder}") from None
     output.print_results(results)
@@ -166,9 +166,9 @@ def predict(
     inputs: Path,
     *,
     out: Path = Path("predictions.csv"),
-    readout: Literal["auto", "head", "cc", "lp"] = "auto",
+    readout: Literal["auto", "head", "cc", "lp", "knn"] = "auto",
     calibrated: bool = False,
-    bad: Literal["error", "skip"] = "error",
+    bad: Literal["mark", "skip", "error"] = "mark",
     attention: Path | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -177,10 +177,10 @@ def predict(
     Args:
         run: the run folder, finished.
         inputs: table, .npz, folder of images or features of slides, like the training data; labels in it are ignored.
-        out: the CSV to write.
+        out: the CSV to write; - for standard output.
         readout: how to decide; by default the objective's own first one (head; cc for NCMI with anchors that stay).
         calibrated: probabilities by the temperature that was fitted to the run's validation part.
-        bad: stop at slides that cannot be used, or leave them out and list them.
+        bad: what cannot be predicted: a row that says why, no row, or stop.
         attention: folder for each slide's attention (.npz).
         overwrite: replace an existing file.
     """
@@ -196,9 +196,7 @@ def predict(
         attention=attention,
         overwrite=overwrite,
     )
-    for name, reason in predicted.skipped:
-        say(f"left out: {name}: {reason}")
-    say(f"{predicted.rows} predictions: {out}" + (f", {len(predicted.skipped)} left out" if predicted.skipped else ""))
+    output.print_predicted(predicted, out, marked=bad == "mark")
 
 
 def measure(

@@ -1,7 +1,8 @@
 """The data set in memory: what every loader returns and every split, standardizer and trainer reads; and its labels."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,13 @@ class Dataset:
         """Shape of one sample: ``(F,)`` or ``(channels, H, W)``."""
         return tuple(self.inputs.shape[1:])
 
+    def only(self, rows: npt.NDArray[np.int64], class_names: tuple[str, ...], labels: Tensor) -> "Dataset":
+        """Some of the samples, with labels ``[n]`` among these classes."""
+        by_row = {"parts": self.parts, "groups": self.groups, "times": self.times}
+        kept: dict[str, Any] = {name: None if each is None else each[rows] for name, each in by_row.items()}
+        inputs = self.inputs[torch.from_numpy(rows)]
+        return replace(self, inputs=inputs, labels=labels, class_names=class_names, **kept)
+
     def _check_inputs(self) -> None:
         expected = {"table": (2, torch.float32, "[N, F]"), "image": (4, torch.uint8, "[N, channels, H, W]")}
         if self.kind not in expected:
@@ -185,3 +193,11 @@ def encode_labels(
     if len(names) < 2:
         raise ValueError(f"only one class ({listing(names)}): a classifier needs samples of at least two")
     return torch.from_numpy(indices.astype(np.int64)), names
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Digest of inputs, labels and class names, in their order: 32 hexadecimal digits."""
+    digest = blake2b("\x1f".join(dataset.class_names).encode(), digest_size=16)
+    for tensor in (dataset.inputs, dataset.labels):
+        digest.update(np.ascontiguousarray(tensor.numpy()).data)
+    return digest.hexdigest()

@@ -1,8 +1,8 @@
 """Data by name or path: data sets, embedded or in files of all kinds, and inputs without labels."""
 
 import dataclasses
-import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +12,48 @@ from torch import Tensor
 
 from ncmi.data.arrays import archive_shapes, as_inputs, find_key, load_npz, read_array
 from ncmi.data.cifar import load_cifar
-from ncmi.data.columns import INPUT_ARRAYS, TEST
-from ncmi.data.dataset import Dataset, check_finite
+from ncmi.data.columns import INPUT_ARRAYS, TEST, TRAIN
+from ncmi.data.dataset import Dataset
 from ncmi.data.images import decode_images, load_folder, with_channels
-from ncmi.data.kinds import EMBEDDED, FILE_SUFFIXES, TABLE_SUFFIXES, find_data, find_source
-from ncmi.data.table import find_label_column, load_table, numeric_columns, read_frame
+from ncmi.data.kinds import EMBEDDED, find_data, find_source, kind_of
+from ncmi.data.signature import Signature
+from ncmi.data.splits import parts_to_draw
+from ncmi.data.tables.load import load_table, read_rows
+from ncmi.data.tables.table import Column, Table
 from ncmi.errors import listing, naming
 from ncmi.files import all_files
-from ncmi.recipes.data import ImageData, Kind, SampleData, TableData
-
-# a number as a column name; pandas turns a second 5.1 into 5.1.1
-_NUMBER = re.compile(r"[-+]?\d+(\.\d*)*(e[-+]?\d+)?", re.IGNORECASE)
+from ncmi.recipes.data import ImageData, Kind, TableData
 
 
-def load_samples(data: TableData | ImageData) -> Dataset:
+def load_samples(data: TableData | ImageData) -> Dataset | Table:
     """The data set that a recipe's section names, as it is: without the damage that a recipe may ask for.
 
+    - embedded (scikit-learn): ``digits``, ``wine``, ``breast_cancer``, ``iris``;
+    - a table file, see :mod:`ncmi.data.tables.reading`; an ``.npz``; a folder of images or a table of them, see
+      :mod:`ncmi.data.images`;
+    - CIFAR-10 or CIFAR-100: the path of ``cifar-100-python``, ``cifar-100-binary``, ``cifar-10-batches-py``,
+      ``cifar-10-batches-bin``, of their ``.tar.gz`` archives, of the Parquet files of the Hugging Face hub, or of
+      a folder that directly holds one of these; or the name ``cifar10`` or ``cifar100`` for one of these
+      anywhere below ``data_dir`` or ``NCMI_DATA``, in this order where there are several: see
+      :func:`ncmi.data.cifar.load_cifar`;
+    - ``name`` for the one file ``**/name.npz`` (``.csv``, …) below ``data_dir`` or the folder ``NCMI_DATA``.
+
+    Classes that are too small for all parts to be drawn are left out where ``data.bad`` is "skip".
+
     Raises:
-        FileNotFoundError, ValueError: as :func:`load_dataset`, and for data of another kind than the section's.
+        FileNotFoundError: if nothing has this name; the message lists the embedded names.
+        ValueError: if the data is unusable, or of another kind than the section; the message names file and cure.
+
+    Example:
+        >>> load_samples(TableData("wine")).class_names
+        ('class_0', 'class_1', 'class_2')
     """
-    image_size = data.image_size if isinstance(data, ImageData) else 32
-    dataset = load_dataset(data.name, label_column=data.label_column, image_size=image_size, data_dir=data.data_dir)
+    dataset = _load(data)
     check_kind(dataset, data)
-    return dataset
+    return without_small_classes(dataset, data) if data.bad == "skip" else dataset
 
 
-def check_kind(dataset: Dataset, data: SampleData) -> None:
+def check_kind(dataset: Dataset | Table, data: TableData | ImageData) -> None:
     """Raise ValueError where a data set is of another kind than the section of a recipe."""
     if dataset.kind != data.kind:
         section = "ImageData" if dataset.kind == "image" else "TableData"
@@ -47,62 +63,74 @@ def check_kind(dataset: Dataset, data: SampleData) -> None:
         )
 
 
-def load_dataset(
-    name_or_path: str,
-    *,
-    label_column: str | None = None,
-    image_size: int = 32,
-    channels: int | None = None,
-    data_dir: str | None = None,
-) -> Dataset:
-    """A data set by embedded name, by path, or by the name of a file in a data folder; tried in this order.
-
-    - embedded (scikit-learn): ``digits``, ``wine``, ``breast_cancer``, ``iris``;
-    - ``.npz``, ``.csv``, ``.tsv``, ``.parquet``, or a folder of images with one subfolder for each class;
-    - CIFAR-10 or CIFAR-100: the path of ``cifar-100-python``, ``cifar-100-binary``, ``cifar-10-batches-py``,
-      ``cifar-10-batches-bin``, of their ``.tar.gz`` archives, of the Parquet files of the Hugging Face hub, or of
-      a folder that directly holds one of these; or the name ``cifar10`` or ``cifar100`` for one of these
-      anywhere below ``data_dir`` or ``NCMI_DATA``, in this order where there are several: see
-      :func:`ncmi.data.cifar.load_cifar`;
-    - ``name`` for the one file ``**/name.npz`` (``.csv``, …) below ``data_dir`` or the folder ``NCMI_DATA``.
-
-    Args:
-        label_column: label column of a table (array of an ``.npz``); by default the one called label, class,
-            target or y.
-        image_size: side in pixels to which the images of a folder are scaled, and to which those of CIFAR are
-            averaged (32, 16, 8); arrays keep their size.
-        channels: 1 for gray, 3 for RGB, ``None`` as the images are. Images only.
-        data_dir: folder to search for names; by default the environment variable ``NCMI_DATA``.
-
-    Raises:
-        FileNotFoundError: if nothing has this name; the message lists the embedded names.
-        ValueError: if the data is unusable; the message names file and cure.
+def load_dataset(name: str, *, data_dir: str | None = None, **options: Any) -> Dataset | Table:
+    """A data set by name or path; options are those of the recipe's section for its kind of data.
 
     Example:
         >>> load_dataset("wine").class_names
         ('class_0', 'class_1', 'class_2')
     """
-    if channels not in (None, 1, 3):
-        raise ValueError(f"channels={channels}: choose 1 (gray), 3 (RGB) or leave it out")
-    if name_or_path in EMBEDDED:
-        return _with_channels(load_embedded(name_or_path), channels)
-    path, cifar = find_source(name_or_path, data_dir)
-    suffix = path.suffix.lower()
+    section = ImageData if kind_of(name, data_dir) == "image" else TableData
+    known = {field.name for field in dataclasses.fields(section)}
+    return load_samples(section(name, data_dir=data_dir, **{key: options[key] for key in options.keys() & known}))
+
+
+def _load(data: TableData | ImageData) -> Dataset | Table:
+    if data.name in EMBEDDED:
+        return load_embedded(data.name)
+    path, cifar = find_source(data.name, data.data_dir)
+    others = {
+        part: None if name is None else find_data(name, data.data_dir)
+        for part, name in (("test", data.test), ("validation", data.validation))
+    }
     with naming(path):
         if cifar:
-            dataset = load_cifar(cifar, image_size)
-        elif path.is_dir():
-            return load_folder(path, image_size, channels)
-        elif suffix == ".npz":
-            dataset = load_npz(path, label_column)
-        elif suffix in TABLE_SUFFIXES:
-            dataset = load_table(path, label_column)
-        else:
-            raise ValueError(
-                f"a file of type {suffix or 'unknown'} cannot be read: give a {', '.join(FILE_SUFFIXES)} file "
-                "or a folder of images with one subfolder for each class"
-            )
-        return _with_channels(dataset, channels)
+            _no_others(data)
+            return load_cifar(cifar, data.image_size if isinstance(data, ImageData) else 32)
+        if path.suffix.lower() == ".npz":
+            _no_others(data)
+            return load_npz(path, data.label_column)
+        if isinstance(data, ImageData):
+            return load_folder(path, data.image_size, None)
+        return load_table(path, data, **others)
+
+
+def _no_others(data: TableData | ImageData) -> None:
+    if data.test is not None or data.validation is not None:
+        raise ValueError(
+            "--data.test and --data.validation are for tables and folders of images: put the parts into the archive "
+            "(x_train, y_train, x_test, y_test), or leave them out"
+        )
+
+
+def without_small_classes(dataset: Dataset | Table, data: TableData | ImageData) -> Dataset | Table:
+    """The data set without the classes that have fewer samples than there are parts to draw; they are noted."""
+    pool = np.full(len(dataset), True) if dataset.parts is None or data.folds else dataset.parts == TRAIN
+    labels = dataset.labels.numpy()
+    counts = np.bincount(labels[pool], minlength=len(dataset.class_names))
+    drawn = parts_to_draw(
+        dataset.parts,
+        validation_fraction=data.validation_fraction,
+        test_fraction=data.test_fraction,
+        folds=data.folds,
+    )
+    few = counts <= drawn
+    if not few.any():
+        return dataset
+    if (~few).sum() < 2:
+        raise ValueError(
+            f"fewer than two classes of {dataset.name!r} have a sample for each of {drawn + 1} parts: give more "
+            "samples, or other parts"
+        )
+    reasons = tuple(
+        (f"class {dataset.class_names[index]!r}", f"{counts[index]} samples for {drawn + 1} parts")
+        for index in np.flatnonzero(few)
+    )
+    rows = np.flatnonzero(~few[labels])
+    places = np.cumsum(~few) - 1
+    names = tuple(name for name, is_small in zip(dataset.class_names, few, strict=True) if not is_small)
+    kept = dataset.only(rows, names, torch.from_numpy(places[labels[rows]].astype(np.int64)))
+    return dataclasses.replace(kept, left_out=(*dataset.left_out, *reasons))
 
 
 def load_embedded(name: str) -> Dataset:
@@ -135,77 +163,69 @@ def load_embedded(name: str) -> Dataset:
     return Dataset(name, inputs, labels, class_names, "table", tuple(str(f) for f in bunch.feature_names))
 
 
-def _with_channels(dataset: Dataset, channels: int | None) -> Dataset:
-    if channels is None:
-        return dataset
-    if dataset.kind != "image":
-        raise ValueError(f"channels={channels}, but {dataset.name!r} is a table: leave channels out")
-    return dataclasses.replace(dataset, inputs=with_channels(dataset.inputs, channels))
+@dataclass(frozen=True, eq=False)
+class NewSamples:
+    """Samples for a model that has been trained.
+
+    Attributes:
+        inputs: ``[n, *shape]`` of those that can be used, float32 for tables, uint8 for images.
+        names: of all N samples: id, row number from 0, or relative path.
+        usable: ``[N]`` bool, which of them ``inputs`` holds, in their order.
+        reasons: why others cannot be used, by their place among the N.
+        labels: ``[N]`` int64 where labels were asked for.
+        notes: what a user should know.
+    """
+
+    inputs: Tensor
+    names: list[str]
+    usable: Tensor
+    reasons: dict[int, str] = field(default_factory=dict)
+    labels: Tensor | None = None
+    notes: tuple[str, ...] = ()
 
 
-def load_unlabeled(
-    path: str,
-    *,
-    kind: Kind,
-    shape: Sequence[int],
-    feature_names: Sequence[str] | None = None,
-    label_column: str | None = None,
-) -> tuple[Tensor, list[str]]:
-    """Inputs like those of the training data, and a name for each: row number from 0, or relative path.
+def load_new(
+    path: str | Path, signature: Signature, data: TableData | ImageData, *, labeled: bool = False
+) -> NewSamples:
+    """Samples like those that a model was trained on, read as its recipe says; without labels unless ``labeled``.
 
-    Tables are ``.csv``, ``.tsv``, ``.parquet`` or ``.npz``; images an ``.npz``, one file or a folder, flat or
-    nested. Labels, where present, are ignored. Columns are put in the order of training.
+    Tables may have further columns, in any order. Images are an ``.npz``, one file or a folder, flat or nested; with
+    labels a folder as for training.
 
     Args:
-        kind: ``"table"`` or ``"image"``, as in training.
-        shape: shape of one sample in training, ``(F,)`` or ``(channels, H, W)``: files are scaled to it.
-        feature_names: the training columns; ``None`` where they had no names (then their number is checked).
-        label_column: label column of the training file; by default any column called like a label.
-
-    Returns:
-        Inputs ``[N, *shape]``, float32 for tables, uint8 for images; and N names.
+        path: file or folder.
+        signature: of the model.
+        data: section of the run's recipe.
+        labeled: read the labels too; they must be of classes that the model knows, not of all of them.
 
     Raises:
         FileNotFoundError: if the path does not exist.
-        ValueError: for missing or extra columns, another shape, unreadable files, NaN.
+        ValueError: for missing columns, another shape, unreadable files, and with ``labeled`` unknown classes and rows
+            without label, unless ``data.bad`` is "skip", which leaves these out.
     """
     file = Path(path).expanduser()
     if not file.exists():
         raise FileNotFoundError(f"{file} does not exist: give the path of a file or a folder")
     with naming(file):
         if file.suffix.lower() == ".npz":
-            return _from_npz(file, kind, tuple(shape), feature_names)
-        if kind == "image":
-            root = file if file.is_dir() else file.parent
-            files = all_files(file) if file.is_dir() else [file]
-            if not files:
-                raise ValueError("no image inside: give a folder with images")
-            images = decode_images(files, (shape[1], shape[2]), shape[0], root)
-            return images, [image.relative_to(root).as_posix() for image in files]
-        if file.suffix.lower() in TABLE_SUFFIXES:
-            return _from_table(file, tuple(shape), feature_names, label_column)
-        raise ValueError(f"the network was trained on a table: give a .npz, {', '.join(TABLE_SUFFIXES)} file")
+            return _new_arrays(file, signature, data, labeled)
+        if signature.kind == "table":
+            if file.is_dir():
+                raise ValueError("the network was trained on a table: give the file of one")
+            return _new_rows(file, signature, data, labeled)
+        assert isinstance(data, ImageData)
+        return _new_images(file, signature, data, labeled)
 
 
-def load_ood(
-    name_or_path: str,
-    *,
-    kind: Kind,
-    shape: Sequence[int],
-    feature_names: Sequence[str] | None = None,
-    label_column: str | None = None,
-    data_dir: str | None = None,
-) -> Tensor:
+def load_ood(name_or_path: str, signature: Signature, data: TableData | ImageData) -> Tensor:
     """Out-of-distribution inputs ``[N, *shape]``: of any data set by embedded name, path, or name in a data folder.
 
     Labels are neither needed nor looked at. Images become gray or RGB as in training. Image files are scaled to the
     size of training, CIFAR to 32, 16 or 8 pixels, of which only the test part is taken; arrays keep their size.
 
     Args:
-        name_or_path: as for :func:`ncmi.data.load.load_dataset`; here also a flat folder of images and tables without
-            labels.
-        kind, shape, feature_names, label_column: of the training data, see :func:`load_unlabeled`.
-        data_dir: folder to search for names; by default the environment variable ``NCMI_DATA``.
+        name_or_path: as for :func:`load_samples`; here also a flat folder of images and tables without labels.
+        signature, data: of the run.
 
     Raises:
         FileNotFoundError: if nothing has this name.
@@ -213,74 +233,143 @@ def load_ood(
     """
     if name_or_path in EMBEDDED:
         dataset = load_embedded(name_or_path)
-        return _of_form(dataset.inputs, dataset.kind, kind, shape, f"{name_or_path} is ")
-    path, cifar = find_source(name_or_path, data_dir)
-    if cifar and kind == "image":
+        return of_form(dataset.inputs, dataset.kind, signature, f"{name_or_path} is ")
+    path, cifar = find_source(name_or_path, data.data_dir)
+    if cifar and signature.kind == "image":
+        shape = signature.sample_shape
         if shape[1] != shape[2]:
             raise ValueError(
                 f"{name_or_path} has square images, but the network was trained on sample shape {list(shape)}: "
                 "give image files in a folder, which are scaled to it"
             )
-        dataset = load_dataset(name_or_path, image_size=shape[1], channels=shape[0], data_dir=data_dir)
-        return dataset.inputs if dataset.parts is None else dataset.inputs[torch.from_numpy(dataset.parts == TEST)]
-    path = find_data(name_or_path, data_dir)
-    return load_unlabeled(str(path), kind=kind, shape=shape, feature_names=feature_names, label_column=label_column)[0]
+        dataset = load_cifar(cifar, shape[1])
+        inputs = with_channels(dataset.inputs, shape[0])
+        return inputs if dataset.parts is None else inputs[torch.from_numpy(dataset.parts == TEST)]
+    samples = load_new(find_data(name_or_path, data.data_dir), signature, data)
+    if samples.reasons and data.bad == "error":
+        raise ValueError(f"{path}: {_first_reason(samples)}: correct or remove it")
+    return samples.inputs
 
 
-def _of_form(inputs: Tensor, read_kind: Kind, kind: Kind, shape: Sequence[int], name: str = "") -> Tensor:
+def _first_reason(samples: NewSamples) -> str:
+    place, why = next(iter(samples.reasons.items()))
+    return f"{samples.names[place]}: {why} ({len(samples.reasons)} such)"
+
+
+def of_form(inputs: Tensor, kind: Kind, signature: Signature, name: str = "") -> Tensor:
     """Inputs with the channels of the training data; ValueError where they are of another kind or shape."""
-    if read_kind == kind == "image":
+    shape = tuple(signature.sample_shape)
+    if kind == signature.kind == "image":
         inputs = with_channels(inputs, shape[0])
-    if read_kind != kind or inputs.shape[1:] != tuple(shape):
-        scaled = "; image files in a folder are scaled to it" if kind == "image" else ""
+    if kind != signature.kind or inputs.shape[1:] != shape:
+        scaled = "; image files in a folder are scaled to it" if signature.kind == "image" else ""
         raise ValueError(
-            f"{name}{read_kind} of sample shape {list(inputs.shape[1:])}, but the network was trained on {kind} of "
-            f"sample shape {list(shape)}: give data of that form{scaled}"
+            f"{name}{kind} of sample shape {list(inputs.shape[1:])}, but the network was trained on {signature.kind} "
+            f"of sample shape {list(shape)}: give data of that form{scaled}"
         )
     return inputs
 
 
-def _from_npz(
-    path: Path, kind: Kind, shape: tuple[int, ...], feature_names: Sequence[str] | None
-) -> tuple[Tensor, list[str]]:
+def _new_arrays(path: Path, signature: Signature, data: TableData | ImageData, labeled: bool) -> NewSamples:
+    if signature.preprocessing is not None:
+        raise ValueError("the network was trained on a table with named columns: give a table that has them")
+    if labeled:
+        dataset = load_npz(path, data.label_column)
+        inputs = of_form(dataset.inputs, dataset.kind, signature)
+        labels = known_labels(dataset.class_names, signature)[dataset.labels]
+        return _usable(inputs, [str(row) for row in range(len(dataset))], labels=labels)
     keys = list(archive_shapes(path))
-    inputs, read_kind = as_inputs(read_array(path, find_key(keys, INPUT_ARRAYS, "inputs")))
-    inputs = _of_form(inputs, read_kind, kind, shape)
-    if feature_names is not None and "feature_names" in keys:
-        _same_columns([str(n) for n in read_array(path, "feature_names").tolist()], feature_names, ordered=True)
-    check_finite(inputs, feature_names)
-    return inputs, list(map(str, range(len(inputs))))
+    inputs, kind = as_inputs(read_array(path, find_key(keys, INPUT_ARRAYS, "inputs")))
+    inputs = of_form(inputs, kind, signature)
+    if signature.feature_names is not None and "feature_names" in keys:
+        _same_columns([str(n) for n in read_array(path, "feature_names").tolist()], signature.feature_names)
+    return _usable(inputs, [str(row) for row in range(len(inputs))])
 
 
-def _from_table(
-    path: Path, shape: tuple[int, ...], feature_names: Sequence[str] | None, label_column: str | None
-) -> tuple[Tensor, list[str]]:
-    frame = read_frame(path)
-    untrained = [name for name in frame.columns if name not in (feature_names or ())]
-    label = find_label_column(untrained, label_column)
-    if label is not None:
-        frame = frame.drop(columns=label)
-    columns = list(frame.columns)
-    if feature_names is not None:
-        _same_columns(columns, feature_names)
-        frame = frame[list(feature_names)]
-    elif all(map(_NUMBER.fullmatch, columns)) and columns != list(map(str, range(len(columns)))):
-        raise ValueError("the first line holds numbers, not column names: put a header line above the rows")
-    elif len(columns) != shape[0]:
-        raise ValueError(
-            f"{len(columns)} feature columns, but the network was trained on {shape[0]}: "
-            "give the same columns in the same order"
-        )
-    inputs = numeric_columns(frame)
-    check_finite(inputs, list(frame.columns))
-    return inputs, list(map(str, range(len(inputs))))
-
-
-def _same_columns(columns: list[str], trained: Sequence[str], ordered: bool = False) -> None:
+def _same_columns(columns: list[str], trained: Sequence[str]) -> None:
     if missing := [name for name in trained if name not in columns]:
         there = listing(columns)
         raise ValueError(f"columns missing that the network was trained on: {listing(missing)}; found {there}")
-    if extra := [name for name in columns if name not in trained]:
-        raise ValueError(f"columns that the network was not trained on: {listing(extra)}: remove them")
-    if ordered and columns != list(trained):
+    if columns != list(trained):
         raise ValueError(f"columns in another order than in training: put them as {listing(trained)}")
+
+
+def _new_rows(path: Path, signature: Signature, data: TableData | ImageData, labeled: bool) -> NewSamples:
+    assert isinstance(data, TableData)
+    preprocessing = signature.preprocessing
+    if preprocessing is not None:
+        columns = preprocessing.columns
+    else:
+        names = signature.feature_names or [f"column_{i + 1}" for i in range(signature.sample_shape[0])]
+        columns = tuple(Column(name=name, kind="number") for name in names)
+    read = read_rows(path, columns, data, labeled=labeled, named=signature.feature_names is not None)
+    if preprocessing is not None:
+        inputs, notes = preprocessing.transform(read.rows.frame), list(read.notes)
+        unseen = preprocessing.unseen(read.rows.frame)
+        notes += [
+            f"{count} rows have a value of {name!r} that training had not, or rarely" for name, count in unseen.items()
+        ]
+    else:
+        inputs, notes = torch.from_numpy(read.rows.frame.to_numpy(np.float32)), list(read.notes)
+    labels = None
+    if labeled:
+        labels = _labels_of(read.labels, signature, data)
+    return _usable(inputs, read.rows.names, labels=labels, notes=tuple(notes))
+
+
+def _labels_of(texts: Sequence[str | None] | None, signature: Signature, data: TableData | ImageData) -> Tensor:
+    """Class indices of labels as they stand in a file; -1 where there is none that could be used."""
+    if texts is None:
+        wanted = repr(data.label_column) if data.label_column else "called like a label"
+        raise ValueError(f"no column {wanted}: name the label with --data.label-column when training, or add it here")
+    places = {name: index for index, name in enumerate(signature.class_names)}
+    unknown = sorted({text for text in texts if text is not None and text not in places})
+    missing = sum(text is None for text in texts)
+    if unknown and data.bad == "error":
+        raise ValueError(
+            f"classes that the run does not know: {listing(unknown)}; it knows {listing(signature.class_names)}: "
+            "correct or remove these rows"
+        )
+    if missing and data.bad == "error":
+        raise ValueError(f"{missing} rows have no label: label or remove them")
+    return torch.tensor([-1 if text is None else places.get(text, -1) for text in texts], dtype=torch.int64)
+
+
+def known_labels(class_names: Sequence[str], signature: Signature) -> Tensor:
+    """Index ``[C′]`` of each of these classes among those of the run.
+
+    Raises:
+        ValueError: for classes that the run does not know, by name.
+    """
+    if unknown := [name for name in class_names if name not in signature.class_names]:
+        raise ValueError(
+            f"classes that the run does not know: {listing(unknown)}; it knows {listing(signature.class_names)}: "
+            "rename or remove them"
+        )
+    return torch.tensor([signature.class_names.index(name) for name in class_names], dtype=torch.int64)
+
+
+def _new_images(path: Path, signature: Signature, data: ImageData, labeled: bool) -> NewSamples:
+    shape = signature.sample_shape
+    if labeled:
+        dataset = load_folder(path, shape[1], shape[0])
+        labels = known_labels(dataset.class_names, signature)[dataset.labels]
+        return _usable(dataset.inputs, [str(row) for row in range(len(dataset))], labels=labels)
+    root = path if path.is_dir() else path.parent
+    files = all_files(path) if path.is_dir() else [path]
+    if not files:
+        raise ValueError("no image inside: give a folder with images")
+    images = decode_images(files, (shape[1], shape[2]), shape[0], root)
+    return _usable(images, [image.relative_to(root).as_posix() for image in files])
+
+
+def _usable(
+    inputs: Tensor, names: list[str], *, labels: Tensor | None = None, notes: tuple[str, ...] = ()
+) -> NewSamples:
+    """New samples, of which those with values that are not finite cannot be used."""
+    usable = torch.isfinite(inputs).flatten(1).all(1) if inputs.is_floating_point() else torch.ones(len(inputs)).bool()
+    reasons = dict.fromkeys((~usable).nonzero()[:, 0].tolist(), "a value is missing, infinite or beyond float32")
+    if labels is not None and bool((labels < 0).any()):
+        reasons |= dict.fromkeys((labels < 0).nonzero()[:, 0].tolist(), "no label that the run knows")
+        usable = usable & (labels >= 0)
+    return NewSamples(inputs[usable], names, usable, dict(sorted(reasons.items())), labels, notes)

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from ncmi.data.batches import batch_slices, epoch_order, weighted_draws
+from ncmi.data.signature import Signature
 from ncmi.data.standardize import Standardizer
 from ncmi.loss.alternating import AlternatingOptimizer
 from ncmi.loss.forms import Anchors, CentroidMode, Direction, Form
@@ -30,7 +31,6 @@ from ncmi.recipes import Network, Recipe, TableData, Training, resolve_recipe
 from ncmi.training.model import Classifier
 from ncmi.training.optimizers import learning_rate_factor, make_optimizers
 from ncmi.training.samples import ViewMaker, features_of, split_views
-from ncmi.training.schema import Signature
 from ncmi.training.step import TrainingStep
 
 _FORM = ("temperature", "centroids", "anchors", "separation_power", "separation_direction", "form", "robustness")

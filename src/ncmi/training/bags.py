@@ -17,6 +17,7 @@ from ncmi.data.bags.cohort import Cohort, load_cohort
 from ncmi.data.bags.simulated import is_simulated
 from ncmi.data.bags.splits import CohortSplit, cohort_changes, describe_cohort, split_cohort
 from ncmi.data.bags.stream import BagCache, BagStream, pad_bags, subsample
+from ncmi.data.signature import Signature
 from ncmi.data.standardize import RunningScale
 from ncmi.files import write_atomically, write_json
 from ncmi.readouts.scores import judge
@@ -25,7 +26,7 @@ from ncmi.training.judging import Features, Judgment
 from ncmi.training.loop import Loop, Setup
 from ncmi.training.model import Classifier
 from ncmi.training.run_folder import RunFolder, RunFolderError, write_arrays
-from ncmi.training.schema import EpochMetrics, Signature
+from ncmi.training.schema import DataRecord, EpochMetrics
 from ncmi.training.sources import Source
 
 COHORT = "cohort.json"
@@ -44,6 +45,7 @@ class CohortSource(Source):
         ValueError: for a cohort or split that cannot be trained on; the message names the cure.
     """
 
+    data: BagData
     split: CohortSplit
 
     def __init__(self, recipe: Recipe, cohort: Cohort | None = None, *, read: bool = True) -> None:
@@ -104,10 +106,15 @@ class CohortSource(Source):
         _check_width(model, cohort.feature_dim, name)
         return vectors_of(model, BagStream(cohort.source, cohort.names))
 
-    def begin(self, folder: RunFolder) -> None:
+    def describe_inputs(self) -> str:
+        patients = len(set(self.cohort.patients))
+        return f"{len(self.labels):,} slides of {patients:,} patients, features of width {self.cohort.feature_dim}"
+
+    def begin(self, folder: RunFolder, record: DataRecord) -> None:
+        super().begin(folder, record)
         write_json(folder.path / COHORT, describe_cohort(self.cohort, self.split))
 
-    def check_unchanged(self, folder: RunFolder) -> None:
+    def check_unchanged(self, folder: RunFolder, record: DataRecord) -> None:
         if not (folder.path / COHORT).exists():
             return
         if changes := cohort_changes(folder.read(COHORT), self.cohort, self.split):

@@ -19,12 +19,13 @@ from ncmi.loss.information import InformationAccumulator
 from ncmi.loss.simplex import to_log_distribution
 from ncmi.readouts.out_of_distribution import check_ood_features, compare_ood, ood_scores
 from ncmi.readouts.scores import defined
-from ncmi.recipes import BagData, Data
+from ncmi.recipes import BagData, Data, SampleData
+from ncmi.training.identity import located
 from ncmi.training.judging import information, information_of, judge_readouts
 from ncmi.training.model import Classifier, load_model
 from ncmi.training.run_folder import RunFolder
 from ncmi.training.schema import Evaluation, Measured, OutOfDistribution, write_record
-from ncmi.training.sources import open_source
+from ncmi.training.sources import Source, open_source
 
 Values = Literal["auto", "logits", "probabilities", "log_probabilities", "features"]
 _LONGEST_NAME = 80
@@ -51,14 +52,14 @@ def evaluate_run(
         raise ValueError("--labels are those of --on, where that is features of slides: leave them out")
     if recipe.data.name in ood:
         raise ValueError(f"{recipe.data.name} is what the run was trained on: give data that it was not trained for")
-    source = open_source(recipe, read=False)
+    source = open_own_source(RunFolder.open(run))
     outside = {name: source.ood_features(model, name) for name in ood}
     for name, features in outside.items():
         check_ood_features(features, name)
     parts = {name: source.features(model, indices) for name, indices in source.parts.items()}
     inside, title = parts["test"].features, recipe.data.title
     if on is not None:
-        data = replace(recipe.data, name=on) if isinstance(on, str) else on
+        data = _like(recipe.data, on) if isinstance(on, str) else on
         if isinstance(data, BagData) and isinstance(on, str):
             data = replace(data, labels=labels)
         parts["test"], title = source.other_features(model, data), data.title
@@ -76,6 +77,25 @@ def evaluate_run(
         information=information(model, parts["test"]),
         ood={name: _ood(model, inside, features, recipe.data.name, name) for name, features in outside.items()},
     )
+
+
+def open_own_source(folder: RunFolder) -> Source:
+    """The data that a finished run was trained on, from where it then lay.
+
+    Raises:
+        RunFolderError: if it is not what it was; the message says what has changed.
+    """
+    recipe = folder.recipe()
+    source = open_source(replace(recipe, data=located(recipe.data, folder)), read=False)
+    source.check_unchanged(folder, source.record())
+    return source
+
+
+def _like(data: Data, name: str) -> Data:
+    """Other data to be read as a run's own was; what parts it has is of no interest."""
+    if isinstance(data, SampleData):
+        data = replace(data, test=None, validation=None)
+    return replace(data, name=name)
 
 
 def _ood(model: Classifier, inside: Tensor, outside: Tensor, data: str, name: str) -> OutOfDistribution:

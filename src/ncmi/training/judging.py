@@ -73,6 +73,11 @@ def fit_readouts(model: Classifier, train: Features) -> NearestNeighbors:
     classifier = model.objective.centroid_classifier().to(train.features.device)
     model.cc = classifier.partial_fit(train.features, train.labels)
     model.lp.fit(train.features, train.labels)
+    return fit_neighbors(model, train)
+
+
+def fit_neighbors(model: Classifier, train: Features) -> NearestNeighbors:
+    """kNN by the training features."""
     return NearestNeighbors(model.objective.num_classes).fit(train.features, train.labels)
 
 

@@ -8,6 +8,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
+from ncmi.data.signature import Signature
 from ncmi.data.standardize import Standardizer
 from ncmi.networks import make_network
 from ncmi.networks.bags import make_bag_network
@@ -16,7 +17,6 @@ from ncmi.readouts.linear_probe import LinearProbe
 from ncmi.recipes import BagNetwork, Recipe
 from ncmi.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from ncmi.training.run_folder import RunFolder
-from ncmi.training.schema import Signature
 
 
 class Classifier(nn.Module):

@@ -1,35 +1,53 @@
 """New data decided by a finished run, written as CSV."""
 
 import csv
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ncmi.files import check_writable, write_atomically
+from ncmi.files import check_writable, inert_cell, write_atomically
 from ncmi.readouts.calibration import apply_temperature
+from ncmi.readouts.neighbors import NearestNeighbors
 from ncmi.recipes import BagData, ImageData, TableData
+from ncmi.recipes.names import READOUTS
+from ncmi.training.evaluation import open_own_source
+from ncmi.training.identity import DATA_RECORD
+from ncmi.training.judging import fit_neighbors
 from ncmi.training.model import Classifier, load_model
 from ncmi.training.run_folder import RunFolder, RunFolderError, write_arrays
+from ncmi.training.schema import DataRecord, read_record
+
+Bad = Literal["mark", "skip", "error"]
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """How many rows were written, and (name, reason) of what was left out."""
+    """What came of a prediction.
+
+    Attributes:
+        rows: how many samples were predicted.
+        skipped: (name, reason) of those that could not be; tables and images have a row without prediction for them.
+        notes: what a user should know.
+    """
 
     rows: int
     skipped: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class _Row:
-    """What a line is made of: a name, a feature ``[D]``, and of a bag the number of its instances."""
+    """What a line is made of: a name, a feature ``[D]`` or why there is none, and of a bag its number of instances."""
 
     name: str
-    feature: Tensor
+    feature: Tensor | None
     instances: int | None = None
+    reason: str = ""
 
 
 def predict(
@@ -39,51 +57,91 @@ def predict(
     *,
     readout: str = "auto",
     calibrated: bool = False,
-    bad: str = "error",
+    bad: Bad = "mark",
     attention: str | Path | None = None,
     overwrite: bool = False,
 ) -> Predicted:
     """Predict a file or folder of new data with a finished run and write a CSV.
 
-    Columns: ``id`` (row number, file name or slide), ``prediction``, ``probability``, ``distance`` (KL in nats to the
-    nearest of the centroids that CC compares with, whatever the read-out is), and ``p(CLASS)`` for each class; of bags
-    also ``distance(CLASS)`` for each class, and ``instances``.
+    Columns: ``id`` (by the run's id column, else row number, file name or slide), ``prediction``, ``probability``,
+    ``distance`` (KL in nats to the nearest of the centroids that CC compares with, whatever the read-out is), and
+    ``p(CLASS)`` for each class; of bags also ``distance(CLASS)`` for each class, and ``instances``. Where a sample
+    cannot be predicted, its row holds its id alone, and a last column, ``reason``, says why.
 
     Args:
         run: the run folder, finished.
-        inputs: like the training data; labels are not looked at.
-        out: the CSV to write.
-        readout: "head", "cc" or "lp"; by default the objective's own first one.
+        inputs: like the training data: columns in any order, and further ones; labels are not looked at.
+        out: the CSV to write; ``-`` for standard output.
+        readout: "head", "cc", "lp" or "knn", which reads the run's training data again; by default the objective's own
+            first one.
         calibrated: probabilities after division of the log-probabilities by the τ that was fitted to the run's
             validation part; predictions stay the same.
-        bad: "error", or "skip": leave out bags that cannot be used.
+        bad: samples that cannot be used: "mark" writes them as such, "skip" leaves them out, "error" stops.
         attention: folder for the attention over each bag, one .npz a bag.
         overwrite: replace an existing CSV.
 
     Raises:
         FileExistsError: if ``out`` exists and may not be replaced.
-        ValueError: for data unlike the training data, or if ``calibrated`` and the run has no τ.
+        ValueError: for data unlike the training data, an ``out`` that is one of the inputs, or if ``calibrated`` and
+            the run has no τ.
     """
-    path = Path(out)
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists: choose another --out, or give --overwrite")
-    check_writable(path)
-    if readout not in ("auto", "head", "cc", "lp"):
-        raise ValueError(f"unknown read-out {readout!r}: use 'head', 'cc' or 'lp'")
+    if readout not in ("auto", *READOUTS):
+        raise ValueError(f"unknown read-out {readout!r}: use {', '.join(READOUTS)}")
     model, folder = load_model(run), RunFolder.open(run)
+    path = None if str(out) == "-" else Path(out)
+    if path is not None:
+        _check_out(path, Path(inputs), folder, overwrite)
     name = model.objective.readouts[0] if readout == "auto" else readout
     temperature = _temperature(folder, name) if calibrated else None
-    skipped: list[tuple[str, str]] = []
     data = folder.recipe().data
+    notes: tuple[str, ...] = ()
     if isinstance(data, BagData):
-        rows = _bag_rows(model, data, str(inputs), bad, None if attention is None else Path(attention), skipped)
+        skipped: list[tuple[str, str]] = []
+        attention = None if attention is None else Path(attention)
+        rows = list(_bag_rows(model, data, str(inputs), bad, attention, skipped))
+        rows += [_Row(slide, None, reason=reason) for slide, reason in skipped]
     elif attention is not None:
         raise ValueError("attention is over the instances of bags, which tables and images do not have: leave it out")
     else:
         assert isinstance(data, TableData | ImageData)
-        rows = _sample_rows(model, data, str(inputs))
-    count = _write(path, model, list(rows), name, temperature)
-    return Predicted(count, tuple(skipped))
+        rows, notes = _sample_rows(model, data, str(inputs))
+    unusable = tuple((row.name, row.reason) for row in rows if row.feature is None)
+    if unusable and bad == "error":
+        first = ": ".join(unusable[0])
+        raise ValueError(
+            f"{inputs}: {first} ({len(unusable)} such): correct it, or have them marked (--bad mark) or left out "
+            "(--bad skip)"
+        )
+    if len(unusable) == len(rows):
+        raise ValueError(f"{inputs}: none of {len(rows)} samples can be predicted: {': '.join(unusable[0])}")
+    if bad == "skip":
+        rows = [row for row in rows if row.feature is not None]
+    lines = _lines(model, rows, name, temperature, _neighbors(model, folder) if name == "knn" else None)
+    if path is None:
+        csv.writer(sys.stdout, lineterminator="\n").writerows(lines)
+    else:
+        write_atomically(path, lambda temporary: _write(temporary, lines))
+    return Predicted(sum(row.feature is not None for row in rows), unusable, notes)
+
+
+def _check_out(path: Path, inputs: Path, folder: RunFolder, overwrite: bool) -> None:
+    """See now whether the CSV can be written, and takes nothing away."""
+    record = folder.path / DATA_RECORD
+    sources = [Path(each) for each in read_record(record, DataRecord).paths.values()] if record.exists() else []
+    if path.exists():
+        for source in (inputs.expanduser(), *sources, folder.path):
+            inside = source.is_dir() and path.resolve().is_relative_to(source.resolve())
+            if inside or (source.exists() and path.samefile(source)):
+                raise ValueError(f"--out {path} is one of the inputs, or part of the run: choose another file")
+        if not overwrite:
+            raise FileExistsError(f"{path} exists: choose another --out, or give --overwrite")
+    check_writable(path)
+
+
+def _neighbors(model: Classifier, folder: RunFolder) -> NearestNeighbors:
+    """kNN, fitted to the run's training part as when it was finished."""
+    source = open_own_source(folder)
+    return fit_neighbors(model, source.features(model, source.split.train))
 
 
 def _temperature(folder: RunFolder, readout: str) -> float:
@@ -102,25 +160,22 @@ def _temperature(folder: RunFolder, readout: str) -> float:
     return calibration.temperature
 
 
-def _sample_rows(model: Classifier, data: TableData | ImageData, inputs: str) -> Iterator[_Row]:
-    from ncmi.data.load import load_unlabeled
+def _sample_rows(model: Classifier, data: TableData | ImageData, inputs: str) -> tuple[list[_Row], tuple[str, ...]]:
+    from ncmi.data.load import load_new
     from ncmi.training.samples import features_of
 
-    signature = model.signature
-    values, names = load_unlabeled(
-        inputs,
-        kind=signature.kind,
-        shape=signature.sample_shape,
-        feature_names=signature.feature_names,
-        label_column=data.label_column,
-    )
-    for name, feature in zip(names, features_of(model, values).float(), strict=True):
-        yield _Row(name, feature)
+    new = load_new(inputs, model.signature, data)
+    features = iter(features_of(model, new.inputs).float()) if len(new.inputs) else iter(())
+    rows = [
+        _Row(name, next(features)) if usable else _Row(name, None, reason=new.reasons[place])
+        for place, (name, usable) in enumerate(zip(new.names, new.usable.tolist(), strict=True))
+    ]
+    return rows, new.notes
 
 
 @torch.no_grad()
 def _bag_rows(
-    model: Classifier, data: BagData, inputs: str, bad: str, attention: Path | None, skipped: list[tuple[str, str]]
+    model: Classifier, data: BagData, inputs: str, bad: Bad, attention: Path | None, skipped: list[tuple[str, str]]
 ) -> Iterator[_Row]:
     from ncmi.data.bags.readers import open_bags
     from ncmi.data.bags.stream import usable_bags
@@ -131,32 +186,37 @@ def _bag_rows(
 
     source = open_bags(inputs, features_key=data.features_key, coords_key=data.coords_key)
     width = model.signature.sample_shape[0]
-    for bag in usable_bags(source, width, on_bad=leave_out if bad == "skip" else None):
+    for bag in usable_bags(source, width, on_bad=None if bad == "error" else leave_out):
         yield _Row(bag.name, model(bag.features).vector, len(bag.features))
         if attention is not None:
             write_arrays(attention / f"{bag.name}.npz", attention_arrays(model, bag))
 
 
 @torch.no_grad()
-def _write(path: Path, model: Classifier, rows: list[_Row], readout: str, temperature: float | None) -> int:
-    features = torch.stack([row.feature for row in rows])
-    log_p = model.log_proba(features, readout)
-    probabilities = (log_p if temperature is None else apply_temperature(log_p, temperature)).exp().tolist()
-    distances = model.cc.divergences(features)
-    nearest, by_class = distances.amin(1).tolist(), distances.tolist()
+def _lines(
+    model: Classifier, rows: list[_Row], readout: str, temperature: float | None, neighbors: NearestNeighbors | None
+) -> Iterator[list[str]]:
+    """Heading and lines of the CSV."""
+    features = torch.stack([row.feature for row in rows if row.feature is not None])
+    log_p = model.log_proba(features, readout) if neighbors is None else neighbors.predict_log_proba(features)
+    probabilities = iter((log_p if temperature is None else apply_temperature(log_p, temperature)).exp().tolist())
+    distances = iter(model.cc.divergences(features).tolist())
     classes = model.signature.class_names
-    bags = rows[0].instances is not None
+    bags, marked = model.signature.kind == "bags", any(row.feature is None for row in rows)
     heading = ["id", "prediction", "probability", "distance", *(f"p({name})" for name in classes)]
     heading += [*(f"distance({name})" for name in classes), "instances"] if bags else []
+    yield [*heading, *(["reason"] if marked else [])]
+    for row in rows:
+        cells = [inert_cell(row.name)]
+        if row.feature is not None:
+            p, each = next(probabilities), next(distances)
+            best = max(range(len(p)), key=p.__getitem__)
+            numbers = [f"{value:.6g}" for value in (p[best], min(each), *p, *(each if bags else ()))]
+            cells += [inert_cell(classes[best]), *numbers, *([str(row.instances)] if bags else [])]
+        cells += [""] * (len(heading) - len(cells))
+        yield [*cells, *([row.reason] if marked else [])]
 
-    def write(temporary: Path) -> None:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(heading)
-            for row, p, least, each in zip(rows, probabilities, nearest, by_class, strict=True):
-                best = max(range(len(p)), key=p.__getitem__)
-                numbers = [f"{value:.6g}" for value in (p[best], least, *p, *(each if bags else ()))]
-                writer.writerow([row.name, classes[best], *numbers, *([row.instances] if bags else [])])
 
-    write_atomically(path, write)
-    return len(rows)
+def _write(path: Path, lines: Iterable[list[str]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(lines)

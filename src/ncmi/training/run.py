@@ -14,8 +14,9 @@ from torch import nn
 
 from ncmi.files import write_json
 from ncmi.networks import load_weights
-from ncmi.recipes import BagData, Network, Recipe, recipe_from_dict, recipe_to_dict, resolve_recipe
+from ncmi.recipes import Network, Recipe, recipe_from_dict, recipe_to_dict, resolve_recipe
 from ncmi.training.environment import describe_environment
+from ncmi.training.identity import located
 from ncmi.training.judging import Features, information, judge_readouts
 from ncmi.training.loop import Loop, Setup
 from ncmi.training.model import Classifier
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from ncmi.data.bags.cohort import Cohort
     from ncmi.data.dataset import Dataset
+    from ncmi.data.tables.table import Table
 
 
 def train(
@@ -36,8 +38,9 @@ def train(
     path: str | Path,
     *,
     resume: bool = False,
-    data: Dataset | Cohort | None = None,
+    data: Dataset | Table | Cohort | None = None,
     on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
+    on_note: Callable[[str], None] = lambda line: None,
     catch_signals: bool = True,
 ) -> Results:
     """Train by a recipe into a new run folder, or go on with an unfinished one.
@@ -50,6 +53,7 @@ def train(
         resume: go on from the last checkpoint; a finished run just gives its results.
         data: the recipe's data, where it has been read already: see :func:`ncmi.training.sources.load_data`.
         on_epoch: called with each epoch's metrics.
+        on_note: called with lines on what is done: what was understood of the data, what is fitted.
         catch_signals: let Ctrl-C and SIGTERM stop the run after the present step, with a checkpoint.
 
     Returns:
@@ -67,17 +71,21 @@ def train(
         started = time.perf_counter()
         # what a stopped run has read it need not read again
         begun = resume and RunFolder(path).begun
-        source = open_source(recipe, data, read=not begun)
-        signature = source.signature
+        data_section = located(recipe.data, RunFolder(path)) if resume and data is None else recipe.data
+        source = open_source(replace(recipe, data=data_section), data, read=not begun)
+        signature, record = source.signature, source.record()
         # a table is told from images by what is in the file
         recipe = resolve_recipe(recipe, signature.sample_shape, len(signature.class_names), len(source.split.train))
         model = _new_model(recipe, source, fabric, begun)
         # the folder comes last: what cannot be trained leaves nothing behind
         folder = _open_folder(recipe, path, resume, fabric)
+        if resume and folder.begun:
+            source.check_unchanged(folder, record)
         if folder.finished:
             return folder.results()
-        if resume and folder.checkpoint.exists():
-            source.check_unchanged(folder)
+        if fabric.is_global_zero:
+            for line in (f"{record.summary}; {fabric.device}", *record.notes):
+                on_note(line)
         model.to(device=fabric.device, dtype=torch.float64 if recipe.training.precision == "64-true" else None)
         # with several processes a signal reaches some of them a step earlier: there the last epoch's checkpoint must do
         catch_signals = catch_signals and recipe.training.devices == 1
@@ -91,7 +99,7 @@ def train(
                     loop.resume()
                 elif fabric.is_global_zero:
                     write_json(folder.path / "environment.json", describe_environment(fabric.device))
-                    source.begin(folder)
+                    source.begin(folder, record)
                 loop.run(stop)
             return _finish(loop, source, recipe, started)
 
@@ -134,15 +142,14 @@ def _finish(loop: Loop, source: Source, recipe: Recipe, started: float) -> Resul
     }
     model = loop.evaluated.eval()
     judgment = judge_readouts(model, parts, source.signature.class_names)
-    folds = (recipe.data.fold, recipe.data.folds) if isinstance(recipe.data, BagData) else (0, 0)
     results = Results(
         kind=recipe.data.kind,
         data=recipe.data.title,
         network=recipe.network.name,
         objective=recipe.objective.name,
         seed=recipe.training.seed,
-        fold=folds[0],
-        folds=folds[1],
+        fold=recipe.data.fold,
+        folds=recipe.data.folds,
         epochs=loop.progress.epoch,
         best_epoch=loop.progress.best_epoch,
         selection=recipe.training.selection,

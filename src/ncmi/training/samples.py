@@ -6,51 +6,73 @@ from torch import Tensor
 
 from ncmi.data.augmentation import augment_colors, augment_images, augment_table
 from ncmi.data.batches import process_shares
-from ncmi.data.dataset import Dataset
-from ncmi.data.load import check_kind, load_ood, load_samples
+from ncmi.data.dataset import Dataset, fingerprint
+from ncmi.data.kinds import EMBEDDED, find_data
+from ncmi.data.load import check_kind, known_labels, load_embedded, load_new, load_ood, of_form
+from ncmi.data.signature import Signature
 from ncmi.data.splits import Split, noisy_labels, split_dataset
 from ncmi.data.standardize import Standardizer
+from ncmi.data.tables.table import Table
 from ncmi.recipes import Augmentation, Data, ImageData, Kind, Recipe, SampleData, TableData
 from ncmi.training.judging import Features
 from ncmi.training.loop import Loop, Setup
 from ncmi.training.model import Classifier
-from ncmi.training.schema import Signature
+from ncmi.training.schema import Contents
 from ncmi.training.sources import Source
 
 _EVALUATION_BATCH = 1024
 
 
 class SampleSource(Source):
-    """A table or images, with the recipe's wrong labels in the training part.
+    """Samples in memory, with the recipe's wrong labels in the training part.
 
     Args:
         recipe: of the run.
-        dataset: as it is read; it is left as it is.
+        samples: as they are read; they are left as they are.
 
     Raises:
-        FileNotFoundError, ValueError: for data that cannot be used, or is of another kind than the recipe's.
+        ValueError: for data that cannot be split as the recipe asks.
     """
 
-    def __init__(self, recipe: Recipe, dataset: Dataset | None = None) -> None:
+    def __init__(self, recipe: Recipe, samples: Dataset | Table) -> None:
         assert isinstance(recipe.data, TableData | ImageData)
         self.data = recipe.data
-        self.dataset = load_samples(self.data) if dataset is None else dataset
-        check_kind(self.dataset, self.data)
+        check_kind(samples, self.data)
         seed = self.data.seed_of_split(recipe.training.seed)
-        self.split = split_of(self.data, self.dataset, seed)
-        self.labels = self.dataset.labels
+        self.split = split_of(self.data, samples, seed)
+        self.given, self.labels = samples.labels, samples.labels
+        self.skipped, self.notes = samples.left_out, samples.notes
         if self.data.label_noise > 0:
             noisy = noisy_labels(
-                self.labels, self.dataset.num_classes, self.data.label_noise, self.data.noise_kind, seed
+                self.labels, len(samples.class_names), self.data.label_noise, self.data.noise_kind, seed
             )
             self.labels = self.labels.clone()
             self.labels[self.split.train] = noisy[self.split.train]
+        self.dataset = self.encode(samples)
+
+    def encode(self, samples: Dataset | Table) -> Dataset:
+        """The samples as the network takes them; sets the signature."""
+        assert isinstance(samples, Dataset)
         self.signature = Signature(
-            kind=self.dataset.kind,
-            sample_shape=self.dataset.sample_shape,
-            class_names=tuple(map(str, self.dataset.class_names)),  # NumPy's text is no JSON
-            feature_names=self.dataset.feature_names,
+            kind=samples.kind,
+            sample_shape=samples.sample_shape,
+            class_names=tuple(map(str, samples.class_names)),  # NumPy's text is no JSON
+            feature_names=samples.feature_names,
         )
+        return samples
+
+    @property
+    def given_labels(self) -> Tensor:
+        return self.given
+
+    def contents(self) -> Contents:
+        return Contents(ordered=fingerprint(self.dataset))
+
+    def describe_inputs(self) -> str:
+        shape = self.signature.sample_shape
+        if self.signature.kind == "table":
+            return f"{len(self.labels):,} rows; {shape[0]} numbers"
+        return f"{len(self.labels):,} images of {shape[2]}×{shape[1]} pixels, {'gray' if shape[0] == 1 else 'RGB'}"
 
     def fit_standardizer(self, model: Classifier) -> None:
         standardizer = Standardizer.fit(self.dataset.inputs[self.split.train], self.dataset.kind)
@@ -64,32 +86,32 @@ class SampleSource(Source):
 
     def other_features(self, model: Classifier, data: Data) -> Features:
         assert isinstance(data, TableData | ImageData)
-        other, own = load_samples(data), self.dataset
-        if other.class_names != own.class_names or other.sample_shape != own.sample_shape:
+        if data.name in EMBEDDED:
+            other = load_embedded(data.name)
+            labels = known_labels(other.class_names, model.signature)[other.labels]
+            return Features(features_of(model, of_form(other.inputs, other.kind, model.signature)), labels)
+        new = load_new(find_data(data.name, data.data_dir), model.signature, data, labeled=True)
+        if new.reasons and data.bad == "error":
+            place, reason = next(iter(new.reasons.items()))
             raise ValueError(
-                f"{data.name} has {other.num_classes} classes and samples {list(other.sample_shape)}, the run was "
-                f"trained on {own.num_classes} and {list(own.sample_shape)}: give data with the same classes and inputs"
+                f"{data.name}: {new.names[place]}: {reason} ({len(new.reasons)} such): correct or skip them"
             )
-        return Features(features_of(model, other.inputs), other.labels)
+        assert new.labels is not None
+        return Features(features_of(model, new.inputs), new.labels[new.usable])
 
     def ood_features(self, model: Classifier, name: str) -> Tensor:
-        inputs = load_ood(
-            name,
-            kind=self.signature.kind,
-            shape=self.signature.sample_shape,
-            feature_names=self.signature.feature_names,
-            label_column=self.data.label_column,
-            data_dir=self.data.data_dir,
-        )
-        return features_of(model, inputs)
+        assert isinstance(self.data, TableData | ImageData)
+        return features_of(model, load_ood(name, self.signature, self.data))
 
 
-def split_of(data: SampleData, dataset: Dataset, seed: int) -> Split:
+def split_of(data: SampleData, dataset: Dataset | Table, seed: int) -> Split:
     """Training, validation and test parts as a recipe has them, the same whenever they are asked for."""
     return split_dataset(
         dataset,
         validation_fraction=data.validation_fraction,
         test_fraction=data.test_fraction,
+        folds=data.folds,
+        fold=data.fold,
         train_per_class=data.train_per_class,
         train_on_all=data.train_on_all,
         imbalance=data.imbalance,

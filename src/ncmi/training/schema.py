@@ -25,18 +25,51 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Base of everything that is written as JSON."""
 
 
-class Signature(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the training data looked like: enough to check and to name new data.
+class Skipped(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A sample that could not be used, and why."""
+
+    name: str
+    reason: str
+
+
+class Contents(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is told of a data set's contents without keeping them: digests of 32 hexadecimal digits.
 
     Attributes:
-        sample_shape: ``(F,)`` of a table, ``(channels, H, W)`` of images, ``(D_feat,)`` of the instances of bags.
-        feature_names: columns of a table, where they have names.
+        ordered: of everything that a run looks at, in order.
+        unordered: of the same samples in any order; empty where it is not known.
+        columns: of a table, each column in order.
     """
 
+    ordered: str
+    unordered: str = ""
+    columns: dict[str, str] = {}
+
+
+class DataRecord(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``data.json``: which data a run was begun with, and what was understood of it.
+
+    Attributes:
+        summary: one line: samples, features by kind, classes with counts, parts.
+        paths: absolute, by the field of the recipe that names them; empty for embedded data.
+        samples: number of them.
+        classes: samples of each class in the whole data set, by name.
+        parts: samples of each class in each part, by the part's name, in the classes' order.
+        contents: digests.
+        notes: what might have been understood otherwise.
+        skipped: what could not be used.
+    """
+
+    format: int = FORMAT
     kind: Kind
-    sample_shape: tuple[int, ...]
-    class_names: tuple[str, ...]
-    feature_names: tuple[str, ...] | None = None
+    summary: str
+    paths: dict[str, str]
+    samples: int
+    classes: dict[str, int]
+    parts: dict[str, list[int]]
+    contents: Contents | None = None
+    notes: list[str] = []
+    skipped: list[Skipped] = []
 
 
 class InformationRecord(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,13 +104,6 @@ class Readout(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     validation: Scores | None = None
     calibration: Calibration | None = None
     reliability: dict[str, Reliability] = {}
-
-
-class Skipped(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A sample that could not be used, and why."""
-
-    name: str
-    reason: str
 
 
 class Results(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):

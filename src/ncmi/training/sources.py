@@ -6,19 +6,25 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
+from ncmi.data.signature import Signature
 from ncmi.data.splits import Split
 from ncmi.recipes import BagData, Data, ImageData, Recipe, TableData
+from ncmi.training.identity import DATA_RECORD, check_same, paths_of
 from ncmi.training.judging import Features, Judgment
 from ncmi.training.loop import Loop, Setup
 from ncmi.training.model import Classifier
 from ncmi.training.run_folder import RunFolder
-from ncmi.training.schema import Signature
+from ncmi.training.schema import Contents, DataRecord, Skipped, read_record, write_record
 
 if TYPE_CHECKING:
     from ncmi.data.bags.cohort import Cohort
     from ncmi.data.dataset import Dataset
+    from ncmi.data.tables.table import Table
+
+_FEW_CLASSES = 8
 
 
 class Source(ABC):
@@ -30,13 +36,17 @@ class Source(ABC):
         split: its parts.
         simulation: whether the data is simulated.
         skipped: (name, reason) of what could not be used.
+        notes: a line each of what might have been understood otherwise.
     """
+
+    data: Data
 
     signature: Signature
     labels: Tensor
     split: Split
     simulation: bool = False
     skipped: Sequence[tuple[str, str]] = ()
+    notes: Sequence[str] = ()
 
     @property
     def parts(self) -> dict[str, Tensor]:
@@ -75,13 +85,51 @@ class Source(ABC):
         """Raise ValueError where a recipe asks for what this data does not have."""
         return None
 
-    def begin(self, folder: RunFolder) -> None:
-        """Write into a new run's folder what it is trained on, where that is not in the recipe. Default: nothing."""
+    def names(self, indices: Tensor) -> list[str]:
+        """What outputs call some samples: by default their numbers, from 0."""
+        return [str(index) for index in indices.tolist()]
+
+    def contents(self) -> Contents | None:
+        """Digests of the data; None where the source tells changes by other means."""
         return None
 
-    def check_unchanged(self, folder: RunFolder) -> None:
-        """Raise RunFolderError where a stopped run was begun with other data. Default: nothing."""
-        return None
+    @abstractmethod
+    def describe_inputs(self) -> str:
+        """How many samples, of what, in a few words."""
+
+    def record(self) -> DataRecord:
+        """What is known of the data, as ``data.json`` holds it."""
+        names, labels = self.signature.class_names, self.given_labels
+        by_part = {
+            part: torch.bincount(labels[indices], minlength=len(names)).tolist() for part, indices in self.parts.items()
+        }
+        counts = torch.bincount(labels[labels >= 0], minlength=len(names)).tolist()
+        sizes = ", ".join(f"{part} {len(indices):,}" for part, indices in self.parts.items())
+        return DataRecord(
+            kind=self.signature.kind,
+            summary=f"{self.describe_inputs()}; {_classes_in_words(names, counts)}; {sizes}",
+            paths=paths_of(self.data),
+            samples=len(labels),
+            classes=dict(zip(names, counts, strict=True)),
+            parts=by_part,
+            contents=self.contents(),
+            notes=list(self.notes),
+            skipped=[Skipped(name=name, reason=reason) for name, reason in self.skipped],
+        )
+
+    @property
+    def given_labels(self) -> Tensor:
+        """Labels ``[N]`` as the data has them, whatever damage a recipe does to them; -1 for none."""
+        return self.labels
+
+    def begin(self, folder: RunFolder, record: DataRecord) -> None:
+        """Write into a new run's folder what it is trained on."""
+        write_record(folder.path / DATA_RECORD, record)
+
+    def check_unchanged(self, folder: RunFolder, record: DataRecord) -> None:
+        """Raise RunFolderError where a run was begun with other data than this, ``record``."""
+        if (folder.path / DATA_RECORD).exists():
+            check_same(read_record(folder.path / DATA_RECORD, DataRecord), record, folder)
 
     def write_outputs(
         self, folder: RunFolder, model: Classifier, judgment: Judgment, parts: dict[str, Features]
@@ -94,7 +142,14 @@ class Source(ABC):
         return {}
 
 
-def load_data(data: Data) -> Dataset | Cohort:
+def _classes_in_words(names: Sequence[str], counts: Sequence[int]) -> str:
+    """The classes with their counts, the first of them; or how many and how large they are."""
+    if len(names) <= _FEW_CLASSES:
+        return f"{len(names)} classes: {', '.join(f'{n} {c:,}' for n, c in zip(names, counts, strict=True))}"
+    return f"{len(names)} classes of {min(counts):,} to {max(counts):,}"
+
+
+def load_data(data: Data) -> Dataset | Table | Cohort:
     """Read the data that a recipe names, without the damage that a recipe may ask for.
 
     Raises:
@@ -111,7 +166,7 @@ def load_data(data: Data) -> Dataset | Cohort:
     return load_samples(data)
 
 
-def open_source(recipe: Recipe, data: Dataset | Cohort | None = None, *, read: bool = True) -> Source:
+def open_source(recipe: Recipe, data: Dataset | Table | Cohort | None = None, *, read: bool = True) -> Source:
     """The data of a recipe, read and split.
 
     Args:
@@ -123,6 +178,9 @@ def open_source(recipe: Recipe, data: Dataset | Cohort | None = None, *, read: b
         from ncmi.training.bags import CohortSource
 
         return CohortSource(recipe, data, read=read)  # type: ignore[arg-type]
+    from ncmi.data.tables.table import Table
     from ncmi.training.samples import SampleSource
+    from ncmi.training.tables import TableSource
 
-    return SampleSource(recipe, data)  # type: ignore[arg-type]
+    samples = load_data(recipe.data) if data is None else data
+    return TableSource(recipe, samples) if isinstance(samples, Table) else SampleSource(recipe, samples)  # type: ignore[arg-type]

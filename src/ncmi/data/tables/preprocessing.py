@@ -111,7 +111,7 @@ class Preprocessing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return (False,) * len(self.numbers) + (True,) * flags + (False,) * ordinal
 
     def transform(self, frame: pd.DataFrame) -> Tensor:
-        """Features ``[N, F]`` float32 of a frame that has been read by :attr:`columns`; ±inf for numbers beyond float32."""
+        """Features ``[N, F]`` float32 of a frame that was read by :attr:`columns`; ±inf for numbers beyond float32."""
         import numpy as np
         import torch
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
+
+from ncmi.recipes.data import Kind
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,5 +91,20 @@ class Table:
     left_out: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
 
+    @property
+    def kind(self) -> Kind:
+        return "table"
+
     def __len__(self) -> int:
         return len(self.labels)
+
+    def only(self, rows: npt.NDArray[np.int64], class_names: tuple[str, ...], labels: Tensor) -> Table:
+        """Some of the rows, with labels ``[n]`` among these classes."""
+        by_row = {"groups": self.groups, "times": self.times, "parts": self.parts}
+        kept: dict[str, Any] = {name: None if each is None else each[rows] for name, each in by_row.items()}
+        of_rows = Rows(
+            frame=self.rows.frame.iloc[rows].reset_index(drop=True),
+            numbers=self.rows.numbers[rows],
+            ids=None if self.rows.ids is None else tuple(self.rows.ids[row] for row in rows.tolist()),
+        )
+        return dataclasses.replace(self, rows=of_rows, labels=labels, class_names=class_names, **kept)

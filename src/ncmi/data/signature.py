@@ -1,0 +1,22 @@
+"""What a model was trained on, as far as new data must be like it."""
+
+import msgspec
+
+from ncmi.data.tables.preprocessing import Preprocessing
+from ncmi.recipes.data import Kind
+
+
+class Signature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the training data looked like: enough to check and to name new data.
+
+    Attributes:
+        sample_shape: ``(F,)`` of a table, ``(channels, H, W)`` of images, ``(D_feat,)`` of the instances of bags.
+        feature_names: features of a table, where they have names.
+        preprocessing: how the columns of a table file become these features; None for arrays.
+    """
+
+    kind: Kind
+    sample_shape: tuple[int, ...]
+    class_names: tuple[str, ...]
+    feature_names: tuple[str, ...] | None = None
+    preprocessing: Preprocessing | None = None

@@ -1,0 +1,80 @@
+"""A table in a run: its columns become features by what the training part shows of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import torch
+from torch import Tensor
+
+from ncmi.data.dataset import Dataset, check_finite
+from ncmi.data.signature import Signature
+from ncmi.data.standardize import Standardizer
+from ncmi.data.tables.preprocessing import fit_preprocessing
+from ncmi.data.tables.table import Table
+from ncmi.recipes import Recipe
+from ncmi.training.identity import contents_of_table
+from ncmi.training.model import Classifier
+from ncmi.training.samples import SampleSource
+from ncmi.training.schema import Contents
+
+_PLURALS = {"number": "numbers", "boolean": "booleans", "category": "categories", "date": "dates"}
+
+
+class TableSource(SampleSource):
+    """Rows of a table file.
+
+    Args:
+        recipe: of the run.
+        table: as it is read; it is left as it is.
+    """
+
+    def __init__(self, recipe: Recipe, table: Table) -> None:
+        self.table = table
+        super().__init__(recipe, table)
+
+    def encode(self, samples: Dataset | Table) -> Dataset:
+        table = self.table
+        frame = table.rows.frame
+        preprocessing = fit_preprocessing(frame.iloc[self.split.train.numpy()], table.columns, len(table))
+        features = preprocessing.transform(frame)
+        check_finite(features, preprocessing.feature_names)
+        self.signature = Signature(
+            kind="table",
+            sample_shape=(features.shape[1],),
+            class_names=table.class_names,
+            feature_names=preprocessing.feature_names,
+            preprocessing=preprocessing,
+        )
+        if preprocessing.constant:
+            names = ", ".join(preprocessing.constant)
+            self.notes = (*self.notes, f"left out, since the training part has one value of it: {names}")
+        numbered = [each.column for each in preprocessing.categories if each.ordinal]
+        if numbered:
+            self.notes = (*self.notes, f"categories by number, since there are very many: {', '.join(numbered)}")
+        return Dataset(table.name, features, table.labels, table.class_names, "table", preprocessing.feature_names)
+
+    def groups(self, indices: Tensor) -> list[str] | None:  # type: ignore[override]
+        of_rows = self.table.groups
+        return None if of_rows is None else [str(group) for group in of_rows[indices.numpy()]]
+
+    def names(self, indices: Tensor) -> list[str]:
+        names = self.table.rows.names
+        return [names[index] for index in indices.tolist()]
+
+    def fit_standardizer(self, model: Classifier) -> None:
+        preprocessing = self.signature.preprocessing
+        assert preprocessing is not None
+        standardizer = Standardizer.fit(self.dataset.inputs[self.split.train], "table")
+        # a rare category would become a large number
+        flags = torch.tensor(preprocessing.is_flag)
+        standardizer.mean[flags], standardizer.scale[flags] = 0.0, 1.0
+        model.standardize.load_state_dict(standardizer.state_dict())
+
+    def contents(self) -> Contents:
+        return contents_of_table(self.table)
+
+    def describe_inputs(self) -> str:
+        counts = Counter(str(column.kind) for column in self.table.columns)
+        kinds = [f"{counts[one]} {one if counts[one] == 1 else many}" for one, many in _PLURALS.items() if counts[one]]
+        return f"{len(self.table):,} rows; {', '.join(kinds)} → {self.signature.sample_shape[0]} features"
