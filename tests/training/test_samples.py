@@ -118,7 +118,7 @@ def test_centroids_put_to_class_means_are_those_of_the_wrong_labels(tmp_path: Pa
     recipe = recipe_on(DAMAGED, NCMIOptions(centroids="fixed"), alternation=Alternation("class_means"))
     train(recipe, tmp_path / "run")
     model = load_model(tmp_path / "run")
-    source = SampleSource(recipe)
+    source = SampleSource(recipe, load_dataset("wine"))
     with torch.no_grad():
         train_part = source.features(model, source.split.train)
         p = model.objective.log_distribution(train_part.features).exp()

@@ -71,8 +71,6 @@ class CohortSource(Source):
                 f"the split of {len(set(self.cohort.patients))} patients has no validation part to select by: give "
                 "more patients, a larger --data.validation-fraction, or --training.selection last"
             )
-        if len(self.split.test) == 0:
-            raise ValueError("the split has no test part to judge the run by: give --data.test-fraction above 0")
         if model.objective.views > 1:
             raise ValueError(f"{recipe.objective.name} needs several views of each sample, which bags do not have")
 
@@ -124,7 +122,7 @@ class CohortSource(Source):
             )
 
     def output_arrays(self, judgment: Judgment) -> dict[str, Any]:
-        test = self.split.test
+        test = self.judged
         probabilities = {f"probability_{name}": log_p.double().exp() for name, log_p in judgment.log_p["test"].items()}
         return {
             **{name: values.cpu().numpy() for name, values in probabilities.items()},
@@ -147,17 +145,19 @@ class CohortSource(Source):
         heading += [f"{readout}:{name}" for readout in _TABLE_READOUTS for name in classes]
         heading += [f"distance:{name}" for name in classes]
 
+        names = {"test": self.judged_part}
+
         def write(temporary: Path) -> None:
             with temporary.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
                 writer.writerow(heading)
-                for part, indices in self.parts.items():
+                for part, indices in self.parts_to_judge.items():
                     features = parts[part].features
                     columns = [model.log_proba(features, name).double().exp() for name in _TABLE_READOUTS]
                     numbers = torch.cat([*columns, model.cc.divergences(features).double()], 1).cpu().tolist()
                     for row, index in zip(numbers, indices.tolist(), strict=True):
                         slide = self.cohort.slides[index]
-                        about = [slide.name, slide.patient, part, classes[int(self.labels[index])]]
+                        about = [slide.name, slide.patient, names.get(part, part), classes[int(self.labels[index])]]
                         count = self.cohort.instances[index]
                         # nine digits: what is judged from this file is judged as it was in single precision
                         writer.writerow([*about, count, *(f"{number:.9g}" for number in row)])
@@ -166,7 +166,7 @@ class CohortSource(Source):
 
     def _write_attention(self, folder: Path, model: Classifier, judgment: Judgment) -> None:
         """The attention over some test slides, one file each; see :func:`slides_to_show`."""
-        test = self.split.test
+        test = self.judged
         probabilities = judgment.log_p["test"][model.objective.readouts[0]].double().exp().cpu().numpy()
         folder.mkdir(exist_ok=True)
         for row in slides_to_show(self.labels[test].numpy(), probabilities, self.data.attention_slides):

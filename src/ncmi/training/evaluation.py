@@ -56,7 +56,7 @@ def evaluate_run(
     outside = {name: source.ood_features(model, name) for name in ood}
     for name, features in outside.items():
         check_ood_features(features, name)
-    parts = {name: source.features(model, indices) for name, indices in source.parts.items()}
+    parts = {name: source.features(model, indices) for name, indices in source.parts_to_judge.items()}
     inside, title = parts["test"].features, recipe.data.title
     if on is not None:
         data = _like(recipe.data, on) if isinstance(on, str) else on

@@ -138,7 +138,8 @@ def _finish(loop: Loop, source: Source, recipe: Recipe, started: float) -> Resul
     """Fit and judge the read-outs of a trained model, and write model, outputs and results."""
     fabric, folder, split = loop.fabric, loop.folder, loop.split
     parts: dict[str, Features] = {
-        name: replace(loop.extract(indices), groups=source.groups(indices)) for name, indices in source.parts.items()
+        name: replace(loop.extract(indices), groups=source.groups(indices))
+        for name, indices in source.parts_to_judge.items()
     }
     model = loop.evaluated.eval()
     judgment = judge_readouts(model, parts, source.signature.class_names)
@@ -157,6 +158,7 @@ def _finish(loop: Loop, source: Source, recipe: Recipe, started: float) -> Resul
         num_train=len(split.train),
         num_validation=len(split.validation),
         num_test=len(split.test),
+        judged=source.judged_part,
         primary_readouts=list(model.objective.readouts),
         readouts=judgment.readouts,
         information=information(model, parts["test"]),

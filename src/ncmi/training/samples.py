@@ -13,6 +13,7 @@ from ncmi.data.signature import Signature
 from ncmi.data.splits import Split, noisy_labels, split_dataset
 from ncmi.data.standardize import Standardizer
 from ncmi.data.tables.table import Table
+from ncmi.errors import naming
 from ncmi.recipes import Augmentation, Data, ImageData, Kind, Recipe, SampleData, TableData
 from ncmi.training.judging import Features
 from ncmi.training.loop import Loop, Setup
@@ -86,16 +87,16 @@ class SampleSource(Source):
 
     def other_features(self, model: Classifier, data: Data) -> Features:
         assert isinstance(data, TableData | ImageData)
-        if data.name in EMBEDDED:
-            other = load_embedded(data.name)
-            labels = known_labels(other.class_names, model.signature)[other.labels]
-            return Features(features_of(model, of_form(other.inputs, other.kind, model.signature)), labels)
-        new = load_new(find_data(data.name, data.data_dir), model.signature, data, labeled=True)
-        if new.reasons and data.bad == "error":
-            place, reason = next(iter(new.reasons.items()))
-            raise ValueError(
-                f"{data.name}: {new.names[place]}: {reason} ({len(new.reasons)} such): correct or skip them"
-            )
+        signature = model.signature
+        with naming(data.name):
+            if data.name in EMBEDDED:
+                other = load_embedded(data.name)
+                inputs = of_form(other.inputs, other.kind, signature)
+                return Features(features_of(model, inputs), known_labels(other.class_names, signature)[other.labels])
+            new = load_new(find_data(data.name, data.data_dir), signature, data, labeled=True)
+            if new.reasons and data.bad == "error":
+                place, reason = next(iter(new.reasons.items()))
+                raise ValueError(f"{new.names[place]}: {reason} ({len(new.reasons)} such): correct or remove it")
         assert new.labels is not None
         return Features(features_of(model, new.inputs), new.labels[new.usable])
 

@@ -117,6 +117,8 @@ class Results(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
         primary_readouts: how the objective is meant to decide, the first one first.
         readouts: all of them, by name.
         information: of the test part.
+        judged: the part that is judged where ``test`` is said: the test part, or where there is none the validation
+            part, or the training part itself, of which figures say nothing on new data.
         epoch_seconds: median.
         parameters: number of those that training moves.
         simulation: whether the data is simulated.
@@ -138,6 +140,7 @@ class Results(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     num_train: int
     num_validation: int
     num_test: int
+    judged: Literal["test", "validation", "train"] = "test"
     primary_readouts: list[str]
     readouts: dict[str, Readout]
     information: InformationRecord

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -52,6 +52,24 @@ class Source(ABC):
     def parts(self) -> dict[str, Tensor]:
         """Indices of each part that is not empty."""
         return {name: indices for name, indices in self.split.parts.items() if len(indices)}
+
+    @property
+    def judged_part(self) -> Literal["test", "validation", "train"]:
+        """The part that a run is judged by: the test part, or where there is none validation, or training itself."""
+        return "test" if len(self.split.test) else "validation" if len(self.split.validation) else "train"
+
+    @property
+    def judged(self) -> Tensor:
+        """Indices of the part that a run is judged by."""
+        return self.parts[self.judged_part]
+
+    @property
+    def parts_to_judge(self) -> dict[str, Tensor]:
+        """Training part, validation part, if it is not itself what is judged, and as ``"test"`` what is judged."""
+        others = {name: indices for name, indices in self.parts.items() if name in ("train", "validation")}
+        if self.judged_part == "validation":
+            del others["validation"]
+        return {**others, "test": self.judged}
 
     def groups(self, indices: Tensor) -> list[Hashable] | None:
         """What each sample belongs to, such as its patient; None where each stands for itself."""
