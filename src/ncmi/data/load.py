@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ncmi.data.arrays import archive_shapes, as_inputs, find_key, load_npz, read_array
 from ncmi.data.cifar import load_cifar
-from ncmi.data.columns import INPUT_ARRAYS, TEST, TRAIN
+from ncmi.data.columns import INPUT_ARRAYS, LABEL_COLUMNS, TEST, TRAIN
 from ncmi.data.dataset import Dataset
 from ncmi.data.images import decode_images, load_folder, with_channels
 from ncmi.data.kinds import EMBEDDED, find_data, find_source, kind_of
@@ -302,26 +302,26 @@ def _new_rows(path: Path, signature: Signature, data: TableData | ImageData, lab
     else:
         names = signature.feature_names or [f"column_{i + 1}" for i in range(signature.sample_shape[0])]
         columns = tuple(Column(name=name, kind="number") for name in names)
-    read = read_rows(path, columns, data, labeled=labeled, named=signature.feature_names is not None)
+    label_column = signature.label_column or data.label_column or LABEL_COLUMNS[0]
+    read = read_rows(path, columns, data, label_column=label_column, class_names=signature.class_names)
+    notes = list(read.notes)
     if preprocessing is not None:
-        inputs, notes = preprocessing.transform(read.rows.frame), list(read.notes)
-        unseen = preprocessing.unseen(read.rows.frame)
+        inputs = preprocessing.transform(read.rows.frame)
         notes += [
-            f"{count} rows have a value of {name!r} that training had not, or rarely" for name, count in unseen.items()
+            f"{count} rows have a value of {name!r} that training had not, or rarely"
+            for name, count in preprocessing.unseen(read.rows.frame).items()
         ]
     else:
-        inputs, notes = torch.from_numpy(read.rows.frame.to_numpy(np.float32)), list(read.notes)
-    labels = None
-    if labeled:
-        labels = _labels_of(read.labels, signature, data)
+        with np.errstate(over="ignore"):  # what overflows is infinite, and cannot be used
+            inputs = torch.from_numpy(read.rows.frame.to_numpy(np.float32))
+    labels = _labels_of(read.labels, label_column, signature, data) if labeled else None
     return _usable(inputs, read.rows.names, labels=labels, notes=tuple(notes))
 
 
-def _labels_of(texts: Sequence[str | None] | None, signature: Signature, data: TableData | ImageData) -> Tensor:
+def _labels_of(texts: Sequence[str | None] | None, label_column: str, signature: Signature, data: TableData) -> Tensor:
     """Class indices of labels as they stand in a file; -1 where there is none that could be used."""
     if texts is None:
-        wanted = repr(data.label_column) if data.label_column else "called like a label"
-        raise ValueError(f"no column {wanted}: name the label with --data.label-column when training, or add it here")
+        raise ValueError(f"no column {label_column!r}, which holds the label: add it, or call it so")
     places = {name: index for index, name in enumerate(signature.class_names)}
     unknown = sorted({text for text in texts if text is not None and text not in places})
     missing = sum(text is None for text in texts)

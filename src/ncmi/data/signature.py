@@ -12,6 +12,7 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     Attributes:
         sample_shape: ``(F,)`` of a table, ``(channels, H, W)`` of images, ``(D_feat,)`` of the instances of bags.
         feature_names: features of a table, where they have names.
+        label_column: of the table file that was trained on; None for other data.
         preprocessing: how the columns of a table file become these features; None for arrays.
     """
 
@@ -19,4 +20,5 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     sample_shape: tuple[int, ...]
     class_names: tuple[str, ...]
     feature_names: tuple[str, ...] | None = None
+    label_column: str | None = None
     preprocessing: Preprocessing | None = None
