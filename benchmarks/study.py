@@ -32,6 +32,7 @@ import _study_plan as plan
 import _study_tables as tables
 from _study_sets import GROUPS, Folders, named_sets, placed
 from _timing import command_line
+from ncmi.errors import Interrupted
 from ncmi.files import finite, write_atomically, write_json, write_text
 from ncmi.report.text import count
 from ncmi.training.comparison import ComparisonError, Entry, Plan, compare_many
@@ -73,7 +74,7 @@ def make_runs(study: plan.Study, part: Part, folders: Folders, workers: int) -> 
         What failed, with its error. A run that broke down in training has not failed.
 
     Raises:
-        KeyboardInterrupt: on Ctrl-C; unfinished runs have written checkpoints.
+        Interrupted: on Ctrl-C; unfinished runs have written checkpoints.
     """
     failures: dict[plan.Run, str] = {}
     while runs := [run for run in plan.open_runs(study, part.cells) if run not in failures]:
@@ -87,7 +88,9 @@ def make_runs(study: plan.Study, part: Part, folders: Folders, workers: int) -> 
         try:
             compare_many(_plans(study, runs, folders, workers), command=" ".join(sys.argv), on_run=finished)
         except ComparisonError as error:
-            failures |= _failures(study, left.values(), str(error))
+            if not error.failures:
+                raise
+            failures |= _failures(study, left.values(), error.failures)
     for run in study.known:  # those too that finished while an earlier call was being stopped
         _slim(study.folder / run.folder)
     return {str(run): reason for run, reason in failures.items()}
@@ -120,16 +123,17 @@ def _slim(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _failures(study: plan.Study, runs: Iterable[plan.Run], message: str) -> dict[plan.Run, str]:
+def _failures(study: plan.Study, runs: Iterable[plan.Run], reasons: dict[str, str]) -> dict[plan.Run, str]:
     """A run that broke down is a result; one that failed otherwise is tried again by the next call."""
     failures = {}
     for run in runs:
-        _, failed, rest = message.partition(f"{run.folder.name}: ")
-        reason = rest.partition("; ")[0]
-        if failed and DIVERGED in reason:
+        reason = reasons.get(run.folder.name)
+        if reason is None:
+            continue
+        if DIVERGED in reason:
             write_json(study.folder / run.folder / plan.BROKE_DOWN, {"error": reason})
             print(f"{run}: broke down", flush=True)
-        elif failed:
+        else:
             failures[run] = reason
             print(f"FAILED {run}: {reason}", flush=True)
     return failures
@@ -194,7 +198,7 @@ def main() -> int:
             print(f"\n{write_report(name, study)}\n", flush=True)
     except (ValueError, FileNotFoundError) as error:
         raise SystemExit(f"study: {error}") from None
-    except KeyboardInterrupt:
+    except (Interrupted, KeyboardInterrupt):
         print("stopped; finished runs are kept: the same command goes on", file=sys.stderr)
         return 130
     for run, reason in failures.items():

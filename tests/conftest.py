@@ -7,8 +7,7 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from hypothesis import settings
 
 from ncmi.data.cifar_sets import CIFAR_SETS
 from ncmi.training import comparison
+from ncmi.training import workers as workers_module
 
 # no tests in them, and for doctest they would all be modules of one name
 collect_ignore_glob = ["conftest.py", "*/conftest.py"]
@@ -37,32 +37,44 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-class InTurn(Executor):
-    """One task after the other, in this process."""
+def in_turn(
+    work: Callable[..., Any],
+    tasks: Mapping[str, Any],
+    workers: int,
+    on_run: Callable[[str, Any], None],
+    before: Callable[[Callable[..., Any]], None] = lambda ask: None,
+) -> dict[str, str]:
+    """One task after the other, in this process, with the same outcomes as in processes of their own."""
 
-    def __init__(self, *_: Any, **__: Any) -> None: ...
+    def ask(asked: Callable[..., Any], *arguments: Any) -> Any:
+        how, what = workers_module._outcome(asked, arguments)
+        if how != "done":
+            raise workers_module.WorkError(what)
+        return what
 
-    def submit(self, work: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(work(*args, **options))
-        except Exception as error:
-            future.set_exception(error)
-        return future
+    before(ask)
+    failures = {}
+    for path, content in tasks.items():
+        how, what = workers_module._outcome(work, (path, content))
+        if how == "done":
+            on_run(Path(path).name, what)
+        else:
+            failures[path] = what
+    return failures
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _runs_in_this_process() -> Iterator[None]:
     """Comparisons make their runs here: a fresh process takes ten seconds to import what it needs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(comparison, "ProcessPoolExecutor", InTurn)
+        patch.setattr(comparison, "run_side_by_side", in_turn)
         yield
 
 
 @pytest.fixture
 def fresh_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Comparisons make their runs in processes of their own, as for users."""
-    monkeypatch.setattr(comparison, "ProcessPoolExecutor", ProcessPoolExecutor)
+    monkeypatch.setattr(comparison, "run_side_by_side", workers_module.run_side_by_side)
 
 
 @pytest.fixture

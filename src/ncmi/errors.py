@@ -1,12 +1,45 @@
 """Exceptions that cross the borders between packages, and what messages are made of."""
 
+import errno
+import re
+import signal
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+_NO_MEMORY = re.compile(
+    r"out of memory|not enough memory|can't allocate memory|cannot allocate memory|bad_alloc|DefaultCPUAllocator|"
+    r"integer multiplication overflow|Storage size calculation overflowed|Invalid buffer size|"
+    r"invalid argument.*size|array is too big|Maximum allowed dimension exceeded",
+    re.IGNORECASE,
+)
+_MEMORY_CURE = (
+    "take a smaller batch (--training.batch-size, or --training.accumulate), a narrower network (--network.width), "
+    "smaller images (--data.image-size), or fewer --workers"
+)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 class Interrupted(Exception):
-    """A run was asked to stop, and has written a checkpoint to go on from."""
+    """Work was asked to stop, and can be gone on with.
+
+    Args:
+        message: what was stopped, and how to go on.
+        signal_number: what asked for it; a command ends with 128 and this number.
+    """
+
+    def __init__(self, message: str, signal_number: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.signal_number = int(signal_number)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP where nothing writes a checkpoint: like Ctrl-C, with the signal that came."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"signal {signal_number}")
+        self.signal_number = int(signal_number)
 
 
 def listing(names: Sequence[str], limit: int = 20) -> str:
@@ -22,6 +55,55 @@ def listing(names: Sequence[str], limit: int = 20) -> str:
 def reason(error: BaseException) -> str:
     """What an error says, on one line."""
     return " ".join(str(error).split())
+
+
+def in_one_line(error: BaseException) -> str:
+    """What an error means, with a cure where the library that raised it knows none: memory, disk, paths.
+
+    >>> in_one_line(MemoryError()).split(":")[0]
+    'not enough memory'
+    """
+    text = reason(error)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError | ValueError) and _NO_MEMORY.search(text)):
+        said = f" ({_shortened(text)})" if text else ""
+        return f"not enough memory{said}: {_MEMORY_CURE}"
+    if isinstance(error, OSError) and error.errno is not None and error.strerror:
+        where = "" if error.filename is None else f"{error.filename}: "
+        if error.errno in _FULL:
+            return f"{where}{error.strerror}: make room on this disk, then go on (ncmi resume RUN, or --resume)"
+        return f"{where}{error.strerror}: check the path, its permissions and the room on its disk"
+    if isinstance(error, RecursionError):
+        return "nested too deep to be read: give a file that ncmi, or a usual program, has written"
+    if isinstance(error, KeyError) and error.args:
+        return reason(Exception(error.args[0]))
+    if isinstance(error, ValueError | ArithmeticError | OSError):
+        return text or type(error).__name__
+    return f"{type(error).__name__}: {_shortened(text)} (NCMI_TRACEBACK=1 shows where)"
+
+
+def _shortened(text: str, most: int = 300) -> str:
+    # torch explains itself at length, and adds where in its C++ it was
+    text = re.sub(r"\[enforce fail at [^\]]*\]\s*\.?\s*|Exception raised from .*", "", text)
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def printable(text: str) -> str:
+    """The same text with nothing in it that a terminal would obey: control characters are shown by their codes.
+
+    Line ends and tabs stay. What turns the direction of writing, or is no character at all, is shown too.
+
+    >>> printable("a\\x1b[31mb")
+    'a\\\\x1b[31mb'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_shown(sign) for sign in text)
+
+
+def _shown(sign: str) -> str:
+    if sign in "\n\t" or sign.isprintable() or unicodedata.category(sign) == "Zs" or sign == "\u200d":
+        return sign
+    return sign.encode("unicode_escape").decode("ascii")
 
 
 @contextmanager

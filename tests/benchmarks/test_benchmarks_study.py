@@ -229,8 +229,9 @@ def test_it_goes_on_where_it_was_stopped(
 ) -> None:
     most = 2
 
-    def one_by_one(work: Any, tasks: dict[str, Any], workers: int, on_run: Any) -> dict[str, str]:
+    def one_by_one(work: Any, tasks: dict[str, Any], workers: int, on_run: Any, before: Any) -> dict[str, str]:
         """As the library's queue, in this process; the user stops it after so many runs."""
+        before(lambda asked, *arguments: asked(*arguments))
         for count, (path, content) in enumerate(tasks.items()):
             if count == most:
                 raise KeyboardInterrupt

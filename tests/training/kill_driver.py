@@ -70,7 +70,7 @@ def _run(folder: Path, death: str, say: Callable[[], Any]) -> None:
 
 def _wait_in_a_step(say: Callable[[], Any]) -> None:
     from ncmi.training.loop import Loop
-    from ncmi.training.session import StopRequest
+    from ncmi.training.stopping import StopRequest
 
     step, run = Loop._step, Loop.run
     stops: list[StopRequest] = []

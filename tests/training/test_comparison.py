@@ -22,8 +22,7 @@ from ncmi.training.comparison import (
     compare,
     compare_many,
     entries_of,
-    open_comparison,
-    run_side_by_side,
+    record_of,
 )
 from ncmi.training.schema import (
     ComparisonRecord,
@@ -34,6 +33,7 @@ from ncmi.training.schema import (
     read_record,
     write_record,
 )
+from ncmi.training.workers import run_side_by_side
 
 BAGS = Recipe(BagData("cohort/features", folds=3))
 TABLE = Recipe(TableData("tables/wine.csv"))
@@ -92,8 +92,13 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Recipe]]:
         return results
 
     def in_this_process(
-        work: Callable[[str, Any], Results], tasks: Mapping[str, Any], workers: int, on_run: Callable[[str, Any], None]
+        work: Callable[[str, Any], Results],
+        tasks: Mapping[str, Any],
+        workers: int,
+        on_run: Callable[[str, Any], None],
+        before: Callable[[Callable[..., Any]], None],
     ) -> dict[str, str]:
+        before(lambda asked, *arguments: {})
         failures = {}
         for path, content in tasks.items():
             try:
@@ -277,11 +282,11 @@ def test_recipes_of_an_earlier_version_have_the_defaults_of_what_they_lack(tmp_p
     for name in ("label_noise", "noise_kind", "imbalance"):
         del content["data"][name]
     write_record(tmp_path / "comparison.json", record)
-    open_comparison(tmp_path, plan.describe(None), resume=True)
+    record_of(tmp_path, plan.describe(None), resume=True)
     write_record(tmp_path / "comparison.json", record)
     noisy = replace(TABLE, data=TableData("tables/wine.csv", label_noise=0.2))
     with pytest.raises(ComparisonError, match="another recipe"):
-        open_comparison(tmp_path, Plan(entries_of(noisy, ["cross_entropy"]), (0,)).describe(None), resume=True)
+        record_of(tmp_path, Plan(entries_of(noisy, ["cross_entropy"]), (0,)).describe(None), resume=True)
 
 
 def test_what_fails_is_told_after_the_others_have_had_their_chance(
@@ -328,8 +333,11 @@ def test_runs_in_fresh_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     broken = Entry("broken", "Broken", replace(recipe, network=replace(recipe.network, weights="nowhere.pth")))
     plan = Plan((*entries_of(recipe, ["cross_entropy", "ncmi"]), broken), (0,), workers=2)
     made: dict[str, Results] = {}
-    with pytest.raises(ComparisonError, match=r"1 of 3 runs failed: broken-seed0: .*nowhere"):
-        compare(plan, tmp_path / "c", on_run=made.__setitem__)
+    with pytest.raises(ComparisonError, match=r"1 of 3 runs cannot be made: broken-seed0: .*nowhere"):
+        compare(plan, tmp_path / "c")
+    assert not (tmp_path / "c").exists()  # the corrected command is not in its own way
+    plan = replace(plan, entries=plan.entries[:2])
+    compare(plan, tmp_path / "c", on_run=made.__setitem__)
     assert {name: results.objective for name, results in made.items()} == {
         "cross_entropy-seed0": "cross_entropy",
         "ncmi-seed0": "ncmi",
@@ -338,5 +346,5 @@ def test_runs_in_fresh_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert record.machine == json.loads((tmp_path / "c/runs/cross_entropy-seed0/environment.json").read_text())
     again: dict[str, Results] = {}
     monkeypatch.undo()  # what is finished needs no fresh processes
-    compare(replace(plan, entries=plan.entries[:2]), tmp_path / "c", resume=True, on_run=again.__setitem__)
+    compare(plan, tmp_path / "c", resume=True, on_run=again.__setitem__)
     assert msgspec.to_builtins(again) == msgspec.to_builtins(made)

@@ -23,7 +23,8 @@ from ncmi.training import environment
 from ncmi.training import session as session_module
 from ncmi.training.environment import describe_environment, mark_peak, peak_megabytes
 from ncmi.training.run import train
-from ncmi.training.session import StopRequest, session
+from ncmi.training.session import session
+from ncmi.training.stopping import StopRequest
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -132,7 +133,7 @@ def test_a_run_leaves_the_process_as_it_was(end: str, unusual_process: None, tmp
 
 
 def test_flags_of_a_gpu_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu = SimpleNamespace(device=torch.device("cuda"), launch=lambda: None)
+    gpu = SimpleNamespace(global_rank=0, device=torch.device("cuda"), launch=lambda: None)
     monkeypatch.setattr(session_module, "Fabric", lambda **options: gpu)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     with session(Training()) as fabric:

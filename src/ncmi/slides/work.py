@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from ncmi.files import write_text
-from ncmi.training.comparison import processors
+from ncmi.training.workers import processors
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -6,28 +6,35 @@ An entry is an objective, or a network with an objective, on data of any kind.
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import msgspec
 
-from ncmi.errors import Interrupted
+from ncmi.files import PARTIAL
 from ncmi.objectives.options import objective_options
 from ncmi.recipes import BagData, BagNetwork, Data, Recipe, recipe_from_dict, recipe_to_dict
 from ncmi.recipes.names import BASELINE, network_label, objective_label
 from ncmi.training.schema import ComparisonRecord, EntryRecord, Results, read_record, write_record
+from ncmi.training.workers import Ask, WorkError, run_side_by_side
 
 RECORD = "comparison.json"
 OnRun = Callable[[str, Results], None]
 
 
 class ComparisonError(ValueError):
-    """A comparison cannot be made as asked; the message names the cure."""
+    """A comparison cannot be made as asked; the message names the cure.
+
+    Attributes:
+        failures: what went wrong, by the name of the run that it befell; empty where no single run is at fault.
+    """
+
+    def __init__(self, message: str, failures: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.failures = {Path(path).name: reason for path, reason in (failures or {}).items()}
 
 
 @dataclass(frozen=True)
@@ -192,10 +199,11 @@ def compare(
         on_run: called with each finished run's name and results, in this process.
 
     Raises:
-        ComparisonError: if the folder holds something (without ``resume``) or another comparison (with it), or a run
-            failed (after the others have been given their chance).
+        ComparisonError: if the folder holds something (without ``resume``) or another comparison (with it), if data,
+            splits, networks or objectives do not allow the runs (nothing is written then), or a run failed (after the
+            others have been given their chance).
         SchemaError: if the earlier ``comparison.json`` is damaged.
-        KeyboardInterrupt: on Ctrl-C; runs in progress have written checkpoints to go on from.
+        Interrupted: on Ctrl-C, SIGTERM and SIGHUP; runs in progress have written checkpoints to go on from.
     """
     folder = Path(path)
     compare_many([(plan, folder)], resume=resume, command=command, on_run=on_run)
@@ -208,15 +216,17 @@ def compare_many(
     resume: bool | None = False,
     command: str | None = None,
     on_run: OnRun = lambda name, results: None,
+    on_begin: Callable[[], None] = lambda: None,
 ) -> None:
     """Several comparisons, each into its own folder, from one queue of runs; see :func:`compare`.
 
     Runs that several plans have in common (by their ``runs_folder``) are made once. Workers and imports are those of
     the first plan. ``resume=None`` goes on where there is an earlier comparison, and begins where there is none.
+    ``on_begin`` is called when all runs have been found possible, before the first folder is made.
     """
     from ncmi.training.run_folder import RunFolder  # the command line reads this page before it needs numpy
 
-    records = [open_comparison(folder, plan.describe(command), resume) for plan, folder in plans]
+    records = [record_of(folder, plan.describe(command), resume) for plan, folder in plans]
     started = time.perf_counter()
     # without links resolved: names stay as the user gave them
     tasks = {
@@ -225,19 +235,61 @@ def compare_many(
         for name, recipe in plan.runs()
     }
     first = plans[0][0]
-    failures = run_side_by_side(partial(_train_one, imports=first.imports), tasks, first.workers, on_run)
+
+    def begin(ask: Ask) -> None:
+        _see_that_all_can_be_made(ask, tasks, first.imports)
+        on_begin()
+        for (_, folder), record in zip(plans, records, strict=True):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_record(folder / RECORD, record)
+
+    failures = run_side_by_side(partial(_train_one, imports=first.imports), tasks, first.workers, on_run, begin)
     seconds = time.perf_counter() - started
     for (plan, folder), record in zip(plans, records, strict=True):
         machine = RunFolder(folder / plan.runs()[0][0]).environment()
         total = record.total_seconds + seconds
         write_record(folder / RECORD, msgspec.structs.replace(record, total_seconds=total, machine=machine))
     if failures:
-        listed = "; ".join(f"{Path(path).name}: {error}" for path, error in failures.items())
-        raise ComparisonError(f"{len(failures)} of {len(tasks)} runs failed: {listed}")
+        raise ComparisonError(f"{len(failures)} of {len(tasks)} runs failed: {_in_brief(failures)}", failures)
 
 
-def open_comparison(folder: Path, record: ComparisonRecord, resume: bool | None) -> ComparisonRecord:
-    """Make the folder of a comparison, or see that an earlier one there is of the same recipes; see :func:`compare`.
+def _see_that_all_can_be_made(ask: Ask, tasks: Mapping[str, dict[str, Any]], imports: tuple[str, ...]) -> None:
+    unfinished = {path: content for path, content in tasks.items() if not (Path(path) / "results.json").exists()}
+    if not unfinished:
+        return
+    try:
+        faults = ask(_rehearse, unfinished, imports)
+    except WorkError as error:
+        raise ComparisonError(str(error)) from None
+    if faults:
+        count = f"{len(faults)} of {len(tasks)} runs cannot be made"
+        raise ComparisonError(f"nothing was begun: {count}: {_in_brief(faults)}", faults)
+
+
+def _rehearse(contents: dict[str, dict[str, Any]], imports: tuple[str, ...]) -> dict[str, str]:
+    """:func:`ncmi.training.rehearsal.rehearse`, by a name that needs no torch."""
+    from ncmi.training.rehearsal import rehearse
+
+    return rehearse(contents, imports)
+
+
+def _in_brief(faults: Mapping[str, str]) -> str:
+    """What went wrong, each reason once, with the first run that it befell and how many more."""
+    names: dict[str, list[str]] = {}
+    for path, fault in faults.items():
+        names.setdefault(fault, []).append(Path(path).name)
+    parts = []
+    for fault, runs in names.items():
+        more = f" and {len(runs) - 1} more" if len(runs) > 1 else ""
+        parts.append(f"{runs[0]}{more}: {fault}")
+    return "; ".join(parts)
+
+
+def record_of(folder: Path, record: ComparisonRecord, resume: bool | None) -> ComparisonRecord:
+    """See that a comparison can be made in a folder: nothing is there, or an earlier one of the same recipes.
+
+    Nothing is written. A folder that holds a comparison's record and no run, as one that was stopped in its first
+    moments, counts as empty.
 
     Returns:
         The record, with the seconds that the earlier comparison has spent.
@@ -256,12 +308,18 @@ def open_comparison(folder: Path, record: ComparisonRecord, resume: bool | None)
                 raise ComparisonError(
                     f"{folder} compares {entry.label} by another recipe: give the same options, or another --out"
                 )
-        record = msgspec.structs.replace(record, total_seconds=earlier.total_seconds)
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        return msgspec.structs.replace(record, total_seconds=earlier.total_seconds)
+    if not _holds_nothing(folder):
         raise ComparisonError(f"{folder} exists and is not empty: choose another --out, or go on with it by --resume")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_record(known, record)
     return record
+
+
+def _holds_nothing(folder: Path) -> bool:
+    if not folder.exists() and not folder.is_symlink():
+        return True
+    if not folder.is_dir():
+        return False
+    return all(entry.name == RECORD or entry.name.endswith(PARTIAL) for entry in folder.iterdir())
 
 
 def _same_recipe(earlier: dict[str, Any], now: dict[str, Any]) -> bool:
@@ -277,71 +335,12 @@ def _with_fold(recipe: Recipe, fold: int) -> Recipe:
     return replace(recipe, data=replace(recipe.data, fold=fold)) if isinstance(recipe.data, BagData) else recipe
 
 
-def run_side_by_side(
-    work: Callable[[str, Any], Any], tasks: Mapping[str, Any], workers: int, on_run: Callable[[str, Any], None]
-) -> dict[str, str]:
-    """Do ``work(path, content)`` for each task, in fresh processes; what failed, by path, with its message.
-
-    Args:
-        work: a function that a fresh process can import.
-        tasks: content of each task by the path of its folder.
-        workers: processes; 0 for one a processor.
-        on_run: called with each finished task's folder name and results, in this process.
-
-    Raises:
-        KeyboardInterrupt: on Ctrl-C; runs in progress have written checkpoints to go on from.
-    """
-    failures: dict[str, str] = {}
-    # fresh processes: torch must not be forked, and this one stays without it
-    pool = ProcessPoolExecutor(min(workers or processors(), len(tasks)), mp_context=get_context("spawn"))
-    try:
-        futures = {pool.submit(_unless_stopped, work, path, content): path for path, content in tasks.items()}
-        for future in as_completed(futures):
-            path = futures[future]
-            try:
-                on_run(Path(path).name, future.result())
-            except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
-                failures[path] = str(error)
-    except (KeyboardInterrupt, Interrupted):
-        # the workers have had the signal as well: they stop after their step and write a checkpoint
-        pool.shutdown(wait=True, cancel_futures=True)
-        raise KeyboardInterrupt from None
-    pool.shutdown()
-    return failures
-
-
-# the pool has handed a worker its next run before it is asked to stop: that one must not begin
-_STOPPED: list[str] = []
-
-
-def processors() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _unless_stopped(work: Callable[[str, Any], Any], path: str, content: Any) -> Any:
-    if _STOPPED:
-        raise Interrupted("stopped before it began")
-    try:
-        return work(path, content)
-    except Interrupted:
-        _STOPPED.append(path)
-        raise
-
-
-_LOADED: dict[Data, Any] = {}
-
-
 def _train_one(path: str, content: dict[str, Any], imports: tuple[str, ...]) -> Results:
-    """One run, in a worker; the data is loaded once a worker, and is the same whatever its fold."""
+    """One run, in a worker."""
+    from ncmi.training.rehearsal import loaded
     from ncmi.training.run import train
-    from ncmi.training.sources import load_data
 
     for module in imports:
         import_module(module)
     recipe = recipe_from_dict(content)
-    data = _with_fold(recipe, 0).data
-    if data not in _LOADED:
-        _LOADED.clear()  # one at a time: they may be large
-        _LOADED[data] = load_data(data)
-    return train(recipe, path, resume=(Path(path) / "recipe.json").exists(), data=_LOADED[data])
+    return train(recipe, path, resume=(Path(path) / "recipe.json").exists(), data=loaded(recipe))

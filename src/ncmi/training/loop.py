@@ -37,8 +37,8 @@ from ncmi.training.model import Classifier
 from ncmi.training.optimizers import learning_rate_factor, make_optimizers
 from ncmi.training.run_folder import RunFolder
 from ncmi.training.schema import EpochMetrics
-from ncmi.training.session import StopRequest
 from ncmi.training.step import TrainingStep
+from ncmi.training.stopping import StopRequest
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -224,7 +224,8 @@ class Loop(ABC):
                 every = self.training.checkpoint_steps
                 if stop.requested:
                     self._save()
-                    raise Interrupted(f"stopped in epoch {progress.epoch + 1} after step {progress.step}")
+                    where = f"stopped in epoch {progress.epoch + 1} after step {progress.step}"
+                    raise Interrupted(where, stop.signal_number)
                 if every is not None and progress.total_steps % every == 0:
                     self._save()
         self._finish_epoch(len(order), started)

@@ -217,7 +217,7 @@ def reproduce(
 
     Raises:
         ComparisonError: if an earlier reproduction there used other recipes, or a run failed.
-        KeyboardInterrupt: on Ctrl-C; the same call goes on.
+        Interrupted: on Ctrl-C, SIGTERM and SIGHUP; the same call goes on.
     """
     folder = Path(path) / experiment
     record = ReproductionRecord(
@@ -226,10 +226,13 @@ def reproduce(
         scale=scale,
         groups=[GroupRecord(name=group.name, title=group.title) for group in groups],
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_record(folder / "reproduction.json", record)
+
+    def begin() -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_record(folder / "reproduction.json", record)
+
     plans = [(group.plan, folder / group.name) for group in groups]
-    compare_many(plans, resume=None, command=command, on_run=on_run)
+    compare_many(plans, resume=None, command=command, on_run=on_run, on_begin=begin)
     return folder
 
 

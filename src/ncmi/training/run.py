@@ -22,8 +22,9 @@ from ncmi.training.loop import Loop, Setup
 from ncmi.training.model import Classifier
 from ncmi.training.run_folder import RunFolder, RunFolderError, write_arrays
 from ncmi.training.schema import Results, Skipped
-from ncmi.training.session import StopRequest, session, tensorboard
+from ncmi.training.session import session, tensorboard
 from ncmi.training.sources import Source, open_source
+from ncmi.training.stopping import StopRequest
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -104,8 +105,17 @@ def train(
             return _finish(loop, source, recipe, started)
 
 
-def _new_model(recipe: Recipe, source: Source, fabric: Fabric, begun: bool) -> Classifier:
-    """The model as it is before the first step, in single precision."""
+def build_model(recipe: Recipe, source: Source, *, begun: bool = False) -> Classifier:
+    """The model with the weights that it starts from, in single precision; its standardizer is not fitted yet.
+
+    Args:
+        recipe: resolved.
+        source: the data.
+        begun: of a run that a checkpoint is there of: starting weights are not read again.
+
+    Raises:
+        ValueError: where this data, network or objective does not allow what the recipe asks for.
+    """
     torch.manual_seed(recipe.training.seed)
     model = Classifier(recipe, source.signature)
     source.check(recipe, model)
@@ -113,6 +123,12 @@ def _new_model(recipe: Recipe, source: Source, fabric: Fabric, begun: bool) -> C
         model.objective.check_settable()
     if isinstance(recipe.network, Network) and recipe.network.weights is not None and not begun:
         load_weights(model.network, recipe.network.weights)
+    return model
+
+
+def _new_model(recipe: Recipe, source: Source, fabric: Fabric, begun: bool) -> Classifier:
+    """The model as it is before the first step, in single precision."""
+    model = build_model(recipe, source, begun=begun)
     if recipe.training.devices > 1 and fabric.device.type == "cuda":
         # statistics of the whole batch, as on one device; there is no such layer for CPUs
         model.network = nn.SyncBatchNorm.convert_sync_batchnorm(model.network)

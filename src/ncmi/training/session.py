@@ -1,14 +1,12 @@
-"""What surrounds a run in its process: devices and threads, random state, and signals that ask it to stop."""
+"""What surrounds a run in its process: devices and threads, random state, event files."""
 
 from __future__ import annotations
 
-import signal
-import threading
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import FrameType
 from typing import Any
 from unittest.mock import patch
 
@@ -16,6 +14,7 @@ import torch
 from packaging.version import Version
 
 from ncmi.recipes import Training
+from ncmi.training.stopping import end_with_parent
 
 
 def _fulfills(package: str, compare: Callable[[Version, Version], bool], bound: str, base: bool = False) -> bool:
@@ -71,41 +70,14 @@ def session(training: Training) -> Iterator[Fabric]:
                     "machine does not have them: choose cpu or auto, or fewer devices"
                 ) from None
             fabric.launch()
+            if fabric.global_rank > 0:
+                end_with_parent(os.getppid())  # of processes that train together the first one has started the others
             if fabric.device.type == "cuda":
                 torch.backends.cudnn.benchmark = True  # batches keep their shape
             yield fabric
         finally:
             torch.set_num_threads(threads)
             torch.backends.cudnn.benchmark = benchmark
-
-
-class StopRequest:
-    """Context manager: inside it, the first SIGINT or SIGTERM sets ``requested``; a second one acts as usual.
-
-    Outside the main thread Python takes no signal handlers; there, nothing is changed.
-    """
-
-    def __init__(self, enabled: bool = True) -> None:
-        self.requested = False
-        self.signal_number = 0
-        self._enabled = enabled and threading.current_thread() is threading.main_thread()
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> StopRequest:
-        if self._enabled:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, previous in self._previous.items():
-            signal.signal(number, previous)
-        self._previous.clear()
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        self.signal_number = number
-        signal.signal(number, self._previous[number])
 
 
 @contextmanager

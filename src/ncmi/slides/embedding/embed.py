@@ -21,7 +21,7 @@ from ncmi.slides.embedding.encoder import Encoder, EncoderError
 from ncmi.slides.tiling.coords import Coords, CoordsError, read_coords, read_patch
 from ncmi.slides.tiling.slide_file import Slide, SlideError, find_slides
 from ncmi.slides.work import SlideResult, write_summary
-from ncmi.training.comparison import processors
+from ncmi.training.workers import processors
 
 Precision = Literal["float16", "float32"]
 ENCODER, VERSION = "encoder", "encoder_version"

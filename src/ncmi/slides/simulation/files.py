@@ -14,7 +14,7 @@ from ncmi.slides.simulation import options as numbers
 from ncmi.slides.simulation.lesions import SlidePlan, plan_slide
 from ncmi.slides.simulation.options import SimulationOptions, SlideRow, make_table, read_table
 from ncmi.slides.simulation.slide import PATCH_LEVEL0, simulate_slide
-from ncmi.training.comparison import processors
+from ncmi.training.workers import processors
 
 _NOTE = "Simulated patch features. Behind them stand no patient, no slide and no encoder."
 _BYTES_A_PATCH = 19  # coords, lesion, component, mimic

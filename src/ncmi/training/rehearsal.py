@@ -1,0 +1,80 @@
+"""Whether runs can be made, seen before anything is written: data, splits, networks, objectives, weights, devices."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib import import_module
+from typing import Any
+
+from ncmi.errors import in_one_line
+from ncmi.recipes import Data, Recipe, recipe_from_dict, resolve_recipe
+from ncmi.training.run import build_model
+from ncmi.training.session import session
+from ncmi.training.sources import Source, load_data, open_source
+
+_LOADED: dict[Data, Any] = {}
+
+
+def loaded(recipe: Recipe) -> Any:
+    """The data of a recipe, read once a process; it is the same whatever the fold."""
+    data = replace(recipe.data, fold=0)
+    if data not in _LOADED:
+        _LOADED.clear()  # one at a time: they may be large
+        _LOADED[data] = load_data(data)
+    return _LOADED[data]
+
+
+def rehearse(contents: dict[str, dict[str, Any]], imports: Sequence[str]) -> dict[str, str]:
+    """What stands against runs, by their names: nothing where all of them can be made.
+
+    Each different data set is read, each different split drawn, each different network and objective built.
+
+    Args:
+        contents: recipes as plain values, by name.
+        imports: modules that register objectives or networks of the user's own.
+
+    Raises:
+        FileNotFoundError, ValueError: where the data cannot be used at all.
+    """
+    for module in imports:
+        import_module(module)
+    faults: dict[str, str] = {}
+    sources: dict[Any, Source | str] = {}
+    models: dict[Any, str] = {}
+    for name, content in contents.items():
+        recipe = recipe_from_dict(content)
+        training = recipe.training
+        data = loaded(recipe)
+        split = (recipe.data, recipe.data.seed_of_split(training.seed), training.seed)
+        if split not in sources:
+            sources = {split: _source(recipe, data)}  # one at a time: they hold copies of labels
+        source = sources[split]
+        if isinstance(source, str):
+            faults[name] = source
+            continue
+        # runs of other seeds and folds have the same model, but for its size where the training part decides
+        model = (replace(recipe.data, fold=0), recipe.network, recipe.objective, replace(training, seed=0))
+        if model not in models:
+            models[model] = _fault_of_model(recipe, source)
+        if models[model]:
+            faults[name] = models[model]
+    return faults
+
+
+def _source(recipe: Recipe, data: Any) -> Source | str:
+    try:
+        return open_source(recipe, data)
+    except (ValueError, OSError, ArithmeticError, MemoryError, RuntimeError) as error:
+        return in_one_line(error)
+
+
+def _fault_of_model(recipe: Recipe, source: Source) -> str:
+    signature = source.signature
+    try:
+        with session(recipe.training):
+            resolved = resolve_recipe(
+                recipe, signature.sample_shape, len(signature.class_names), len(source.split.train)
+            )
+            build_model(resolved, source)
+    except (ValueError, OSError, ArithmeticError, MemoryError, RuntimeError, KeyError) as error:
+        return in_one_line(error)
+    return ""
