@@ -227,8 +227,7 @@ def test_damaged_model(run: Path, tmp_path: Path) -> None:
     ) as caught:
         load_model(copy)
     assert "\n" not in str(caught.value)
-    model.write_bytes((run / "checkpoints",
-        "data.json" / "last.safetensors").read_bytes())
+    model.write_bytes((run / "checkpoints", "data.json" / "last.safetensors").read_bytes())
     with pytest.raises(CheckpointError, match=r"model\.safetensors: does not fit recipe\.json"):
         load_model(copy)
     model.unlink()

@@ -89,7 +89,7 @@ class Plan:
     @property
     def folds(self) -> tuple[int | None, ...]:
         """The folds that are tested on in turn; (None,) where the data is not split into folds."""
-        if not isinstance(self.data, BagData) or self.data.folds == 0:
+        if self.data.folds == 0:
             return (None,)
         return tuple(range(self.data.folds)) if self.all_folds else (self.data.fold,)
 
@@ -116,7 +116,7 @@ class Plan:
             title=self.title,
             data=data.title,
             seeds=list(self.seeds),
-            folds=data.folds if isinstance(data, BagData) else 0,
+            folds=data.folds,
             entries=[
                 EntryRecord(
                     name=entry.name,
@@ -332,7 +332,7 @@ def _same_recipe(earlier: dict[str, Any], now: dict[str, Any]) -> bool:
 
 
 def _with_fold(recipe: Recipe, fold: int) -> Recipe:
-    return replace(recipe, data=replace(recipe.data, fold=fold)) if isinstance(recipe.data, BagData) else recipe
+    return replace(recipe, data=replace(recipe.data, fold=fold))
 
 
 def _train_one(path: str, content: dict[str, Any], imports: tuple[str, ...]) -> Results:

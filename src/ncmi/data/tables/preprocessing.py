@@ -7,6 +7,7 @@ it, so that nothing is ever unpickled and another version of scikit-learn reads 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -204,7 +205,7 @@ def fit_preprocessing(frame: pd.DataFrame, columns: tuple[Column, ...], rows: in
         rows: of the whole table, by which it is seen what fits into memory.
 
     Raises:
-        ValueError: where no column is left that differs between rows.
+        ValueError: where no column is left that differs between rows, or two features would have one name.
     """
     numbers: list[NumberFeature] = []
     categories: list[CategoryFeatures] = []
@@ -227,12 +228,15 @@ def fit_preprocessing(frame: pd.DataFrame, columns: tuple[Column, ...], rows: in
             f"no feature differs between the rows of the training part (constant: {listing(constant)}): give columns "
             "that tell the classes apart"
         )
-    return Preprocessing(
+    fitted = Preprocessing(
         columns=columns,
         numbers=tuple(numbers),
         categories=tuple(_fit_memory(categories, len(numbers), rows)),
         constant=tuple(constant),
     )
+    if twice := sorted(name for name, count in Counter(fitted.feature_names).items() if count > 1):
+        raise ValueError(f"columns give features of the same name, {listing(twice, 5)}: rename a column, or drop one")
+    return fitted
 
 
 def _fit_date(frame: pd.DataFrame, column: str) -> list[NumberFeature | None]:
