@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 PARTIAL = ".partial"
 """Ending of a file that is being written."""
+_FORMULA = tuple("=+-@\t\r")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx")
 
 
@@ -81,3 +84,14 @@ def finite(content: Any) -> Any:
 
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
+
+
+def inert_cell(text: str) -> str:
+    """Text of a user's for a cell of a CSV, marked by an apostrophe where a spreadsheet would take it for a formula.
+
+    >>> inert_cell("=1+1"), inert_cell("-0.5"), inert_cell("a=b")
+    ("'=1+1", '-0.5', 'a=b')
+    """
+    formula = text.startswith(_FORMULA) and not _NUMBER.fullmatch(text)
+    # a bare return would end the line: the writer of CSV quotes line feeds alone
+    return (f"'{text}" if formula else text).replace("\r", "\n")

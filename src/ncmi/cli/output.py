@@ -39,6 +39,11 @@ def say(text: str) -> None:
     console().print(text, soft_wrap=True, markup=False)
 
 
+def say_stage(stage: str) -> None:
+    """What is begun after the last epoch: it may take long."""
+    say(f"{stage} …")
+
+
 def _print_table(title: str, first: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     """A table whose first column is text and whose others are numbers. Names are the user's: they are no markup."""
     table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
