@@ -18,8 +18,8 @@ from sklearn.metrics import (
 )
 from training_helpers import make_recipe
 
-from ncmi.readouts.calibration import calibration_error, fit_temperature
-from ncmi.readouts.scores import judge
+from ncmi.readouts.calibration import fit_temperature
+from ncmi.readouts.scores import calibration_error, judge
 from ncmi.training.judging import Features, fit_readouts, judge_readouts, log_probabilities
 from ncmi.training.model import Classifier
 from ncmi.training.run import train

@@ -118,7 +118,7 @@ def _train(recipe: Recipe, folder: Path, *, resume: bool) -> None:
     from ncmi.training.run import train
 
     try:
-        results = train(recipe, folder, resume=resume, on_epoch=output.EpochLog().show, on_note=say)
+        results = train(recipe, folder, resume=resume, on_epoch=output.EpochLog().show, on_stage=say)
     except Interrupted as stopped:
         raise Interrupted(f"{stopped}; go on with: ncmi resume {folder}") from None
     output.print_results(results)

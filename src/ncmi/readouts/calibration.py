@@ -152,8 +152,6 @@ def reliability(log_p: Tensor, labels: Tensor, bins: int = BINS) -> Reliability:
         >>> diagram = reliability(p.log(), torch.tensor([0, 1, 1]), bins=2)
         >>> diagram.counts, round(diagram.confidence[1], 3), round(diagram.accuracy[1], 3)
         ([0, 3], 0.8, 0.667)
-        >>> round(calibration_error(diagram), 3)
-        0.133
     """
     _check(log_p, labels)
     if bins < 1:
@@ -166,13 +164,6 @@ def reliability(log_p: Tensor, labels: Tensor, bins: int = BINS) -> Reliability:
     sure = torch.bincount(where, confidence, minlength=bins) / counts  # 0 / 0 is NaN
     right = torch.bincount(where, (decided == labels).double(), minlength=bins) / counts
     return Reliability(counts=counts.tolist(), confidence=finite(sure.tolist()), accuracy=finite(right.tolist()))
-
-
-def calibration_error(diagram: Reliability) -> float:
-    """Expected calibration error: the mean of ``|accuracy − confidence|`` over samples, in 0 … 1."""
-    bins = zip(diagram.counts, diagram.confidence, diagram.accuracy, strict=True)
-    differences = (n * abs(right - sure) for n, sure, right in bins if sure is not None and right is not None)
-    return sum(differences) / sum(diagram.counts)
 
 
 def _check(log_p: Tensor, labels: Tensor) -> None:

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 INTERVAL_METRICS = ("macro_f1", "macro_auc", "balanced_accuracy", "accuracy")
 """The scores that have intervals."""
+UNEQUAL = 2
+"""Classes are called unequal where the largest has more than so many times the samples of the smallest."""
 _TOP = 5
+_MOST_CONFUSIONS = 10
 _MANY_CLASSES = 10  # from which top-5 accuracy says something
 
 
@@ -52,6 +55,15 @@ class ClassScores(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     f1: float | None
 
 
+class Confusion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many samples of one class are taken for another, and their share of that class."""
+
+    label: str
+    prediction: str
+    count: int
+    share: float
+
+
 class Scores(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Scores in 0 … 1, but NLL (nats) and Brier score (0 … 2).
 
@@ -62,6 +74,7 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         top5_accuracy: from ten classes on.
         calibration_error: expected, over 15 bins of equal width.
         classes: of each class, in order; empty where they were not asked for.
+        confusions: the most frequent ones, ten at most, the most frequent first; with ``classes``.
         resamples: of the bootstrap over groups; 0 for no intervals.
         confidence: of the intervals.
         notes: sentences on what is left out.
@@ -78,9 +91,19 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     brier: float | None
     calibration_error: float | None
     classes: list[ClassScores] = []
+    confusions: list[Confusion] = []
     resamples: int = 0
     confidence: float = 0.95
     notes: list[str] = []
+
+    @property
+    def unequal(self) -> tuple[ClassScores, ClassScores] | None:
+        """The largest and the smallest class that occur, where one has more than twice the samples of the other.
+
+        Then accuracy is that of the large classes in the main, and macro F1 and balanced accuracy stand before it.
+        """
+        sizes = sorted((scores for scores in self.classes if scores.support), key=lambda scores: scores.support)
+        return (sizes[-1], sizes[0]) if sizes and sizes[-1].support > UNEQUAL * sizes[0].support else None
 
 
 class Reliability(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -101,6 +124,13 @@ class Reliability(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         shares = [(count, share) for count, *pair in bins for share in pair]
         if not bins or any(n < 0 or (share is None) != (n == 0) or not 0 <= (share or 0) <= 1 for n, share in shares):
             raise ValueError("these are no bins of counts and shares")
+
+
+def calibration_error(diagram: Reliability) -> float:
+    """Expected calibration error: the mean of ``|accuracy − confidence|`` over samples, in 0 … 1."""
+    bins = zip(diagram.counts, diagram.confidence, diagram.accuracy, strict=True)
+    differences = (n * abs(right - sure) for n, sure, right in bins if sure is not None and right is not None)
+    return sum(differences) / sum(diagram.counts)
 
 
 class Detection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -221,7 +251,7 @@ def judge(
         top5_accuracy=_top_accuracy(values, y) if classes >= _MANY_CLASSES else None,
         nll=defined(calibration.negative_log_likelihood(log_p, labels)),
         brier=defined(calibration.brier_score(log_p, labels)),
-        calibration_error=calibration.calibration_error(calibration.reliability(log_p, labels)),
+        calibration_error=calibration_error(calibration.reliability(log_p, labels)),
         classes=[
             ClassScores(
                 name=str(name),
@@ -233,6 +263,7 @@ def judge(
             for c, name in enumerate(class_names)
             if per_class
         ],
+        confusions=_confusions(y, judged.decided, support, class_names) if per_class else [],
         resamples=drawn,
         confidence=confidence,
         notes=_notes(support, class_names, numbers, resamples, drawn),
@@ -315,15 +346,14 @@ class Judge:
         self.labels, self.scores, self.names = labels, scores, names
         self.classes = scores.shape[1]
         self.decided: Whole = scores.argmax(axis=1)
-        each = np.eye(self.classes)
-        # by class: samples of it, those decided for it, those decided rightly
-        self.is_class, self.is_decided = each[labels], each[self.decided]
-        self.is_right = self.is_class * self.is_decided
-        self.occurs = self.is_class.any(axis=0)
-        self.named = self.occurs | self.is_decided.any(axis=0)
+        self.is_right = self.decided == labels
+        self.occurs = np.bincount(labels, minlength=self.classes) > 0
+        self.named = self.occurs | (np.bincount(self.decided, minlength=self.classes) > 0)
 
     def __call__(self, weights: Array) -> dict[str, Array]:
-        right, true, decided = (weights @ table for table in (self.is_right, self.is_class, self.is_decided))
+        # by class: samples of it, those decided for it, those decided rightly
+        true, decided = self._sums(self.labels, weights), self._sums(self.decided, weights)
+        right = self._sums(self.labels[self.is_right], weights[:, self.is_right])
         recall = np.full(right.shape, np.nan)
         np.divide(right, true, out=recall, where=true > 0)
         # of a class that decisions name and labels do not, it is 0 under all weights
@@ -337,6 +367,10 @@ class Judge:
         if "macro_auc" in self.names:
             scores["macro_auc"] = self._auc(weights)
         return {name: scores[name] for name in self.names}
+
+    def _sums(self, classes: Whole, weights: Array) -> Array:
+        """Weights ``[b, m]`` of samples, added up by class: ``[b, C]``. No table of samples × classes."""
+        return np.stack([np.bincount(classes, row, minlength=self.classes) for row in weights])
 
     def _auc(self, weights: Array) -> Array:
         if self.occurs.sum() < 2:
@@ -359,6 +393,8 @@ def weighted_auc(scores: Array, positive: NDArray[np.bool_], weights: Array) -> 
     Returns:
         ``[b]``.
     """
+    if len(weights) == 1 and (weights == 1).all():
+        return np.array([_auc_of_all(scores, positive)])
     order = np.argsort(np.ascontiguousarray(scores))  # ties in any order: they are counted together
     ranked = scores[order]
     starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
@@ -371,6 +407,16 @@ def weighted_auc(scores: Array, positive: NDArray[np.bool_], weights: Array) -> 
     return result
 
 
+def _auc_of_all(scores: Array, positive: NDArray[np.bool_]) -> float:
+    """The same of samples that all count once, in a time that lets there be a thousand classes."""
+    ranked, wanted = np.sort(scores), np.sort(scores[positive])
+    own = [np.searchsorted(wanted, wanted, side) for side in ("left", "right")]
+    everyone = [np.searchsorted(ranked, wanted, side) for side in ("left", "right")]
+    # twice the wins over negatives: those below, and half of the ties
+    wins = int(sum(all_.sum() - mine.sum() for all_, mine in zip(everyone, own, strict=True)))
+    return wins / 2 / (len(wanted) * (len(scores) - len(wanted)))
+
+
 def confusion_matrix(labels: ArrayLike, decided: ArrayLike, classes: int) -> Whole:
     """Counts ``[C, C]``: rows true, columns decided.
 
@@ -380,6 +426,21 @@ def confusion_matrix(labels: ArrayLike, decided: ArrayLike, classes: int) -> Who
     cells = np.asarray(labels, dtype=np.int64) * classes + np.asarray(decided, dtype=np.int64)
     counts: Whole = np.bincount(cells, minlength=classes**2).reshape(classes, classes)
     return counts
+
+
+def _confusions(labels: Whole, decided: Whole, support: Whole, class_names: Sequence[str]) -> list[Confusion]:
+    classes, wrong = len(class_names), labels != decided
+    cells, counts = np.unique(labels[wrong] * classes + decided[wrong], return_counts=True)
+    first = np.argsort(-counts, kind="stable")[:_MOST_CONFUSIONS]
+    return [
+        Confusion(
+            label=str(class_names[cell // classes]),
+            prediction=str(class_names[cell % classes]),
+            count=int(count),
+            share=float(count / support[cell // classes]),
+        )
+        for cell, count in zip(cells[first], counts[first], strict=True)
+    ]
 
 
 def _top_accuracy(scores: Array, labels: Whole) -> float:
@@ -420,7 +481,9 @@ def _checked(
         raise ValueError(f"labels run from {y.min()} to {y.max()}, but there are {classes} classes: check the labels")
     if any(np.isnan(run).any() or np.isposinf(run).any() for run in scores):
         raise ValueError("probabilities are not all finite: check the model that made them")
-    return y.astype(np.int64), np.stack(scores), None if groups is None else group_numbers(groups)
+    # of a single run no second copy: a million samples of a thousand classes take gigabytes
+    stacked = scores[0][None] if len(scores) == 1 else np.stack(scores)
+    return y.astype(np.int64), stacked, None if groups is None else group_numbers(groups)
 
 
 def _notes(support: Whole, class_names: Sequence[str], groups: Whole | None, wanted: int, drawn: int) -> list[str]:

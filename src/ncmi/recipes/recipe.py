@@ -113,6 +113,8 @@ class Training:
         checkpoint_seconds: leave out an epoch's checkpoint where the last one is not so old; by default each epoch
             writes one. Where epochs take seconds and checkpoints 100 MB, writing them would cost more than the epochs.
         tensorboard: also write TensorBoard logs.
+        neighbors_limit: after training, kNN looks for neighbors among at most so many training samples, each class by
+            its share; 0 leaves kNN out. By default all up to 31,622; of N above that 10⁹/N, but 1,000 and 10 a class.
         seed: of initialization, order and augmentation.
     """
 
@@ -145,10 +147,11 @@ class Training:
     checkpoint_steps: int | None = None
     checkpoint_seconds: float = 0.0
     tensorboard: bool = False
+    neighbors_limit: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_range(self, "epochs", "batch_size", "seed", "weight_decay", "warmup_epochs", least=0)
+        check_range(self, "epochs", "batch_size", "seed", "weight_decay", "warmup_epochs", "neighbors_limit", least=0)
         check_range(self, "checkpoint_seconds", least=0)
         check_range(self, "accumulate", "devices", "patience", "threads", "checkpoint_steps", least=1)
         check_range(self, "learning_rate", "centroid_learning_rate", "decay_factor", "clip_norm", above=0)

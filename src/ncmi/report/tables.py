@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table as TerminalTable
 from rich.text import Text
 
-from ncmi.files import finite
+from ncmi.files import finite, inert_cell
 from ncmi.readouts.scores import Estimate
 from ncmi.recipes.names import METRICS, READOUTS, method_label, network_label, objective_label
 from ncmi.report import text
@@ -60,7 +60,6 @@ TERMINAL_WIDTH = 100
 KEYS = ("Loss", "Read-out")
 """By these tables are filtered: like is compared with like."""
 _NUMBER = re.compile(r"[+-]?[\d,]*\.?\d+(e[+-]?\d+)?")
-_FORMULA = tuple("=+-@\t\r")
 _NOTHING = (math.nan, math.nan)
 
 
@@ -474,13 +473,11 @@ def to_csv(folder: Path | str | Record) -> str:
 
 def csv_text(table: pd.DataFrame) -> str:
     """A table of numbers as CSV, in which no name is what a spreadsheet would take for a formula."""
-    return str(table.map(_no_formula).to_csv(index=False, lineterminator="\n"))
-
-
-def _no_formula(value: Any) -> Any:
-    formula = isinstance(value, str) and value[:1] in _FORMULA and not _NUMBER.fullmatch(value)
-    # a bare return would end the line: the writer of CSV quotes line feeds alone
-    return (f"'{value}" if formula else value).replace("\r", "\n") if isinstance(value, str) else value
+    return str(
+        table.map(lambda value: inert_cell(value) if isinstance(value, str) else value).to_csv(
+            index=False, lineterminator="\n"
+        )
+    )
 
 
 def run_table(run: Run) -> pd.DataFrame:

@@ -126,7 +126,6 @@ class CohortSource(Source):
         probabilities = {f"probability_{name}": log_p.double().exp() for name, log_p in judgment.log_p["test"].items()}
         return {
             **{name: values.cpu().numpy() for name, values in probabilities.items()},
-            "names": np.array(self.names(test)),
             "groups": np.array([str(group) for group in self.groups(test) or ()]),
         }
 

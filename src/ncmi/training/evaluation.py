@@ -63,7 +63,7 @@ def evaluate_run(
         if isinstance(data, BagData) and isinstance(on, str):
             data = replace(data, labels=labels)
         parts["test"], title = source.other_features(model, data), data.title
-    judgment = judge_readouts(model, parts, model.signature.class_names)
+    judgment = judge_readouts(model, parts, model.signature.class_names, recipe.training.neighbors_limit)
     readouts = judgment.readouts
     if on is not None:  # the validation part is the run's own, not the other data's
         readouts = {name: msgspec.structs.replace(scores, validation=None) for name, scores in readouts.items()}

@@ -1,6 +1,6 @@
 """How the read-outs of a trained model decide on features of whole parts of the data, of any kind."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,15 +9,17 @@ from torch import Tensor
 from ncmi.loss.information import InformationAccumulator
 from ncmi.readouts.calibration import (
     apply_temperature,
-    calibration_error,
     fit_temperature,
     negative_log_likelihood,
     reliability,
 )
-from ncmi.readouts.neighbors import NearestNeighbors
-from ncmi.readouts.scores import defined, judge
+from ncmi.readouts.neighbors import NearestNeighbors, stratified_sample, usual_neighbors
+from ncmi.readouts.scores import calibration_error, defined, judge
 from ncmi.training.model import Classifier
-from ncmi.training.schema import Calibration, InformationRecord, Readout
+from ncmi.training.schema import Calibration, Fit, InformationRecord, Readout
+
+Stages = Callable[[str], None]
+"""Told what is begun, in words, where it may take long."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,37 +68,84 @@ def information_of(accumulator: InformationAccumulator) -> InformationRecord:
     )
 
 
+def say_nothing(stage: str) -> None:
+    """Whoever does not want to be told of stages."""
+
+
 @torch.no_grad()
-def fit_readouts(model: Classifier, train: Features) -> NearestNeighbors:
-    """Fit CC and LP of the model to the training features, and return kNN fitted to them."""
+def fit_readouts(
+    model: Classifier, train: Features, neighbors_limit: int | None = None, on_stage: Stages = say_nothing
+) -> NearestNeighbors | None:
+    """Fit CC and LP of the model to the training features, and return kNN fitted to them, or to a part of them.
+
+    Args:
+        model: whose ``cc`` and ``lp`` are fitted.
+        train: the training part.
+        neighbors_limit: see :class:`ncmi.recipes.Training`; 0 for no kNN.
+        on_stage: told what is begun.
+    """
+    count, classes = len(train.labels), model.objective.num_classes
+    on_stage(f"fitting centroid comparison and the linear probe to {count:,} samples, {classes:,} classes …")
     # a new one, with the center as it now is; and as every process has gathered all features, its sums are the sums
     classifier = model.objective.centroid_classifier().to(train.features.device)
     model.cc = classifier.partial_fit(train.features, train.labels)
     model.lp.fit(train.features, train.labels)
-    return fit_neighbors(model, train)
+    return fit_neighbors(model, train, neighbors_limit)
 
 
-def fit_neighbors(model: Classifier, train: Features) -> NearestNeighbors:
-    """kNN by the training features."""
-    return NearestNeighbors(model.objective.num_classes).fit(train.features, train.labels)
+def fit_neighbors(model: Classifier, train: Features, limit: int | None = None) -> NearestNeighbors | None:
+    """kNN among the training features, or a sample of them; None for a limit of 0.
+
+    Args:
+        limit: how many at most; by default :func:`usual_neighbors`.
+    """
+    classes = model.objective.num_classes
+    most = usual_neighbors(len(train.labels), classes) if limit is None else limit
+    if most == 0:
+        return None
+    rows = stratified_sample(train.labels, most)
+    return NearestNeighbors(classes).fit(train.features[rows], train.labels[rows])
 
 
 @torch.no_grad()
-def log_probabilities(model: Classifier, neighbors: NearestNeighbors, part: Features) -> dict[str, Tensor]:
-    """Log-probabilities ``[N, C]`` of every read-out: head, CC, LP and kNN."""
+def log_probabilities(model: Classifier, neighbors: NearestNeighbors | None, part: Features) -> dict[str, Tensor]:
+    """Log-probabilities ``[N, C]`` of every read-out: head, CC, LP and, where it is fitted, kNN."""
     by_readout = {name: model.log_proba(part.features, name) for name in ("head", "cc", "lp")}
-    by_readout["knn"] = neighbors.predict_log_proba(part.features)
+    if neighbors is not None:
+        by_readout["knn"] = neighbors.predict_log_proba(part.features)
     return by_readout
 
 
-def judge_readouts(model: Classifier, parts: Mapping[str, Features], class_names: Sequence[str]) -> Judgment:
+def judge_readouts(
+    model: Classifier,
+    parts: Mapping[str, Features],
+    class_names: Sequence[str],
+    neighbors_limit: int | None = None,
+    on_stage: Stages = say_nothing,
+) -> Judgment:
     """Fit the read-outs to ``parts["train"]`` and judge them on ``parts["validation"]``, if any, and ``parts["test"]``.
 
     What is chosen by the validation part, the temperature τ of each read-out, is used on the test part as it is.
+
+    Args:
+        model: in evaluation mode; see :func:`fit_readouts`.
+        parts: features by part.
+        class_names: of the C classes.
+        neighbors_limit, on_stage: as for :func:`fit_readouts`.
     """
-    neighbors = fit_readouts(model, parts["train"])
+    neighbors = fit_readouts(model, parts["train"], neighbors_limit, on_stage)
     judged = [name for name in ("validation", "test") if name in parts]
+    decided = sum(len(parts[part].labels) for part in judged)
+    among = "" if neighbors is None else f", nearest neighbors among {len(neighbors.labels):,}"
+    on_stage(f"deciding {decided:,} samples by all read-outs{among} …")
     log_p = {part: log_probabilities(model, neighbors, parts[part]) for part in judged}
+    on_stage("judging the decisions …")
+    available = len(parts["train"].labels)
+    fits = {
+        "lp": Fit(samples=available, available=available, iterations=model.lp.iterations, converged=model.lp.converged)
+    }
+    if neighbors is not None:
+        fits["knn"] = Fit(samples=len(neighbors.labels), available=available)
     test, validation = parts["test"], parts.get("validation")
     readouts = {}
     for name, of_test in log_p["test"].items():
@@ -120,5 +169,6 @@ def judge_readouts(model: Classifier, parts: Mapping[str, Features], class_names
             ),
             calibration=calibration,
             reliability=bins,
+            fit=fits.get(name),
         )
     return Judgment(readouts, log_p)

@@ -140,8 +140,11 @@ def _check_out(path: Path, inputs: Path, folder: RunFolder, overwrite: bool) -> 
 
 def _neighbors(model: Classifier, folder: RunFolder) -> NearestNeighbors:
     """kNN, fitted to the run's training part as when it was finished."""
-    source = open_own_source(folder)
-    return fit_neighbors(model, source.features(model, source.split.train))
+    source, limit = open_own_source(folder), folder.recipe().training.neighbors_limit
+    neighbors = fit_neighbors(model, source.features(model, source.split.train), limit)
+    if neighbors is None:
+        raise ValueError("this run has no nearest neighbors (--training.neighbors-limit 0): choose another --readout")
+    return neighbors
 
 
 def _temperature(folder: RunFolder, readout: str) -> float:

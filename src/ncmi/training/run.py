@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -17,8 +18,9 @@ from ncmi.networks import load_weights
 from ncmi.recipes import Network, Recipe, recipe_from_dict, recipe_to_dict, resolve_recipe
 from ncmi.training.environment import describe_environment
 from ncmi.training.identity import located
-from ncmi.training.judging import Features, information, judge_readouts
+from ncmi.training.judging import Features, Stages, information, judge_readouts, say_nothing
 from ncmi.training.loop import Loop, Setup
+from ncmi.training.mistakes import MOST_PICTURES, find_mistakes, write_mistakes, write_pictures
 from ncmi.training.model import Classifier
 from ncmi.training.run_folder import RunFolder, RunFolderError, write_arrays
 from ncmi.training.schema import Results, Skipped
@@ -41,7 +43,7 @@ def train(
     resume: bool = False,
     data: Dataset | Table | Cohort | None = None,
     on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
-    on_note: Callable[[str], None] = lambda line: None,
+    on_stage: Stages = say_nothing,
     catch_signals: bool = True,
 ) -> Results:
     """Train by a recipe into a new run folder, or go on with an unfinished one.
@@ -54,7 +56,7 @@ def train(
         resume: go on from the last checkpoint; a finished run just gives its results.
         data: the recipe's data, where it has been read already: see :func:`ncmi.training.sources.load_data`.
         on_epoch: called with each epoch's metrics.
-        on_note: called with lines on what is done: what was understood of the data, what is fitted.
+        on_stage: told what was understood of the data, and what is begun that may take long.
         catch_signals: let Ctrl-C and SIGTERM stop the run after the present step, with a checkpoint.
 
     Returns:
@@ -86,7 +88,7 @@ def train(
             return folder.results()
         if fabric.is_global_zero:
             for line in (f"{record.summary}; {fabric.device}", *record.notes):
-                on_note(line)
+                on_stage(line)
         model.to(device=fabric.device, dtype=torch.float64 if recipe.training.precision == "64-true" else None)
         # with several processes a signal reaches some of them a step earlier: there the last epoch's checkpoint must do
         catch_signals = catch_signals and recipe.training.devices == 1
@@ -102,7 +104,7 @@ def train(
                     write_json(folder.path / "environment.json", describe_environment(fabric.device))
                     source.begin(folder, record)
                 loop.run(stop)
-            return _finish(loop, source, recipe, started)
+            return _finish(loop, source, recipe, started, on_stage)
 
 
 def build_model(recipe: Recipe, source: Source, *, begun: bool = False) -> Classifier:
@@ -150,15 +152,17 @@ def _open_folder(recipe: Recipe, path: str | Path, resume: bool, fabric: Fabric)
     return RunFolder(path)
 
 
-def _finish(loop: Loop, source: Source, recipe: Recipe, started: float) -> Results:
+def _finish(loop: Loop, source: Source, recipe: Recipe, started: float, on_stage: Stages) -> Results:
     """Fit and judge the read-outs of a trained model, and write model, outputs and results."""
     fabric, folder, split = loop.fabric, loop.folder, loop.split
+    on_stage(f"making features of {sum(map(len, source.parts_to_judge.values())):,} samples …")
     parts: dict[str, Features] = {
         name: replace(loop.extract(indices), groups=source.groups(indices))
         for name, indices in source.parts_to_judge.items()
     }
     model = loop.evaluated.eval()
-    judgment = judge_readouts(model, parts, source.signature.class_names)
+    class_names, limit = source.signature.class_names, recipe.training.neighbors_limit
+    judgment = judge_readouts(model, parts, class_names, limit, on_stage)
     results = Results(
         kind=recipe.data.kind,
         data=recipe.data.title,
@@ -170,13 +174,16 @@ def _finish(loop: Loop, source: Source, recipe: Recipe, started: float) -> Resul
         epochs=loop.progress.epoch,
         best_epoch=loop.progress.best_epoch,
         selection=recipe.training.selection,
-        class_names=list(source.signature.class_names),
+        class_names=list(class_names),
         num_train=len(split.train),
         num_validation=len(split.validation),
         num_test=len(split.test),
         judged=source.judged_part,
         primary_readouts=list(model.objective.readouts),
         readouts=judgment.readouts,
+        class_counts={
+            name: torch.bincount(part.labels.cpu(), minlength=len(class_names)).tolist() for name, part in parts.items()
+        },
         information=information(model, parts["test"]),
         epoch_seconds=statistics.median(row["seconds"] for row in loop.progress.rows),
         total_seconds=time.perf_counter() - started,
@@ -186,12 +193,18 @@ def _finish(loop: Loop, source: Source, recipe: Recipe, started: float) -> Resul
         skipped=[Skipped(name=name, reason=reason) for name, reason in source.skipped],
     )
     if fabric.is_global_zero:
+        on_stage("writing the run folder …")
         model.save(folder.model)
-        test = parts["test"]
+        test, indices = parts["test"], source.parts["test"]
         predictions = {f"prediction_{name}": log_p.argmax(-1) for name, log_p in judgment.log_p["test"].items()}
+        mistakes = find_mistakes(judgment.log_p["test"][model.objective.readouts[0]], test.labels)
+        write_mistakes(folder.path, mistakes, source.names(indices[mistakes.rows]), class_names)
+        if (pictures := source.pictures(indices[mistakes.rows[:MOST_PICTURES]])) is not None:
+            write_pictures(folder.path, pictures)
         tensors = {"labels": test.labels, "features": test.features.half(), **predictions}
         arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
-        write_arrays(folder.path / "test_outputs.npz", arrays | source.output_arrays(judgment))
+        arrays |= {"names": np.array(source.names(indices)), **source.output_arrays(judgment)}
+        write_arrays(folder.path / "test_outputs.npz", arrays)
         source.write_outputs(folder, model, judgment, parts)
         folder.write_results(results)
     fabric.barrier()

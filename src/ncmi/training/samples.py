@@ -79,6 +79,9 @@ class SampleSource(Source):
         standardizer = Standardizer.fit(self.dataset.inputs[self.split.train], self.dataset.kind)
         model.standardize.load_state_dict(standardizer.state_dict())
 
+    def pictures(self, indices: Tensor) -> Tensor | None:
+        return self.dataset.inputs[indices] if self.dataset.kind == "image" else None
+
     def loop(self, setup: Setup) -> Loop:
         return SampleLoop(self, setup)
 

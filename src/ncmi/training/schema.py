@@ -90,6 +90,22 @@ class Calibration(Record, frozen=True, kw_only=True, forbid_unknown_fields=True)
     calibration_error: float | None
 
 
+class Fit(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a read-out was fitted to, and whether the fit came to its end.
+
+    Attributes:
+        samples: of the training part that it was fitted to; of kNN those among which neighbors are looked for.
+        available: samples of the training part.
+        iterations: of the linear probe's solver.
+        converged: whether the linear probe came to its minimum before it reached the bound on its work.
+    """
+
+    samples: int
+    available: int
+    iterations: int | None = None
+    converged: bool | None = None
+
+
 class Readout(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How one way of deciding (head, cc, lp, knn) does.
 
@@ -98,12 +114,14 @@ class Readout(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
         validation: on the validation part; None without one, and where other data is judged.
         calibration: None without a validation part.
         reliability: of the test part: ``"test"``, and with a validation part ``"calibrated"``.
+        fit: of linear probe and kNN; None of the others.
     """
 
     test: Scores
     validation: Scores | None = None
     calibration: Calibration | None = None
     reliability: dict[str, Reliability] = {}
+    fit: Fit | None = None
 
 
 class Results(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -116,6 +134,7 @@ class Results(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
         fold, folds: of cross-validation; 0 folds for none.
         primary_readouts: how the objective is meant to decide, the first one first.
         readouts: all of them, by name.
+        class_counts: samples of each class in each part, by the part's name; the labels as training is given them.
         information: of the test part.
         judged: the part that is judged where ``test`` is said: the test part, or where there is none the validation
             part, or the training part itself, of which figures say nothing on new data.
@@ -143,6 +162,7 @@ class Results(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     judged: Literal["test", "validation", "train"] = "test"
     primary_readouts: list[str]
     readouts: dict[str, Readout]
+    class_counts: dict[str, list[int]] = {}
     information: InformationRecord
     epoch_seconds: float
     total_seconds: float

@@ -75,6 +75,14 @@ class Source(ABC):
         """What each sample belongs to, such as its patient; None where each stands for itself."""
         return None
 
+    def names(self, indices: Tensor) -> list[str]:
+        """What each sample is called in tables. Default: its row, counted from 0."""
+        return [str(index) for index in indices.tolist()]
+
+    def pictures(self, indices: Tensor) -> Tensor | None:
+        """Images ``[n, channels, H, W]`` (uint8) of some samples; None where they are no images. Default: None."""
+        return None
+
     @abstractmethod
     def fit_standardizer(self, model: Classifier) -> None:
         """Fit the model's standardizer to the training part."""
@@ -102,10 +110,6 @@ class Source(ABC):
     def check(self, recipe: Recipe, model: Classifier) -> None:
         """Raise ValueError where a recipe asks for what this data does not have."""
         return None
-
-    def names(self, indices: Tensor) -> list[str]:
-        """What outputs call some samples: by default their numbers, from 0."""
-        return [str(index) for index in indices.tolist()]
 
     def contents(self) -> Contents | None:
         """Digests of the data; None where the source tells changes by other means."""

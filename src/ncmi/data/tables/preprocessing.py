@@ -228,15 +228,15 @@ def fit_preprocessing(frame: pd.DataFrame, columns: tuple[Column, ...], rows: in
             f"no feature differs between the rows of the training part (constant: {listing(constant)}): give columns "
             "that tell the classes apart"
         )
-    fitted = Preprocessing(
+    preprocessing = Preprocessing(
         columns=columns,
         numbers=tuple(numbers),
         categories=tuple(_fit_memory(categories, len(numbers), rows)),
         constant=tuple(constant),
     )
-    if twice := sorted(name for name, count in Counter(fitted.feature_names).items() if count > 1):
+    if twice := sorted(name for name, count in Counter(preprocessing.feature_names).items() if count > 1):
         raise ValueError(f"columns give features of the same name, {listing(twice, 5)}: rename a column, or drop one")
-    return fitted
+    return preprocessing
 
 
 def _fit_date(frame: pd.DataFrame, column: str) -> list[NumberFeature | None]:
