@@ -1,8 +1,11 @@
-"""The data set in memory: what every loader returns and every split, standardizer and trainer reads; and its labels."""
+"""The data set, which every loader returns and every split, standardizer and trainer reads; labels and fingerprint."""
 
+from __future__ import annotations
+
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +15,9 @@ from torch import Tensor
 from ncmi.data.columns import NONE, TRAIN
 from ncmi.errors import listing
 from ncmi.recipes.data import Kind
+
+if TYPE_CHECKING:
+    from ncmi.data.image_files import ImageFiles
 
 
 def check_finite(inputs: Tensor, feature_names: Sequence[str] | None = None) -> None:
@@ -29,11 +35,11 @@ def check_finite(inputs: Tensor, feature_names: Sequence[str] | None = None) -> 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A labeled data set in memory, checked when it is made.
+    """A labeled data set, checked when it is made.
 
     Args:
         name: what reports call it.
-        inputs: ``[N, F]`` float32 for tables, ``[N, channels, H, W]`` uint8 (0…255) for images.
+        inputs: ``[N, F]`` float32 for tables, ``[N, channels, H, W]`` uint8 (0…255) for images, in memory or in files.
         labels: ``[N]`` int64, each in ``0…C−1``.
         class_names: the C names, distinct; at least two.
         kind: ``"table"`` or ``"image"``.
@@ -42,6 +48,8 @@ class Dataset:
             validation, or none in test, that part is still to be drawn from training. ``None`` where nothing is said.
         left_out: (name, reason) of what could not be used.
         notes: a line each of what was understood and might have been understood otherwise.
+        names: what outputs call each sample; ``None`` where they have no names but their numbers.
+        contents: hash of the files that the inputs were read from, in their order; ``None`` where the inputs say it.
 
     Raises:
         ValueError: for wrong shapes or types, NaN or infinities, labels out of range, fewer than two classes.
@@ -53,7 +61,7 @@ class Dataset:
     """
 
     name: str
-    inputs: Tensor
+    inputs: Tensor | ImageFiles
     labels: Tensor
     class_names: tuple[str, ...]
     kind: Kind
@@ -61,6 +69,8 @@ class Dataset:
     parts: npt.NDArray[np.int8] | None = None
     left_out: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    names: tuple[str, ...] | None = None
+    contents: str | None = None
 
     def __post_init__(self) -> None:
         self._check_inputs()
@@ -72,8 +82,10 @@ class Dataset:
                 raise ValueError(f"{len(names)} feature names for {self.inputs.shape[1]} columns: give one for each")
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise ValueError(f"feature names appear twice ({listing(twice)}): rename the columns")
-        if self.kind == "table":
+        if isinstance(self.inputs, Tensor):
             check_finite(self.inputs, self.feature_names)
+        if self.names is not None and len(self.names) != len(self):
+            raise ValueError(f"{len(self.names)} names for {len(self)} samples: give one for each")
         if (parts := self.parts) is not None:
             if parts.shape != (len(self),) or parts.dtype != np.int8 or set(parts.tolist()) - {NONE, 0, 1, 2}:
                 raise ValueError(
@@ -125,6 +137,31 @@ class Dataset:
                 f"label {int(self.labels[row])} of sample {row} is outside 0…{self.num_classes - 1}: "
                 "check the labels or give a name for every class"
             )
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Hash of inputs, labels, names of classes and features, and given parts, in their order: 32 hexadecimal digits.
+
+    Where the inputs were read from image files, of the files' names below the folder and their bytes, not of pixels:
+    it does not change with the size that they are scaled to, and stays when the folder is moved as a whole.
+
+    Example:
+        >>> toy = Dataset("toy", torch.zeros(3, 1), torch.tensor([0, 1, 0]), ("no", "yes"), "table")
+        >>> turned = Dataset("toy", torch.zeros(3, 1), torch.tensor([1, 0, 0]), ("no", "yes"), "table")
+        >>> fingerprint(toy) == fingerprint(turned)
+        False
+    """
+    whole = hashlib.blake2b(digest_size=16)
+    names = (dataset.kind, len(dataset), dataset.class_names, dataset.feature_names, dataset.contents)
+    whole.update(repr(names).encode("utf-8", "surrogateescape"))
+    if dataset.contents is None:
+        whole.update(repr((dataset.sample_shape, str(dataset.inputs.dtype))).encode())
+        for rows in dataset.inputs.split(1024):
+            whole.update(rows.cpu().contiguous().numpy().data)
+    whole.update(dataset.labels.cpu().contiguous().numpy().data)
+    if dataset.parts is not None:
+        whole.update(np.ascontiguousarray(dataset.parts).data)
+    return whole.hexdigest()
 
 
 def encode_labels(

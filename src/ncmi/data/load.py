@@ -14,11 +14,12 @@ from ncmi.data.arrays import archive_shapes, as_inputs, find_key, load_npz, read
 from ncmi.data.cifar import load_cifar
 from ncmi.data.columns import INPUT_ARRAYS, TEST
 from ncmi.data.dataset import Dataset, check_finite
-from ncmi.data.images import decode_images, load_folder, with_channels
-from ncmi.data.kinds import EMBEDDED, FILE_SUFFIXES, TABLE_SUFFIXES, find_data, find_source
+from ncmi.data.image_files import ImageFiles, list_images, open_images
+from ncmi.data.image_folders import load_folder
+from ncmi.data.images import with_channels
+from ncmi.data.kinds import EMBEDDED, FILE_SUFFIXES, TABLE_SUFFIXES, find_data, find_source, is_image_folder
 from ncmi.data.table import find_label_column, load_table, numeric_columns, read_frame
 from ncmi.errors import listing, naming
-from ncmi.files import all_files
 from ncmi.recipes.data import ImageData, Kind, SampleData, TableData
 
 # a number as a column name; pandas turns a second 5.1 into 5.1.1
@@ -31,6 +32,11 @@ def load_samples(data: TableData | ImageData) -> Dataset:
     Raises:
         FileNotFoundError, ValueError: as :func:`load_dataset`, and for data of another kind than the section's.
     """
+    if isinstance(data, ImageData) and data.name not in EMBEDDED:
+        path, cifar = find_source(data.name, data.data_dir)
+        if cifar is None and is_image_folder(path):
+            with naming(path):
+                return load_folder(path, data)
     image_size = data.image_size if isinstance(data, ImageData) else 32
     dataset = load_dataset(data.name, label_column=data.label_column, image_size=image_size, data_dir=data.data_dir)
     check_kind(dataset, data)
@@ -91,8 +97,8 @@ def load_dataset(
     with naming(path):
         if cifar:
             dataset = load_cifar(cifar, image_size)
-        elif path.is_dir():
-            return load_folder(path, image_size, channels)
+        elif is_image_folder(path):
+            return load_folder(path, ImageData(name_or_path, image_size=image_size), channels=channels)
         elif suffix == ".npz":
             dataset = load_npz(path, label_column)
         elif suffix in TABLE_SUFFIXES:
@@ -140,6 +146,7 @@ def _with_channels(dataset: Dataset, channels: int | None) -> Dataset:
         return dataset
     if dataset.kind != "image":
         raise ValueError(f"channels={channels}, but {dataset.name!r} is a table: leave channels out")
+    assert isinstance(dataset.inputs, Tensor)
     return dataclasses.replace(dataset, inputs=with_channels(dataset.inputs, channels))
 
 
@@ -150,7 +157,7 @@ def load_unlabeled(
     shape: Sequence[int],
     feature_names: Sequence[str] | None = None,
     label_column: str | None = None,
-) -> tuple[Tensor, list[str]]:
+) -> tuple[Tensor | ImageFiles, list[str]]:
     """Inputs like those of the training data, and a name for each: row number from 0, or relative path.
 
     Tables are ``.csv``, ``.tsv``, ``.parquet`` or ``.npz``; images an ``.npz``, one file or a folder, flat or
@@ -177,11 +184,11 @@ def load_unlabeled(
             return _from_npz(file, kind, tuple(shape), feature_names)
         if kind == "image":
             root = file if file.is_dir() else file.parent
-            files = all_files(file) if file.is_dir() else [file]
+            files = list_images(file)
             if not files:
                 raise ValueError("no image inside: give a folder with images")
-            images = decode_images(files, (shape[1], shape[2]), shape[0], root)
-            return images, [image.relative_to(root).as_posix() for image in files]
+            images = open_images(files, (shape[1], shape[2]), shape[0], root)
+            return images.inputs, [files[index].relative_to(root).as_posix() for index in images.kept]
         if file.suffix.lower() in TABLE_SUFFIXES:
             return _from_table(file, tuple(shape), feature_names, label_column)
         raise ValueError(f"the network was trained on a table: give a .npz, {', '.join(TABLE_SUFFIXES)} file")
@@ -195,7 +202,7 @@ def load_ood(
     feature_names: Sequence[str] | None = None,
     label_column: str | None = None,
     data_dir: str | None = None,
-) -> Tensor:
+) -> Tensor | ImageFiles:
     """Out-of-distribution inputs ``[N, *shape]``: of any data set by embedded name, path, or name in a data folder.
 
     Labels are neither needed nor looked at. Images become gray or RGB as in training. Image files are scaled to the
@@ -213,6 +220,7 @@ def load_ood(
     """
     if name_or_path in EMBEDDED:
         dataset = load_embedded(name_or_path)
+        assert isinstance(dataset.inputs, Tensor)
         return _of_form(dataset.inputs, dataset.kind, kind, shape, f"{name_or_path} is ")
     path, cifar = find_source(name_or_path, data_dir)
     if cifar and kind == "image":
