@@ -17,7 +17,7 @@ SLIDE_COLUMNS = (
 PATIENT_COLUMNS = ("patient", "patient_id", "patientid", "case", "case_id", "caseid", "subject", "subject_id")
 IMAGE_COLUMNS = (
     *("file", "files", "filename", "file_name", "filepath", "file_path", "path", "paths", "image", "images", "img"),
-    *("image_id", "imageid", "image_name", "image_path", "img_path", "image_file", "id", "id_code", "name", "x"),
+    *("image_id", "imageid", "image_name", "image_path", "img_path", "image_file", "id", "id_code", "name"),
 )
 """Of the file of an image, in tables of images."""
 IMAGE_LABEL_COLUMNS = (

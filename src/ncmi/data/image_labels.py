@@ -232,17 +232,23 @@ def _separator(lines: list[str]) -> str:
 
 
 def _file_column(rows: list[list[str]], finder: _Finder, least: float) -> int | None:
-    """The column whose values are names of images; of several the one called so, else the one that differs most."""
+    """The column whose values are names of images; of several the one called so, else the one that differs most.
+
+    Numbers name images only in a column that is called like one of files: an age of 3 is not 3.png.
+    """
     body = rows[1:] or rows
     scores = []
     for index in range(len(rows[0])):
         values = [row[index].strip() for row in body if len(row) > index and row[index].strip()]
         if not values:
             continue
+        suffixed = sum(value.lower().endswith(IMAGE_SUFFIXES) for value in values)
+        called = bool(_called(rows[0][index]))
+        if not called and not suffixed and all(value.isdigit() for value in values):
+            continue
         named = sum(finder.find(value) is not None for value in values)
         if named >= max(1, least * len(values)):
-            suffixed = sum(value.lower().endswith(IMAGE_SUFFIXES) for value in values)
-            scores.append((bool(_called(rows[0][index])), suffixed, len(set(values)), -index))
+            scores.append((called, suffixed, len(set(values)), -index))
     return -max(scores)[3] if scores else None
 
 

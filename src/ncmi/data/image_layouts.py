@@ -159,10 +159,8 @@ class _FolderReader:
             if len(inner) > 1:
                 inner = [f for f in inner if f.name.lower() in _CONTAINERS and _part_folders(self._silently(f))]
             if len(inner) != 1 or not any(f.holds_images() for f in inner[0].folders) or inner[0].images:
-                return folder
+                break
             folder = inner[0]
-            if not _part_folders(folder):
-                continue
         if folder is not self.top:
             self._note(f"images are read from {folder.path}/")
         return folder
@@ -181,6 +179,8 @@ class _FolderReader:
         for part in (TRAIN, VALIDATION, TEST):
             for folder in parts.get(part, []):
                 self._read_part(part, self._single(folder))
+        rest = set(self.layout.labels) - set(self.layout.classes)
+        self.layout.classes += in_order(rest)
         if TRAIN not in self.layout.parts:
             names = listing([f.path for f in parts[TRAIN]])
             raise ValueError(f"no images in {names}, the training part: put images into class folders there")
