@@ -4,7 +4,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,28 @@ _SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx")
 
 def visible(folder: Path) -> list[Path]:
     """Entries of a folder in order of name, without hidden ones and what operating systems leave behind."""
-    entries = (e for e in folder.iterdir() if not e.name.startswith(".") and e.name.lower() not in _SYSTEM_FILES)
-    return sorted(entries, key=lambda entry: entry.name)
+    return sorted((e for e in folder.iterdir() if not is_system_file(e.name)), key=lambda entry: entry.name)
+
+
+def is_system_file(name: str) -> bool:
+    """Whether a name is of what operating systems leave behind, or hidden."""
+    return name.startswith(".") or name.lower() in _SYSTEM_FILES
 
 
 def all_files(folder: Path) -> list[Path]:
-    """All visible files below a folder, in order of their path."""
-    files: list[Path] = []
-    for entry in visible(folder):
-        files.extend(all_files(entry) if entry.is_dir() else [entry])
-    return files
+    """All visible files below a folder, in order of their path. A link to a folder that it lies in is left out."""
+
+    def below(inner: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
+        status = inner.stat()
+        key = (status.st_dev, status.st_ino)
+        if key not in above:
+            for entry in visible(inner):
+                if entry.is_dir():
+                    yield from below(entry, (*above, key))
+                else:
+                    yield entry
+
+    return list(below(folder, ()))
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:

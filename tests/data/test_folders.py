@@ -141,10 +141,10 @@ def test_sixteen_bits(root: Path, suffix: str) -> None:
 
 def test_unusual_levels_are_refused(root: Path) -> None:
     save(root / "cat" / "b.tiff", np.full((8, 8), 0.5, np.float32))
-    with pytest.raises(ValueError, match=r"cat/b\.tiff .*floating-point gray levels"):
+    with pytest.raises(ValueError, match=r"cat/b\.tiff: .*floating-point gray levels"):
         load_dataset(str(root))
     save(root / "cat" / "b.tiff", np.full((8, 8), 70000, np.int32))
-    with pytest.raises(ValueError, match=r"cat/b\.tiff .*outside 0…65535"):
+    with pytest.raises(ValueError, match=r"cat/b\.tiff: .*outside 0…65535"):
         load_dataset(str(root))
 
 
@@ -199,7 +199,7 @@ def test_many_files_keep_their_order(tmp_path: Path) -> None:
 def test_not_an_image(root: Path, content: bytes) -> None:
     (root / "cat" / "notes.txt").write_bytes(content)
     with pytest.raises(
-        ValueError, match=r"pets: cat/notes\.txt is corrupt or not an image .*remove or replace it; .*PNG"
+        ValueError, match=r"pets: 1 file .*: cat/notes\.txt: .*[Rr]emove or replace .*--data\.bad skip.*PNG"
     ):
         load_dataset(str(root))
 
@@ -208,14 +208,14 @@ def test_not_an_image(root: Path, content: bytes) -> None:
 def test_truncated_image(root: Path, suffix: str) -> None:
     path = save(root / "dog" / f"b{suffix}", pixels(64, 64))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(ValueError, match=rf"pets: dog/b\{suffix} is corrupt"):
+    with pytest.raises(ValueError, match=rf"pets: 1 file .*dog/b\{suffix}: damaged"):
         load_dataset(str(root))
 
 
 @pytest.mark.parametrize("suffix", [".eps", ".ppm", ".ico"])
 def test_other_formats_are_never_decoded(root: Path, suffix: str) -> None:
     Image.new("RGB", (32, 32)).save(root / "cat" / f"b{suffix}")
-    with pytest.raises(ValueError, match=rf"cat/b\{suffix} is corrupt or not an image"):
+    with pytest.raises(ValueError, match=rf"cat/b\{suffix}: not an image"):
         load_dataset(str(root))
 
 
@@ -228,16 +228,15 @@ def test_folders_of_another_shape(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="empty: 1 images but no folder inside"):
         load_dataset(str(empty))
     save(empty / "cat" / "a.png", pixels())
-    with pytest.raises(ValueError, match=r"a\.png lies beside the class folders: move it"):
+    with pytest.raises(ValueError, match=r"a\.png: .* beside the class folders"):
         load_dataset(str(empty))
     (empty / "a.png").unlink()
     with pytest.raises(ValueError, match=r"only one class \('cat'\)"):
         load_dataset(str(empty))
     (empty / "dog").mkdir()
-    with pytest.raises(ValueError, match="class folder 'dog' is empty: add images or remove it"):
+    with pytest.raises(ValueError, match=r"dog/: an empty class folder.*--data\.bad skip"):
         load_dataset(str(empty))
     save(empty / "dog" / "puppies" / "a.png", pixels())
-    with pytest.raises(ValueError, match="'dog' holds the folder 'puppies': give the folder whose subfolders are"):
-        load_dataset(str(empty))
+    assert load_dataset(str(empty)).class_names == ("cat", "dog")
     with pytest.raises(ValueError, match="image_size=0"):
         load_dataset(str(empty), image_size=0)

@@ -141,5 +141,5 @@ def test_unusable_paths(tmp_path: Path) -> None:
         load_unlabeled(str(tmp_path), kind="image", shape=(1, 8, 8))
     with pytest.raises(ValueError, match="the network was trained on a table: give a"):
         load_unlabeled(str(tmp_path), kind="table", shape=(3,))
-    with pytest.raises(ValueError, match=r"new\.csv: new\.csv is corrupt or not an image"):
+    with pytest.raises(ValueError, match=r"new\.csv: .*new\.csv: not an image"):
         load_unlabeled(csv(tmp_path, FRAME), kind="image", shape=(1, 8, 8))

@@ -15,6 +15,19 @@ SLIDE_COLUMNS = (
     *("image_name", "wsi", "wsi_id", "wsi_name", "wsi_filename"),
 )
 PATIENT_COLUMNS = ("patient", "patient_id", "patientid", "case", "case_id", "caseid", "subject", "subject_id")
+IMAGE_COLUMNS = (
+    *("file", "files", "filename", "file_name", "filepath", "file_path", "path", "paths", "image", "images", "img"),
+    *("image_id", "imageid", "image_name", "image_path", "img_path", "image_file", "id", "id_code", "name"),
+)
+"""Of the file of an image, in tables of images."""
+IMAGE_LABEL_COLUMNS = (
+    *LABEL_COLUMNS,
+    *("category", "class_name", "classname", "label_name", "labels_name", "class_label", "class_id", "label_id"),
+    *("category_name", "category_id", "species", "breed", "diagnosis", "dx", "tag", "wnid", "predictionstring"),
+)
+"""Of the class of an image, in tables of images."""
+SPLIT_COLUMNS = ("split", "set", "data_set", "dataset", "part", "subset", "partition", "usage", "phase")
+"""Of the part of an image, in tables of images."""
 INPUT_ARRAYS = ("x", "inputs", "features", "data", "images")
 """Of the samples, in .npz archives of tables and images."""
 FEATURE_KEYS = ("features", "feats", "feat", "feature", "embeddings", "embedding", "x")

@@ -1,9 +1,11 @@
-"""The data set in memory: what every loader returns and every split, standardizer and trainer reads; and its labels."""
+"""The data set, which every loader returns and every split, standardizer and trainer reads; labels and fingerprint."""
 
+from __future__ import annotations
+
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from hashlib import blake2b
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +15,9 @@ from torch import Tensor
 from ncmi.data.columns import NONE, TRAIN
 from ncmi.errors import listing
 from ncmi.recipes.data import Kind
+
+if TYPE_CHECKING:
+    from ncmi.data.image_files import ImageFiles
 
 
 def check_finite(inputs: Tensor, feature_names: Sequence[str] | None = None) -> None:
@@ -30,11 +35,11 @@ def check_finite(inputs: Tensor, feature_names: Sequence[str] | None = None) -> 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A labeled data set in memory, checked when it is made.
+    """A labeled data set, checked when it is made.
 
     Args:
         name: what reports call it.
-        inputs: ``[N, F]`` float32 for tables, ``[N, channels, H, W]`` uint8 (0…255) for images.
+        inputs: ``[N, F]`` float32 for tables, ``[N, channels, H, W]`` uint8 (0…255) for images, in memory or in files.
         labels: ``[N]`` int64, each in ``0…C−1``.
         class_names: the C names, distinct; at least two.
         kind: ``"table"`` or ``"image"``.
@@ -46,6 +51,8 @@ class Dataset:
         times: ``[N]``, anything that sorts, where the latest samples are to be tested on; else ``None``.
         left_out: (name, reason) of what could not be used.
         notes: a line each of what was understood and might have been understood otherwise.
+        names: what outputs call each sample; ``None`` where they have no names but their numbers.
+        contents: hash of the files that the inputs were read from, in their order; ``None`` where the inputs say it.
 
     Raises:
         ValueError: for wrong shapes or types, NaN or infinities, labels out of range, fewer than two classes.
@@ -57,7 +64,7 @@ class Dataset:
     """
 
     name: str
-    inputs: Tensor
+    inputs: Tensor | ImageFiles
     labels: Tensor
     class_names: tuple[str, ...]
     kind: Kind
@@ -67,6 +74,8 @@ class Dataset:
     times: npt.NDArray[Any] | None = None
     left_out: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    names: tuple[str, ...] | None = None
+    contents: str | None = None
 
     def __post_init__(self) -> None:
         self._check_inputs()
@@ -78,8 +87,10 @@ class Dataset:
                 raise ValueError(f"{len(names)} feature names for {self.inputs.shape[1]} columns: give one for each")
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise ValueError(f"feature names appear twice ({listing(twice)}): rename the columns")
-        if self.kind == "table":
+        if isinstance(self.inputs, Tensor):
             check_finite(self.inputs, self.feature_names)
+        if self.names is not None and len(self.names) != len(self):
+            raise ValueError(f"{len(self.names)} names for {len(self)} samples: give one for each")
         if (parts := self.parts) is not None:
             if parts.shape != (len(self),) or parts.dtype != np.int8 or set(parts.tolist()) - {NONE, 0, 1, 2}:
                 raise ValueError(
@@ -101,10 +112,22 @@ class Dataset:
         """Shape of one sample: ``(F,)`` or ``(channels, H, W)``."""
         return tuple(self.inputs.shape[1:])
 
-    def only(self, rows: npt.NDArray[np.int64], class_names: tuple[str, ...], labels: Tensor) -> "Dataset":
+    @property
+    def array(self) -> Tensor:
+        """The inputs of a data set that lies in memory.
+
+        Raises:
+            ValueError: where they are decoded as they are used.
+        """
+        if not isinstance(self.inputs, Tensor):
+            raise ValueError(f"{self.name!r} does not lie in memory: give more of it (memory_gigabytes)")
+        return self.inputs
+
+    def only(self, rows: npt.NDArray[np.int64], class_names: tuple[str, ...], labels: Tensor) -> Dataset:
         """Some of the samples, with labels ``[n]`` among these classes."""
         by_row = {"parts": self.parts, "groups": self.groups, "times": self.times}
         kept: dict[str, Any] = {name: None if each is None else each[rows] for name, each in by_row.items()}
+        kept["names"] = None if self.names is None else tuple(self.names[row] for row in rows.tolist())
         inputs = self.inputs[torch.from_numpy(rows)]
         return replace(self, inputs=inputs, labels=labels, class_names=class_names, **kept)
 
@@ -138,6 +161,31 @@ class Dataset:
                 f"label {int(self.labels[row])} of sample {row} is outside 0…{self.num_classes - 1}: "
                 "check the labels or give a name for every class"
             )
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Hash of inputs, labels, names of classes and features, and given parts, in their order: 32 hexadecimal digits.
+
+    Where the inputs were read from image files, of the files' names below the folder and their bytes, not of pixels:
+    it does not change with the size that they are scaled to, and stays when the folder is moved as a whole.
+
+    Example:
+        >>> toy = Dataset("toy", torch.zeros(3, 1), torch.tensor([0, 1, 0]), ("no", "yes"), "table")
+        >>> turned = Dataset("toy", torch.zeros(3, 1), torch.tensor([1, 0, 0]), ("no", "yes"), "table")
+        >>> fingerprint(toy) == fingerprint(turned)
+        False
+    """
+    whole = hashlib.blake2b(digest_size=16)
+    names = (dataset.kind, len(dataset), dataset.class_names, dataset.feature_names, dataset.contents)
+    whole.update(repr(names).encode("utf-8", "surrogateescape"))
+    if dataset.contents is None:
+        whole.update(repr((dataset.sample_shape, str(dataset.inputs.dtype))).encode())
+        for rows in dataset.inputs.split(1024):
+            whole.update(rows.cpu().contiguous().numpy().data)
+    whole.update(dataset.labels.cpu().contiguous().numpy().data)
+    if dataset.parts is not None:
+        whole.update(np.ascontiguousarray(dataset.parts).data)
+    return whole.hexdigest()
 
 
 def encode_labels(
@@ -193,11 +241,3 @@ def encode_labels(
     if len(names) < 2:
         raise ValueError(f"only one class ({listing(names)}): a classifier needs samples of at least two")
     return torch.from_numpy(indices.astype(np.int64)), names
-
-
-def fingerprint(dataset: Dataset) -> str:
-    """Digest of inputs, labels and class names, in their order: 32 hexadecimal digits."""
-    digest = blake2b("\x1f".join(dataset.class_names).encode(), digest_size=16)
-    for tensor in (dataset.inputs, dataset.labels):
-        digest.update(np.ascontiguousarray(tensor.numpy()).data)
-    return digest.hexdigest()

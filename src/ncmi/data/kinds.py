@@ -7,15 +7,15 @@ from pathlib import Path
 from ncmi.data.arrays import archive_shapes
 from ncmi.data.cifar_sets import CIFAR_SETS, CifarSource, cifar_at, find_cifar, not_found
 from ncmi.data.columns import COORDS_KEYS, FEATURE_KEYS, INPUT_ARRAYS, LABEL_COLUMNS, called_like
+from ncmi.data.image_labels import IMAGE_SUFFIXES, LABEL_FILE_SUFFIXES, names_images
 from ncmi.errors import listing, naming
-from ncmi.files import visible
+from ncmi.files import is_system_file, visible
 from ncmi.recipes.data import Kind
 
 EMBEDDED: dict[str, Kind] = {"digits": "image", "wine": "table", "breast_cancer": "table", "iris": "table"}
 """Data sets that come with scikit-learn, and their kinds."""
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 FILE_SUFFIXES = (".npz", *TABLE_SUFFIXES)
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 BAG_SUFFIXES = (".h5", ".hdf5", ".pt", ".pth", ".npz")
 WHOLE_SLIDE_SUFFIXES = (
     *(".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".svslide", ".bif"),
@@ -34,12 +34,13 @@ _READ = (
 )
 
 
-def kind_of(name: str, data_dir: str | None = None) -> Kind:
+def kind_of(name: str, data_dir: str | None = None, images: str | None = None) -> Kind:
     """Whether data is a table, images or bags.
 
     Args:
         name: embedded name, ``cifar10`` or ``cifar100``, path, or name below the data folder.
         data_dir: folder to search for names; by default the environment variable ``NCMI_DATA``.
+        images: folder of the images that a table names, where they do not lie beside it.
 
     Raises:
         FileNotFoundError: if nothing has this name.
@@ -55,7 +56,9 @@ def kind_of(name: str, data_dir: str | None = None) -> Kind:
     if cifar is not None:
         return "image"
     with naming(path):
-        return _kind_of_folder(path) if path.is_dir() else _kind_of_file(path)
+        if path.is_dir():
+            return _kind_of_folder(path)
+        return _kind_of_file(path, None if images is None else Path(images).expanduser())
 
 
 def find_source(name_or_path: str, data_dir: str | None = None) -> tuple[Path, CifarSource | None]:
@@ -111,8 +114,15 @@ def locate(name_or_path: str | Path) -> Path:
         return Path(name_or_path).expanduser()
 
 
-def _kind_of_file(path: Path) -> Kind:
+def is_image_folder(path: Path) -> bool:
+    """Whether a path is read as images of a folder: the folder, or a table that names them."""
+    return path.is_dir() or (path.suffix.lower() in LABEL_FILE_SUFFIXES and names_images(path))
+
+
+def _kind_of_file(path: Path, images: Path | None) -> Kind:
     suffix = path.suffix.lower()
+    if suffix in LABEL_FILE_SUFFIXES and names_images(path, images):
+        return "image"
     if suffix in TABLE_SUFFIXES:
         return "table"
     if suffix == ".npz":
@@ -163,13 +173,33 @@ def _kind_of_folder(folder: Path) -> Kind:
         raise ValueError(f"a folder of whole-slide images: {_TILE}")
     if any(entry.suffix.lower() in IMAGE_SUFFIXES for _, entries in inside for entry in entries):
         return "image"
+    if any(f.suffix.lower() in LABEL_FILE_SUFFIXES and f.is_file() and names_images(f) for f in files):
+        return "image"
     if nested := [str(entry) for entry, entries in inside if _bags(entries)]:
         raise ValueError(f"no features of slides here, but in {listing(nested, 3)}: give that folder")
     if any(file.suffix.lower() in IMAGE_SUFFIXES for file in files):
-        raise ValueError("images, but no subfolder: expected one subfolder of images for each class")
+        raise ValueError(
+            "images, but no subfolder: expected one subfolder of images for each class, or a file of labels (.csv) "
+            "with columns file and label beside the images"
+        )
+    if _holds_images(folder):
+        return "image"
     if sets := [entry.name for entry in files if entry.suffix.lower() in FILE_SUFFIXES]:
         raise ValueError(f"a folder of data sets ({listing(sets, 3)}): give the path of one of them")
     raise ValueError(f"a folder of no data that is known: {_READ}")
+
+
+def _holds_images(folder: Path, most: int = 10_000) -> bool:
+    """Whether a folder has images further below; no more than so many entries are looked at."""
+    seen = 0
+    for _, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not is_system_file(name))
+        if any(name.lower().endswith(IMAGE_SUFFIXES) for name in files):
+            return True
+        seen += len(folders) + len(files)
+        if seen > most:
+            return False
+    return False
 
 
 def _bags(entries: Sequence[Path]) -> list[Path]:

@@ -14,14 +14,15 @@ from ncmi.data.arrays import archive_shapes, as_inputs, find_key, load_npz, read
 from ncmi.data.cifar import load_cifar
 from ncmi.data.columns import INPUT_ARRAYS, LABEL_COLUMNS, TEST, TRAIN
 from ncmi.data.dataset import Dataset
-from ncmi.data.images import decode_images, load_folder, with_channels
+from ncmi.data.image_files import ImageFiles, list_images, open_images
+from ncmi.data.image_folders import load_folder
+from ncmi.data.images import with_channels
 from ncmi.data.kinds import EMBEDDED, find_data, find_source, kind_of
 from ncmi.data.signature import Signature
 from ncmi.data.splits import parts_to_draw
 from ncmi.data.tables.load import load_table, read_rows
 from ncmi.data.tables.table import Column, Table
 from ncmi.errors import listing, naming
-from ncmi.files import all_files
 from ncmi.recipes.data import ImageData, Kind, TableData
 
 
@@ -91,7 +92,7 @@ def _load(data: TableData | ImageData) -> Dataset | Table:
             _no_others(data)
             return load_npz(path, data.label_column)
         if isinstance(data, ImageData):
-            return load_folder(path, data.image_size, None)
+            return load_folder(path, data)
         return load_table(path, data, **others)
 
 
@@ -176,7 +177,7 @@ class NewSamples:
         notes: what a user should know.
     """
 
-    inputs: Tensor
+    inputs: Tensor | ImageFiles
     names: list[str]
     usable: Tensor
     reasons: dict[int, str] = field(default_factory=dict)
@@ -217,7 +218,7 @@ def load_new(
         return _new_images(file, signature, data, labeled)
 
 
-def load_ood(name_or_path: str, signature: Signature, data: TableData | ImageData) -> Tensor:
+def load_ood(name_or_path: str, signature: Signature, data: TableData | ImageData) -> Tensor | ImageFiles:
     """Out-of-distribution inputs ``[N, *shape]``: of any data set by embedded name, path, or name in a data folder.
 
     Labels are neither needed nor looked at. Images become gray or RGB as in training. Image files are scaled to the
@@ -233,7 +234,7 @@ def load_ood(name_or_path: str, signature: Signature, data: TableData | ImageDat
     """
     if name_or_path in EMBEDDED:
         dataset = load_embedded(name_or_path)
-        return of_form(dataset.inputs, dataset.kind, signature, f"{name_or_path} is ")
+        return of_form(dataset.array, dataset.kind, signature, f"{name_or_path} is ")
     path, cifar = find_source(name_or_path, data.data_dir)
     if cifar and signature.kind == "image":
         shape = signature.sample_shape
@@ -243,7 +244,7 @@ def load_ood(name_or_path: str, signature: Signature, data: TableData | ImageDat
                 "give image files in a folder, which are scaled to it"
             )
         dataset = load_cifar(cifar, shape[1])
-        inputs = with_channels(dataset.inputs, shape[0])
+        inputs = with_channels(dataset.array, shape[0])
         return inputs if dataset.parts is None else inputs[torch.from_numpy(dataset.parts == TEST)]
     samples = load_new(find_data(name_or_path, data.data_dir), signature, data)
     if samples.reasons and data.bad == "error":
@@ -275,7 +276,7 @@ def _new_arrays(path: Path, signature: Signature, data: TableData | ImageData, l
         raise ValueError("the network was trained on a table with named columns: give a table that has them")
     if labeled:
         dataset = load_npz(path, data.label_column)
-        inputs = of_form(dataset.inputs, dataset.kind, signature)
+        inputs = of_form(dataset.array, dataset.kind, signature)
         labels = known_labels(dataset.class_names, signature)[dataset.labels]
         return _usable(inputs, [str(row) for row in range(len(dataset))], labels=labels)
     keys = list(archive_shapes(path))
@@ -352,22 +353,31 @@ def known_labels(class_names: Sequence[str], signature: Signature) -> Tensor:
 def _new_images(path: Path, signature: Signature, data: ImageData, labeled: bool) -> NewSamples:
     shape = signature.sample_shape
     if labeled:
-        dataset = load_folder(path, shape[1], shape[0])
+        section = dataclasses.replace(data, image_size=shape[1], test=None, validation=None)
+        dataset = load_folder(path, section, channels=shape[0])
         labels = known_labels(dataset.class_names, signature)[dataset.labels]
-        return _usable(dataset.inputs, [str(row) for row in range(len(dataset))], labels=labels)
-    root = path if path.is_dir() else path.parent
-    files = all_files(path) if path.is_dir() else [path]
+        names = list(dataset.names or map(str, range(len(dataset))))
+        return _usable(dataset.inputs, names, labels=labels, notes=dataset.notes)
+    root, files = path if path.is_dir() else path.parent, list_images(path)
     if not files:
         raise ValueError("no image inside: give a folder with images")
-    images = decode_images(files, (shape[1], shape[2]), shape[0], root)
-    return _usable(images, [image.relative_to(root).as_posix() for image in files])
+    images = open_images(
+        files, (shape[1], shape[2]), shape[0], root, memory_gigabytes=data.memory_gigabytes, bad="skip"
+    )
+    usable = torch.zeros(len(files), dtype=torch.bool)
+    usable[images.kept] = True
+    places = [place for place, is_usable in enumerate(usable.tolist()) if not is_usable]
+    reasons = {place: reason for place, (_, reason) in zip(places, images.left_out, strict=True)}
+    return NewSamples(images.inputs, [file.relative_to(root).as_posix() for file in files], usable, reasons)
 
 
 def _usable(
-    inputs: Tensor, names: list[str], *, labels: Tensor | None = None, notes: tuple[str, ...] = ()
+    inputs: Tensor | ImageFiles, names: list[str], *, labels: Tensor | None = None, notes: tuple[str, ...] = ()
 ) -> NewSamples:
     """New samples, of which those with values that are not finite cannot be used."""
-    usable = torch.isfinite(inputs).flatten(1).all(1) if inputs.is_floating_point() else torch.ones(len(inputs)).bool()
+    usable = torch.ones(len(inputs), dtype=torch.bool)
+    if isinstance(inputs, Tensor) and inputs.is_floating_point():
+        usable = torch.isfinite(inputs).flatten(1).all(1)
     reasons = dict.fromkeys((~usable).nonzero()[:, 0].tolist(), "a value is missing, infinite or beyond float32")
     if labels is not None and bool((labels < 0).any()):
         reasons |= dict.fromkeys((labels < 0).nonzero()[:, 0].tolist(), "no label that the run knows")

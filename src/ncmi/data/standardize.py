@@ -5,10 +5,15 @@ Mean and scale over rows are computed here and nowhere else; :class:`RunningScal
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from ncmi.recipes.data import Kind
+
+if TYPE_CHECKING:
+    from ncmi.data.image_files import ImageFiles
 
 
 class RunningScale:
@@ -88,10 +93,10 @@ class Standardizer(nn.Module):
         self.register_buffer("scale", torch.ones(shape))
 
     @classmethod
-    def fit(cls, inputs: Tensor, kind: Kind) -> Standardizer:
+    def fit(cls, inputs: Tensor | ImageFiles, kind: Kind) -> Standardizer:
         """Mean and standard deviation (over N) of training inputs ``[N, F]`` or ``[N, channels, H, W]``.
 
-        In float64; constant columns keep scale 1.
+        In float64; constant columns keep scale 1. Images in files are each decoded once.
 
         Raises:
             ValueError: for inputs of another shape, or none.
@@ -104,10 +109,12 @@ class Standardizer(nn.Module):
         if images and inputs.dtype != torch.uint8:
             raise ValueError(f"images of type {inputs.dtype}: give uint8, 0…255")
         moments = RunningScale()
-        for chunk in torch.split(inputs, 128) if images else (inputs,):
+        # of large images fewer at a time: in float64 they take eight times their size
+        rows = max(1, min(128, 2**22 // inputs.shape[1:].numel())) if images else len(inputs)
+        for chunk in inputs.split(rows):
             moments.update(chunk.transpose(0, 1).flatten(1).T if images else chunk)
         mean, scale = moments.result()
-        standardizer = cls(inputs.shape[1], kind).to(inputs.device)
+        standardizer = cls(inputs.shape[1], kind).to(mean.device)
         standardizer.mean.copy_(mean.reshape(standardizer.mean.shape))
         standardizer.scale.copy_(scale.reshape(standardizer.scale.shape))
         return standardizer

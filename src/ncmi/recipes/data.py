@@ -59,7 +59,7 @@ class Data:
 
 @dataclass(frozen=True)
 class SampleData(Data):
-    """Tables and images: samples that lie in memory, whose training part can be damaged to study robustness.
+    """Tables and images: samples whose training part can be damaged to study robustness.
 
     Damage befalls the training part alone: first ``train_per_class``, then ``imbalance``, then ``label_noise``.
     Validation and test stay clean, and as balanced as they are. It is drawn by the split's seed, alike for every
@@ -149,18 +149,25 @@ class ImageData(SampleData):
     """Images of one size, or scaled to it.
 
     Attributes:
-        label_column: name of the labels' array in an .npz, where it is not called label, class, target or y.
+        label_column: name of the labels' array in an .npz, or of the labels' column in a table of image files, where
+            it is not called label, class, target or y.
+        images: folder that the files named in such a table lie in; by default the table's own.
         image_size: side in pixels to which the images of a folder, or those of CIFAR, are scaled.
+        memory_gigabytes: the images of a folder are kept in memory where their pixels take no more than that; else they
+            are decoded anew each time, ahead of their use.
     """
 
     kind: ClassVar[Kind] = "image"
 
     label_column: str | None = None
+    images: str | None = None
     image_size: int = 32
+    memory_gigabytes: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, "image_size", least=1)
+        check_range(self, "memory_gigabytes", least=0)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,8 @@
-"""Tables and images in a run: samples that lie in memory, varied in batches on the training device."""
+"""Tables and images in a run: samples in memory or in files, varied in batches on the training device."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -7,6 +11,7 @@ from torch import Tensor
 from ncmi.data.augmentation import augment_colors, augment_images, augment_table
 from ncmi.data.batches import process_shares
 from ncmi.data.dataset import Dataset, fingerprint
+from ncmi.data.image_files import ImageFiles
 from ncmi.data.kinds import EMBEDDED, find_data
 from ncmi.data.load import check_kind, known_labels, load_embedded, load_new, load_ood, of_form
 from ncmi.data.signature import Signature
@@ -22,6 +27,7 @@ from ncmi.training.schema import Contents
 from ncmi.training.sources import Source
 
 _EVALUATION_BATCH = 1024
+_EVALUATION_VALUES = 2**23
 
 
 class SampleSource(Source):
@@ -80,7 +86,14 @@ class SampleSource(Source):
         model.standardize.load_state_dict(standardizer.state_dict())
 
     def pictures(self, indices: Tensor) -> Tensor | None:
-        return self.dataset.inputs[indices] if self.dataset.kind == "image" else None
+        if self.dataset.kind != "image":
+            return None
+        inputs = self.dataset.inputs
+        return inputs[indices] if isinstance(inputs, Tensor) else inputs.select(indices)
+
+    def names(self, indices: Tensor) -> list[str]:
+        names = self.dataset.names
+        return super().names(indices) if names is None else [names[index] for index in indices.tolist()]
 
     def loop(self, setup: Setup) -> Loop:
         return SampleLoop(self, setup)
@@ -94,7 +107,7 @@ class SampleSource(Source):
         with naming(data.name):
             if data.name in EMBEDDED:
                 other = load_embedded(data.name)
-                inputs = of_form(other.inputs, other.kind, signature)
+                inputs = of_form(other.array, other.kind, signature)
                 return Features(features_of(model, inputs), known_labels(other.class_names, signature)[other.labels])
             new = load_new(find_data(data.name, data.data_dir), signature, data, labeled=True)
             if new.reasons and data.bad == "error":
@@ -124,33 +137,65 @@ def split_of(data: SampleData, dataset: Dataset | Table, seed: int) -> Split:
 
 
 @torch.no_grad()
-def features_of(model: Classifier, inputs: Tensor) -> Tensor:
+def features_of(model: Classifier, inputs: Tensor | ImageFiles) -> Tensor:
     """Features ``[N, D]`` of raw inputs by a model in evaluation mode, in batches, on the CPU."""
-    return torch.cat([model(batch) for batch in inputs.split(_EVALUATION_BATCH)])
+    return torch.cat([model(batch) for batch in inputs.split(_evaluation_batch(inputs))])
+
+
+def _evaluation_batch(inputs: Tensor | ImageFiles) -> int:
+    """How many samples are judged at a time; of large images fewer, as each layer makes arrays of their size."""
+    return max(1, min(_EVALUATION_BATCH, _EVALUATION_VALUES // inputs.shape[1:].numel()))
 
 
 class SampleLoop(Loop):
-    """Trains on samples in memory, which are moved to the device; see :class:`ncmi.training.loop.Loop`."""
+    """Trains on samples in memory, which are moved to the device, or on images in files, decoded ahead of their use.
+
+    Of images in files each process decodes its own share alone. See :class:`ncmi.training.loop.Loop`.
+    """
 
     def __init__(self, source: SampleSource, setup: Setup) -> None:
         super().__init__(setup, source.labels, source.split)
         training, views = setup.training, setup.model.objective.views
-        self.inputs = source.dataset.inputs.to(self.fabric.device)
+        inputs = source.dataset.inputs
+        self.inputs = inputs.to(self.fabric.device) if isinstance(inputs, Tensor) else inputs
         self.views = ViewMaker(training.augmentation, source.dataset.kind, views, training.seed)
+
+    @contextmanager
+    def reading(self, batches: Sequence[Tensor]) -> Iterator[None]:
+        shares = [self.share_of(micro) for batch in batches for micro in self.micro_batches(batch)]
+        with self._samples(shares) as self._shares:
+            yield
+
+    @contextmanager
+    def _samples(self, batches: Sequence[Tensor]) -> Iterator[Iterator[Tensor]]:
+        """Raw inputs of one batch of indices after the other, on the device."""
+        if isinstance(self.inputs, Tensor):
+            # index_select: several times as fast on a CPU as indexing with a tensor
+            yield map(partial(self.inputs.index_select, 0), batches)
+            return
+        with closing(self.inputs.batches(batches)) as images:
+            yield (batch.to(self.fabric.device, non_blocking=True) for batch in images)
 
     def forward(self, share: Tensor, micro: Tensor, at: tuple[int, int, int]) -> tuple[Tensor, None]:
         start = sum(process_shares(len(micro), self.fabric.world_size)[: self.fabric.global_rank])
         place = slice(start, start + len(share))
-        inputs = self.views(self.inputs.index_select(0, micro), place, self.model.standardize, self.dtype, at)
+        raw = next(self._shares)
+        if len(share) < len(micro):
+            # what a sample looks like depends on its place in the micro-batch of all processes, and on no other sample
+            whole = raw.new_zeros((len(micro), *raw.shape[1:]))
+            whole[place] = raw
+            raw = whole
+        inputs = self.views(raw, place, self.model.standardize, self.dtype, at)
         return split_views(self.network(inputs), self.model.objective.views), None
 
     def features_of(self, model: Classifier, indices: Tensor) -> Tensor:
+        batches = indices.split(_evaluation_batch(self.inputs))
         parts = []
-        for batch in indices.split(_EVALUATION_BATCH):
-            inputs = self.inputs[self.share_of(batch)]
-            with self.fabric.autocast():
-                features = model(inputs)
-            parts.append(self.gather(features.to(self.dtype), batch))
+        with self._samples([self.share_of(batch) for batch in batches]) as samples:
+            for batch, inputs in zip(batches, samples, strict=True):
+                with self.fabric.autocast():
+                    features = model(inputs)
+                parts.append(self.gather(features.to(self.dtype), batch))
         return torch.cat(parts)
 
 
