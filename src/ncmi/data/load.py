@@ -16,7 +16,8 @@ from ncmi.data.columns import INPUT_ARRAYS
 from ncmi.data.dataset import Dataset, check_finite
 from ncmi.data.images import decode_images, load_folder, with_channels
 from ncmi.data.kinds import EMBEDDED, FILE_SUFFIXES, TABLE_SUFFIXES, find_data, find_source
-from ncmi.data.table import find_label_column, load_table, numeric_columns, read_frame
+from ncmi.data.tables.load import load_table, read_rows
+from ncmi.data.tables.table import Column, Rows, Table
 from ncmi.errors import listing, naming
 from ncmi.files import all_files
 from ncmi.recipes.data import ImageData, Kind, SampleData, TableData
@@ -96,7 +97,7 @@ def load_dataset(
         elif suffix == ".npz":
             dataset = load_npz(path, label_column)
         elif suffix in TABLE_SUFFIXES:
-            dataset = load_table(path, label_column)
+            dataset = _of_table(load_table(path, TableData(name_or_path, label_column=label_column)))
         else:
             raise ValueError(
                 f"a file of type {suffix or 'unknown'} cannot be read: give a {', '.join(FILE_SUFFIXES)} file "
@@ -255,25 +256,23 @@ def _from_npz(
 def _from_table(
     path: Path, shape: tuple[int, ...], feature_names: Sequence[str] | None, label_column: str | None
 ) -> tuple[Tensor, list[str]]:
-    frame = read_frame(path)
-    untrained = [name for name in frame.columns if name not in (feature_names or ())]
-    label = find_label_column(untrained, label_column)
-    if label is not None:
-        frame = frame.drop(columns=label)
-    columns = list(frame.columns)
-    if feature_names is not None:
-        _same_columns(columns, feature_names)
-        frame = frame[list(feature_names)]
-    elif all(map(_NUMBER.fullmatch, columns)) and columns != list(map(str, range(len(columns)))):
-        raise ValueError("the first line holds numbers, not column names: put a header line above the rows")
-    elif len(columns) != shape[0]:
-        raise ValueError(
-            f"{len(columns)} feature columns, but the network was trained on {shape[0]}: "
-            "give the same columns in the same order"
-        )
-    inputs = numeric_columns(frame)
-    check_finite(inputs, list(frame.columns))
-    return inputs, list(map(str, range(len(inputs))))
+    names = feature_names or [f"column_{i + 1}" for i in range(shape[0])]
+    columns = [Column(name=name, kind="number") for name in names]
+    new = read_rows(path, columns, TableData(str(path)), label_column=label_column or "label")
+    inputs = _numbers(new.rows, columns)
+    check_finite(inputs, names)
+    return inputs, new.rows.names
+
+
+def _of_table(table: Table) -> Dataset:
+    names = tuple(column.name for column in table.columns)
+    return Dataset(table.name, _numbers(table.rows, table.columns), table.labels, table.class_names, "table", names)
+
+
+def _numbers(rows: Rows, columns: Sequence[Column]) -> Tensor:
+    if other := [column.name for column in columns if column.kind not in ("number", "boolean")]:
+        raise ValueError(f"columns that are not numbers: {listing(other)}: remove them, or encode them as numbers")
+    return torch.from_numpy(rows.frame.to_numpy(np.float32))
 
 
 def _same_columns(columns: list[str], trained: Sequence[str], ordered: bool = False) -> None:
