@@ -14,7 +14,7 @@ import torch
 
 from ncmi.data.dataset import encode_labels
 from ncmi.data.load import load_dataset
-from ncmi.data.table import read_delimited
+from ncmi.data.tables.reading import read_text_table
 
 FRAME = pd.DataFrame(
     {
@@ -163,7 +163,7 @@ def test_any_separator(tmp_path: Path, separator: str, start: str) -> None:
     data = load_dataset(str(path))
     assert data.inputs.tolist() == [[1.5, 2.0], [3.0, 4.0]]
     assert data.class_names == ("u", "v")
-    text = read_delimited(path, as_text=True)
+    text = read_text_table(path)
     assert text.to_numpy().tolist() == [["1.5", "2", "u"], ["3", "4", "v"]]
 
 
@@ -171,24 +171,24 @@ def test_the_separator_that_a_spreadsheet_names(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("sep=;\na,b;label\n1;u\n2;v\n")
     assert load_dataset(str(path)).feature_names == ("a,b",)
-    assert list(read_delimited(path, as_text=True).columns) == ["a,b", "label"]
+    assert list(read_text_table(path).columns) == ["a,b", "label"]
 
 
 def test_delimited_text_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("slide; label\n 007 ;NA\n;\n008; 1.0\n")
-    frame = read_delimited(path, as_text=True)
+    frame = read_text_table(path)
     assert frame.to_dict("list") == {"slide": ["007", "008"], "label": ["NA", "1.0"]}
     assert list(frame.index) == [0, 2]
     path.write_text("a,b,a\n1,2,3\n")
     with pytest.raises(ValueError, match="'a' names more than one column"):
-        read_delimited(path, as_text=True)
+        read_text_table(path)
     path.write_text("a,b\n,\n")
     with pytest.raises(ValueError, match="no rows"):
-        read_delimited(path, as_text=True)
+        read_text_table(path)
     for missing in (tmp_path / "nowhere.csv", tmp_path):
         with pytest.raises(ValueError, match=r"check the path|give a CSV"):
-            read_delimited(missing)
+            read_text_table(missing)
 
 
 def test_other_encodings(tmp_path: Path) -> None:

@@ -66,8 +66,8 @@ def test_columns_asked_for_and_the_others(tmp_path: Path) -> None:
         ("PK\x03\x04,label\na,x\n", {}, r"a spreadsheet.*: save the table as CSV"),
         ("slide,patient,label\na,p,x\na,q,x\n", {}, r".*patient: 'p' and 'q'"),
         ("slide,label\n", {}, ".*no rows"),
-        ("", {}, "not a readable .csv table"),
-        ("slide,label\na,x,y\n", {}, "not a readable .csv table"),
+        ("", {}, "the file is empty"),
+        ("slide,label\na,x,y\n", {}, "the header has 2 fields.* a row below it 3"),
         (b"slide,label\n\xff\xfe,x\n", {}, r"not UTF-8 \(.*byte 12\)"),
     ],
 )

@@ -8,6 +8,22 @@ import numpy as np
 
 LABEL_COLUMNS = ("label", "labels", "class", "target", "targets", "y")
 """Of a class, in tables and .npz archives."""
+TABLE_LABEL_COLUMNS = (
+    *("classes", "classification", "class_label", "class_name", "class_type", "category", "outcome"),
+    *("diagnosis", "survived", "species", "churn", "churned", "exited", "attrition", "default", "income"),
+    *("result", "results", "type", "quality", "status", "loan_status", "credit_risk", "risk", "response"),
+    *("response_variable", "deposit", "subscribed", "purchase", "purchased", "approved", "approval", "fraud"),
+    *("is_fraud", "isfraud", "spam", "is_spam", "variety", "sentiment", "condition", "disease"),
+    *("heart_disease", "heartdisease", "stroke", "diabetes", "cancer", "death_event", "y_true", "ground_truth"),
+    *("annotation", "direction", "case", "winner", "won", "canceled", "cancelled", "is_canceled", "hired"),
+    *("pass", "passed", "grade", "severity", "mortality", "dead", "died", "satisfaction", "num"),
+)
+"""Of a class in tables, where content agrees: less sure than :data:`LABEL_COLUMNS`."""
+TABLE_LABEL_WORDS = re.compile(
+    r"(^|[_ .\-])(class|target|label|outcome|diagnosis)s?([_ .\-/(]|$)|(class|target|label)$",
+    re.IGNORECASE,
+)
+"""In names of columns of a class."""
 SLIDE_LABEL_COLUMNS = (*LABEL_COLUMNS, "diagnosis", "slide_label", "wsi_label")
 """Of a class, in tables of slides."""
 SLIDE_COLUMNS = (

@@ -44,7 +44,7 @@ class TableSource(SampleSource):
             sample_shape=(features.shape[1],),
             class_names=table.class_names,
             feature_names=preprocessing.feature_names,
-            label_column=getattr(table, "label_column", None),
+            label_column=table.label_column,
             preprocessing=preprocessing,
         )
         if preprocessing.constant:

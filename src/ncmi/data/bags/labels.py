@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ncmi.data.columns import PATIENT_COLUMNS, SLIDE_COLUMNS, SLIDE_LABEL_COLUMNS, called_like
-from ncmi.data.table import read_delimited
+from ncmi.data.tables.reading import read_text_table
 from ncmi.errors import listing
 
 if TYPE_CHECKING:
@@ -105,9 +105,9 @@ def read_label_table(
 
 
 def read_text_frame(path: Path) -> pd.DataFrame:
-    """All fields of a table of delimited text, see :func:`ncmi.data.table.read_delimited`."""
+    """All fields of a table of delimited text with a header, see :func:`ncmi.data.tables.reading.read_text_table`."""
     try:
-        return read_delimited(path, as_text=True)
+        return read_text_table(path)
     except ValueError as error:
         raise LabelError(f"{path}: {error}") from error
 

@@ -26,15 +26,19 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         name: as in the header.
         kind: "number", also where numbers stand as text ("1,234", "12 %", "$5"); "boolean" (yes/no, true/false, …);
             "category"; "date".
-        true, false: of a boolean, the texts that mean 1 and 0.
+        decimal: point or comma of numbers that stand as text.
+        true, false: of a boolean, the texts that mean 1 and 0, in any case.
         date_format: of a date, as strftime writes it; None for ISO 8601.
+        marks_kept: of a category, usual marks of missing values that are values here, such as "-" beside "+".
     """
 
     name: str
     kind: ColumnKind
+    decimal: Literal[".", ","] = "."
     true: str | None = None
     false: str | None = None
     date_format: str | None = None
+    marks_kept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +72,7 @@ class Table:
 
     Attributes:
         name: what reports call it.
+        label_column: where the labels stood.
         rows: of features.
         columns: how each feature column is read.
         labels: ``[N]`` int64, in ``0…C−1``.
@@ -81,6 +86,7 @@ class Table:
     """
 
     name: str
+    label_column: str
     rows: Rows
     columns: tuple[Column, ...]
     labels: Tensor

@@ -1,0 +1,464 @@
+"""Kinds of columns, told by what is in them; and columns read as their kind says, alike in training and in new data."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ncmi.data.columns import called_like
+from ncmi.data.tables.dialect import MISSING_MARKS
+from ncmi.data.tables.table import Column
+from ncmi.errors import listing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ncmi.data.tables.reading import RawTable
+    from ncmi.recipes.data import TableData
+
+ROW_NAMES = (
+    *("", "index", "idx", "row", "rows", "rowname", "rownames", "row_names", "row_number", "rownumber", "row_id"),
+    *("no", "no_", "nr", "number", "num", "n", "#", "x", "sl_no", "s_no", "sno", "serial", "serial_no", "obs", "sr_no"),
+)
+"""What columns are called that count the rows."""
+_ID = re.compile(r"(?i)(.*[_ .\-])?(id|ids|uuid|guid|identifier|hash)|.*[a-z](Id|ID)|id[_ .\-].*|id_?number")
+_BOOLEANS = (
+    *(("yes", "no"), ("y", "n"), ("true", "false"), ("t", "f"), ("on", "off")),
+    *(("ja", "nein"), ("oui", "non"), ("si", "no"), ("sí", "no"), ("sim", "não"), ("wahr", "falsch"), ("да", "нет")),
+)
+_DATE_FORMATS = (
+    *("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d", "%d/%m/%y", "%m/%d/%y"),
+    *(
+        "%d.%m.%y",
+        "%d-%b-%Y",
+        "%d-%b-%y",
+        "%d %b %Y",
+        "%d %B %Y",
+        "%b %d, %Y",
+        "%B %d, %Y",
+        "%b %d %Y",
+        "%b-%y",
+        "%b %Y",
+    ),
+)
+_TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
+_ISO = re.compile(r"\d{4}-\d{1,2}(-\d{1,2}([T ]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?)?")
+_POINT = re.compile(r"[-+]?(\d{1,3}(,\d{3})+|\d+)?(\.\d*)?([eE][-+]?\d+)?")
+_COMMA = re.compile(r"[-+]?(\d{1,3}(\.\d{3})+|\d+)?(,\d*)?([eE][-+]?\d+)?")
+_SENTINELS = (-99999.0, -9999.0, -999.0, -99.0, 9999.0, 99999.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """What is in a column.
+
+    Attributes:
+        kind: "whole" and "fraction" for numbers, "text", "date".
+        values: distinct ones, without missing; None of numbers with more than a thousand.
+        counts: of each.
+        distinct: number of distinct values; of numbers with more than a thousand at least that.
+        present: number of rows that hold a value.
+        rows: number of rows.
+    """
+
+    kind: Literal["whole", "fraction", "text", "date"]
+    values: list[Any] | None
+    counts: npt.NDArray[np.int64]
+    distinct: int
+    present: int
+    rows: int
+
+
+def profile_of(column: pd.Series[Any], missing: Sequence[str] = ()) -> Profile:
+    """A profile; in text, usual marks of missing values count as missing."""
+    from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
+
+    rows = len(column)
+    if is_datetime64_any_dtype(column):
+        return Profile("date", None, np.empty(0, np.int64), int(column.nunique()), int(column.notna().sum()), rows)
+    if is_numeric_dtype(column):
+        values = column.to_numpy(np.float64)
+        finite = np.isfinite(values)
+        present = int(finite.sum())
+        fraction = bool((values[finite] != np.round(values[finite])).any())
+        if fraction and np.unique(values[:20_000]).size > 5000:
+            return Profile("fraction", None, np.empty(0, np.int64), 5001, present, rows)
+        table = column[finite].value_counts()
+        few = len(table) <= 1000
+        return Profile(
+            "fraction" if fraction else "whole",
+            table.index.to_list() if few else None,
+            table.to_numpy().astype(np.int64) if few else np.empty(0, np.int64),
+            len(table),
+            present,
+            rows,
+        )
+    table = column.value_counts()
+    texts = [str(text) for text in table.index]
+    absent = {*MISSING_MARKS, *missing} - set(_marks_kept(texts, missing))
+    there = np.array([text not in absent for text in texts], bool)
+    counts = table.to_numpy(np.int64)[there]
+    return Profile("text", [t for t in texts if t not in absent], counts, len(counts), int(counts.sum()), rows)
+
+
+def _marks_kept(values: Iterable[str], missing: Sequence[str]) -> tuple[str, ...]:
+    """Usual marks that are values: None as a word among words, - beside +, signs among signs."""
+    values = {str(value) for value in values}
+    others = values - {*MISSING_MARKS, *missing}
+    signs = bool(others) and all(re.fullmatch(r"[^\w\s]+", value) for value in others)
+    kept = {"-", "--", "."} if signs else set()
+    if any(re.search(r"[^\W\d_]{2}", value) for value in others):
+        kept |= {"None", "none"}
+    return tuple(sorted((kept & values) - set(missing)))
+
+
+def column_named(name: str, columns: Sequence[str], option: str) -> str:
+    """The column that an option names, or numbers from 1 or -1.
+
+    Raises:
+        ValueError: if there is none; the message names those that are spelled most alike.
+
+    Example:
+        >>> column_named("-1", ["a", "b"], "--data.drop"), column_named("a", ["a", "b"], "--data.drop")
+        ('b', 'a')
+    """
+    if name in columns:
+        return name
+    if re.fullmatch(r"[-+]?\d+", name.strip()):
+        number = int(name)
+        if 1 <= abs(number) <= len(columns):
+            return columns[number - 1 if number > 0 else number]
+        raise ValueError(f"no column {number} ({option}): there are {len(columns)}, counted from 1")
+    folded = {column.strip().casefold(): column for column in columns}
+    near = difflib.get_close_matches(name.strip().casefold(), list(folded), 3, 0.6)
+    meant = f"did you mean {listing([folded[key] for key in near])}? " if near else ""
+    raise ValueError(f"no column {name!r} ({option}): {meant}there is {listing(columns)}")
+
+
+def understand_columns(
+    raw: RawTable, names: Sequence[str], profiles: dict[str, Profile], data: TableData
+) -> tuple[tuple[Column, ...], tuple[str, ...]]:
+    """How to read each feature column; and a line each of what is left out, and of what could be meant otherwise.
+
+    Args:
+        names: the columns that are neither label, id, group, time nor split.
+        profiles: of each of them.
+
+    Raises:
+        ValueError: for an option that names no column.
+    """
+    everything = list(raw.frame.columns)
+    categorical = {column_named(name, everything, "--data.categorical") for name in data.categorical}
+    numeric = {column_named(name, everything, "--data.numeric") for name in data.numeric}
+    columns: list[Column] = []
+    notes: list[str] = []
+    out: dict[str, list[str]] = {}
+    for name in names:
+        column = raw.frame[name]
+        profile = profiles[name]
+        forced: Literal["category", "number"] | None = (
+            "category" if name in categorical else "number" if name in numeric else None
+        )
+        if forced is None and name in raw.categorical:
+            forced = "category"
+        reason = None if name in categorical | numeric else _unusable(name, column, profile, raw)
+        if reason is None:
+            if profile.distinct == 0:
+                reason = "empty"
+            elif profile.distinct == 1 and profile.present == profile.rows:
+                reason = "the same in every row"
+        if reason is None:
+            answer = _understand(name, column, profile, data.missing, forced, notes)
+            if isinstance(answer, Column):
+                columns.append(answer)
+                continue
+            reason = answer
+        out.setdefault(reason, []).append(name)
+    notes += [f"left out, {reason}: {listing(group, 8)}" for reason, group in out.items()]
+    return tuple(columns), tuple(notes)
+
+
+def _unusable(name: str, column: pd.Series[Any], profile: Profile, raw: RawTable) -> str | None:
+    """Why a column of numbers is no feature; None where it is one."""
+    if profile.kind != "whole" or profile.distinct < 2:
+        return None
+    nameless = name in raw.nameless
+    counts = profile.present == profile.rows and profile.rows >= 5 and _counts_rows(column)
+    first = not raw.has_header and name == raw.frame.columns[0]
+    if counts and (nameless or first or called_like([name], ROW_NAMES) or _ID.fullmatch(name.strip())):
+        return "a row number, which can give the label away"
+    if nameless and profile.distinct == profile.present:
+        return "an index without a name, which can give the label away"
+    if _ID.fullmatch(name.strip()) and profile.distinct > 0.5 * profile.present and profile.distinct > 20:
+        return "called like an id"
+    return None
+
+
+def _counts_rows(column: pd.Series[Any]) -> bool:
+    values = column.to_numpy(np.float64)
+    return bool((np.diff(values) == 1).all()) and values[0] in (0, 1)
+
+
+def _understand(
+    name: str,
+    column: pd.Series[Any],
+    profile: Profile,
+    missing: Sequence[str],
+    forced: Literal["category", "number"] | None,
+    notes: list[str],
+) -> Column | str:
+    """How to read a column, or why it is left out."""
+    if profile.kind == "date":
+        return Column(name=name, kind="date")
+    if profile.kind != "text":
+        if forced == "category":
+            return Column(name=name, kind="category")
+        _doubt_numbers(name, column, profile, notes)
+        return Column(name=name, kind="number")
+    values = [str(value) for value in profile.values or ()]
+    counts = profile.counts
+    if forced != "category":
+        decimal, good = _number_style(values)
+        present = int(counts[good].sum())
+        if forced == "number" or (present and present == profile.present):
+            if decimal is None:
+                notes.append(f"numbers in {name!r} such as {values[0]!r} are taken with a comma between thousands")
+            _note_strays(name, values, counts, good, "as told", notes)
+            return Column(name=name, kind="number", decimal=decimal or ".")
+        if present >= 0.99 * profile.present:
+            _note_strays(name, values, counts, good, "since they are rare; if not, say --data.categorical", notes)
+            return Column(name=name, kind="number", decimal=decimal or ".")
+        if present >= 0.5 * profile.present:
+            strays = [value for value, number in zip(values, good, strict=True) if not number]
+            notes.append(
+                f"{name!r} mixes numbers and text ({listing(strays, 3)}) and is taken as categories: "
+                "--data.numeric takes it as numbers, --data.missing names marks of missing values"
+            )
+        for true, false in _BOOLEANS:
+            if {value.casefold() for value in values} == {true, false}:
+                return Column(name=name, kind="boolean", true=true, false=false)
+        if present < 0.5 * profile.present and (date := _date(name, values, notes)) is not None:
+            return date
+        if (reason := _not_categories(name, values, counts, profile)) is not None:
+            return reason
+    kept = _marks_kept(column.dropna().unique(), missing)
+    if kept:
+        notes.append(f"{listing(kept)} in {name!r} is a category, not a missing value; otherwise say --data.missing")
+    return Column(name=name, kind="category", marks_kept=kept)
+
+
+def _not_categories(name: str, values: list[str], counts: npt.NDArray[np.int64], profile: Profile) -> str | None:
+    """Why a column of text is left out; None for categories."""
+    share = profile.distinct / max(profile.present, 1)
+    words = float(np.average([value.count(" ") + 1 for value in values], weights=counts)) if values else 0.0
+    if profile.present >= 10 and share == 1:
+        return "different text in every row, like an id"
+    if profile.distinct > 20 and share > 0.5:
+        return "free text, names or ids (most values occur once)"
+    if profile.distinct > 20 and words >= 6 and share > 0.1:
+        return "free text"
+    if _ID.fullmatch(name.strip()) and profile.distinct > 20 and share > 0.3:
+        return "called like an id"
+    return None
+
+
+def _note_strays(
+    name: str, values: list[str], counts: npt.NDArray[np.int64], good: npt.NDArray[np.bool_], why: str, notes: list[str]
+) -> None:
+    if strays := [value for value, number in zip(values, good, strict=True) if not number]:
+        notes.append(
+            f"{int(counts[~good].sum())} values of {name!r} are no numbers ({listing(strays, 3)}): missing, {why}"
+        )
+
+
+def _doubt_numbers(name: str, column: pd.Series[Any], profile: Profile, notes: list[str]) -> None:
+    values = column.to_numpy(np.float64)
+    if infinite := int(np.isinf(values).sum()):
+        notes.append(f"{infinite} values of {name!r} are infinite: taken as missing")
+    for sentinel in _SENTINELS:
+        at = values == sentinel
+        if not at.any():
+            continue
+        others = values[~at & np.isfinite(values)]
+        number = int(at.sum())
+        if (
+            number >= 2
+            and len(others)
+            and not (others.min() - np.ptp(others) <= sentinel <= others.max() + np.ptp(others))
+        ):
+            notes.append(
+                f"{number} values of {name!r} are {sentinel:g}: if that is a mark of missing ones, "
+                f"say --data.missing {sentinel:g}"
+            )
+    if profile.kind == "whole" and profile.rows >= 50 and profile.present == profile.rows:
+        many = profile.distinct > 0.95 * profile.rows
+        if many and values.min() >= 0 and values.max() >= 10_000 and name == "column_1":
+            notes.append(f"{name!r} differs in nearly every row: if it names the rows, say --data.id-column {name}")
+
+
+def _clean(text: str) -> str:
+    text = text.strip().replace("−", "-").replace("\u00a0", " ").replace("\u202f", " ")
+    if text.startswith("(") and text.endswith(")"):
+        text = "-" + text[1:-1]
+    text = re.sub(r"^([-+]?)\s*(?:[$€£¥₹]|USD|EUR|US\$)\s*", r"\1", text)
+    text = re.sub(r"\s*(?:[$€£¥₹%‰]|EUR|USD)$", "", text)
+    return re.sub(r"(?<=\d)[ '’](?=\d{3}(\D|$))", "", text)
+
+
+def _number_style(values: Sequence[str]) -> tuple[Literal[".", ","] | None, npt.NDArray[np.bool_]]:
+    """The decimal sign of numbers as text, None where all have one comma before three digits; and which are numbers."""
+    cleaned = [_clean(value) for value in values]
+
+    def fits(pattern: re.Pattern[str]) -> npt.NDArray[np.bool_]:
+        return np.array(
+            [bool(re.search(r"\d", text)) and pattern.fullmatch(text) is not None for text in cleaned], bool
+        )
+
+    point, comma = fits(_POINT), fits(_COMMA)
+    with_comma = [text for text, good in zip(cleaned, point, strict=True) if good and "," in text]
+    if comma.sum() > point.sum():
+        return ",", comma
+    ambiguous = comma.sum() == point.sum() and bool(with_comma) and not any(text.count(",") > 1 for text in with_comma)
+    return (None if ambiguous else "."), point
+
+
+def to_number(text: str, decimal: str = ".") -> float:
+    """A number as people write it; NaN for what is none.
+
+    >>> to_number("$1,234.5"), to_number("12 %"), to_number("1.234,5", ","), to_number("x")
+    (1234.5, 12.0, 1234.5, nan)
+    """
+    text = _clean(text)
+    if not re.search(r"\d", text) or (_COMMA if decimal == "," else _POINT).fullmatch(text) is None:
+        return float("nan")
+    plain = text.replace(".", "").replace(",", ".") if decimal == "," else text.replace(",", "")
+    return float(plain)
+
+
+def _date(name: str, values: list[str], notes: list[str]) -> Column | None:
+    """A column of dates, if all its texts are dates of one format."""
+    import pandas as pd
+
+    sample = values[:2000]
+    if not sample or not all(re.search(r"\d", value) and re.search(r"[-/.,: ]", value) for value in sample):
+        return None
+    if all(_ISO.fullmatch(value) for value in values):
+        whole = pd.to_datetime(pd.Series(values), format="ISO8601", errors="coerce", utc=True)
+        return Column(name=name, kind="date") if bool(whole.notna().all()) else None
+    fitting = []
+    for day in _DATE_FORMATS:
+        for time in _TIMES:
+            first = pd.to_datetime(sample[0], format=day + time, errors="coerce")
+            if pd.isna(first):
+                continue
+            texts = pd.Series(values, dtype="str")
+            if bool(pd.to_datetime(texts, format=day + time, errors="coerce").notna().all()):
+                fitting.append(day + time)
+    if not fitting:
+        return None
+    choice = fitting[0]
+    if len(fitting) > 1 and choice.startswith("%d/%m"):
+        choice = next((form for form in fitting if form.startswith("%m/%d")), choice)
+    if len({form[:2] for form in fitting}) > 1:
+        first_of = "the month" if choice.startswith("%m") else "the day"
+        notes.append(
+            f"dates in {name!r} such as {values[0]!r} are taken with {first_of} first; every value fits either way"
+        )
+    return Column(name=name, kind="date", date_format=choice)
+
+
+def dates_or_numbers(column: pd.Series[Any], name: str) -> npt.NDArray[Any]:
+    """A column that rows are ordered by: datetime64 or float64, without missing values.
+
+    Raises:
+        ValueError: for a column of anything else, and for rows without a value.
+    """
+    profile = profile_of(column)
+    kind = _understand(name, column, profile, (), None, []) if profile.distinct else "empty"
+    if not isinstance(kind, Column) or kind.kind not in ("number", "date"):
+        raise ValueError(f"column {name!r} (--data.time-column) holds neither numbers nor dates: name another")
+    values, _ = _parse_column(column, kind, ())
+    if bad := int(np.isnat(values).sum() if kind.kind == "date" else np.isnan(values).sum()):
+        raise ValueError(f"{bad} rows have no time in column {name!r} (--data.time-column): fill in")
+    return np.asarray(values)
+
+
+def parse_columns(
+    frame: pd.DataFrame, columns: Sequence[Column], missing: Sequence[str] = ()
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Feature columns as they are said to be read; and a line each for values that could not be read so.
+
+    Args:
+        frame: as :class:`ncmi.data.tables.reading.RawTable` holds it.
+    """
+    import pandas as pd
+
+    parsed: dict[str, Any] = {}
+    notes = []
+    for column in columns:
+        values = frame[column.name]
+        series, bad = _parse_column(values, column, missing)
+        parsed[column.name] = series
+        if bad:
+            what = {"number": "no numbers", "boolean": f"neither {column.true} nor {column.false}", "date": "no dates"}
+            notes.append(f"{bad} values of {column.name!r} are {what.get(column.kind, 'unreadable')}: taken as missing")
+    return pd.DataFrame(parsed, copy=False), tuple(notes)
+
+
+def _parse_column(series: pd.Series[Any], column: Column, missing: Sequence[str]) -> tuple[Any, int]:
+    """A column by its kind, and how many values did not fit."""
+    import pandas as pd
+    from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
+
+    numeric = is_numeric_dtype(series)
+    if column.kind == "number" and numeric:
+        values = series.to_numpy(np.float64)
+        extra = [value for value in map(to_number, missing) if not np.isnan(value)]
+        bad = ~np.isfinite(values)
+        if extra:
+            bad |= np.isin(values, extra)
+        return np.where(bad, np.nan, values) if bad.any() else values, 0
+    if column.kind == "date" and is_datetime64_any_dtype(series):
+        return series.astype("datetime64[ns]").to_numpy(), 0
+    if numeric:
+        values = series.to_numpy(np.float64)
+        whole = bool((np.isnan(values) | (values == np.round(values))).all())
+        text = pd.Series(
+            ["" if np.isnan(v) else str(int(v)) if whole and np.isfinite(v) else str(v) for v in values.tolist()],
+            dtype="str",
+        )
+        series = text.where(text != "")
+    elif is_datetime64_any_dtype(series):
+        series = series.astype("str")
+    codes, uniques = pd.factorize(series)
+    texts = [str(text) for text in uniques]
+    counts = np.bincount(codes[codes >= 0], minlength=len(texts))
+    marks = {*MISSING_MARKS, *missing} - set(column.marks_kept)
+    absent = np.array([text in marks for text in texts], bool)
+    if column.kind == "category":
+        kept = pd.Series([None if gone else text for text, gone in zip(texts, absent, strict=True)], dtype="str")
+        return kept.reindex(codes).array, 0
+    if column.kind == "date":
+        stamps = pd.to_datetime(
+            pd.Series(texts, dtype="str").where(~absent),
+            format=column.date_format or "ISO8601",
+            errors="coerce",
+            utc=True,
+        ).dt.tz_convert(None)
+        bad = stamps.isna().to_numpy(bool) & ~absent
+        return stamps.reindex(codes).astype("datetime64[ns]").to_numpy(), int(counts[bad].sum())
+    if column.kind == "boolean":
+        meaning = {(column.true or "").casefold(): 1.0, (column.false or "").casefold(): 0.0}
+        numbers = np.array([meaning.get(text.casefold(), np.nan) for text in texts], np.float64)
+    else:
+        numbers = np.array(
+            [np.nan if gone else to_number(text, column.decimal) for text, gone in zip(texts, absent, strict=True)]
+        )
+    bad = np.isnan(numbers) & ~absent
+    return np.append(numbers, np.nan)[codes], int(counts[bad].sum())

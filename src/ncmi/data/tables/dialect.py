@@ -1,0 +1,444 @@
+"""How a table of delimited text is written: encoding, separator, quotes, decimal sign, header; all by evidence."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ncmi.errors import listing
+
+MISSING_MARKS = (
+    *("", "?", "NA", "N/A", "n/a", "<NA>", "nan", "NaN", "NAN", "null", "NULL", "None", "none", "-", "--", ".", "#N/A"),
+    *("#NA", "NaT", "#VALUE!", "#DIV/0!"),
+)
+"""What usually stands for a missing value; whether a mark is a value of a column of categories is decided there."""
+_SAMPLE_BYTES = 1 << 20
+_SAMPLE_ROWS = 3000
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?")
+_ENCODINGS = (
+    *("cp1252", "cp1250", "cp1251", "koi8_r", "mac_roman", "gb18030", "big5", "cp932", "euc_jp", "euc_kr", "cp949"),
+)
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How the rows of a text are written.
+
+    Attributes:
+        separator: one sign; a blank for runs of blanks and tabs.
+        quote: sign around fields that hold a separator or a new line.
+        decimal: point or comma.
+        names: of the columns by the header, empty where one has no name; None without a header.
+        width: number of fields in a row.
+        start: byte at which the rows begin, after what stands above them.
+        comment: sign that begins lines to leave out; None where there are none.
+        numeric: of each column, whether it holds numbers as far as the first rows show.
+        notes: what was understood and might have been understood otherwise.
+    """
+
+    separator: str
+    quote: str
+    decimal: str
+    names: tuple[str, ...] | None
+    width: int
+    start: int
+    comment: str | None
+    numeric: tuple[bool, ...]
+    notes: tuple[str, ...]
+
+
+def to_utf8(raw: bytes, encoding: str | None = None) -> tuple[bytes, str | None]:
+    """A text's bytes in UTF-8 without byte-order mark and with plain line ends; and a note where it was not UTF-8.
+
+    Raises:
+        ValueError: for what is no text, or not in the encoding asked for.
+    """
+    note = None
+    if encoding is None:
+        encoding = _encoding(raw)
+        if encoding not in ("utf-8", "utf-8-sig"):
+            note = f"the text is taken as {encoding}; otherwise say --data.encoding"
+    try:
+        text = raw.decode("utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding)
+    except LookupError as error:
+        raise ValueError(f"no encoding {encoding!r} (--data.encoding): such as utf-8, utf-16 or latin-1") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"not {encoding.upper()} ({error.reason} at byte {error.start}): give the right one with --data.encoding"
+        ) from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise ValueError(f"line {line} holds a NUL byte: no table of text, or a damaged one")
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.removeprefix("\ufeff").encode("utf-8", "surrogatepass"), note
+
+
+def _encoding(raw: bytes) -> str:
+    for mark, name in (
+        (b"\xff\xfe\0\0", "utf-32"),
+        (b"\0\0\xfe\xff", "utf-32"),
+        (b"\xff\xfe", "utf-16"),
+        (b"\xfe\xff", "utf-16"),
+    ):
+        if raw.startswith(mark):
+            return name
+    head = raw[:4096]
+    for start, name in ((0, "utf-16-be"), (1, "utf-16-le")):
+        # of plain text every second byte is zero
+        if (
+            len(head) >= 4
+            and head[start::2].count(0) > 0.4 * len(head[start::2])
+            and head[1 - start :: 2].count(0) == 0
+        ):
+            return name
+    if sum(byte < 32 and byte not in b"\t\n\r\f\x1a\x1b" for byte in head) > 0.02 * len(head):
+        raise ValueError("no table of text: it holds control characters; give a CSV, Parquet, Feather or .xlsx file")
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        pass
+    else:
+        return "utf-8"
+    from charset_normalizer import from_bytes
+
+    lines = [line for line in raw[: 1 << 24].split(b"\n") if not line.isascii()]
+    sample = b"\n".join(lines)[:100_000]
+    match = from_bytes(sample, cp_isolation=list(_ENCODINGS)).best()
+    if match is None:
+        raise ValueError("neither UTF-8 nor another usual encoding of text: give it with --data.encoding")
+    return "cp1252" if "cp1252" in (match.encoding, *match.could_be_from_charset) else str(match.encoding)
+
+
+def is_number(text: str, decimal: str = ".") -> bool:
+    """Whether a field is a plain number.
+
+    >>> is_number("1e3"), is_number("1,5"), is_number("1,5", ","), is_number("A1")
+    (True, False, True, False)
+    """
+    text = text.strip()
+    return _NUMBER.fullmatch(text.replace(",", ".") if decimal == "," else text) is not None or text.lower() in (
+        *("inf", "-inf", "+inf", "infinity"),
+    )
+
+
+@dataclass
+class _Sample:
+    """The first rows of a text, and how they were cut."""
+
+    rows: list[list[str]]
+    ends: list[int]  # line at which each row ends, counted from 1
+    widths: Counter[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.widths = Counter(map(len, self.rows))
+
+    @property
+    def width(self) -> int:
+        return max(self.widths, key=lambda width: (self.widths[width], width)) if self.widths else 0
+
+    @property
+    def share(self) -> float:
+        return self.widths[self.width] / max(len(self.rows), 1)
+
+
+def _cut(text: str, separator: str, quote: str) -> _Sample:
+    rows, ends = [], []
+    if separator == " ":
+        text = "\n".join(line.strip().replace("\t", " ") for line in text.split("\n"))
+    # two blanks and a quote: a blank is a separator of its own to csv, which skips those that follow it
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, quotechar=quote, skipinitialspace=True)
+    try:
+        for row in reader:
+            if any(text.strip() for text in row):
+                rows.append([text.strip() for text in row])
+                ends.append(reader.line_num)
+            if len(rows) >= _SAMPLE_ROWS:
+                break
+    except csv.Error as error:
+        raise ValueError(
+            f"line {reader.line_num} cannot be cut into fields ({error}): is a quote left open?"
+        ) from error
+    return _Sample(rows, ends)
+
+
+def sniff(
+    data: bytes,
+    *,
+    suffix: str = "",
+    header: Literal["auto", "yes", "no"] = "auto",
+    separator: str | None = None,
+    decimal: Literal["point", "comma"] | None = None,
+    missing: Sequence[str] = (),
+    known_names: Collection[str] | None = None,
+) -> Dialect:
+    """How a text in UTF-8 is written, by its first megabyte; what is given is not guessed.
+
+    Raises:
+        ValueError: for an empty text, or a header that nothing decides on.
+    """
+    head = data[:_SAMPLE_BYTES]
+    if len(data) > _SAMPLE_BYTES:
+        head = head[: head.rfind(b"\n") + 1] or head
+    text = head.decode("utf-8", "replace")
+    notes: list[str] = []
+    start, comment, named, commented = _start(text)
+    separator = {"tab": "\t", "blanks": " ", "blank": " ", "space": " ", "\\t": "\t"}.get(separator or "", separator)
+    if separator is not None and len(separator) != 1:
+        raise ValueError(f"separator {separator!r} (--data.separator): give one sign, 'tab' or 'blanks'")
+    if comment and sum(line.startswith(comment) for line in text[start:].split("\n")) > 0.1 * text.count("\n", start):
+        start, comment, commented = 0, None, ""  # such as colors, #ff0000
+    if comment:
+        notes.append(f"lines that begin with {comment!r} are left out")
+        text = text[:start] + "\n".join("" if line.startswith(comment) else line for line in text[start:].split("\n"))
+    body = text[start:]
+    if not body.strip():
+        raise ValueError("the table has no rows: give at least one below the header" if text.strip() else "empty file")
+    separator = separator or named
+    separator, quote, sample = _choose_cut(body, separator, suffix)
+    sign = {"point": ".", "comma": ","}[decimal] if decimal else _decimal(sample, separator)
+    if not decimal and sign == ",":
+        notes.append("decimal numbers are taken as written with a comma; otherwise say --data.decimal point")
+    marks = {*MISSING_MARKS, *missing}
+    skipped = _preamble(sample)
+    if skipped:
+        first = " ".join(sample.rows[0])[:60]
+        title = "the first line is" if skipped == 1 else f"the first {skipped} lines are"
+        notes.append(f"{title} no part of the table: {first!r}")
+    rows = sample.rows[skipped:]
+    width, names_of_first = _align(rows, sample.width)
+    commented_names = _names_in_comment(commented, separator, quote, width) if header != "no" else None
+    is_header = False
+    if header == "yes":
+        is_header = commented_names is None
+    elif header == "auto" and commented_names is None:
+        is_header, evidence = decide_header(rows, width, sign, marks, known_names)
+        notes.append(evidence)
+    names = None
+    if commented_names is not None:
+        names = commented_names
+        notes.append("the names of the columns stand in a comment")
+    elif is_header:
+        names = names_of_first
+        if len(rows[0]) < width and names[0] == rows[0][0] and any(any(row[len(rows[0]) :]) for row in rows[1:]):
+            longest = next(row for row in rows[1:] if any(row[len(rows[0]) :]))
+            raise ValueError(
+                f"the header has {len(rows[0])} fields ({listing(rows[0], 4)}), a row below it {len(longest)} "
+                f"({listing(longest, 4)}): give every column a name, or quote fields that hold {separator!r}"
+            )
+    above = skipped + (1 if is_header else 0)
+    values = sample.rows[above:]
+    end = sample.ends[above - 1] if above else 0
+    offset = start + _after_lines(body, end)
+    numeric = tuple(_is_numeric([row[i] for row in values if i < len(row)], sign, marks) for i in range(width))
+    return Dialect(
+        separator, quote, sign, names, width, len(text[:offset].encode("utf-8", "surrogatepass")), comment, numeric,
+        tuple(notes),
+    )  # fmt: skip
+
+
+def _after_lines(text: str, lines: int) -> int:
+    position = 0
+    for _ in range(lines):
+        position = text.find("\n", position) + 1
+        if position == 0:
+            return len(text)
+    return position
+
+
+def _start(text: str) -> tuple[int, str | None, str | None, str]:
+    """Where the first row begins, the sign of comments, a separator that a line names, and the last comment."""
+    position, comment, separator, last = 0, None, None, ""
+    while position < len(text):
+        end = text.find("\n", position)
+        end = len(text) if end < 0 else end
+        line = text[position:end].strip()
+        if match := re.fullmatch(r'"?sep=(.)"?', text[position:end].rstrip(" ")):  # written by spreadsheets
+            separator = match[1]
+        elif line[0:1] in ("#", "%") and comment in (None, line[0]) and not re.match(r".[,;\t|]", line):
+            comment, last = line[0], line[1:].strip()
+        elif line:
+            break
+        position = end + 1
+    return position, comment, separator, last
+
+
+def _choose_cut(text: str, separator: str | None, suffix: str) -> tuple[str, str, _Sample]:
+    def best_quote(sign: str) -> tuple[str, _Sample]:
+        sample = _cut(text, sign, '"')
+        fields = [value for row in sample.rows[:200] for value in row]
+        single = sum(len(value) > 1 and value[0] == value[-1] == "'" for value in fields)
+        if single > 0.3 * len(fields) or (single and _cut(text, sign, "'").share > sample.share):
+            return "'", _cut(text, sign, "'")
+        return '"', sample
+
+    if separator is not None:
+        quote, sample = best_quote(separator)
+        return separator, quote, sample
+    cuts = {sign: best_quote(sign) for sign in ",;\t| "}
+    regular = [sign for sign, (_, cut) in cuts.items() if cut.width > 1 and cut.share >= 0.9]
+    if suffix in (".tsv", ".tab") and cuts["\t"][1].width > 1:
+        choice = "\t"
+    elif decimals := [
+        sign for sign in regular if sign != "," and "," in regular and _decimal(cuts[sign][1], sign) == ","
+    ]:
+        choice = decimals[0]
+    elif strict := [sign for sign in regular if sign != " "]:
+        choice = max(strict, key=lambda sign: cuts[sign][1].width)
+    elif regular:
+        choice = " "
+    else:
+        wide = [sign for sign, (_, cut) in cuts.items() if max(cut.widths, default=0) > 1 and sign != " "]
+        # one row of text with blanks is no table of words
+        choice = max(wide, key=lambda sign: (cuts[sign][1].width > 1, cuts[sign][1].share), default=",")
+    return choice, *cuts[choice]
+
+
+def _decimal(sample: _Sample, separator: str) -> str:
+    if separator == ",":
+        return "."
+    fields = [value for row in sample.rows[:500] for value in row]
+    commas = [value for value in fields if _DECIMAL_COMMA.fullmatch(value)]
+    points = sum(re.fullmatch(r"[-+]?\d*\.\d+", value) is not None for value in fields)
+    # "1,234" alone is a thousand as well as a fraction: left to whoever looks at the column
+    decided = any(not re.fullmatch(r"[-+]?[1-9]\d{0,2},\d{3}", value) for value in commas)
+    return "," if decided and points == 0 else "."
+
+
+def _preamble(sample: _Sample) -> int:
+    """Number of lines above the table, such as a title: of one field, where rows have three or more."""
+    count = 0
+    while (
+        count < min(len(sample.rows) - 1, 20) and len([v for v in sample.rows[count] if v]) == 1 and sample.width >= 3
+    ):
+        count += 1
+    return count if count and len(sample.rows[count]) >= sample.width - 1 else 0
+
+
+def _align(rows: list[list[str]], width: int) -> tuple[int, tuple[str, ...]]:
+    """Number of fields in a row; and the first row as names, where it has one more or less than the others."""
+    first, others = list(rows[0]), rows[1:]
+    longest = max(map(len, rows))
+    if longest > width and all(not any(row[width:]) for row in rows):
+        width = longest
+    if len(others) >= 5 and len(first) == width - 1 and all(len(row) >= width for row in others):
+        last_empty = all(not row[width - 1] for row in others if len(row) >= width)
+        column = [row[0] for row in others]
+        numbered = [str(start + i) for start in (0, 1) for i in range(len(column))]
+        is_index = column in (numbered[: len(column)], numbered[len(column) :])
+        if not last_empty and (is_index or not any(map(is_number, column))):
+            first.insert(0, "")
+    first += [""] * (width - len(first))
+    return width, tuple(first)
+
+
+def _names_in_comment(comment: str, separator: str, quote: str, width: int) -> tuple[str, ...] | None:
+    if not comment:
+        return None
+    rows = _cut(comment, separator, quote).rows
+    if len(rows) != 1 or len(rows[0]) != width or any(map(is_number, rows[0])) or not all(rows[0]) or width < 2:
+        return None
+    return tuple(rows[0])
+
+
+def _is_numeric(values: list[str], decimal: str, marks: set[str]) -> bool:
+    values = [value for value in values if value not in marks]
+    return sum(is_number(value, decimal) for value in values) >= 0.9 * len(values)
+
+
+def decide_header(
+    rows: list[list[str]], width: int, decimal: str, marks: set[str], known_names: Collection[str] | None = None
+) -> tuple[bool, str]:
+    """Whether the first row names the columns, and why.
+
+    A column of numbers under a word is evidence for a header. A number over numbers, or a word that occurs again
+    below, is evidence against it.
+
+    Args:
+        known_names: names of the columns, where they are known.
+
+    Raises:
+        ValueError: where both are so likely that a guess would risk the first row.
+    """
+    first, others = rows[0] + [""] * (width - len(rows[0])), rows[1:]
+    if known_names is not None:
+        if len(set(first) & set(known_names)) >= 0.5 * len(known_names):
+            return True, "the first line names the columns"
+        if all(re.fullmatch(r"column_\d+", name) for name in known_names):
+            return False, "the first line is a row, as in training"
+    if not others:
+        raise ValueError(
+            "the table has one line: say --data.header no if it is a row, else give at least one row below it"
+        )
+    named, valued = [], []
+    for i, name in enumerate(first):
+        if name in marks and name != "":
+            valued.append(i)
+            continue
+        column = [row[i] for row in others if i < len(row)]
+        values = [value for value in column if value not in marks]
+        if name == "" or not values:
+            continue
+        numbers = sum(is_number(value, decimal) for value in values)
+        if is_number(name, decimal):
+            if numbers >= 0.9 * len(values):
+                valued.append(i)
+        elif numbers >= 0.9 * len(values):
+            named.append(i)
+        elif name in set(values):
+            valued.append(i)
+        else:
+            # categories of which each occurs often: the first row's would, too
+            if len(values) >= 10 and len(values) >= 4 * len(set(values)):
+                named.append(i)
+    words = [name for name in first if name]
+    numbers_above = [name for name in words if is_number(name, decimal)]
+    distinct = len(set(words)) == len(words)
+    yes = "the first line names the columns"
+    no = "the first line is a row, not a header"
+    otherwise = "; otherwise say --data.header"
+    counted = _counts_up(numbers_above)
+    if counted and distinct and len(numbers_above) == len(valued) and (named or len(words) >= 4):
+        return True, f"{yes}, which are numbers that count up{otherwise} no"
+    if named and not valued:
+        return True, f"{yes}"
+    if valued and not named:
+        return False, f"{no} ({first[valued[0]]!r} is like what stands below){otherwise} yes"
+    if named and valued:
+        if len(named) >= 3 * len(valued) and distinct:
+            return True, f"{yes}{otherwise} no"
+        if len(valued) >= 3 * len(named):
+            return False, f"{no}{otherwise} yes"
+    elif distinct and words and _like_names(words, others):
+        return True, f"{yes}{otherwise} no"
+    raise ValueError(
+        f"whether the first line names the columns cannot be told ({listing(first, 6)}): say --data.header yes or no"
+    )
+
+
+def _counts_up(texts: list[str]) -> bool:
+    if len(texts) < 2 or not all(re.fullmatch(r"\d{1,6}", text) for text in texts):
+        return False
+    numbers = [int(text) for text in texts]
+    return numbers in (list(range(len(numbers))), list(range(1, len(numbers) + 1))) or (
+        1800 <= numbers[0] <= 2100 and numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    )
+
+
+_USUAL_NAMES = re.compile(
+    r"(.*[_ ])?(id|name|label|labels|class|target|y|x|text|date|time|file|filename|slide|patient|case|image|path|type|"
+    r"category|species|sex|gender|age|city|country|state|title|split|group|value|key|code)s?([_ ].*)?",
+    re.IGNORECASE,
+)
+
+
+def _like_names(words: list[str], others: list[list[str]]) -> bool:
+    """Of a table of text alone: whether the first line is of words that columns are called by."""
+    below = {value for row in others for value in row}
+    return any(_USUAL_NAMES.fullmatch(word) for word in words) and not any(word in below for word in words)

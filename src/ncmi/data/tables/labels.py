@@ -1,0 +1,357 @@
+"""Which column of a table is the label, and why; and labels as they are written, as classes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ncmi.data.columns import LABEL_COLUMNS, TABLE_LABEL_COLUMNS, TABLE_LABEL_WORDS, called_like
+from ncmi.data.tables.columns import Profile, column_named
+from ncmi.data.tables.dialect import MISSING_MARKS, is_number
+from ncmi.errors import listing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_OPTION = "--data.label-column"
+_MISSING_LABELS = set(MISSING_MARKS) - {"None", "none", "-", "--", "."}
+
+
+@dataclass(frozen=True)
+class LabelChoice:
+    """The column of the label.
+
+    Attributes:
+        name: of the column.
+        reason: why it is that one, for a line that is printed.
+        others: what else it could have been.
+    """
+
+    name: str
+    reason: str
+    others: tuple[str, ...] = ()
+
+
+def _rows_a_class(profile: Profile) -> float:
+    return profile.present / max(profile.distinct, 1)
+
+
+def _could_be_classes(profile: Profile, named: bool = False) -> bool:
+    """Whether few values occur, most of them often; numbers are whole and few, or text."""
+    if profile.kind == "date" or profile.distinct < 2 or profile.values is None:
+        return False
+    if profile.kind == "fraction":
+        return False
+    if profile.kind == "whole" and profile.distinct > (100 if named else 30):
+        return False
+    alone = int((profile.counts == 1).sum())
+    often = _rows_a_class(profile) >= 2 if named else _rows_a_class(profile) >= 4
+    return often and alone <= 0.05 * profile.present + 1
+
+
+def _is_text(profile: Profile) -> bool:
+    return profile.kind == "text"
+
+
+def _few_from_start(profile: Profile) -> bool:
+    """Whole numbers that count up from 0 or 1, ten at most: as classes are numbered."""
+    if profile.kind != "whole" or profile.values is None or profile.distinct > 10:
+        return False
+    numbers = sorted(profile.values)
+    return numbers[0] in (0, 1) and numbers == list(range(int(numbers[0]), int(numbers[0]) + len(numbers)))
+
+
+def choose_label(
+    profiles: Mapping[str, Profile],
+    *,
+    has_header: bool,
+    asked: str | None = None,
+    last_is_class: bool = False,
+) -> LabelChoice:
+    """The column of the label: the one asked for; else by name, place and content.
+
+    Args:
+        profiles: of all columns that could be it, in their order.
+        has_header: whether the names of the columns stood in the file.
+        asked: its name or number.
+        last_is_class: whether the form of the file says that the last column is the class.
+
+    Raises:
+        ValueError: for a column that is not there, one of measured numbers, and where several or none could be it.
+    """
+    names = list(profiles)
+    if asked is not None:
+        name = column_named(asked, names, _OPTION)
+        _check_classes(name, profiles[name])
+        return LabelChoice(name, f"{_OPTION} names it")
+    if has_header:
+        return _by_name(profiles, last_is_class)
+    return _by_place(profiles)
+
+
+def _check_classes(name: str, profile: Profile) -> None:
+    """Raise ValueError for a column of measured numbers."""
+    rows = _rows_a_class(profile)
+    if profile.kind == "date":
+        raise ValueError(f"label {name!r} holds dates, not classes: choose another column with {_OPTION}")
+    many = profile.values is None or profile.distinct > 20 or profile.distinct > 0.5 * profile.present
+    if profile.kind == "fraction" and many:
+        raise ValueError(
+            f"label {name!r} holds {'many' if profile.values is None else profile.distinct} different numbers, so "
+            f"it is a target of regression, not of classes: choose another column with {_OPTION}, or bin it first"
+        )
+    if (
+        profile.present
+        and (profile.values is None or (rows < 2 and profile.distinct > 20))
+        and profile.kind == "whole"
+        and rows < 5
+    ):
+        raise ValueError(
+            f"label {name!r} holds {profile.distinct} different numbers in {profile.present} rows, so it is a target "
+            f"of regression or an id, not of classes: choose another column with {_OPTION}, or bin it first"
+        )
+    if profile.kind == "text" and profile.present > 20 and rows < 1.5:
+        raise ValueError(
+            f"label {name!r} differs in nearly every row ({profile.distinct} values in {profile.present} rows), like a "
+            f"name or an id: choose another column with {_OPTION}"
+        )
+
+
+def _nothing_like_a_label(profiles: Mapping[str, Profile], why: str) -> ValueError:
+    names = list(profiles)
+    likely = [name for name in names if _could_be_classes(profiles[name])]
+    hint = f"few values have {listing(likely, 8)}; " if likely else ""
+    return ValueError(f"{why}: choose the label with {_OPTION}; {hint}there is {listing(names)}")
+
+
+def _by_name(profiles: Mapping[str, Profile], last_is_class: bool) -> LabelChoice:
+    names = list(profiles)
+    last = names[-1]
+    strict = called_like(names, LABEL_COLUMNS)
+    usual = [name for name in called_like(names, TABLE_LABEL_COLUMNS) if name not in strict]
+    alike = [name for name in names if name not in (*strict, *usual) and TABLE_LABEL_WORDS.search(name)]
+    classes = [name for name in names if _could_be_classes(profiles[name], named=True)]
+    fitting = [[name for name in group if name in classes] for group in (strict, usual, alike)]
+    candidates = [name for group in fitting for name in group]
+    if last_is_class and last in classes and (not candidates or last in candidates):
+        return LabelChoice(
+            last, "the last column of an ARFF file is its class", tuple(n for n in candidates if n != last)
+        )
+    if not candidates:
+        if strict:
+            _check_classes(strict[0], profiles[strict[0]])
+        if len(strict) == 1 and profiles[strict[0]].distinct >= 1:
+            return LabelChoice(strict[0], f"it is called {strict[0]!r}")
+        return _by_content(profiles)
+    if len(candidates) == 1:
+        return LabelChoice(candidates[0], f"it is called {candidates[0]!r}", _others(profiles, candidates[0]))
+    if len(fitting[0]) == 1 and not fitting[1]:
+        rest = tuple(candidates[1:])
+        return LabelChoice(candidates[0], f"it is called {candidates[0]!r}", rest)
+    # several: the last of them, or the first, where it stands at the edge and the others do not
+    at_edge = [name for name in candidates if name in (names[0], last)]
+    strongest = next(group for group in fitting if group)
+    if len(strongest) == 1 and at_edge == strongest:
+        return LabelChoice(
+            strongest[0],
+            f"it is called {strongest[0]!r}, at the edge",
+            tuple(n for n in candidates if n != strongest[0]),
+        )
+    raise ValueError(f"several columns could be the label ({listing(candidates)}): choose one with {_OPTION}")
+
+
+def _others(profiles: Mapping[str, Profile], name: str) -> tuple[str, ...]:
+    return tuple(other for other in profiles if other != name and _could_be_classes(profiles[other]))
+
+
+def _by_content(profiles: Mapping[str, Profile]) -> LabelChoice:
+    """Of named columns that are not called like a label: the last one, where no other is like it."""
+    names = list(profiles)
+    last = names[-1]
+    likely = [name for name in names if _could_be_classes(profiles[name])]
+    texts = [name for name in likely if _is_text(profiles[name])]
+    if likely == [last] and (_is_text(profiles[last]) or _few_from_start(profiles[last])):
+        return LabelChoice(last, "it is the last column, and the only one with few values")
+    if texts == [last]:
+        others = tuple(name for name in likely if name != last)
+        return LabelChoice(last, "it is the last column, and the only one of words", others)
+    raise _nothing_like_a_label(profiles, "no column is called like a label")
+
+
+def _by_place(profiles: Mapping[str, Profile]) -> LabelChoice:
+    """Without names: the first or last column, by which of them is like classes and unlike the other columns."""
+    names = list(profiles)
+    edges = [names[-1], names[0]]
+    scores = {name: _edge_score(name, profiles) for name in edges if _could_be_classes(profiles[name])}
+    where = {names[0]: "first", names[-1]: "last"}
+    if not scores:
+        raise _nothing_like_a_label(
+            profiles, "the file has no header, and neither its first nor its last column is like a label"
+        )
+    best, *rest = sorted(scores, key=lambda name: -scores[name])
+    if not rest and best == names[0] and not (_is_text(profiles[best]) or _few_from_start(profiles[best])):
+        raise _nothing_like_a_label(profiles, "the file has no header, and its last column is not like a label")
+    if (
+        not rest
+        and best == names[0]
+        and profiles[names[-1]].kind == "whole"
+        and profiles[names[-1]].distinct <= 100
+        and _is_text(profiles[best])
+    ):
+        rest = [names[-1]]
+        scores[names[-1]] = scores[best]
+    if rest and scores[best] - scores[rest[0]] < 2:
+        raise ValueError(
+            "the file has no header, and the label could be its first column as well as its last: choose with "
+            f"{_OPTION} {names[0]} or {names[-1]}"
+        )
+    others = tuple(name for name in _others(profiles, best))
+    return LabelChoice(best, f"it is the {where[best]} column of a file without header, of few values", others)
+
+
+def _edge_score(name: str, profiles: Mapping[str, Profile]) -> int:
+    names = list(profiles)
+    profile = profiles[name]
+    others = [profiles[other] for other in names if other != name]
+    texts = [other for other in others if _is_text(other)]
+    score = 0
+    if _is_text(profile):
+        score += 1 if texts else 2
+        values = set(map(str, profile.values or ()))
+        alike = [o for o in texts if len(values & set(map(str, o.values or ()))) >= 0.5 * len(values)]
+        score += not alike
+    else:
+        fractions = sum(other.kind == "fraction" for other in others)
+        score += 2 * (fractions > 0.5 * len(others)) if name == names[-1] else 0
+        score += _few_from_start(profile)
+    return score + (name == names[-1])
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Labels as classes.
+
+    Attributes:
+        indices: ``[N]`` int64, -1 where there is no label.
+        class_names: in order of value where all are numbers, else of code points.
+        notes: of names that may mean one class.
+    """
+
+    indices: Tensor
+    class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def label_texts(column: pd.Series[Any], missing: Sequence[str] = ()) -> list[str | None]:
+    """Labels as they are written, None where there is none; whole numbers that all stand as 1.0 as 1."""
+    import pandas as pd
+
+    codes, uniques = pd.factorize(column)
+    marks = {*_MISSING_LABELS, *missing}
+    texts = [None if str(text).strip() in marks else str(text).strip() for text in uniques]
+    present = [text for text in texts if text is not None]
+    if present and all(re.fullmatch(r"[-+]?\d+\.0*", text) for text in present):
+        texts = [text and text.split(".")[0] for text in texts]
+    texts.append(None)
+    return [texts[code] for code in codes.tolist()]
+
+
+def order_classes(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of classes in order of value where all are numbers, else of code points.
+
+    >>> order_classes(["10", "9", "01"]), order_classes(["b", "10", "a"])
+    (('01', '9', '10'), ('10', 'a', 'b'))
+    """
+    if all(is_number(name) for name in names):
+        return tuple(sorted(names, key=lambda name: (float(name), name)))
+    return tuple(sorted(names))
+
+
+def encode_texts(texts: Sequence[str | None], class_names: Sequence[str] | None = None) -> Labels:
+    """Texts as classes: those that occur, or given ones, of which a trailing dot is no part (as in UCI's adult.test).
+
+    Raises:
+        ValueError: for fewer than two classes, and for a text that is none of the given classes.
+    """
+    import pandas as pd
+
+    codes, uniques = pd.factorize(pd.Series(list(texts), dtype="str"))
+    values = [str(text) for text in uniques]
+    notes = []
+    if class_names is None:
+        names = order_classes(values)
+        if len(names) < 2:
+            raise ValueError(f"only one class ({listing(names)}): a classifier needs samples of at least two")
+        alike: dict[str, list[str]] = {}
+        for name in names:
+            alike.setdefault(name.casefold().rstrip(".").strip(), []).append(name)
+        notes += [f"the classes {listing(group)} may be meant as one" for group in alike.values() if len(group) > 1]
+        numbers: dict[float, list[str]] = {}
+        for name in names:
+            if is_number(name):
+                numbers.setdefault(float(name), []).append(name)
+        notes += [f"{listing(group)} are different classes" for group in numbers.values() if len(group) > 1]
+    else:
+        names = tuple(class_names)
+        matched = as_classes(values, names)
+        notes += [f"class {old!r} is taken as {new!r}" for old, new in zip(values, matched, strict=True) if new != old]
+        values = [str(value) for value in matched]
+        if other := [value for value in values if value not in names]:
+            raise ValueError(
+                f"classes that are not among those of training: {listing(other)}; there is {listing(names)}"
+            )
+    place = {name: i for i, name in enumerate(names)}
+    table: npt.NDArray[np.int64] = np.array([*(place[value] for value in values), -1], np.int64)
+    return Labels(torch.from_numpy(table[codes]), tuple(names), tuple(notes))
+
+
+def as_classes(texts: Sequence[str | None], class_names: Sequence[str]) -> list[str | None]:
+    """Texts with the names of given classes, where they differ by a dot at the end or by 1.0 for 1; others as they are.
+
+    >>> as_classes(["<=50K.", "1.0", "x", None], ["<=50K", "1"])
+    ['<=50K', '1', 'x', None]
+    """
+    names = set(class_names)
+    dotless = {name.rstrip("."): name for name in class_names}
+    by_value = {float(name): name for name in class_names if is_number(name)}
+    known: dict[str | None, str | None] = {None: None}
+    for text in set(texts) - {None}:
+        assert text is not None
+        if text in names:
+            known[text] = text
+        elif text.rstrip(".") in dotless:
+            known[text] = dotless[text.rstrip(".")]
+        elif is_number(text) and re.search(r"\.0*$", text):
+            known[text] = by_value.get(float(text), text)
+        else:
+            known[text] = text
+    return [known[text] for text in texts]
+
+
+def give_aways(frame: pd.DataFrame, profiles: Mapping[str, Profile], labels: Tensor, names: Sequence[str]) -> list[str]:
+    """Columns of few values, each of which occurs with one class only: they repeat the label."""
+    import pandas as pd
+
+    classes = labels.numpy()
+    number = int(classes.max()) + 1
+    result = []
+    for name in names:
+        profile = profiles[name]
+        if profile.values is None or not 2 <= profile.distinct <= 1000 or _rows_a_class(profile) < 4:
+            continue
+        codes, _ = pd.factorize(frame[name])
+        there = codes >= 0
+        if there.sum() < 0.5 * len(codes):
+            continue
+        pairs = np.unique(codes[there].astype(np.int64) * number + classes[there])
+        present = np.unique(classes[there])
+        if len(pairs) == len(np.unique(codes[there])) and len(present) > 1:
+            result.append(name)
+    return result
