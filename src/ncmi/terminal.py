@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-_GAP, _EDGES = 1, 2
+_GAP, _EDGES = 2, 2
 _LEAST_NAME = 12
 # marks that keep text that is read from right to left from moving what stands beside it
 _ISOLATE, _POP = "\u2068", "\u2069"
@@ -71,11 +71,10 @@ def print_figures(
     most = max(_LEAST_NAME, min(wanted, max(width // 3, width - _GAP - _total(columns))))
     most = min(most, max(1, width - room - _GAP))
     parts = _parts(columns, width - min(most, wanted) - _GAP)
-    for place, part in enumerate(parts or [[]]):
-        table = Table(box=SIMPLE_HEAD, padding=(0, _GAP, 0, 0), pad_edge=False, title_justify="left")
-        table.caption_justify = "left"
-        table.title = Text(title) if place == 0 and title else None
-        table.caption = Text(note) if note and place == len(parts) - 1 else None
+    if title:
+        console.print(Text(plain(title), style="italic"))
+    for part in parts or [[]]:
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         table.add_column(Text(shortened(first, most)), no_wrap=True)
         for column in part:
             table.add_column(Text(column.heading), justify="right", no_wrap=True)
@@ -83,6 +82,8 @@ def print_figures(
             cells = [Styled(shortened(name.words, most), name.style), *(column.cells[row] for column in part)]
             table.add_row(*(Text(cell.words, cell.style) for cell in cells), end_section=bool(ends) and bool(ends[row]))
         console.print(table)
+    if note:
+        console.print(Text(note, style="dim italic"))
 
 
 def shortened(words: str, most: int) -> str:

@@ -224,7 +224,8 @@ def _sample_verdict(run: Run) -> list[str]:
         )
         sentences.append(f"Test {in_words(score)} on {results.data}, seed {results.seed}: {scores}.")
     if run.unequal:
-        sentences += [unequal_in_words(run.unequal), *_chance(results.readouts[results.primary_readouts[0]].test)]
+        first = results.readouts[results.primary_readouts[0]].test
+        sentences += [unequal_in_words(run.unequal), *_chance(first, "sample")]
     return [
         *sentences,
         *fits_in_words(fits_of([run])),
@@ -247,7 +248,7 @@ def _bag_verdict(run: Run) -> list[str]:
         sentences.append("Every resample of these patients gives the same: the interval says nothing.")
     if results.simulation:
         sentences.append(text.SIMULATION)
-    sentences += [*_chance(test), *_recalls(test)]
+    sentences += [*_chance(test, "slide"), *_recalls(test)]
     if others:
         tests = [(READOUTS.get(name, name), results.readouts[name].test) for name in others]
         parts = (f"{name} {SHARE.fixed(t.macro_f1.value)} and {SHARE.fixed(t.macro_auc.value)}" for name, t in tests)
@@ -265,13 +266,13 @@ def fits_of(runs: Sequence[Run]) -> list[Fit | None]:
     return [readout.fit for run in runs for readout in run.finished.readouts.values()]
 
 
-def _chance(test: Scores) -> list[str]:
+def _chance(test: Scores, noun: str) -> list[str]:
     """What deciding without looking would reach, and whether the AUC is clear of it."""
     supports = [scores.support for scores in test.classes]
     share = max(supports, default=0) / max(sum(supports), 1)
     occurring = max(sum(support > 0 for support in supports), 1)
     sentences = [
-        f"Without looking at any sample, AUC is 0.500, and always deciding for the largest class has accuracy "
+        f"Without looking at any {noun}, AUC is 0.500, and always deciding for the largest class has accuracy "
         f"{SHARE.fixed(share)} and macro F1 {SHARE.fixed(2 * share / (1 + share) / occurring)}."
     ]
     low = test.macro_auc.low
