@@ -19,12 +19,13 @@ import _study_plan as plan
 from _study_plan import Cell, Cells, Study
 from _study_statistics import ALPHA, critical_difference, holm, neighborhood, paired, ranks, ranks_chart
 from _timing import machine, markdown
+from ncmi.readouts.metrics import MISSING, PERCENT, fixed
 from ncmi.recipes.names import READOUTS
 from ncmi.report.charts import to_document
 from ncmi.report.epoch_charts import epoch_charts
 from ncmi.report.palette import KNOWN
 from ncmi.report.statistics import Difference, wilcoxon_p
-from ncmi.report.text import MISSING, PERCENT, fixed, ranges
+from ncmi.report.text import ranges
 
 BAR, BATCH_BAR = 0.002, 0.005
 ACCURACY, BALANCED, VALIDATION = "test_accuracy", "test_balanced_accuracy", "validation_accuracy"

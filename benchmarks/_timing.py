@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ncmi.files import write_json, write_text
-from ncmi.training.environment import describe_environment
+from ncmi.training.environment import describe_environment, peak_megabytes
 
 HEAD = "| what | bar | median (range) | | note |\n|---|---|---|---|---|"
 Times = list[tuple[float, float]]
@@ -211,6 +212,22 @@ def wall(times: Times) -> list[float]:
 def processor(times: Times) -> list[float]:
     """Processor seconds alone."""
     return [seconds for _, seconds in times]
+
+
+class Peak(threading.Thread):
+    """Largest mark of resident memory in MB, seen ten times a second: the trainer resets the mark at each epoch."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.megabytes = 0.0
+        self.over = threading.Event()
+
+    def look(self) -> None:
+        self.megabytes = max(self.megabytes, peak_megabytes(torch.device("cpu")))
+
+    def run(self) -> None:
+        while not self.over.wait(0.1):
+            self.look()
 
 
 def threads_label(threads: int) -> str:

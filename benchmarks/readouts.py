@@ -9,10 +9,10 @@ one of the loss.
 import sys
 
 from _timing import markdown
+from ncmi.readouts.metrics import MISSING, PERCENT
 from ncmi.recipes.names import READOUTS
 from ncmi.report.records import read_comparison
 from ncmi.report.statistics import comparison_rows
-from ncmi.report.text import MISSING, PERCENT
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:

@@ -26,11 +26,11 @@ from _direction_only import DirectionOnlyOptions
 from _timing import command_line, markdown
 from ncmi.files import write_text
 from ncmi.objectives.options import CrossEntropyOptions, NCMIOptions
+from ncmi.readouts.metrics import SHARE
 from ncmi.recipes import BagData, BagNetwork, Recipe, default_training
 from ncmi.report import print_table, write_csv
 from ncmi.report.records import read_comparison
 from ncmi.report.statistics import comparison_rows
-from ncmi.report.text import SHARE
 from ncmi.training.comparison import Plan, compare_many, entries_of
 from ncmi.training.run_folder import write_arrays
 from ncmi.training.schema import Results

@@ -12,7 +12,6 @@ first layer has width 64 by default instead of 512, so that it takes minutes ins
 
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 
 import torch
 
-from _timing import Row, Table, command_line, in_own_process, of_value
+from _timing import Peak, Row, Table, command_line, in_own_process, of_value
 from ncmi.data.bags.simulated import MARK, TABLE
 from ncmi.files import write_json
 from ncmi.objectives.options import NCMIOptions
@@ -29,7 +28,6 @@ from ncmi.slides.simulation import SimulationOptions
 from ncmi.slides.simulation.files import write_slides
 from ncmi.slides.simulation.lesions import SlidePlan, plan_slide, scaled
 from ncmi.slides.simulation.options import make_table, write_table
-from ncmi.training.environment import peak_megabytes
 
 BAR_GIB, LARGE_GB = 4.0, 100
 CPU = torch.device("cpu")
@@ -69,22 +67,6 @@ def recipe_of(folder: Path, width: int, network: str, threads: int) -> Recipe:
     data = BagData(str(folder / "features"), labels=str(folder / "labels.csv"), **columns, **parts)  # type: ignore[arg-type]
     training = replace(default_training("bags"), epochs=1, threads=threads)
     return Recipe(data, BagNetwork(network, width), NCMIOptions(), training)  # type: ignore[arg-type]
-
-
-class Peak(threading.Thread):
-    """Largest mark of resident memory in MB, seen ten times a second: the trainer resets the mark at each epoch."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.megabytes = 0.0
-        self.over = threading.Event()
-
-    def look(self) -> None:
-        self.megabytes = max(self.megabytes, peak_megabytes(CPU))
-
-    def run(self) -> None:
-        while not self.over.wait(0.1):
-            self.look()
 
 
 def train_and_watch(recipe: Recipe) -> dict[str, Any]:

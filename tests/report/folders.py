@@ -87,10 +87,13 @@ def write_run(
     stopped_after: int | None = None,
     class_names: Sequence[str] = DIGITS,
     num_test: int = 360,
+    sizes: Sequence[int] | None = None,
     dim: int = 64,
     validation: bool = True,
 ) -> Path:
     """Write one run folder of a table or of images; ``stopped_after`` leaves it unfinished.
+
+    ``sizes`` are the test samples of each class, where classes are not alike; they take the place of ``num_test``.
 
     NCMI with ``options["centroids"] == "fixed"`` is judged by CC first, as it is by training.
     """
@@ -100,7 +103,9 @@ def write_run(
         primary = ("cc", "lp")
     classes = len(class_names)
     split = np.random.default_rng(seed)
-    labels = split.permutation(np.arange(num_test) % classes)
+    num_test = num_test if sizes is None else sum(sizes)
+    even = np.arange(num_test) % classes
+    labels = split.permutation(even if sizes is None else np.repeat(np.arange(classes), sizes))
     hard = split.random(num_test)  # the same samples are hard for every objective: pairing helps
     rng = np.random.default_rng([seed, zlib.crc32(objective.encode())])
 
@@ -180,6 +185,10 @@ def write_run(
             num_test=num_test,
             primary_readouts=list(primary),
             readouts=readouts,
+            class_counts={
+                name: (np.bincount(labels, minlength=classes) * times).tolist()
+                for name, times in (("train", 3), *([("validation", 1)] if validation else []), ("test", 1))
+            },
             information=InformationRecord(
                 cmi=this_cmi,
                 separation=this_separation,

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ncmi import objective_names
+from ncmi.readouts.metrics import PERCENT
 from ncmi.readouts.scores import Reliability
 from ncmi.report.charts import Chart, to_document
 from ncmi.report.clouds import (
@@ -43,7 +44,6 @@ from ncmi.report.palette import KNOWN, Style, class_colors, styles
 from ncmi.report.reproduction import Correlation, Point, associate
 from ncmi.report.score_charts import Dots, batch_size_chart, correlation_chart, dots_chart
 from ncmi.report.statistics import Spread
-from ncmi.report.text import PERCENT
 from ncmi.training.run_folder import Outputs
 from ncmi.training.schema import Detection, Histogram, OutOfDistribution
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ncmi.objectives.options import NCMIOptions
@@ -35,6 +37,29 @@ def image_recipe(images: str, *, start: str | None = None, **training: Any) -> R
         Network("resnet_small", width=8, depth=1, feature_dim=32, weights=start),
         NCMIOptions(),
         Training(augmentation=Augmentation.cifar(), **options),
+    )
+
+
+FOLDER_CASES = {"folder-in-memory": 1.0, "folder-in-files": 0.0}
+"""Gigabytes of a folder of images that are kept in memory."""
+
+
+def write_image_folder(images: Path, root: Path) -> None:
+    """The images of :func:`write_images` as one file each, in a folder for each class."""
+    with np.load(images) as arrays:
+        for index, (image, label) in enumerate(zip(arrays["images"], arrays["labels"], strict=True)):
+            (root / str(label)).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image.transpose(1, 2, 0)).save(root / str(label) / f"{index:02}.png")
+
+
+def folder_recipe(root: Path, gigabytes: float, **training: Any) -> Recipe:
+    """:func:`image_recipe` on the same images in a folder, with colors that vary too."""
+    recipe = image_recipe(str(root), batch_size=13, accumulate=2, **training)
+    augmentation = replace(Augmentation.cifar(), brightness=0.2, noise=0.1)
+    return replace(
+        recipe,
+        data=replace(recipe.data, image_size=8, memory_gigabytes=gigabytes),
+        training=replace(recipe.training, augmentation=augmentation),
     )
 
 

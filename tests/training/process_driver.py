@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from batch_normalized_driver import train_and_write_down
+from batch_normalized_driver import FOLDER_CASES, folder_recipe, train_and_write_down
 from training_helpers import make_recipe
 
 from ncmi.loss.alternating import Alternation
@@ -53,6 +53,8 @@ def main(root: Path) -> None:
     for case in PROCESS_CASES:
         train(recipe_of(case, 2), root / case)
     train_and_write_down(str(root / "images.npz"), root)
+    for where, gigabytes in FOLDER_CASES.items():
+        train(folder_recipe(root / "images", gigabytes, devices=2, epochs=1), root / where)
     train(recipe_of("ncmi", 2), root / "ncmi")
 
 

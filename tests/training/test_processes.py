@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from batch_normalized_driver import image_recipe, write_images
+from batch_normalized_driver import FOLDER_CASES, image_recipe, write_image_folder, write_images
 from process_driver import FEW, PROCESS_CASES, UNEVEN, ZERO, recipe_of
-from training_helpers import leaves, metrics, results, weights, without_times
+from training_helpers import assert_same_run, leaves, metrics, results, weights, without_times
 
 from ncmi.data.batches import process_shares
 from ncmi.data.load import load_dataset, load_samples
@@ -29,6 +29,7 @@ from ncmi.training.samples import split_of
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     root = tmp_path_factory.mktemp("pair")
     write_images(root / "images.npz")
+    write_image_folder(root / "images.npz", root / "images")
     driver = Path(__file__).with_name("process_driver.py")
     ended = subprocess.run(
         [sys.executable, str(driver), str(root)], check=False, timeout=240, capture_output=True, text=True
@@ -103,6 +104,14 @@ def test_batch_normalization_is_one_in_two_processes(pair: tuple[Path, subproces
         with torch.no_grad():
             mine = model(dataset.inputs[split_of(recipe.data, dataset, seed=0).test])
         torch.testing.assert_close(features, mine, rtol=2e-3, atol=1e-3)
+
+
+def test_images_in_files_train_as_those_in_memory(pair: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    """Each of two processes decodes its own share of a batch alone."""
+    root, ended = pair
+    held, lazy = (root / case for case in FOLDER_CASES)
+    assert (lazy / "results.json").exists(), ended.stderr[-2000:]
+    assert_same_run(held, lazy)
 
 
 def test_an_error_ends_both_processes(pair: tuple[Path, subprocess.CompletedProcess[str]]) -> None:

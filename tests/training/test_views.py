@@ -59,6 +59,12 @@ def test_shares_are_parts_of_the_whole(data: Any, enabled: Augmentation, views: 
     for own in (slice(0, 4), slice(4, 10), slice(10, 10)):
         part = views_of(data, enabled, views, own, (1, 2, 0))
         assert torch.equal(part.unflatten(0, (views, -1)), whole[:, own])
+        # the samples of other processes need not be there
+        blank = data.inputs[:10].clone()
+        blank[: own.start], blank[own.stop :] = 0, 0
+        standardize = Standardizer.fit(data.inputs, data.kind)
+        alone = ViewMaker(enabled, data.kind, views, 0)(blank, own, standardize, torch.float32, (1, 2, 0))
+        assert torch.equal(alone, part)
     if views == 2:
         assert not torch.equal(whole[0], whole[1])
     for at, seed in (((0, 2, 0), 0), ((1, 3, 0), 0), ((1, 2, 1), 0), ((1, 2, 0), 1)):

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
 
 from ncmi.errors import Interrupted
-from ncmi.readouts.scores import Estimate, Scores
+from ncmi.readouts.metrics import FINE, METRICS, PERCENT, SCORES, SHARE, heading_of, in_words, unit_of
+from ncmi.readouts.scores import Estimate, Scores, unequal_in_words
 from ncmi.recipes.names import READOUTS, READOUTS_IN_WORDS, network_label, objective_label
+from ncmi.terminal import FigureColumn, Styled, plain, print_figures
 from ncmi.training import schema
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ncmi.training.prediction import Predicted
 
 _SHOWN = 10
-_SCORES = ("accuracy", "balanced", "macro F1", "macro AUC")
+_MOST_CLASSES, _MOST_PAIRS = 20, 3
 
 
 def console() -> Console:
@@ -40,15 +40,11 @@ def say(text: str, *, to_errors: bool = False) -> None:
     (Console(stderr=True, highlight=False) if to_errors else console()).print(text, soft_wrap=True, markup=False)
 
 
-def _print_table(title: str, first: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """A table whose first column is text and whose others are numbers. Names are the user's: they are no markup."""
-    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column(first, no_wrap=True)
-    for column in columns:
-        table.add_column(Text(column), justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    console().print(table)
+def _print_table(title: str, first: str, columns: Iterable[str], rows: Iterable[Sequence[str]], note: str = "") -> None:
+    """A table whose first column is a name and whose others are figures."""
+    lines = list(rows)
+    figures = [FigureColumn(name, [Styled(line[at]) for line in lines]) for at, name in enumerate(columns, start=1)]
+    print_figures(console(), title, first, [Styled(line[0]) for line in lines], figures, note=note)
 
 
 class _Bar:
@@ -102,6 +98,8 @@ class RunCounter(_Bar):
 def _in_brief(kind: str, scores: Scores) -> str:
     if kind == "bags":
         return f"F1 {_number(scores.macro_f1.value, '.3f')} AUC {_number(scores.macro_auc.value, '.3f')}"
+    if scores.unequal:
+        return f"F1 {_number(scores.macro_f1.value, '.3f')} acc. {_percent(scores.accuracy.value)}"
     return _percent(scores.accuracy.value)
 
 
@@ -138,25 +136,29 @@ class EpochLog:
         self._begun = False
 
     def show(self, row: dict[str, Any]) -> None:
-        """Print one epoch's metrics."""
+        """Print one epoch's metrics: as many as have room in a line, the foremost of them."""
         bags = row["train_penalty"] is not None
-        columns = [("loss", "train_loss", ".4f"), *([("penalty", "train_penalty", ".4f")] if bags else [])]
-        columns += [("val. loss", "validation_loss", ".4f"), ("val. acc.", "validation_accuracy", ".2%")]
+        columns = [("loss", "train_loss", ".4f", 0), *([("penalty", "train_penalty", ".4f", 6)] if bags else [])]
+        columns += [("val. loss", "validation_loss", ".4f", 4), ("val. acc.", "validation_accuracy", ".2%", 2)]
         if bags:
-            columns += [("val. F1", "validation_macro_f1", ".4f"), ("val. AUC", "validation_macro_auc", ".4f")]
-        columns += [("CMI", "validation_cmi", ".3e"), ("Γ", "validation_separation", ".3e")]
-        columns += [("NCMI", "validation_ncmi", ".4f")]
+            columns += [("val. F1", "validation_macro_f1", ".4f", 1), ("val. AUC", "validation_macro_auc", ".4f", 3)]
+        columns += [("CMI", "validation_cmi", ".3e", 7), ("Γ", "validation_separation", ".3e", 8)]
+        columns += [("NCMI", "validation_ncmi", ".4f", 5)]
+        # the epoch and its seconds take 13 cells, each of these 10
+        room = max(1, (console().width - 13) // 10)
+        columns = [column for column in columns if sum(other[3] < column[3] for other in columns) < room]
         if not self._begun:
-            say(f"{'epoch':>5} " + " ".join(f"{heading:>9}" for heading, _, _ in columns) + f" {'s':>6}")
+            say(f"{'epoch':>5} " + " ".join(f"{heading:>9}" for heading, *_ in columns) + f" {'s':>6}")
             self._begun = True
-        cells = (f"{_number(row[name], form):>9}" for _, name, form in columns)
+        cells = (f"{_number(row[name], form):>9}" for _, name, form, _ in columns)
         say(f"{row['epoch']:5d} {' '.join(cells)} {row['seconds']:6.2f}")
 
 
 def print_results(results: schema.Results) -> None:
     """How a finished run does on its test part."""
     objective, network = objective_label(results.objective), network_label(results.network)
-    _print_readouts(f"{objective}, {network}, on {results.data}: test part", results.readouts)
+    title = f"{objective}, {network}, on {results.data}: test part"
+    _print_readouts(title, results.kind, results.readouts, results.primary_readouts[0], results.class_counts)
     if results.selection == "best":
         say(f"epoch {results.best_epoch} of {results.epochs}, the best on the validation part")
     print_skipped(results.skipped)
@@ -165,7 +167,8 @@ def print_results(results: schema.Results) -> None:
 
 def print_evaluation(evaluation: schema.Evaluation) -> None:
     """How a run does on its own test part or on other data, and how it tells out-of-distribution data apart."""
-    _print_readouts(f"{objective_label(evaluation.objective)} on {evaluation.data}", evaluation.readouts)
+    title = f"{objective_label(evaluation.objective)} on {evaluation.data}"
+    _print_readouts(title, evaluation.kind, evaluation.readouts, evaluation.primary_readouts[0], {})
     print_information(evaluation.information)
     for record in evaluation.ood.values():
         _print_ood(record)
@@ -173,28 +176,70 @@ def print_evaluation(evaluation: schema.Evaluation) -> None:
         say("FPR95: share of these samples that pass where 95 % of the test part do. AUROC: 50 % is chance")
 
 
-def _print_readouts(title: str, readouts: dict[str, schema.Readout]) -> None:
-    """Decisions of all read-outs, their intervals, then how far their probabilities can be trusted."""
-    first = next(iter(readouts.values()))
-    decisions, trust = [], []
-    for name, readout in readouts.items():
-        test, validation, calibration = readout.test, readout.validation, readout.calibration
-        row = [READOUTS_IN_WORDS[name], *([] if validation is None else [_percent(validation.accuracy.value)])]
-        row += [_percent(test.accuracy.value), _percent(test.balanced_accuracy.value)]
-        decisions.append([*row, _number(test.macro_f1.value, ".4f"), _number(test.macro_auc.value, ".4f")])
-        row = [READOUTS_IN_WORDS[name], _number(test.nll, ".4f"), _number(test.calibration_error, ".4f")]
-        if calibration is not None:
-            numbers = (calibration.nll, calibration.calibration_error)
-            row += [f"{calibration.temperature:.3g}", *(_number(number, ".4f") for number in numbers)]
-        trust.append(row)
-    _print_table(title, "read-out", (["validation"] if first.validation else []) + [*_SCORES], decisions)
-    if first.test.resamples:
+def _print_readouts(
+    title: str, kind: str, readouts: dict[str, schema.Readout], primary: str, counts: dict[str, list[int]]
+) -> None:
+    """Scores of all read-outs and their intervals; then, of the first one, each class and what it is taken for."""
+    first = readouts[primary].test
+    unequal = first.unequal if kind != "bags" else None
+    order = sorted(SCORES, key=lambda name: (name != "macro_f1", name != "balanced_accuracy")) if unequal else SCORES
+    columns: list[tuple[str, str, list[str]]] = []
+    if readouts[primary].validation:
+        lead = order[0]
+        texts = [_score(kind, readout.validation, lead) for readout in readouts.values()]
+        columns.append((f"val. {in_words(lead)}{unit_of(kind, lead).sign}", "decisions", texts))
+    for name in order:
+        group = "trust" if METRICS[name].less_is_better else "decisions"
+        texts = [_score(kind, readout.test, name) for readout in readouts.values()]
+        columns.append((heading_of(kind, name, short=True), group, texts))
+    calibrations = [readout.calibration for readout in readouts.values() if readout.calibration]
+    if calibrations:
+        columns.append(("τ", "trust", [f"{known.temperature:.3g}" for known in calibrations]))
+        columns.append(("NLL, /τ", "trust", [FINE.fixed(known.nll) for known in calibrations]))
+        columns.append(("ECE %, /τ", "trust", [PERCENT.fixed(known.calibration_error) for known in calibrations]))
+    figures = [FigureColumn(heading, [Styled(text) for text in texts], group) for heading, group, texts in columns]
+    print_figures(console(), title, "read-out", [Styled(READOUTS_IN_WORDS[name]) for name in readouts], figures)
+    if first.resamples:
         _print_intervals(readouts)
-    _print_table("", "read-out", ("NLL", "ECE", *(("τ", "NLL, /τ", "ECE, /τ") if first.calibration else ())), trust)
-    meaning = ". /τ: log-probabilities divided by τ, fitted to the validation part" if first.calibration else ""
-    say(f"ECE: calibration error{meaning}")
-    for note in first.test.notes:
+    meaning = (
+        "; /τ: log-probabilities divided by τ, fitted to the validation part" if readouts[primary].calibration else ""
+    )
+    say(f"NLL: log-loss; ECE: calibration error{meaning}")
+    for note in (unequal_in_words(unequal), *schema.fits_in_words([readout.fit for readout in readouts.values()])):
+        if note:
+            say(note)
+    for note in first.notes:
         say(note)
+    _print_classes(first, READOUTS_IN_WORDS[primary], counts)
+
+
+def _score(kind: str, scores: Scores | None, name: str) -> str:
+    value = getattr(scores, name, None)
+    return unit_of(kind, name).fixed(value.value if isinstance(value, Estimate) else value)
+
+
+def _print_classes(scores: Scores, readout: str, counts: dict[str, list[int]]) -> None:
+    """Precision, recall, F1 and sizes of the classes, of many the worst; and which are most often confused."""
+    numbers = sorted(range(len(scores.classes)), key=lambda number: _last(scores.classes[number].f1))
+    title = f"by class, {readout}"
+    if len(numbers) > _MOST_CLASSES:
+        title = f"the {_MOST_CLASSES} of {len(numbers)} classes with the lowest F1, {readout}"
+    parts = list(counts or {"test": [each.support for each in scores.classes]})
+    rows = []
+    for number in sorted(numbers[:_MOST_CLASSES]):
+        each = scores.classes[number]
+        shares = map(SHARE.fixed, (each.precision, each.recall.value, each.f1))
+        sizes = (counts[part][number] if counts else each.support for part in parts)
+        rows.append([each.name, *shares, *map(str, sizes)])
+    _print_table(title, "class", ("precision", "recall", "F1", *parts), rows)
+    for pair in scores.confusions[:_MOST_PAIRS]:
+        words = f"{plain(pair.label)} taken for {plain(pair.prediction)}"
+        say(f"{words}: {pair.count} of its samples ({100 * pair.share:.1f} %)")
+
+
+def _last(share: float | None) -> float:
+    """A share to sort by; one that is not defined comes last."""
+    return math.inf if share is None else share
 
 
 def _print_intervals(readouts: dict[str, schema.Readout]) -> None:
@@ -205,7 +250,8 @@ def _print_intervals(readouts: dict[str, schema.Readout]) -> None:
         test = readout.test
         estimates = (test.accuracy, test.balanced_accuracy, test.macro_f1, test.macro_auc)
         rows.append([READOUTS_IN_WORDS[name], *map(_interval, estimates)])
-    _print_table(f"{scores.confidence:.0%} intervals by bootstrap over {over}", "read-out", _SCORES, rows)
+    headings = [METRICS[name].short for name in ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc")]
+    _print_table(f"{scores.confidence:.0%} intervals by bootstrap over {over}", "read-out", headings, rows)
 
 
 def _interval(estimate: Estimate) -> str:

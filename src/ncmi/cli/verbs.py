@@ -12,7 +12,7 @@ from ncmi.errors import Interrupted
 from ncmi.objectives.options import NCMIOptions, ObjectiveOptions, objective_names
 from ncmi.recipes import BagNetwork, Data, Network, Recipe, Training, describe_recipe, recipe_names
 from ncmi.training import comparison, reproduction
-from ncmi.training.schema import Record, write_record
+from ncmi.training.schema import MISTAKES, Record, write_record
 
 COMMAND: list[str] = []
 """The command line as it was given, for the report."""
@@ -122,7 +122,7 @@ def _train(recipe: Recipe, folder: Path, *, resume: bool) -> None:
     except Interrupted as stopped:
         raise Interrupted(f"{stopped}; go on with: ncmi resume {folder}") from None
     output.print_results(results)
-    say(f"run folder: {folder}   its page: ncmi report {folder}")
+    say(f"run folder: {folder}   its page: ncmi report {folder}   misclassified: {folder / MISTAKES}")
 
 
 def evaluate(

@@ -16,7 +16,7 @@ _EXACT_WORK = 30_000_000
 """Samples × classes × features up to which each step of the solver looks at all samples."""
 _WORK, _STEPS, _BATCH = 200_000_000_000, 3000, 1024
 """Of larger problems: samples × classes × features over all steps at most, steps at most, samples of a step."""
-_RATE, _BETAS = 0.02, (0.9, 0.99)
+_RATE, _BETAS = 0.05, (0.9, 0.99)
 _TOLERANCE = 1e-3
 
 
@@ -159,8 +159,10 @@ class LinearProbe(FeatureClassifier):
             return objective
 
         optimizer.step(closure)  # type: ignore[no-untyped-call, unused-ignore]
-        self.iterations = int(optimizer.state[weight]["n_iter"])
-        self.converged = self.iterations < self.max_iterations
+        state = optimizer.state[weight]
+        self.iterations = int(state["n_iter"])
+        # torch stops at so many iterations, or at a quarter more evaluations
+        self.converged = self.iterations < self.max_iterations and state["func_evals"] < self.max_iterations * 5 // 4
         with torch.no_grad():
             self.linear.weight.copy_(weight @ basis.T)
             self.linear.bias.copy_(bias)

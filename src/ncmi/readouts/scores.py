@@ -106,6 +106,18 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return (sizes[-1], sizes[0]) if sizes and sizes[-1].support > UNEQUAL * sizes[0].support else None
 
 
+def unequal_in_words(unequal: tuple[ClassScores, ClassScores] | None) -> str:
+    """A sentence on classes of unequal size, and on what leads there; empty where they are not: see Scores."""
+    if unequal is None:
+        return ""
+    largest, smallest = unequal
+    return (
+        f"Classes are unequal: {largest.name} has {largest.support} test samples, {smallest.name} has "
+        f"{smallest.support}. Accuracy is that of the large classes in the main, so macro F1, in which every class "
+        "counts alike, stands first, and balanced accuracy beside it."
+    )
+
+
 class Reliability(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Samples by their confidence, the highest probability: bins of equal width over 0 … 1, the upper bound outside.
 

@@ -35,20 +35,6 @@ NETWORKS: dict[str, str] = {
     "max": "Max pooling",
 }
 
-METRICS: dict[str, str] = {
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy",
-    "macro_f1": "Macro F1",
-    "macro_auc": "Macro AUC",
-    "top5_accuracy": "Top-5 accuracy",
-    "nll": "NLL",
-    "brier": "Brier score",
-    "calibration_error": "Calibration error",
-    "cmi": "CMI",
-    "separation": "Γ",
-    "ncmi": "NCMI",
-}
-
 
 def objective_label(name: str) -> str:
     """What an objective is called; one that is not registered here, by the name that it was given."""

@@ -22,12 +22,11 @@ from jinja2.utils import Namespace
 from markupsafe import Markup
 
 from ncmi import __version__
-from ncmi.recipes.names import METRICS, method_label
+from ncmi.readouts.metrics import METRICS, in_words
+from ncmi.recipes.names import method_label
 from ncmi.report import heat_maps, text
 from ncmi.report.charts import Chart
 from ncmi.report.palette import TONES, Style
-from ncmi.report.statistics import JUDGED
-from ncmi.report.verdict import in_words
 
 
 @dataclass(frozen=True)
@@ -102,8 +101,8 @@ def _environment() -> jinja2.Environment:
         "text": text,
         "maps": heat_maps,
         "method_label": method_label,
-        "judged": lambda kind: " and ".join(METRICS[name] for name in JUDGED[kind]),
-        "spoken": lambda kind: " and ".join(map(in_words, JUDGED[kind])),
+        "judged": lambda record: " and ".join(METRICS[name].label for name in record.judged),
+        "spoken": lambda record: " and ".join(map(in_words, record.judged)),
     }
     return environment
 

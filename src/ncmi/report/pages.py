@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ncmi.recipes.names import METRICS, READOUTS, method_label, network_label
+from ncmi.readouts.metrics import METRICS, SCORES, SHARE, heading_of, in_words, unit_of
+from ncmi.recipes.names import READOUTS, method_label, network_label
 from ncmi.report import attention, charts, decision_charts, epoch_charts, heat_maps, parts, score_charts, text
+from ncmi.report.mistakes import mistakes
 from ncmi.report.page import Figure, link, render
 from ncmi.report.palette import Style, styles
 from ncmi.report.published import SOURCE, SOURCE_OF_BAGS
@@ -23,22 +25,21 @@ from ncmi.report.reproduction import (
     published_note,
     reproduction_verdict,
 )
-from ncmi.report.statistics import JUDGED, SCORES, WILCOXON_MINIMUM, Row, shown_rows
+from ncmi.report.statistics import WILCOXON_MINIMUM, Row, score_value, shown_rows
 from ncmi.report.tables import (
     Cell,
     Table,
     TableRow,
-    estimate_cell,
     has_published,
     numeric,
     overview_table,
     rows_table,
+    score_cell,
     scores_table,
     table_row,
     tone,
 )
-from ncmi.report.text import SHARE, UNITS
-from ncmi.report.verdict import in_words, run_verdict, verdict
+from ncmi.report.verdict import run_verdict, verdict
 from ncmi.training.schema import Results
 
 PARTS = ("train", "validation", "test")
@@ -99,6 +100,7 @@ def _finished(run: Run, results: Results, sources: attention.Sources) -> dict[st
         "recall": _recall(run, results) if len(names) <= _MOST_CLASSES else None,
         "confusion": parts.confusion_figure({(run.label, name): [run] for name in primary[:_MOST_MATRICES]}),
         "classes": parts.classes_table([(run.label, [run])]),
+        "mistakes": mistakes(run),
         "has_roc": bool(outputs.probabilities),
         "roc": Figure("roc", {"": [chart for chart in roc if chart]}, {"names": names}),
         "clusters": parts.cluster_figures({run.label: run}, [run.label]),
@@ -113,19 +115,19 @@ def _finished(run: Run, results: Results, sources: attention.Sources) -> dict[st
 
 def _scores(run: Run, results: Results) -> Table:
     """Every score by every read-out, with its interval where there is one, and what is judged on validation data."""
-    unit, lines = UNITS[run.kind], []
+    lines = []
     top5 = any(readout.test.top5_accuracy is not None for readout in results.readouts.values())
-    judged = () if not results.num_validation else ("macro_f1", "macro_auc") if run.kind == "bags" else ("accuracy",)
+    judged = run.judged if results.num_validation else ()
     for name, readout in results.readouts.items():
         primary, validation = name in results.primary_readouts, readout.validation
-        cells: list[Cell | str] = [estimate_cell(getattr(readout.test, score), unit) for score in SCORES]
-        cells += [unit.fixed(readout.test.top5_accuracy)] if top5 else []
-        cells += [estimate_cell(getattr(validation, score), unit) if validation else text.MISSING for score in judged]
+        cells: list[Cell | str] = [score_cell(readout.test, score, run.kind) for score in SCORES]
+        cells += [unit_of(run.kind, "top5_accuracy").fixed(readout.test.top5_accuracy)] if top5 else []
+        cells += [score_cell(validation, score, run.kind) if validation else text.MISSING for score in judged]
         title = method_label(run.label, name) + " (primary)" * primary
         lines.append(table_row(title, *cells, kind="own" if primary else ""))
-    headings = [METRICS[score] for score in (*SCORES, *["top5_accuracy"] * top5)]
-    headings += [f"Validation {in_words(score)}" for score in judged]
-    return Table("scores", ("Test data", *(heading + unit.sign for heading in headings)), lines)
+    headings = [heading_of(run.kind, score) for score in (*SCORES, *["top5_accuracy"] * top5)]
+    headings += [f"Validation {in_words(score)}{unit_of(run.kind, score).sign}" for score in judged]
+    return Table("scores", ("Test data", *headings), lines)
 
 
 def _recall(run: Run, results: Results) -> Figure | None:
@@ -304,50 +306,49 @@ def _featured(record: Comparison, entries: Sequence[EntryRuns]) -> list[EntryRun
 
 def _all_scores(record: Comparison, rows: Sequence[Row]) -> Table:
     """Every score with its interval, its difference and, where it is judged by, Wilcoxon's p from five pairs on."""
-    unit = UNITS[record.kind]
 
     def cells(row: Row) -> list[Cell]:
         line = [numeric(str(len(row.seeds)))]
         for name in SCORES:
-            score, below = row.scores[name], []
+            score, unit, below = row.scores[name], unit_of(record.kind, name), []
             if score.interval:
                 below.append(Cell(unit.bounds(score.interval)))
             if difference := score.difference:
                 below.append(Cell(f"Δ {unit.signed(difference.mean)}", tone=tone(difference)))
-                if name in JUDGED[record.kind] and len(difference.values) >= WILCOXON_MINIMUM:
+                if name in record.judged and len(difference.values) >= WILCOXON_MINIMUM:
                     below.append(Cell(f"p = {text.significant(difference.wilcoxon_p, 2)}"))
             line.append(numeric(unit.mean_sd(score.mean, score.sd), below=below))
         return line
 
-    headings = ["Method", "n", *(METRICS[name] + unit.sign for name in SCORES)]
+    headings = ["Method", "n", *(heading_of(record.kind, name) for name in SCORES)]
     return rows_table("all-scores", rows, headings, cells)
 
 
 def _fold_table(record: Comparison, rows: Sequence[Row]) -> Table:
     """Scores fold by fold, which the pooled scores do not show."""
-    unit, judged = UNITS[record.kind], JUDGED[record.kind]
+    judged = record.judged
 
     def cells(row: Row) -> list[str]:
-        spreads = [row.scores[name].folds for name in judged]
+        spreads = [(unit_of(record.kind, name), row.scores[name].folds) for name in judged]
         return [
             words
-            for spread in spreads
+            for unit, spread in spreads
             for words in (
                 (unit.mean_sd(spread.mean, spread.sd), str(len(spread.values))) if spread else (text.MISSING, "0")
             )
         ]
 
-    headings = [heading for name in judged for heading in (f"{METRICS[name]} of a fold", "folds")]
+    headings = [heading for name in judged for heading in (f"{METRICS[name].label} of a fold", "folds")]
     return rows_table("folds", rows, ["Method", *headings], cells)
 
 
 def _runs_table(record: Comparison, path: Path) -> Table:
-    unit, judged, lines = UNITS[record.kind], JUDGED[record.kind], []
+    judged, lines = record.judged, []
     for entry in record.entries:
         for run in entry.runs:
             scores = " · ".join(
                 f"{READOUTS.get(name, name)} "
-                + " / ".join(unit.fixed(getattr(readout.test, score).value) for score in judged)
+                + " / ".join(unit_of(record.kind, score).fixed(score_value(readout.test, score)) for score in judged)
                 for name, readout in run.finished.readouts.items()
             )
             ncmi, seconds = run.finished.information.ncmi, run.finished.total_seconds
@@ -359,8 +360,8 @@ def _runs_table(record: Comparison, path: Path) -> Table:
                 Cell(text.duration(seconds), seconds),
             ]
             lines.append(TableRow(cells, keys=(entry.objective_label,)))
-    metrics = " / ".join(METRICS[name] for name in judged)
-    headings = ("Run folder", "seed", f"test {metrics}{unit.sign}, every read-out", "test NCMI", "time")
+    metrics = " / ".join(heading_of(record.kind, name) for name in judged)
+    headings = ("Run folder", "seed", f"test {metrics}, every read-out", "test NCMI", "time")
     return Table("runs", headings, lines, ("Loss",))
 
 
@@ -475,7 +476,7 @@ def _correlation(record: Reproduction, rows: Rows) -> Figure:
 def _batch_sizes(record: Reproduction, rows: Rows, looks: Mapping[str, Style]) -> list[Figure]:
     figures = []
     for at, (network, groups) in enumerate(batch_groups(record).items()):
-        score = JUDGED[groups[0].kind][0]
+        score = groups[0].judged[0]
         methods: dict[str, dict[int, Row]] = {}
         for group in groups:
             for row in shown_rows(rows[group.name]):

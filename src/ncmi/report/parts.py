@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from ncmi.readouts.metrics import SHARE, in_words, unit_of
 from ncmi.recipes.names import READOUTS, method_label
 from ncmi.report import charts, clouds, decision_charts, epoch_charts, score_charts, text
 from ncmi.report.page import Figure
 from ncmi.report.palette import Style
 from ncmi.report.records import Comparison, EntryRuns, Run
-from ncmi.report.statistics import JUDGED, Row, by_readout
+from ncmi.report.statistics import Row, by_readout
 from ncmi.report.tables import KEYS, Cell, Table, TableRow, estimate_cell, numeric, readout_name, table_row
-from ncmi.report.text import SHARE, UNITS
-from ncmi.report.verdict import BY, in_words
+from ncmi.report.verdict import BY
 from ncmi.training.schema import OutOfDistribution, Readout
 
 _EPOCH_MEASURES = ("validation_cmi", "validation_separation", "validation_ncmi")
@@ -61,14 +61,14 @@ def dots_figure(
 
     With several networks each is a row with a series for each objective, otherwise each objective is a row.
     """
-    unit, several = UNITS[record.kind], len(record.networks) > 1
+    several = len(record.networks) > 1
     point = "repeat" if record.folds else "seed"
     groups: dict[str, list[charts.Chart]] = {}
     compared = 0
     for readout, same in by_readout(rows).items():
         group = groups[readout_name(readout)] = []
-        for score in JUDGED[record.kind]:
-            means, differences = [], []
+        for score in record.judged:
+            unit, means, differences = unit_of(record.kind, score), [], []
             for row in sorted(same, key=lambda row: record.networks.index(row.entry.network)) if several else same:
                 value, series = row.scores[score], row.entry.objective_label
                 label = row.entry.network_label if several else row.method
@@ -95,7 +95,7 @@ def dots_figure(
     if not groups:
         return None
     # first the read-outs by which there is something to compare
-    groups = dict(sorted(groups.items(), key=lambda item: len(item[1]) == len(JUDGED[record.kind])))
+    groups = dict(sorted(groups.items(), key=lambda item: len(item[1]) == len(record.judged)))
     return Figure("dots", groups, {"record": record, "count": compared})
 
 
@@ -165,20 +165,25 @@ def confusion_figure(runs: Mapping[tuple[str, str], Sequence[Run]], over: str = 
 
 
 def classes_table(entries: Iterable[tuple[str, Sequence[Run]]]) -> Table:
-    """Support, precision, recall and F1 of each class by every read-out of (label, runs).
+    """Precision, recall and F1 of each class by every read-out of (label, runs), and its samples in every part.
 
     Means over runs; of a single run recall has its interval.
     """
-    lines = []
-    for label, runs in entries:
+    lines, listed_entries = [], list(entries)
+    # the test part's are the support; runs may be from before they counted the others
+    counted = [run.finished.class_counts for _, runs in listed_entries for run in runs]
+    parts = [name for name in ("train", "validation") if counted and all(name in counts for counts in counted)]
+    for label, runs in listed_entries:
         first = runs[0].finished
+        sizes = {name: np.mean([run.finished.class_counts[name] for run in runs], axis=0) for name in parts}
         for readout in first.readouts:
             tests = [run.finished.readouts[readout].test for run in runs if readout in run.finished.readouts]
             usual = readout in ("cc", "lp") or (readout in first.primary_readouts and readout != "knn")
-            for scores in zip(*(test.classes for test in tests), strict=False):
+            for number, scores in enumerate(zip(*(test.classes for test in tests), strict=False)):
                 recall = _mean(score.recall.value for score in scores)
                 line: list[Cell | str] = [
                     Cell(scores[0].name),
+                    *(text.fixed(float(counts[number]), 0) for counts in sizes.values()),
                     text.fixed(float(np.mean([score.support for score in scores])), 0),
                     _mean(score.precision for score in scores),
                     recall if len(scores) > 1 else estimate_cell(scores[0].recall, SHARE),
@@ -186,7 +191,8 @@ def classes_table(entries: Iterable[tuple[str, Sequence[Run]]]) -> Table:
                 ]
                 keys = (label, readout_name(readout), scores[0].name)
                 lines.append(table_row(method_label(label, readout), *line, keys=keys, usual=usual))
-    return Table("classes", ("Method", "class", "support", "precision", "recall", "F1"), lines, (*KEYS, "Class"))
+    headings = ("Method", "class", *parts, "test", "precision", "recall", "F1")
+    return Table("classes", headings, lines, (*KEYS, "Class"))
 
 
 def _mean(values: Iterable[float | None]) -> str:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
+from ncmi.readouts.scores import ClassScores
 from ncmi.recipes import DATA, Kind
 from ncmi.recipes.names import network_label, objective_label
 from ncmi.training import schema
@@ -26,6 +28,14 @@ SCALES = {
     "small": "a small setting for CPUs, whose levels do not compare with the published ones",
 }
 """What the scales of a reproduction are."""
+JUDGED: dict[Kind, tuple[str, ...]] = {
+    "table": ("accuracy",),
+    "image": ("accuracy",),
+    "bags": ("macro_f1", "macro_auc"),
+}
+"""The scores that entries are compared by, by kind of data, the first one first."""
+JUDGED_UNEQUAL = ("macro_f1", "accuracy")
+"""Those of tables and images whose classes are unequal."""
 _EXPERIMENTS = ("table1", "table3", "table5", "figure2", "figure3", "figure4", "figure5")
 
 
@@ -115,6 +125,17 @@ class Run:
             raise ReportError(f"{self.folder}: the run has not finished: finish it before counting on its results")
         return self.results
 
+    @property
+    def unequal(self) -> tuple[ClassScores, ClassScores] | None:
+        """The largest and the smallest class of the test part, where they are called unequal."""
+        readouts = self.results.readouts.values() if self.results else ()
+        return next((readout.test.unequal for readout in readouts), None)
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """The scores that it is judged by, the first one first."""
+        return JUDGED_UNEQUAL if self.kind != "bags" and self.unequal else JUDGED[self.kind]
+
     @_faults()
     def outputs(self) -> Outputs:
         """Outputs on the test part; ReportError if the file is missing or damaged."""
@@ -194,6 +215,16 @@ class Comparison:
     def networks(self) -> tuple[str, ...]:
         """Names of its networks, in the order of the entries."""
         return tuple(dict.fromkeys(entry.network for entry in self.entries))
+
+    @cached_property
+    def unequal(self) -> tuple[ClassScores, ClassScores] | None:
+        """The largest and the smallest class of a test part, where they are called unequal."""
+        return next((run.unequal for run in self.runs if run.unequal), None)
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """The scores that entries are compared by, the first one first."""
+        return JUDGED_UNEQUAL if self.kind != "bags" and self.unequal else JUDGED[self.kind]
 
     @property
     def class_names(self) -> list[str]:

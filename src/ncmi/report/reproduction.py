@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from ncmi.readouts.metrics import Unit, unit_of
 from ncmi.recipes.names import network_label
 from ncmi.report import text
 from ncmi.report.published import SOURCE, SOURCE_OF_BAGS
 from ncmi.report.records import Comparison, Reproduction
-from ncmi.report.statistics import CONFIDENCE, JUDGED, SHOWN, Row, best_rows, by_readout, comparison_rows, shown_rows
-from ncmi.report.text import UNITS, Unit, listed
+from ncmi.report.statistics import CONFIDENCE, SHOWN, Row, best_rows, by_readout, comparison_rows, shown_rows
+from ncmi.report.text import listed
 from ncmi.report.verdict import BY, against_baseline, fineness, highest, missing_baseline, verdict
 
 # three points lie on a line too easily, and Fisher's interval needs four
@@ -193,7 +194,7 @@ def reproduction_verdict(record: Reproduction, rows: Rows) -> list[str]:
 
 def _group_words(group: Comparison, rows: Sequence[Row]) -> list[str]:
     """Which rows are highest by each read-out, and how they and the best NCMI row there stand to the baseline."""
-    score = JUDGED[group.kind][0]
+    score = group.judged[0]
     sentences = [highest(rows, score), *(missing := missing_baseline(group))]
     for same in [] if missing else by_readout(rows).values():
         others = [row for row in same if not row.is_baseline and math.isfinite(row.scores[score].mean)]
@@ -237,7 +238,8 @@ def _batch_sizes(record: Reproduction, rows: Rows) -> list[str]:
     """For each network: who is highest at which batch sizes, where that is clear, and how far each method moves."""
     sentences = []
     for network, groups in batch_groups(record).items():
-        baseline, score, unit = groups[0].baseline_label, JUDGED[groups[0].kind][0], UNITS[groups[0].kind]
+        baseline, score = groups[0].baseline_label, groups[0].judged[0]
+        unit = unit_of(groups[0].kind, score)
         highest_at: dict[str, list[str]] = {}
         clear_at: dict[str, list[str]] = {}
         means: dict[str, list[float]] = {}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import altair as alt
 import numpy as np
 
+from ncmi.readouts.metrics import PERCENT, SHARE, Unit
 from ncmi.report import charts, text
 from ncmi.report.palette import DASHED, Style
 from ncmi.report.reproduction import Correlation
@@ -33,7 +34,7 @@ def dots_chart(
     axis: str,
     dots: Sequence[Dots],
     styles: Mapping[str, Style],
-    unit: text.Unit = text.SHARE,
+    unit: Unit = SHARE,
     *,
     reference: float = math.nan,
     domain: tuple[float, float] | None = None,
@@ -135,7 +136,7 @@ def batch_size_chart(name: str, title: str, methods: Mapping[str, tuple[Style, M
         kind = sum(style == other for other, _ in list(methods.values())[:place])
         styles[method] = Style(style.tone, DASHED) if kind else style
         shift = 2 ** (0.05 * (place - (len(methods) - 1) / 2))
-        words = {size: text.PERCENT.mean_sd(spread.mean, spread.sd) for size, spread in spreads.items()}
+        words = {size: PERCENT.mean_sd(spread.mean, spread.sd) for size, spread in spreads.items()}
         for size, spread in spreads.items():
             mean, sd = 100 * spread.mean, 100 * spread.sd
             row = {"series": method, "size": size, "x": size * shift, "kind": kind, "mean": mean, "sd": sd}

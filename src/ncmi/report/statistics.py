@@ -17,12 +17,19 @@ import numpy as np
 import pandas as pd
 from scipy import special, stats
 
-from ncmi.readouts.scores import Judge, Scores, paired_difference
-from ncmi.recipes import Kind
+from ncmi.readouts.metrics import METRICS, SCORES, unit_of
+from ncmi.readouts.scores import (
+    INTERVAL_METRICS,
+    Estimate,
+    Judge,
+    Reliability,
+    Scores,
+    calibration_error,
+    paired_difference,
+)
 from ncmi.recipes.names import READOUTS, method_label
 from ncmi.report.published import cohort_of, published_scores
 from ncmi.report.records import Comparison, EntryRuns, ReportError, Run
-from ncmi.report.text import UNITS
 from ncmi.training.schema import InformationRecord
 
 CONFIDENCE = 0.95
@@ -30,14 +37,6 @@ CONFIDENCE = 0.95
 WILCOXON_MINIMUM = 5
 # finer than one sample of a million, coarser than what float32 leaves of an accuracy
 RESOLUTION = 1e-6
-SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc")
-"""All scores of a row."""
-JUDGED: dict[Kind, tuple[str, ...]] = {
-    "table": ("accuracy",),
-    "image": ("accuracy",),
-    "bags": ("macro_f1", "macro_auc"),
-}
-"""The scores that entries are compared by, by kind of data."""
 INFORMATION = tuple(InformationRecord.__struct_fields__)
 SHOWN = ("head", "cc", "lp")
 """The read-outs of a table, unless others are asked for."""
@@ -127,7 +126,7 @@ class Row:
         primary: the read-outs by which its objective is meant to be judged, the first one first.
         is_baseline: whether others of its network are compared with it.
         seeds: of its complete repeats.
-        scores: by name, those of :data:`SCORES`.
+        scores: by name, those of :data:`ncmi.readouts.metrics.SCORES`.
         information: mean CMI, Γ (nats) and NCMI on the test part, by their names in the schema.
         epoch_seconds, peak_memory_mb: median and highest over runs.
     """
@@ -228,7 +227,7 @@ def comparison_rows(record: Comparison, *, published: bool = False) -> tuple[Row
 
     def place(row: Row) -> tuple[int, int, int, float]:
         rank = 0 if row.entry.objective == "ncmi" else 1 if row.is_baseline else 2
-        mean = row.scores[JUDGED[record.kind][0]].mean
+        mean = row.scores[record.judged[0]].mean
         network = record.networks.index(row.entry.network)
         return row.place, network, rank, -mean if rank == 2 and math.isfinite(mean) else 0.0
 
@@ -271,13 +270,14 @@ def complete_rows(rows: Sequence[Row], score: str) -> list[Row]:
 
 
 def best_rows(rows: Sequence[Row], score: str) -> list[Row]:
-    """Of the complete rows, those whose mean is the highest in the digits that are written.
+    """Of the complete rows, those whose mean is the best in the digits that are written.
 
     Rows of one read-out compare, and in tables those of one network: see :func:`best_of_table`.
     """
     compared = complete_rows(rows, score)
-    means = [UNITS[row.entry.runs[0].kind].rounded(row.scores[score].mean) for row in compared]
-    return [row for row, mean in zip(compared, means, strict=True) if mean == max(means)]
+    means = [unit_of(row.entry.runs[0].kind, score).rounded(row.scores[score].mean) for row in compared]
+    best = min if METRICS[score].less_is_better else max
+    return [row for row, mean in zip(compared, means, strict=True) if mean == best(means)]
 
 
 def best_of_table(rows: Sequence[Row], score: str) -> list[Row]:
@@ -326,15 +326,50 @@ def _repeat(runs: Sequence[Run]) -> _Repeat:
         )
     labels, once = test["label", 0].to_numpy(copy=True), np.ones((1, len(test)))
     pooled = {
-        name: Judge(labels, test[name].to_numpy(), SCORES)(once) for name in first.finished.readouts if name in test
+        name: Judge(labels, test[name].to_numpy(), INTERVAL_METRICS)(once)
+        for name in first.finished.readouts
+        if name in test
     }
     return _Repeat(
-        {name: {score: float(scores[score][0]) for score in SCORES} for name, scores in pooled.items()}, test
+        {
+            name: {score: float(value[0]) for score, value in scores.items()} | _trust(runs, name)
+            for name, scores in pooled.items()
+        },
+        test,
     )
 
 
+def _trust(runs: Sequence[Run], readout: str) -> dict[str, float]:
+    """NLL and calibration error of the test parts of all folds put together, from those of each."""
+    folds = [run.finished.readouts[readout] for run in runs]
+    sizes = [fold.test.samples for fold in folds]
+    nll = [math.nan if fold.test.nll is None else fold.test.nll for fold in folds]
+    bins = [fold.reliability["test"] for fold in folds if "test" in fold.reliability]
+    error = calibration_error(_together(bins)) if len(bins) == len(folds) else math.nan
+    return {"nll": float(np.average(nll, weights=sizes)), "calibration_error": error}
+
+
+def _together(parts: Sequence[Reliability]) -> Reliability:
+    """The bins of several parts as those of one."""
+    counts = np.array([part.counts for part in parts])
+
+    def mean(name: str) -> list[float | None]:
+        values = np.array([getattr(part, name) for part in parts], dtype=float)
+        sums = np.nansum(counts * values, axis=0)
+        return [float(total / count) if count else None for total, count in zip(sums, counts.sum(axis=0), strict=True)]
+
+    return Reliability(counts=counts.sum(axis=0).tolist(), confidence=mean("confidence"), accuracy=mean("accuracy"))
+
+
+def score_value(scores: Scores, name: str) -> float | None:
+    """A score by its name, of those with an interval and of those without."""
+    value = getattr(scores, name)
+    known: float | None = value.value if isinstance(value, Estimate) else value
+    return known
+
+
 def _numbers(scores: Scores) -> dict[str, float]:
-    values = {name: getattr(scores, name).value for name in SCORES}
+    values = {name: score_value(scores, name) for name in SCORES}
     return {name: math.nan if value is None else value for name, value in values.items()}
 
 
@@ -394,7 +429,7 @@ def _difference(pairs: Mapping[int, tuple[_Repeat, _Repeat]], readout: str, scor
     values = tuple(ours.scores[readout][score] - theirs.scores[readout][score] for ours, theirs in pairs.values())
     ours, theirs = zip(*pairs.values(), strict=True)
     over_groups, test = None, ours[0].test
-    if test is not None and all(ours[0].pairs_with(repeat) for repeat in ours):
+    if score in INTERVAL_METRICS and test is not None and all(ours[0].pairs_with(repeat) for repeat in ours):
         p, q = (np.stack([repeat.test[readout] for repeat in repeats]) for repeats in (ours, theirs))
         bootstrap = paired_difference(test["label", 0].to_numpy(copy=True), p, q, test["group", 0], score)
         low, high = (math.nan if bound is None else bound for bound in (bootstrap.low, bootstrap.high))

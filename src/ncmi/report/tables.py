@@ -18,14 +18,13 @@ from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table as TerminalTable
 from rich.text import Text
 
 from ncmi.files import finite, inert_cell
-from ncmi.readouts.scores import Estimate
-from ncmi.recipes.names import METRICS, READOUTS, method_label, network_label, objective_label
+from ncmi.readouts.metrics import METRICS, MISSING, SCORES, Unit, heading_of, in_words, unit_of
+from ncmi.readouts.scores import Estimate, Scores, unequal_in_words
+from ncmi.recipes.names import READOUTS, method_label, network_label, objective_label
 from ncmi.report import text
 from ncmi.report.published import SOURCE, SOURCE_OF_BAGS
 from ncmi.report.records import SCALES, Comparison, Record, Reproduction, Run, UnfinishedRun, read_folder
@@ -42,19 +41,18 @@ from ncmi.report.reproduction import (
 )
 from ncmi.report.statistics import (
     INFORMATION,
-    JUDGED,
-    SCORES,
     SHOWN,
     Difference,
     Row,
     best_of_table,
     by_readout,
     comparison_rows,
+    score_value,
     shown_rows,
 )
-from ncmi.report.text import SHARE, UNITS, Unit
-from ncmi.report.verdict import in_words
-from ncmi.training.schema import FORMAT
+from ncmi.report.verdict import fits_of
+from ncmi.terminal import FigureColumn, Styled, print_figures
+from ncmi.training.schema import FORMAT, fits_in_words
 
 TERMINAL_WIDTH = 100
 KEYS = ("Loss", "Read-out")
@@ -67,7 +65,8 @@ _NOTHING = (math.nan, math.nan)
 class Cell:
     """A cell of a table: its text, the value by which rows are sorted (without one the text), whether it is the best.
 
-    ``tone`` is a class of the style sheet, ``below`` are small lines under the text, ``links`` are (label, target).
+    ``tone`` is a class of the style sheet, ``below`` are small lines under the text, ``links`` are (label, target),
+    ``picture`` stands before the text, as a data URI.
     """
 
     text: str
@@ -76,6 +75,7 @@ class Cell:
     tone: str = ""
     below: Sequence[Cell] = ()
     links: Sequence[tuple[str, str]] = ()
+    picture: str = ""
 
 
 def numeric(words: str, **look: Any) -> Cell:
@@ -147,14 +147,21 @@ def tone(difference: Difference | None) -> str:
 def estimate_cell(estimate: Estimate, unit: Unit) -> Cell:
     """An estimate with its interval, where there is one, below."""
     bounds = unit.bounds((estimate.low, estimate.high))
-    return numeric(unit.fixed(estimate.value), below=[] if bounds == text.MISSING else [Cell(bounds)])
+    return numeric(unit.fixed(estimate.value), below=[] if bounds == MISSING else [Cell(bounds)])
+
+
+def score_cell(scores: Scores, name: str, kind: str) -> Cell:
+    """A score by its name, with its interval, where there is one, below."""
+    unit, value = unit_of(kind, name), getattr(scores, name)
+    return estimate_cell(value, unit) if isinstance(value, Estimate) else numeric(unit.fixed(value))
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table of rows: its heading, its text, and whether a narrow terminal shows it.
+    """One column of a table of rows: its heading, its text, and whether a terminal shows it.
 
     Attributes:
+        group: columns of one group stand beside each other on a narrow terminal.
         score: the score whose best mean is in bold here, if any.
         differs: the score whose clear difference is colored here, if any.
     """
@@ -162,6 +169,7 @@ class Column:
     heading: str
     cell: Callable[[Row], str]
     narrow: bool = True
+    group: str = ""
     score: str = ""
     differs: str = ""
 
@@ -171,17 +179,18 @@ def columns(record: Comparison, rows: Sequence[Row]) -> list[Column]:
     samples = record.kind != "bags"
 
     def measure(heading: str, name: str, *, narrow: bool = False) -> Column:
-        return Column(heading, lambda row: text.significant(row.information[name]), narrow)
+        return Column(heading, lambda row: text.significant(row.information[name]), narrow, "cost")
 
     shown = [
         Column("Method" if record.baseline else "Network", lambda row: row.name),
         Column("n", lambda row: str(len(row.seeds)), narrow=False),
     ]
-    for place, name in enumerate(JUDGED[record.kind]):
-        shown += _score_columns(record, name, narrow=place == 0)
+    for place, name in enumerate(record.judged):
+        shown += _score_columns(record, name, narrow=place == 0 or samples)
+    shown += [_further_column(record, name) for name in SCORES if name not in record.judged]
     shown += [
-        Column("s/epoch", lambda row: text.significant(row.epoch_seconds, 2), narrow=samples),
-        Column("MB", lambda row: text.fixed(row.peak_memory_mb, 0), narrow=samples),
+        Column("s/epoch", lambda row: text.significant(row.epoch_seconds, 2), samples, "cost"),
+        Column("MB", lambda row: text.fixed(row.peak_memory_mb, 0), samples, "cost"),
         measure("CMI", "cmi"),
         measure("Γ", "separation"),
         measure("NCMI", "ncmi", narrow=samples),
@@ -196,14 +205,27 @@ def columns(record: Comparison, rows: Sequence[Row]) -> list[Column]:
 
 def _score_columns(record: Comparison, name: str, *, narrow: bool) -> list[Column]:
     """Mean ± sd of a score and, with a baseline, its difference with what is known of its spread."""
-    unit, heading = UNITS[record.kind], METRICS[name] + UNITS[record.kind].sign
+    unit, heading = unit_of(record.kind, name), heading_of(record.kind, name)
     shown = [
-        Column(heading, lambda row: unit.mean_sd(row.scores[name].mean, row.scores[name].sd), score=name),
-        Column(f"Δ {record.baseline_label}", lambda row: unit.signed(row.scores[name].compared.mean), differs=name),
-        Column("95 % interval", lambda row: unit.interval(row.scores[name].compared.interval), narrow),
-        Column("over patients", lambda row: unit.interval(row.scores[name].compared.over_groups), narrow=False),
+        Column(heading, lambda row: unit.mean_sd(row.scores[name].mean, row.scores[name].sd), True, name, name),
+        Column(
+            f"Δ {record.baseline_label}",
+            lambda row: unit.signed(row.scores[name].compared.mean),
+            group=name,
+            differs=name,
+        ),
+        Column("95 % interval", lambda row: unit.interval(row.scores[name].compared.interval), narrow, name),
+        Column("over patients", lambda row: unit.interval(row.scores[name].compared.over_groups), False, name),
     ]
     return shown[: (4 if record.kind == "bags" else 3) if record.baseline else 1]
+
+
+def _further_column(record: Comparison, name: str) -> Column:
+    """The mean of a score that entries are not compared by."""
+    unit = unit_of(record.kind, name)
+    return Column(
+        heading_of(record.kind, name, short=True), lambda row: unit.fixed(row.scores[name].mean), True, "scores", name
+    )
 
 
 def has_published(rows: Sequence[Row]) -> bool:
@@ -213,8 +235,8 @@ def has_published(rows: Sequence[Row]) -> bool:
 
 def published_cell(record: Comparison, row: Row) -> str:
     """The paper's values for a row, empty where it printed none."""
-    values = [row.scores[name].published for name in JUDGED[record.kind]]
-    return " / ".join(UNITS[record.kind].fixed(value) for value in values if value is not None)
+    values = [(unit_of(record.kind, name), row.scores[name].published) for name in record.judged]
+    return " / ".join(unit.fixed(value) for unit, value in values if value is not None)
 
 
 def cells_of(rows: Sequence[Row], shown: Sequence[Column]) -> list[list[Cell]]:
@@ -264,7 +286,7 @@ def overview_table(
     """Methods × groups, each cell with differences, the paper's value and ``links``."""
     best: set[Row] = set()
     for group in record.groups:
-        best |= set(best_of_table(shown_rows(rows[group.name], readouts), JUDGED[group.kind][0]))
+        best |= set(best_of_table(shown_rows(rows[group.name], readouts), group.judged[0]))
     lines = []
     for method, line in overview(record, rows, readouts).items():
         cells = [
@@ -276,10 +298,10 @@ def overview_table(
 
 
 def _overview_cell(group: Comparison, row: Row, best: bool, links: Sequence[tuple[str, str]]) -> Cell:
-    unit, judged = UNITS[group.kind], JUDGED[group.kind]
+    judged = group.judged
     lines: list[Cell] = []
     for name in judged:
-        score = row.scores[name]
+        unit, score = unit_of(group.kind, name), row.scores[name]
         mean = unit.mean_sd(score.mean, score.sd)
         lines.append(Cell(mean if name == judged[0] else f"{in_words(name)} {mean}"))
         if difference := score.difference:
@@ -293,12 +315,13 @@ def _overview_cell(group: Comparison, row: Row, best: bool, links: Sequence[tupl
 def _run_cells(run: Run) -> list[list[Cell]]:
     """Scores by read-out, with their intervals; none of an unfinished run."""
     return [
-        [Cell(method_label(run.label, name)), *(estimate_cell(getattr(readout.test, s), SHARE) for s in SCORES)]
+        [Cell(method_label(run.label, name)), *(score_cell(readout.test, score, run.kind) for score in SCORES)]
         for name, readout in (run.results.readouts if run.results else {}).items()
     ]
 
 
-_RUN_HEADINGS = ("Test data", *(METRICS[name] for name in SCORES))
+def _run_headings(run: Run) -> list[str]:
+    return ["Test data", *(heading_of(run.kind, name) for name in SCORES)]
 
 
 def _title(record: Run | Comparison) -> str:
@@ -306,7 +329,8 @@ def _title(record: Run | Comparison) -> str:
         title = f"{record.network_label} with {record.label} on {record.data}, seed {record.seed}: test data"
         simulation = record.results is not None and record.results.simulation
     else:
-        scores = "Test accuracy" if record.kind != "bags" else " and ".join(METRICS[name] for name in JUDGED["bags"])
+        scores = " and ".join(METRICS[name].label for name in record.judged)
+        scores = scores if record.kind == "bags" else f"Test {scores[0].lower()}{scores[1:]}"
         repeats = text.count(len(record.seeds), "repeat" if record.folds else "seed")
         pooled = f" of {record.folds} folds, pooled" if record.folds else ""
         title, simulation = f"{scores} on {record.data}, mean ± sd over {repeats}{pooled}", record.simulation
@@ -328,7 +352,7 @@ def _note(record: Comparison, rows: Sequence[Row]) -> str:
 def print_table(
     folder: Path | str | Record, console: Console | None = None, *, readouts: Sequence[str] = SHOWN
 ) -> None:
-    """Print the table of a run, a comparison or a reproduction with rich, in at most 100 columns.
+    """Print the table of a run, a comparison or a reproduction with rich; one that is too wide is parted.
 
     Args:
         folder: of it, or what was read from there.
@@ -342,7 +366,8 @@ def print_table(
         console = Console()
         console = console if console.is_terminal else Console(width=TERMINAL_WIDTH)
     if isinstance(record, Run):
-        console.print(_rich_table(_title(record), "", _RUN_HEADINGS, _run_cells(record)))
+        headings = [Column(heading_of(record.kind, name, short=True), str) for name in SCORES]
+        _print_cells(console, _title(record), "Test data", headings, _run_cells(record))
     elif isinstance(record, Comparison):
         _print_comparison(record, shown_rows(comparison_rows(record), readouts), console)
     else:
@@ -360,28 +385,40 @@ def print_table(
 
 def _print_comparison(record: Comparison, rows: Sequence[Row], console: Console, heading: str = "") -> None:
     shown = [column for column in columns(record, rows) if column.narrow]
-    headings = ["Δ" if column.differs else column.heading for column in shown]
     ends = [row.readout != after.readout for row, after in itertools.pairwise(rows)]
-    title = heading + _title(record)
-    console.print(_rich_table(title, _note(record, rows), headings, cells_of(rows, shown), [*ends, False]))
+    title, note = heading + _title(record), _note(record, rows)
+    lines = cells_of(rows, shown)
+    _print_cells(console, title, shown[0].heading, shown[1:], lines, note=note, ends=[*ends, False])
+    if record.kind != "bags" and record.unequal:
+        console.print(Text(unequal_in_words(record.unequal)))
+    for sentence in fits_in_words(fits_of(record.runs)):
+        console.print(Text(sentence))
     for run in record.unfinished:
         console.print(Text(f"unfinished: {_path(run, record.folder)}, {run.state}", style="yellow"))
 
 
-def _rich_table(
-    title: str, note: str, headings: Sequence[str], lines: Sequence[Sequence[Cell]], ends: Sequence[bool] = ()
-) -> TerminalTable:
-    """A table for the terminal; ``ends`` tells after which lines there is a gap."""
-    table = TerminalTable(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left", caption_justify="left")
-    table.title, table.caption = Text(title), Text(note) if note else None
-    for index, heading in enumerate(headings):
-        table.add_column(Text(heading), justify="right" if index else "left", no_wrap=index > 0)
-    for line, end in zip(lines, ends or [False] * len(lines), strict=True):
-        styles = ["bold" if cell.bold else {"up": "green", "down": "red"}.get(cell.tone, "") for cell in line]
-        styles[0] = "bold" if "bold" in styles else ""
-        words = ("\n".join([cell.text, *(part.text for part in cell.below)]) for cell in line)
-        table.add_row(*map(Text, words, styles), end_section=end)
-    return table
+def _print_cells(
+    console: Console,
+    title: str,
+    first: str,
+    shown: Sequence[Column],
+    lines: Sequence[Sequence[Cell]],
+    *,
+    note: str = "",
+    ends: Sequence[bool] = (),
+) -> None:
+    """Cells line by line, the first of each a name; ``ends`` tells after which lines there is a gap."""
+
+    def styled(cell: Cell) -> Styled:
+        words = "\n".join([cell.text, *(part.text for part in cell.below)])
+        return Styled(words, "bold" if cell.bold else {"up": "green", "down": "red"}.get(cell.tone, ""))
+
+    names = [Styled(line[0].text, "bold" if any(cell.bold for cell in line) else "") for line in lines]
+    figures = [
+        FigureColumn("Δ" if column.differs else column.heading, [styled(line[at]) for line in lines], column.group)
+        for at, column in enumerate(shown, start=1)
+    ]
+    print_figures(console, title, first, names, figures, note=note, ends=ends)
 
 
 # --- Markdown
@@ -396,7 +433,7 @@ def to_markdown(folder: Path | str | Record, *, readouts: Sequence[str] = SHOWN)
     """
     record = read_folder(folder)
     if isinstance(record, Run):
-        return f"{_plain(_title(record))}\n\n{markdown_table(_RUN_HEADINGS, _run_cells(record))}\n"
+        return f"{_plain(_title(record))}\n\n{markdown_table(_run_headings(record), _run_cells(record))}\n"
     if isinstance(record, Comparison):
         return comparison_markdown(record, shown_rows(comparison_rows(record), readouts))
     return reproduction_markdown(record, reproduction_rows(record), readouts)
@@ -432,7 +469,7 @@ def reproduction_markdown(record: Reproduction, rows: Rows, readouts: Sequence[s
         table = overview_table(record, rows, readouts)
         parts.append(markdown_table(table.headings, [row.cells for row in table.rows]))
     for group in record.groups:
-        shown, first = shown_rows(rows[group.name], readouts), JUDGED[group.kind][0]
+        shown, first = shown_rows(rows[group.name], readouts), group.judged[0]
         p = Column("p", lambda row, first=first: text.significant(row.scores[first].compared.wilcoxon_p))  # type: ignore[misc]
         extra = [p, Column("runs", links)] if group.baseline else [Column("runs", links)]
         numbers = comparison_markdown(group, shown, extra) if shown else "No run has finished yet."
@@ -487,7 +524,9 @@ def run_table(run: Run) -> pd.DataFrame:
         numbers: dict[str, object] = {"method": method_label(run.label, readout), "readout": READOUTS[readout]}
         for name in SCORES:
             estimate = getattr(result.test, name)
-            numbers |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+            numbers[name] = score_value(result.test, name)
+            if isinstance(estimate, Estimate):
+                numbers |= {f"{name}_low": estimate.low, f"{name}_high": estimate.high}
         numbers |= {"samples": result.test.samples, "groups": result.test.groups}
         rows.append(numbers | {"simulation": run.finished.simulation})
     return pd.DataFrame(rows)
@@ -518,7 +557,7 @@ def _row_numbers(record: Comparison, row: Row) -> dict[str, object]:
         "seeds": len(row.seeds),
         "folds": record.folds,
     }
-    judged = JUDGED[record.kind]
+    judged = record.judged
     for name in SCORES:
         numbers |= {f"{name}_mean": row.scores[name].mean, f"{name}_sd": row.scores[name].sd}
     numbers["pairs"] = len(row.scores[judged[0]].compared.values)
@@ -594,7 +633,7 @@ def _group_numbers(record: Reproduction, group: Comparison, rows: Sequence[Row])
                 "seed": run.seed,
                 "fold": run.fold,
                 "test": {
-                    name: {score: getattr(readout.test, score).value for score in SCORES}
+                    name: {score: score_value(readout.test, score) for score in SCORES}
                     for name, readout in run.finished.readouts.items()
                 },
                 **{name: getattr(run.finished.information, name) for name in INFORMATION},
@@ -611,7 +650,7 @@ def _group_numbers(record: Reproduction, group: Comparison, rows: Sequence[Row])
 
 def _row_and_seeds(group: Comparison, row: Row) -> dict[str, Any]:
     """The numbers of a row, with those of every seed."""
-    numbers, scores = _row_numbers(group, row), {name: row.scores[name] for name in JUDGED[group.kind]}
+    numbers, scores = _row_numbers(group, row), {name: row.scores[name] for name in group.judged}
     del numbers["seeds"]
     values = {name: score.by_seed for name, score in scores.items()}
     return numbers | {"values": values, "differences": {name: s.compared.by_seed for name, s in scores.items()}}

@@ -2,39 +2,16 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from ncmi.recipes import Kind
+from ncmi.readouts.metrics import MINUS as MINUS
+from ncmi.readouts.metrics import MISSING as MISSING
+from ncmi.readouts.metrics import fixed as fixed
+from ncmi.readouts.metrics import signed as signed
 
-MISSING = "–"
-MINUS = "−"
 SIMULATION = "Simulation: no slide of this cohort is real."
 # more different values than this are named by the first and the last of them
 _MOST_VALUES = 4
-
-
-def fixed(value: float, digits: int = 2) -> str:
-    """A number with a fixed count of decimals and a true minus sign.
-
-    >>> fixed(-0.125, 1), fixed(float("nan"))
-    ('−0.1', '–')
-    """
-    if not math.isfinite(value):
-        return MISSING
-    text = f"{value:.{digits}f}"
-    # −0.00 would claim a sign that the digits do not show
-    return text.lstrip("-") if float(text) == 0 else text.replace("-", MINUS)
-
-
-def signed(value: float, digits: int = 2) -> str:
-    """Like :func:`fixed`, with a plus sign in front of positive numbers.
-
-    >>> signed(0.3), signed(-0.3), signed(0.0)
-    ('+0.30', '−0.30', '0.00')
-    """
-    text = fixed(value, digits)
-    return text if text == MISSING or text.startswith(MINUS) or float(text) == 0 else f"+{text}"
 
 
 def significant(value: float, digits: int = 3) -> str:
@@ -48,55 +25,6 @@ def significant(value: float, digits: int = 3) -> str:
     if math.isfinite(value) and not 1e-4 <= abs(value) < 1e5:
         return f"{value:.{digits - 1}g}".replace("-", MINUS)
     return fixed(value, max(0, digits - 1 - math.floor(math.log10(abs(value)))) if math.isfinite(value) else 0)
-
-
-@dataclass(frozen=True)
-class Unit:
-    """How scores in 0 … 1 and their differences are written.
-
-    >>> PERCENT.mean_sd(0.975, 0.0031), SHARE.mean_sd(0.5, float("nan"))
-    ('97.50 ± 0.31', '0.500')
-    >>> PERCENT.interval((-0.001, 0.007)), SHARE.bounds((0.44, 0.6)), SHARE.interval(None)
-    ('−0.10 … +0.70', '0.440 … 0.600', '–')
-    """
-
-    factor: float
-    digits: int
-    sign: str = ""
-    """Behind a score in a heading or sentence."""
-    difference: str = ""
-    """Behind a difference in a sentence."""
-
-    def fixed(self, value: float | None) -> str:
-        """A score; a dash for none."""
-        return MISSING if value is None else fixed(self.factor * value, self.digits)
-
-    def rounded(self, value: float) -> float:
-        """A score as exactly as it is written."""
-        return round(self.factor * value, self.digits)
-
-    def signed(self, value: float) -> str:
-        """A difference."""
-        return signed(self.factor * value, self.digits)
-
-    def mean_sd(self, mean: float, sd: float) -> str:
-        """Mean ± sample standard deviation; the mean alone where there is no deviation."""
-        return f"{self.fixed(mean)} ± {self.fixed(sd)}" if math.isfinite(sd) else self.fixed(mean)
-
-    def interval(self, bounds: tuple[float, float] | None) -> str:
-        """An interval of a difference."""
-        ends = [self.signed(bound) for bound in bounds or (math.nan,)]
-        return MISSING if MISSING in ends else " … ".join(ends)
-
-    def bounds(self, bounds: tuple[float | None, float | None] | None) -> str:
-        """An interval of a score."""
-        ends = [self.fixed(bound) for bound in bounds or (None,)]
-        return MISSING if MISSING in ends else " … ".join(ends)
-
-
-PERCENT, SHARE = Unit(100.0, 2, " %", " points"), Unit(1.0, 3)
-UNITS: dict[Kind, Unit] = {"table": PERCENT, "image": PERCENT, "bags": SHARE}
-"""How the scores of each kind of data are written: accuracy in percent, macro F1 and AUC in 0 … 1."""
 
 
 def duration(seconds: float) -> str:

@@ -5,22 +5,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ncmi.readouts.scores import Scores
-from ncmi.recipes.names import METRICS, READOUTS, method_label
+from ncmi.readouts.metrics import SHARE, in_words, unit_of
+from ncmi.readouts.scores import Scores, unequal_in_words
+from ncmi.recipes.names import READOUTS, method_label
 from ncmi.report import text
 from ncmi.report.records import Comparison, Run
 from ncmi.report.statistics import (
-    JUDGED,
-    Difference,
     Row,
     baseline_of,
     best_rows,
     by_readout,
     complete_rows,
+    score_value,
     shown_rows,
     without_head,
 )
-from ncmi.report.text import SHARE, UNITS, count, listed
+from ncmi.report.text import count, listed
+from ncmi.training.schema import Fit, fits_in_words
 
 BY = {"head": "by the trained head", "cc": "by CC", "lp": "by LP", "knn": "by kNN"}
 """Read-outs in sentences."""
@@ -33,7 +34,9 @@ def verdict(record: Comparison, rows: Sequence[Row]) -> list[str]:
     sentences = missing_baseline(record) or _against(record, _judged(record, rows))
     if record.simulation:
         sentences.insert(1, text.SIMULATION)
-    sentences.append(highest(rows, JUDGED[record.kind][0]))
+    if record.kind != "bags" and record.unequal:
+        sentences.append(unequal_in_words(record.unequal))
+    sentences.append(highest(rows, record.judged[0]))
     sentences += _others(record, rows)
     if absent := without_head(rows):
         sentences.append(
@@ -53,7 +56,7 @@ def missing_baseline(record: Comparison) -> list[str]:
 def _judged(record: Comparison, rows: Sequence[Row]) -> list[Row]:
     """The rows of NCMI, or else those of the objective that is best by its own first read-out."""
     others = [row for row in rows if row.entry.objective != record.baseline]
-    score = JUDGED[record.kind][0]
+    score = record.judged[0]
     first = [row for row in others if row.is_first and math.isfinite(row.scores[score].mean)]
     best = max(first, key=lambda row: row.scores[score].mean).entry.objective_label if first else ""
     ncmi = [row for row in others if row.entry.objective == "ncmi"]
@@ -62,7 +65,7 @@ def _judged(record: Comparison, rows: Sequence[Row]) -> list[Row]:
 
 def _against(record: Comparison, rows: Sequence[Row]) -> list[str]:
     """Each objective against the baseline: by its own first read-out, and by others where they say something else."""
-    sentences, score = [], JUDGED[record.kind][0]
+    sentences, score = [], record.judged[0]
     for label in dict.fromkeys(row.entry.objective_label for row in rows):
         same = [row for row in rows if row.entry.objective_label == label]
         first = [row for row in same if row.is_first]
@@ -87,16 +90,16 @@ def _sentence(record: Comparison, rows: Sequence[Row], by: str) -> str:
 def against_baseline(record: Comparison, row: Row, by: str = "") -> str:
     """One sentence on one row: direction, size, interval, number of pairs, and whether that is clear."""
     by = by or BY.get(row.readout, f"by {row.readout}")
-    start, scores = f"{by[0].upper()}{by[1:]} {row.entry.objective_label}", JUDGED[record.kind]
+    start, scores = f"{by[0].upper()}{by[1:]} {row.entry.objective_label}", record.judged
     if not all(row.scores[name].difference for name in scores):
         return f"{start} has no run with a seed and split of {record.baseline_label}: there is nothing to compare."
     of = [f" in {in_words(name)}" if len(scores) > 1 else "" for name in scores]
-    parts = [_direction(record, row.scores[name].compared, words) for name, words in zip(scores, of, strict=True)]
+    parts = [_direction(record, row, name, words) for name, words in zip(scores, of, strict=True)]
     return f"{start} {'; it '.join(parts)}."
 
 
-def _direction(record: Comparison, difference: Difference, of: str) -> str:
-    unit, baseline = UNITS[record.kind], record.baseline_label
+def _direction(record: Comparison, row: Row, score: str, of: str) -> str:
+    unit, baseline, difference = unit_of(record.kind, score), record.baseline_label, row.scores[score].compared
     size = unit.signed(difference.mean)
     if size[0] in f"+{text.MINUS}":
         side = "above" if size.startswith("+") else "below"
@@ -113,15 +116,15 @@ def _direction(record: Comparison, difference: Difference, of: str) -> str:
 
 
 def _over_networks(record: Comparison, rows: Sequence[Row], by: str) -> str:
-    unit, parts = UNITS[record.kind], []
+    parts = []
     start = f"{rows[0].entry.objective_label} against {record.baseline_label}, {by.removesuffix(',')}: "
-    for name in JUDGED[record.kind]:
+    for name in record.judged:
         differences = {
             row.entry.network_label: row.scores[name].compared for row in rows if row.scores[name].difference
         }
         if not differences:
             return f"{start}no two runs share seed and split, so there is nothing to compare."
-        means = [difference.mean for difference in differences.values()]
+        unit, means = unit_of(record.kind, name), [difference.mean for difference in differences.values()]
         higher = f"{sum(mean > 0 for mean in means)} of {count(len(means), 'network')}"
         mean = f"{unit.signed(float(np.mean(means)))}{unit.difference} in the mean"
         part = f"{in_words(name)} is higher with {higher}, by {mean}"
@@ -144,7 +147,7 @@ def highest(rows: Sequence[Row], score: str) -> str:
         if not best:
             continue
         most = max(most, len(compared))
-        unit = UNITS[best[0].entry.runs[0].kind]
+        unit = unit_of(best[0].entry.runs[0].kind, score)
         left_out = len(group) - len(compared)
         missing = f", {left_out} with missing seeds left out" if left_out else ""
         labels = [row.entry.label for row in best]
@@ -157,19 +160,9 @@ def highest(rows: Sequence[Row], score: str) -> str:
     return f"Highest mean {in_words(score)}: {'; '.join(parts)}{caution}."
 
 
-def in_words(score: str) -> str:
-    """A score in a sentence.
-
-    >>> in_words("macro_f1"), in_words("cmi")
-    ('macro F1', 'CMI')
-    """
-    name = METRICS[score]
-    return name if name[:2].isupper() else name[0].lower() + name[1:]
-
-
 def _others(record: Comparison, rows: Sequence[Row]) -> list[str]:
     """Which of the other objectives are clear of the baseline, each by its own first read-out."""
-    sentences, score = [], JUDGED[record.kind][0]
+    sentences, score = [], record.judged[0]
     single = len(record.networks) == 1
     others = [row for row in rows if single and row.is_first and row.entry.objective != "ncmi"]
     for sign, side in ((1, "above"), (-1, "below")):
@@ -182,7 +175,7 @@ def _others(record: Comparison, rows: Sequence[Row]) -> list[str]:
 
 
 def _cautions(record: Comparison, rows: Sequence[Row]) -> list[str]:
-    scores = [row.scores[name] for row in shown_rows(rows) for name in JUDGED[record.kind]]
+    scores = [row.scores[name] for row in shown_rows(rows) for name in record.judged]
     differences, sentences = [score.difference for score in scores if score.difference], []
     repeats = "repeats" if record.folds else "seeds"
     if differences and all(difference.interval is None for difference in differences):
@@ -195,6 +188,7 @@ def _cautions(record: Comparison, rows: Sequence[Row]) -> list[str]:
             f"intervals are not corrected for there being {len(differences)} of them, of which chance alone would let "
             f"about {len(differences) / 20:.1f} exclude it."
         )
+    sentences += fits_in_words(fits_of(record.runs))
     if record.kind != "bags":
         sentences += fineness(record.runs)
     if record.unfinished:
@@ -219,14 +213,22 @@ def run_verdict(run: Run) -> list[str]:
 
 
 def _sample_verdict(run: Run) -> list[str]:
-    results, unit = run.finished, UNITS[run.kind]
-    scores = ", ".join(
-        f"{unit.fixed(readout.test.accuracy.value)}{unit.sign} ({method_label(run.label, name)})"
-        for name, readout in results.readouts.items()
-        if name in results.primary_readouts
-    )
+    results = run.finished
+    sentences = []
+    for score in run.judged:
+        unit = unit_of(run.kind, score)
+        scores = ", ".join(
+            f"{unit.fixed(score_value(readout.test, score))}{unit.sign} ({method_label(run.label, name)})"
+            for name, readout in results.readouts.items()
+            if name in results.primary_readouts
+        )
+        sentences.append(f"Test {in_words(score)} on {results.data}, seed {results.seed}: {scores}.")
+    if run.unequal:
+        first = results.readouts[results.primary_readouts[0]].test
+        sentences += [unequal_in_words(run.unequal), *_chance(first, "sample")]
     return [
-        f"Test accuracy on {results.data}, seed {results.seed}: {scores}.",
+        *sentences,
+        *fits_in_words(fits_of([run])),
         *fineness([run]),
         "One run says nothing about the spread over seeds.",
     ]
@@ -246,7 +248,7 @@ def _bag_verdict(run: Run) -> list[str]:
         sentences.append("Every resample of these patients gives the same: the interval says nothing.")
     if results.simulation:
         sentences.append(text.SIMULATION)
-    sentences += [*_chance(test), *_recalls(test)]
+    sentences += [*_chance(test, "slide"), *_recalls(test)]
     if others:
         tests = [(READOUTS.get(name, name), results.readouts[name].test) for name in others]
         parts = (f"{name} {SHARE.fixed(t.macro_f1.value)} and {SHARE.fixed(t.macro_auc.value)}" for name, t in tests)
@@ -259,13 +261,18 @@ def _bag_verdict(run: Run) -> list[str]:
     return [*sentences, "One run says nothing about the spread over seeds; the intervals are about other patients."]
 
 
-def _chance(test: Scores) -> list[str]:
+def fits_of(runs: Sequence[Run]) -> list[Fit | None]:
+    """What the read-outs of all runs were fitted to."""
+    return [readout.fit for run in runs for readout in run.finished.readouts.values()]
+
+
+def _chance(test: Scores, noun: str) -> list[str]:
     """What deciding without looking would reach, and whether the AUC is clear of it."""
     supports = [scores.support for scores in test.classes]
     share = max(supports, default=0) / max(sum(supports), 1)
     occurring = max(sum(support > 0 for support in supports), 1)
     sentences = [
-        f"Without looking at any slide, AUC is 0.500, and always deciding for the largest class has accuracy "
+        f"Without looking at any {noun}, AUC is 0.500, and always deciding for the largest class has accuracy "
         f"{SHARE.fixed(share)} and macro F1 {SHARE.fixed(2 * share / (1 + share) / occurring)}."
     ]
     low = test.macro_auc.low

@@ -8,9 +8,8 @@ from pathlib import Path
 from torch import Tensor
 
 from ncmi.files import inert_cell, write_atomically
+from ncmi.training.schema import MISTAKES
 
-MISTAKES = "misclassified.csv"
-"""Name of the table in a run folder."""
 PICTURES = "misclassified"
 """Name of the folder of pictures, which are called by the numbers of the rows."""
 MOST_ROWS, MOST_PICTURES = 1000, 20

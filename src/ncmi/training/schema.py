@@ -5,6 +5,7 @@ times in seconds, memory in MB (10⁶ bytes). What is not defined (no validation
 None.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -15,6 +16,8 @@ from ncmi.readouts.scores import Detection, Histogram, Reliability, Scores
 from ncmi.recipes import Kind
 
 FORMAT = 2
+MISTAKES = "misclassified.csv"
+"""What a run decided wrongly on its test part, in its folder; see :mod:`ncmi.training.mistakes`."""
 
 
 class SchemaError(ValueError):
@@ -104,6 +107,20 @@ class Fit(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     available: int
     iterations: int | None = None
     converged: bool | None = None
+
+
+def fits_in_words(fits: Sequence[Fit | None]) -> list[str]:
+    """Sentences on read-outs that saw a part of the training data, or whose fit ended at the bound on its work."""
+    sentences = []
+    if parts := [fit for fit in fits if fit and fit.samples < fit.available]:
+        sentences.append(
+            f"kNN looks for neighbors among {parts[0].samples:,} of the {parts[0].available:,} training samples, each "
+            "class by its share."
+        )
+    if early := [fit for fit in fits if fit and fit.converged is False]:
+        most = max(fit.iterations or 0 for fit in early)
+        sentences.append(f"The linear probe is not converged after {most:,} steps, the bound on its work.")
+    return sentences
 
 
 class Readout(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
