@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from training_helpers import assert_same_run, disturb_generators, metrics, results, signal_at, weights
 
+from ncmi.data.signature import Signature
 from ncmi.errors import Interrupted
 from ncmi.networks import export_weights, make_network
 from ncmi.recipes import Network, Recipe, Training
@@ -20,7 +21,6 @@ from ncmi.training.loop import Loop
 from ncmi.training.model import Classifier, load_model
 from ncmi.training.optimizers import make_optimizers
 from ncmi.training.run import train
-from ncmi.data.signature import Signature
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "sgd": {"optimizer": "sgd", "learning_rate": 0.05},

@@ -18,12 +18,12 @@ from sklearn.metrics import (
 )
 from training_helpers import make_recipe
 
+from ncmi.data.signature import Signature
 from ncmi.readouts.calibration import fit_temperature
 from ncmi.readouts.scores import calibration_error, judge
 from ncmi.training.judging import Features, fit_readouts, judge_readouts, log_probabilities
 from ncmi.training.model import Classifier
 from ncmi.training.run import train
-from ncmi.data.signature import Signature
 from ncmi.training.schema import Readout, read_record, write_record
 
 

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ncmi.errors import Interrupted
 from ncmi.readouts.metrics import FINE, METRICS, PERCENT, SCORES, SHARE, heading_of, in_words, unit_of
 from ncmi.readouts.scores import Estimate, Scores, unequal_in_words
-from ncmi.recipes.names import READOUTS, READOUTS_IN_WORDS, network_label, objective_label
+from ncmi.recipes.names import NOT_THE_TEST_PART, READOUTS, READOUTS_IN_WORDS, network_label, objective_label
 from ncmi.terminal import FigureColumn, Styled, plain, print_figures
 from ncmi.training import schema
 
@@ -157,10 +157,13 @@ class EpochLog:
 def print_results(results: schema.Results) -> None:
     """How a finished run does on its test part."""
     objective, network = objective_label(results.objective), network_label(results.network)
-    title = f"{objective}, {network}, on {results.data}: test part"
+    part = {"train": "training"}.get(results.judged, results.judged)
+    title = f"{objective}, {network}, on {results.data}: {part} part"
     _print_readouts(title, results.kind, results.readouts, results.primary_readouts[0], results.class_counts)
     if results.selection == "best":
         say(f"epoch {results.best_epoch} of {results.epochs}, the best on the validation part")
+    if warning := NOT_THE_TEST_PART[results.judged]:
+        say(warning)
     print_skipped(results.skipped)
     print_information(results.information)
 

@@ -93,7 +93,7 @@ def _load(data: TableData | ImageData) -> Dataset | Table:
             return load_npz(path, data.label_column)
         if isinstance(data, ImageData):
             return load_folder(path, data)
-        return load_table(path, data, **others)
+    return load_table(path, data, **others)
 
 
 def _no_others(data: TableData | ImageData) -> None:
@@ -210,12 +210,11 @@ def load_new(
     with naming(file):
         if file.suffix.lower() == ".npz":
             return _new_arrays(file, signature, data, labeled)
-        if signature.kind == "table":
-            if file.is_dir():
-                raise ValueError("the network was trained on a table: give the file of one")
-            return _new_rows(file, signature, data, labeled)
-        assert isinstance(data, ImageData)
-        return _new_images(file, signature, data, labeled)
+        if isinstance(data, ImageData):
+            return _new_images(file, signature, data, labeled)
+        if file.is_dir():
+            raise ValueError("the network was trained on a table: give the file of one")
+    return _new_rows(file, signature, data, labeled)
 
 
 def load_ood(name_or_path: str, signature: Signature, data: TableData | ImageData) -> Tensor | ImageFiles:
@@ -295,8 +294,7 @@ def _same_columns(columns: list[str], trained: Sequence[str]) -> None:
         raise ValueError(f"columns in another order than in training: put them as {listing(trained)}")
 
 
-def _new_rows(path: Path, signature: Signature, data: TableData | ImageData, labeled: bool) -> NewSamples:
-    assert isinstance(data, TableData)
+def _new_rows(path: Path, signature: Signature, data: TableData, labeled: bool) -> NewSamples:
     preprocessing = signature.preprocessing
     if preprocessing is not None:
         columns = preprocessing.columns
@@ -309,7 +307,7 @@ def _new_rows(path: Path, signature: Signature, data: TableData | ImageData, lab
     if preprocessing is not None:
         inputs = preprocessing.transform(read.rows.frame)
         notes += [
-            f"{count} rows have a value of {name!r} that training had not, or rarely"
+            f"{count} {'row has' if count == 1 else 'rows have'} a value of {name!r} that training had not, or rarely"
             for name, count in preprocessing.unseen(read.rows.frame).items()
         ]
     else:

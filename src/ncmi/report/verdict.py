@@ -7,7 +7,7 @@ import numpy as np
 
 from ncmi.readouts.metrics import SHARE, in_words, unit_of
 from ncmi.readouts.scores import Scores, unequal_in_words
-from ncmi.recipes.names import READOUTS, method_label
+from ncmi.recipes.names import NOT_THE_TEST_PART, READOUTS, method_label
 from ncmi.report import text
 from ncmi.report.records import Comparison, Run
 from ncmi.report.statistics import (
@@ -189,7 +189,7 @@ def _cautions(record: Comparison, rows: Sequence[Row]) -> list[str]:
             f"about {len(differences) / 20:.1f} exclude it."
         )
     sentences += fits_in_words(fits_of(record.runs))
-    if record.kind != "bags":
+    if record.kind != "bags" or record.runs[0].finished.judged != "test":
         sentences += fineness(record.runs)
     if record.unfinished:
         sentences.append(f"{count(len(record.unfinished), 'run')} not finished, and left out.")
@@ -197,7 +197,9 @@ def _cautions(record: Comparison, rows: Sequence[Row]) -> list[str]:
 
 
 def fineness(runs: Sequence[Run]) -> list[str]:
-    """How much one test sample is, where all runs have the same number of them."""
+    """Which part is judged, if not the test part; how much one sample of it is, where all runs have the same number."""
+    if others := {run.finished.judged for run in runs} - {"test"}:
+        return [NOT_THE_TEST_PART[part] for part in sorted(others)]
     sizes = {run.finished.num_test for run in runs}
     if len(sizes) != 1:
         return []

@@ -91,7 +91,7 @@ def check_same(earlier: DataRecord, now: DataRecord, folder: RunFolder) -> None:
         where = f" ({path})" if path else ""
         raise RunFolderError(
             f"{folder.path}: the data{where} has changed since this run was begun: {'; '.join(changes)}. Bring it back "
-            "as it was, or train anew into another folder; to judge the run on other data, give it by --on"
+            "as it was, or train anew into another folder"
         )
 
 

@@ -195,7 +195,7 @@ def _finish(loop: Loop, source: Source, recipe: Recipe, started: float, on_stage
     if fabric.is_global_zero:
         on_stage("writing the run folder …")
         model.save(folder.model)
-        test, indices = parts["test"], source.parts["test"]
+        test, indices = parts["test"], source.judged
         predictions = {f"prediction_{name}": log_p.argmax(-1) for name, log_p in judgment.log_p["test"].items()}
         mistakes = find_mistakes(judgment.log_p["test"][model.objective.readouts[0]], test.labels)
         write_mistakes(folder.path, mistakes, source.names(indices[mistakes.rows]), class_names)
