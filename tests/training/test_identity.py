@@ -176,8 +176,8 @@ def test_other_data_may_lack_a_class_and_unknown_ones_are_named(begun: Path, tmp
 
 def test_without_a_test_part_the_validation_part_is_judged(begun: Path, tmp_path: Path) -> None:
     results = train(recipe_on(begun / "people.csv", test_fraction=0), tmp_path / "run")
-    assert (results.judged, results.num_test, results.num_validation) == ("validation", 0, 15)
-    assert results.readouts["head"].test.samples == 15
+    assert (results.judged, results.num_test, results.num_validation) == ("validation", 0, 14)
+    assert results.readouts["head"].test.samples == 14
     assert results.readouts["head"].validation is None
     assert evaluate_run(tmp_path / "run").readouts["head"].test == results.readouts["head"].test
     everything = recipe_on(begun / "people.csv", test_fraction=0, validation_fraction=0)

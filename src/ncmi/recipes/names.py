@@ -20,10 +20,10 @@ READOUTS_IN_WORDS: dict[str, str] = {
 
 NOT_THE_TEST_PART: dict[str, str] = {
     "test": "",
-    "validation": "There is no test part: what is judged is the validation part, and where anything was chosen by it the "
-    "figures are too good.",
-    "train": "There is neither test nor validation part: what is judged is the training part itself, and the figures say "
-    "nothing on new data.",
+    "validation": "There is no test part: what is judged is the validation part, and where anything was chosen by it "
+    "the figures are too good.",
+    "train": "There is neither test nor validation part: what is judged is the training part itself, and the "
+    "figures say nothing on new data.",
 }
 """What must be said of figures, by the part that is judged."""
 
