@@ -12,11 +12,12 @@ from torch import Tensor
 
 from ncmi.data.arrays import archive_shapes, as_inputs, find_key, load_npz, read_array
 from ncmi.data.cifar import load_cifar
-from ncmi.data.columns import INPUT_ARRAYS
+from ncmi.data.columns import INPUT_ARRAYS, LABEL_COLUMNS, called_like
 from ncmi.data.dataset import Dataset, check_finite
 from ncmi.data.images import decode_images, load_folder, with_channels
-from ncmi.data.kinds import EMBEDDED, FILE_SUFFIXES, TABLE_SUFFIXES, find_data, find_source
+from ncmi.data.kinds import EMBEDDED, find_data, find_source, is_table_file
 from ncmi.data.tables.load import load_table, read_rows
+from ncmi.data.tables.reading import ReadOptions, read_raw_table
 from ncmi.data.tables.table import Column, Rows, Table
 from ncmi.errors import listing, naming
 from ncmi.files import all_files
@@ -89,6 +90,10 @@ def load_dataset(
         return _with_channels(load_embedded(name_or_path), channels)
     path, cifar = find_source(name_or_path, data_dir)
     suffix = path.suffix.lower()
+    if not cifar and is_table_file(path):
+        table = load_table(path, TableData(name_or_path, label_column=label_column))
+        with naming(path):
+            return _with_channels(_of_table(table), channels)
     with naming(path):
         if cifar:
             dataset = load_cifar(cifar, image_size)
@@ -96,12 +101,10 @@ def load_dataset(
             return load_folder(path, image_size, channels)
         elif suffix == ".npz":
             dataset = load_npz(path, label_column)
-        elif suffix in TABLE_SUFFIXES:
-            dataset = _of_table(load_table(path, TableData(name_or_path, label_column=label_column)))
         else:
             raise ValueError(
-                f"a file of type {suffix or 'unknown'} cannot be read: give a {', '.join(FILE_SUFFIXES)} file "
-                "or a folder of images with one subfolder for each class"
+                f"a file of type {suffix or 'unknown'} cannot be read: give a table (such as .csv or "
+                ".parquet), an .npz file or a folder of images with one subfolder for each class"
             )
         return _with_channels(dataset, channels)
 
@@ -183,9 +186,9 @@ def load_unlabeled(
                 raise ValueError("no image inside: give a folder with images")
             images = decode_images(files, (shape[1], shape[2]), shape[0], root)
             return images, [image.relative_to(root).as_posix() for image in files]
-        if file.suffix.lower() in TABLE_SUFFIXES:
-            return _from_table(file, tuple(shape), feature_names, label_column)
-        raise ValueError(f"the network was trained on a table: give a .npz, {', '.join(TABLE_SUFFIXES)} file")
+        if not is_table_file(file):
+            raise ValueError("the network was trained on a table: give a table (such as .csv or .parquet) or .npz file")
+    return _from_table(file, tuple(shape), feature_names, label_column)
 
 
 def load_ood(
@@ -256,11 +259,20 @@ def _from_npz(
 def _from_table(
     path: Path, shape: tuple[int, ...], feature_names: Sequence[str] | None, label_column: str | None
 ) -> tuple[Tensor, list[str]]:
-    names = feature_names or [f"column_{i + 1}" for i in range(shape[0])]
-    columns = [Column(name=name, kind="number") for name in names]
-    new = read_rows(path, columns, TableData(str(path)), label_column=label_column or "label")
-    inputs = _numbers(new.rows, columns)
-    check_finite(inputs, names)
+    with naming(path):
+        if feature_names is None:
+            columns = [str(name) for name in read_raw_table(path, ReadOptions(header="yes")).frame.columns]
+            feature_names = [name for name in columns if name not in called_like(columns, LABEL_COLUMNS)]
+            if len(feature_names) != shape[0]:
+                raise ValueError(
+                    f"{len(feature_names)} feature columns, but the network was trained on {shape[0]}: "
+                    "give the same columns in the same order"
+                )
+    wanted = [Column(name=name, kind="number") for name in feature_names]
+    new = read_rows(path, wanted, TableData(str(path)), label_column=label_column or "label")
+    with naming(path):
+        inputs = _numbers(new.rows, wanted)
+        check_finite(inputs, feature_names)
     return inputs, new.rows.names
 
 
@@ -272,7 +284,7 @@ def _of_table(table: Table) -> Dataset:
 def _numbers(rows: Rows, columns: Sequence[Column]) -> Tensor:
     if other := [column.name for column in columns if column.kind not in ("number", "boolean")]:
         raise ValueError(f"columns that are not numbers: {listing(other)}: remove them, or encode them as numbers")
-    return torch.from_numpy(rows.frame.to_numpy(np.float32))
+    return torch.from_numpy(rows.frame.to_numpy(np.float64)).float()
 
 
 def _same_columns(columns: list[str], trained: Sequence[str], ordered: bool = False) -> None:
