@@ -20,10 +20,15 @@ TABLE_LABEL_COLUMNS = (
 )
 """Of a class in tables, where content agrees: less sure than :data:`LABEL_COLUMNS`."""
 TABLE_LABEL_WORDS = re.compile(
-    r"(^|[_ .\-])(class|target|label|outcome|diagnosis)s?([_ .\-/(]|$)|(class|target|label)$",
-    re.IGNORECASE,
+    r"(?i:(^|[_ .\-])(class|target|label|outcome|diagnosis)s?([_ .\-/(]|$))|[a-z](Class|Target|Label|Outcome)$"
 )
 """In names of columns of a class."""
+PART_NAMES = {
+    **dict.fromkeys(("train", "training", "tr", "trn", "fit", "learn"), 0),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "development", "tune"), 1),
+    **dict.fromkeys(("test", "testing", "te", "tst", "eval", "evaluation", "holdout", "hold_out"), 2),
+}
+"""What parts of a data set are called, and their numbers: 0 training, 1 validation, 2 test."""
 SLIDE_LABEL_COLUMNS = (*LABEL_COLUMNS, "diagnosis", "slide_label", "wsi_label")
 """Of a class, in tables of slides."""
 SLIDE_COLUMNS = (

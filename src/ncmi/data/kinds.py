@@ -14,7 +14,12 @@ from ncmi.recipes.data import Kind
 
 EMBEDDED: dict[str, Kind] = {"digits": "image", "wine": "table", "breast_cancer": "table", "iris": "table"}
 """Data sets that come with scikit-learn, and their kinds."""
-TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
+TABLE_SUFFIXES = (
+    *(".csv", ".tsv", ".txt", ".data", ".dat", ".tab", ".test", ".all", ".all-data", ".arff", ".psv", ".ssv"),
+    *(".parquet", ".pq", ".feather", ".arrow", ".xlsx", ".xlsm", ".xls", ".ods"),
+)
+"""Of tables; each of text may be packed as well, see :data:`PACKED_SUFFIXES`."""
+PACKED_SUFFIXES = (".gz", ".zip", ".xz", ".bz2")
 FILE_SUFFIXES = (".npz", *TABLE_SUFFIXES)
 BAG_SUFFIXES = (".h5", ".hdf5", ".pt", ".pth", ".npz")
 WHOLE_SLIDE_SUFFIXES = (
@@ -29,8 +34,8 @@ _TILE = (
     "cut the slides into patches with `ncmi slides tile`, embed these with `ncmi slides embed` and give the features"
 )
 _READ = (
-    f"give a {', '.join(FILE_SUFFIXES)} file, a folder of images with one subfolder for each class, or features of "
-    "slides (an .h5 file, or a folder of one .h5, .pt or .npz file a slide)"
+    "give a table (.csv, .tsv, .data, .arff, .parquet, .xlsx or other text), an .npz file, a folder of images with one "
+    "subfolder for each class, or features of slides (an .h5 file, or a folder of one .h5, .pt or .npz file a slide)"
 )
 
 
@@ -86,8 +91,8 @@ def find_data(name_or_path: str, data_dir: str | None = None) -> Path:
     if path.exists():
         return path
     cure = (
-        f"embedded data sets are {', '.join(EMBEDDED)}; otherwise give the path of a {', '.join(FILE_SUFFIXES)} file "
-        f"or of a folder of images or of {' or '.join(CIFAR_SETS)}, or of features of slides"
+        f"embedded data sets are {', '.join(EMBEDDED)}; otherwise give the path of a table (such as .csv or .parquet), "
+        f"of an .npz file, or of a folder of images or of {' or '.join(CIFAR_SETS)}, or of features of slides"
     )
     where = data_dir or os.environ.get("NCMI_DATA")
     if not where:
@@ -97,7 +102,7 @@ def find_data(name_or_path: str, data_dir: str | None = None) -> Path:
         raise FileNotFoundError(f"no data set {name_or_path!r} and no data folder {folder}: {cure}")
     if (folder / path).exists():
         return folder / path
-    named = (p for p in folder.rglob("*") if p.stem == name_or_path and p.suffix.lower() in FILE_SUFFIXES)
+    named = (p for p in folder.rglob("*") if unpacked_name(p).stem == name_or_path and is_data_name(p))
     files = sorted(p for p in named if p.is_file())
     if len(files) > 1:
         raise ValueError(f"{name_or_path!r} is ambiguous: give one of the paths {', '.join(map(str, files))}")
@@ -119,11 +124,50 @@ def is_image_folder(path: Path) -> bool:
     return path.is_dir() or (path.suffix.lower() in LABEL_FILE_SUFFIXES and names_images(path))
 
 
+def unpacked_name(path: Path) -> Path:
+    """A file's name without the ending of an archive.
+
+    >>> unpacked_name(Path("a/iris.csv.gz")).name
+    'iris.csv'
+    """
+    return path.with_suffix("") if path.suffix.lower() in PACKED_SUFFIXES else path
+
+
+def is_data_name(path: Path) -> bool:
+    """Whether a file's name is one of tables or arrays, packed or not.
+
+    >>> [is_data_name(Path(name)) for name in ("iris.data", "iris.csv.gz", "cifar-10-python.tar.gz", "iris.names")]
+    [True, True, False, False]
+    """
+    return unpacked_name(path).suffix.lower() in FILE_SUFFIXES
+
+
+def is_table_file(path: Path) -> bool:
+    """Whether a file is a table by its name, or holds lines of text with separators; a pipe or device is none."""
+    if not path.is_file():
+        return False
+    inner = unpacked_name(path)
+    if inner.suffix.lower() in TABLE_SUFFIXES or path.suffix.lower() == ".zip":
+        return True
+    if path.suffix.lower() in (".npz", *BAG_SUFFIXES, *IMAGE_SUFFIXES, *WHOLE_SLIDE_SUFFIXES, ".json", ".py", ".md"):
+        return False
+    with path.open("rb") as file:
+        head = file.read(1 << 16)
+    if head.startswith(b"PAR1"):
+        return True
+    lines = [line for line in head.split(b"\n")[:50] if line.strip()]
+    if len(lines) < 2 or any(byte < 9 for byte in head):
+        return False
+    return any(all(sign in line for line in lines[:-1]) for sign in (b",", b";", b"\t", b"|"))
+
+
 def _kind_of_file(path: Path, images: Path | None) -> Kind:
+    if not path.is_file():
+        raise ValueError("a pipe, socket or device, not a file: give a file or folder of data")
     suffix = path.suffix.lower()
     if suffix in LABEL_FILE_SUFFIXES and names_images(path, images):
         return "image"
-    if suffix in TABLE_SUFFIXES:
+    if unpacked_name(path).suffix.lower() in TABLE_SUFFIXES:
         return "table"
     if suffix == ".npz":
         return _kind_of_arrays(archive_shapes(path))
@@ -133,6 +177,8 @@ def _kind_of_file(path: Path, images: Path | None) -> Kind:
         raise ValueError(f"a whole-slide image: {_TILE}")
     if suffix in IMAGE_SUFFIXES:
         raise ValueError("one image is no data set: give a folder of images with one subfolder for each class")
+    if is_table_file(path):
+        return "table"
     raise ValueError(f"a file of type {suffix or 'unknown'} cannot be read: {_READ}")
 
 
@@ -184,7 +230,7 @@ def _kind_of_folder(folder: Path) -> Kind:
         )
     if _holds_images(folder):
         return "image"
-    if sets := [entry.name for entry in files if entry.suffix.lower() in FILE_SUFFIXES]:
+    if sets := [entry.name for entry in files if is_data_name(entry)]:
         raise ValueError(f"a folder of data sets ({listing(sets, 3)}): give the path of one of them")
     raise ValueError(f"a folder of no data that is known: {_READ}")
 

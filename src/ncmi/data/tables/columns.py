@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ROW_NAMES = (
     *("", "index", "idx", "row", "rows", "rowname", "rownames", "row_names", "row_number", "rownumber", "row_id"),
-    *("no", "no_", "nr", "number", "num", "n", "#", "x", "sl_no", "s_no", "sno", "serial", "serial_no", "obs", "sr_no"),
+    *("no", "no_", "nr", "#", "sl_no", "s_no", "sno", "serial", "serial_no", "serial_number", "obs", "sr_no"),
 )
 """What columns are called that count the rows."""
 _ID = re.compile(r"(?i)(.*[_ .\-])?(id|ids|uuid|guid|identifier|hash)|.*[a-z](Id|ID)|id[_ .\-].*|id_?number")
@@ -174,7 +174,7 @@ def understand_columns(
             elif profile.distinct == 1 and profile.present == profile.rows:
                 reason = "the same in every row"
         if reason is None:
-            answer = _understand(name, column, profile, data.missing, forced, notes)
+            answer = _understand(name, column, profile, data.missing, forced, notes, data.decimal)
             if isinstance(answer, Column):
                 columns.append(answer)
                 continue
@@ -191,7 +191,7 @@ def _unusable(name: str, column: pd.Series[Any], profile: Profile, raw: RawTable
     nameless = name in raw.nameless
     counts = profile.present == profile.rows and profile.rows >= 5 and _counts_rows(column)
     first = not raw.has_header and name == raw.frame.columns[0]
-    if counts and (nameless or first or called_like([name], ROW_NAMES) or _ID.fullmatch(name.strip())):
+    if counts and (nameless or first or called_like([name], ROW_NAMES) or name == "X" or _ID.fullmatch(name.strip())):
         return "a row number, which can give the label away"
     if nameless and profile.distinct == profile.present:
         return "an index without a name, which can give the label away"
@@ -212,6 +212,7 @@ def _understand(
     missing: Sequence[str],
     forced: Literal["category", "number"] | None,
     notes: list[str],
+    told: Literal["point", "comma"] | None = None,
 ) -> Column | str:
     """How to read a column, or why it is left out."""
     if profile.kind == "date":
@@ -224,7 +225,7 @@ def _understand(
     values = [str(value) for value in profile.values or ()]
     counts = profile.counts
     if forced != "category":
-        decimal, good = _number_style(values)
+        decimal, good = _number_style(values, told)
         present = int(counts[good].sum())
         if forced == "number" or (present and present == profile.present):
             if decimal is None:
@@ -311,7 +312,9 @@ def _clean(text: str) -> str:
     return re.sub(r"(?<=\d)[ '’](?=\d{3}(\D|$))", "", text)
 
 
-def _number_style(values: Sequence[str]) -> tuple[Literal[".", ","] | None, npt.NDArray[np.bool_]]:
+def _number_style(
+    values: Sequence[str], told: Literal["point", "comma"] | None = None
+) -> tuple[Literal[".", ","] | None, npt.NDArray[np.bool_]]:
     """The decimal sign of numbers as text, None where all have one comma before three digits; and which are numbers."""
     cleaned = [_clean(value) for value in values]
 
@@ -322,9 +325,14 @@ def _number_style(values: Sequence[str]) -> tuple[Literal[".", ","] | None, npt.
 
     point, comma = fits(_POINT), fits(_COMMA)
     with_comma = [text for text, good in zip(cleaned, point, strict=True) if good and "," in text]
-    if comma.sum() > point.sum():
+    if told == "comma" or (told is None and comma.sum() > point.sum()):
         return ",", comma
-    ambiguous = comma.sum() == point.sum() and bool(with_comma) and not any(text.count(",") > 1 for text in with_comma)
+    ambiguous = (
+        told is None
+        and comma.sum() == point.sum()
+        and bool(with_comma)
+        and not any(text.count(",") > 1 for text in with_comma)
+    )
     return (None if ambiguous else "."), point
 
 

@@ -98,7 +98,7 @@ def _encoding(raw: bytes) -> str:
             and head[1 - start :: 2].count(0) == 0
         ):
             return name
-    if sum(byte < 32 and byte not in b"\t\n\r\f\x1a\x1b" for byte in head) > 0.02 * len(head):
+    if sum(0 < byte < 32 and byte not in b"\t\n\r\f\x1a\x1b" for byte in head) > 0.02 * len(head):
         raise ValueError("no table of text: it holds control characters; give a CSV, Parquet, Feather or .xlsx file")
     try:
         raw.decode("utf-8")
@@ -110,10 +110,24 @@ def _encoding(raw: bytes) -> str:
 
     lines = [line for line in raw[: 1 << 24].split(b"\n") if not line.isascii()]
     sample = b"\n".join(lines)[:100_000]
+    if _is_western(sample):
+        return "cp1252"
     match = from_bytes(sample, cp_isolation=list(_ENCODINGS)).best()
     if match is None:
         raise ValueError("neither UTF-8 nor another usual encoding of text: give it with --data.encoding")
     return "cp1252" if "cp1252" in (match.encoding, *match.could_be_from_charset) else str(match.encoding)
+
+
+def _is_western(sample: bytes) -> bool:
+    """Whether a text reads as words with few accents; of short texts, statistics of bytes take that for anything."""
+    try:
+        text = sample.decode("cp1252")
+    except UnicodeDecodeError:
+        return False
+    words = [word for word in re.findall(r"[^\W\d_]+", text) if not word.isascii()]
+    accents = sum(not sign.isascii() for word in words for sign in word)
+    usual = re.fullmatch(r"[\x00-\x7fÀ-ÖØ-öø-ÿŠšŽžŒœ€‚„…‰‹›‘’“”•–—™¡¢£¥§©ª«¬®°±²³´µ¶·¹º»¼½¾¿×÷\xa0]*", text)
+    return usual is not None and accents <= 0.5 * sum(map(len, words))
 
 
 def is_number(text: str, decimal: str = ".") -> bool:
@@ -145,7 +159,9 @@ class _Sample:
 
     @property
     def share(self) -> float:
-        return self.widths[self.width] / max(len(self.rows), 1)
+        """Of the rows with the usual number of fields, a title above them aside."""
+        above = next((i for i, row in enumerate(self.rows[:20]) if len(row) > 1), 0)
+        return self.widths[self.width] / max(len(self.rows) - above, 1)
 
 
 def _cut(text: str, separator: str, quote: str) -> _Sample:
@@ -192,16 +208,23 @@ def sniff(
     separator = {"tab": "\t", "blanks": " ", "blank": " ", "space": " ", "\\t": "\t"}.get(separator or "", separator)
     if separator is not None and len(separator) != 1:
         raise ValueError(f"separator {separator!r} (--data.separator): give one sign, 'tab' or 'blanks'")
-    if comment and sum(line.startswith(comment) for line in text[start:].split("\n")) > 0.1 * text.count("\n", start):
-        start, comment, commented = 0, None, ""  # such as colors, #ff0000
+    original = text
     if comment:
-        notes.append(f"lines that begin with {comment!r} are left out")
-        text = text[:start] + "\n".join("" if line.startswith(comment) else line for line in text[start:].split("\n"))
+        text = text[:start] + _without(comment, text[start:])
     body = text[start:]
     if not body.strip():
         raise ValueError("the table has no rows: give at least one below the header" if text.strip() else "empty file")
     separator = separator or named
     separator, quote, sample = _choose_cut(body, separator, suffix)
+    if comment:
+        lines = [line for line in original.split("\n") if line.startswith(comment)]
+        alike = sum(len(row) == sample.width for row in _cut("\n".join(lines), separator, quote).rows)
+        if alike > max(1, 0.5 * len(lines)):
+            # rows, such as of colors like #ff0000
+            comment, commented, start, body = None, "", 0, original
+            separator, quote, sample = _choose_cut(body, separator, suffix)
+        else:
+            notes.append(f"lines that begin with {comment!r} are left out")
     sign = {"point": ".", "comma": ","}[decimal] if decimal else _decimal(sample, separator)
     if not decimal and sign == ",":
         notes.append("decimal numbers are taken as written with a comma; otherwise say --data.decimal point")
@@ -235,38 +258,45 @@ def sniff(
     above = skipped + (1 if is_header else 0)
     values = sample.rows[above:]
     end = sample.ends[above - 1] if above else 0
-    offset = start + _after_lines(body, end)
+    above_rows = original.count("\n", 0, start) + end
     numeric = tuple(_is_numeric([row[i] for row in values if i < len(row)], sign, marks) for i in range(width))
     return Dialect(
-        separator, quote, sign, names, width, len(text[:offset].encode("utf-8", "surrogatepass")), comment, numeric,
+        separator, quote, sign, names, width, _after_lines(data, above_rows), comment, numeric,
         tuple(notes),
     )  # fmt: skip
 
 
-def _after_lines(text: str, lines: int) -> int:
+def _after_lines(data: bytes, lines: int) -> int:
     position = 0
     for _ in range(lines):
-        position = text.find("\n", position) + 1
+        position = data.find(b"\n", position) + 1
         if position == 0:
-            return len(text)
+            return len(data)
     return position
 
 
 def _start(text: str) -> tuple[int, str | None, str | None, str]:
-    """Where the first row begins, the sign of comments, a separator that a line names, and the last comment."""
-    position, comment, separator, last = 0, None, None, ""
-    while position < len(text):
+    """Where the first row begins, the sign of comments, a separator that is named, and the comment above that row."""
+    position, comment, separator, last, start = 0, None, None, "", None
+    for _ in range(50):
         end = text.find("\n", position)
-        end = len(text) if end < 0 else end
-        line = text[position:end].strip()
-        if match := re.fullmatch(r'"?sep=(.)"?', text[position:end].rstrip(" ")):  # written by spreadsheets
+        line = text[position : len(text) if end < 0 else end]
+        if start is None and (match := re.fullmatch(r'"?sep=(.)"?\s*', line)):  # written by spreadsheets
             separator = match[1]
-        elif line[0:1] in ("#", "%") and comment in (None, line[0]) and not re.match(r".[,;\t|]", line):
-            comment, last = line[0], line[1:].strip()
-        elif line:
+        elif line[:1] in ("#", "%") and comment in (None, line[0]) and not re.match(r".[,;\t|]", line):
+            comment = line[0]
+            last = line[1:].strip() if start is None else last
+        elif line.strip() and start is None:
+            start = position
+        if end < 0:
             break
         position = end + 1
-    return position, comment, separator, last
+    return (len(text) if start is None else start), comment, separator, last
+
+
+def _without(comment: str, text: str) -> str:
+    """A text with empty lines in place of comments, so that lines keep their numbers."""
+    return "\n".join("" if line.startswith(comment) else line for line in text.split("\n"))
 
 
 def _choose_cut(text: str, separator: str | None, suffix: str) -> tuple[str, str, _Sample]:
@@ -374,7 +404,7 @@ def decide_header(
             return False, "the first line is a row, as in training"
     if not others:
         raise ValueError(
-            "the table has one line: say --data.header no if it is a row, else give at least one row below it"
+            "the table has no rows below its first line: give one, or say --data.header no if that line is a row"
         )
     named, valued = [], []
     for i, name in enumerate(first):

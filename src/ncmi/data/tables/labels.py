@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ncmi.data.columns import LABEL_COLUMNS, TABLE_LABEL_COLUMNS, TABLE_LABEL_WORDS, called_like
+from ncmi.data.columns import LABEL_COLUMNS, PART_NAMES, TABLE_LABEL_COLUMNS, TABLE_LABEL_WORDS, called_like
 from ncmi.data.tables.columns import Profile, column_named
 from ncmi.data.tables.dialect import MISSING_MARKS, is_number
 from ncmi.errors import listing
@@ -124,6 +124,20 @@ def _check_classes(name: str, profile: Profile) -> None:
         )
 
 
+def _holds_classes(name: str, profile: Profile) -> bool:
+    try:
+        _check_classes(name, profile)
+    except ValueError:
+        return False
+    return True
+
+
+def _says_parts(profile: Profile) -> bool:
+    """Whether a column says which part each row is of."""
+    values = {str(value).strip().lower() for value in profile.values or ()}
+    return profile.kind == "text" and len(values) > 1 and values <= PART_NAMES.keys()
+
+
 def _nothing_like_a_label(profiles: Mapping[str, Profile], why: str) -> ValueError:
     names = list(profiles)
     likely = [name for name in names if _could_be_classes(profiles[name])]
@@ -134,10 +148,13 @@ def _nothing_like_a_label(profiles: Mapping[str, Profile], why: str) -> ValueErr
 def _by_name(profiles: Mapping[str, Profile], last_is_class: bool) -> LabelChoice:
     names = list(profiles)
     last = names[-1]
+    names = [name for name in names if not _says_parts(profiles[name])]
     strict = called_like(names, LABEL_COLUMNS)
     usual = [name for name in called_like(names, TABLE_LABEL_COLUMNS) if name not in strict]
     alike = [name for name in names if name not in (*strict, *usual) and TABLE_LABEL_WORDS.search(name)]
-    classes = [name for name in names if _could_be_classes(profiles[name], named=True)]
+    # few rows are enough for a column that is called label
+    classes = [name for name in strict if _holds_classes(name, profiles[name])]
+    classes += [name for name in names if name not in strict and _could_be_classes(profiles[name], named=True)]
     fitting = [[name for name in group if name in classes] for group in (strict, usual, alike)]
     candidates = [name for group in fitting for name in group]
     if last_is_class and last in classes and (not candidates or last in candidates):
@@ -220,17 +237,19 @@ def _edge_score(name: str, profiles: Mapping[str, Profile]) -> int:
     names = list(profiles)
     profile = profiles[name]
     others = [profiles[other] for other in names if other != name]
-    texts = [other for other in others if _is_text(other)]
+    values = set(map(str, profile.values or ()))
+    vocabularies = [set(map(str, other.values or ())) for other in others if other.kind == profile.kind]
     score = 0
     if _is_text(profile):
-        score += 1 if texts else 2
-        values = set(map(str, profile.values or ()))
-        alike = [o for o in texts if len(values & set(map(str, o.values or ()))) >= 0.5 * len(values)]
-        score += not alike
+        score += 1 if vocabularies else 2
+        alike = any(len(values & words) >= 0.5 * len(values) for words in vocabularies)
+        # the only one of its own words among columns of the same, such as yes and no
+        same = sum(words == vocabularies[0] for words in vocabularies) if vocabularies else 0
+        score += 0 if alike else 3 if same >= 0.8 * len(vocabularies) and same > 1 else 1
     else:
         fractions = sum(other.kind == "fraction" for other in others)
         score += 2 * (fractions > 0.5 * len(others)) if name == names[-1] else 0
-        score += _few_from_start(profile)
+        score += _few_from_start(profile) and values not in vocabularies
     return score + (name == names[-1])
 
 

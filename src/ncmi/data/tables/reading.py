@@ -138,7 +138,10 @@ def read_text_table(path: Path) -> pd.DataFrame:
 
 
 def _unreadable(suffix: str, error: BaseException) -> ValueError:
-    return ValueError(f"not a readable {suffix} table ({reason(error)}): check that the file is complete")
+    return ValueError(
+        f"not a readable {suffix} table ({reason(error)}): check that the file is complete, and that no column name "
+        "occurs twice"
+    )
 
 
 def _unpacked(path: Path) -> tuple[bytes, str]:
@@ -146,12 +149,10 @@ def _unpacked(path: Path) -> tuple[bytes, str]:
     raw = path.read_bytes()
     name = re.sub(r"\.(gz|zip|xz|bz2|z)$", "", path.name, flags=re.IGNORECASE)
     try:
-        if raw.startswith(b"\x1f\x8b"):
-            return gzip.decompress(raw), name
-        if raw.startswith(b"BZh"):
-            return bz2.decompress(raw), name
-        if raw.startswith(b"\xfd7zXZ\0"):
-            return lzma.decompress(raw), name
+        for magic, module in ((b"\x1f\x8b", gzip), (b"BZh", bz2), (b"\xfd7zXZ\0", lzma)):
+            if raw.startswith(magic):
+                with module.open(io.BytesIO(raw)) as file:
+                    return file.read(), name
         if raw.startswith(b"PK\x03\x04"):
             with zipfile.ZipFile(io.BytesIO(raw)) as archive:
                 files = archive.namelist()
@@ -471,7 +472,7 @@ def _of_spreadsheet(source: Path | io.BytesIO, options: ReadOptions, known_names
             sheet = names[0] if options.sheet is None and names else options.sheet
             if sheet not in names:
                 raise ValueError(f"no sheet {sheet!r} (--data.sheet): there is {listing(names)}")
-            cells = book.parse(sheet, header=None, dtype=object)
+            cells = pd.read_excel(book, sheet_name=sheet, header=None, dtype=object)
     except ImportError as error:
         raise ValueError(
             "spreadsheets need python-calamine: pip install 'ncmi[excel]', or save the table as CSV"
