@@ -32,14 +32,15 @@ def objective(probe: LinearProbe, features: Tensor, labels: Tensor, weights: Ten
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_batches_come_to_the_same_minimum(weighted: bool) -> None:
+def test_batches_come_to_the_same_minimum(weighted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear_probe, "_STEPS", 500)
     features, labels = problem()
     weights = (torch.arange(len(labels)) % 3).float() if weighted else None
     exact = LinearProbe(5, 12, solver="lbfgs").fit(features, labels, weights)
     batches = LinearProbe(5, 12, solver="batches").fit(features, labels, weights)
     assert exact.converged
     least = objective(exact, features, labels, weights)
-    assert least - 1e-6 <= objective(batches, features, labels, weights) <= least + 2e-4
+    assert least - 1e-6 <= objective(batches, features, labels, weights) <= least + 1e-3
     assert float((exact.predict(features) == batches.predict(features)).double().mean()) > 0.995
 
 

@@ -183,7 +183,7 @@ def test_names_are_no_markup(tmp_path: Path, name: str) -> None:
     assert not any("<script" in line or "<b>" in line for line in lines)
     odd = [line for line in lines if line.startswith("| odd")]
     assert len(odd) == 3
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in odd} == {14}
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in odd} == {19}
 
 
 def test_one_seed_and_an_empty_group(tmp_path: Path) -> None:
@@ -319,7 +319,8 @@ def test_figure_2_is_in_the_order_of_its_entries_and_compares_with_none(tmp_path
     assert [row.entry.label for row in rows] == [entry.label for entry in record.groups[0].entries]
     assert all(row.scores["accuracy"].difference is None for row in rows)
     head = next(line for line in to_markdown(folder).splitlines() if line.startswith("| Network |"))
-    assert head == "| Network | n | Accuracy % | s/epoch | MB | CMI | Γ | NCMI | Γ (CE) | NCMI (CE) | runs |"
+    scores = "Accuracy % | Balanced % | Macro F1 | Macro AUC | NLL | ECE %"
+    assert head == f"| Network | n | {scores} | s/epoch | MB | CMI | Γ | NCMI | Γ (CE) | NCMI (CE) | runs |"
 
 
 def test_networks_without_a_measure_are_left_out_and_named(tmp_path: Path) -> None:
