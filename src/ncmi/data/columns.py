@@ -23,12 +23,6 @@ TABLE_LABEL_WORDS = re.compile(
     r"(?i:(^|[_ .\-])(class|target|label|outcome|diagnosis)s?([_ .\-/(]|$))|[a-z](Class|Target|Label|Outcome)$"
 )
 """In names of columns of a class."""
-PART_NAMES = {
-    **dict.fromkeys(("train", "training", "tr", "trn", "fit", "learn"), 0),
-    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "development", "tune"), 1),
-    **dict.fromkeys(("test", "testing", "te", "tst", "eval", "evaluation", "holdout", "hold_out"), 2),
-}
-"""What parts of a data set are called, and their numbers: 0 training, 1 validation, 2 test."""
 SLIDE_LABEL_COLUMNS = (*LABEL_COLUMNS, "diagnosis", "slide_label", "wsi_label")
 """Of a class, in tables of slides."""
 SLIDE_COLUMNS = (
@@ -59,9 +53,9 @@ NONE, TRAIN, VALIDATION, TEST = -1, 0, 1, 2
 """Numbers of the parts that a sample may be given to by its data set."""
 PART_NAMES = ("training", "validation", "test")
 PART_WORDS: dict[str, int] = {
-    **dict.fromkeys(("train", "training", "tr"), TRAIN),
-    **dict.fromkeys(("val", "valid", "validation", "dev", "tune"), VALIDATION),
-    **dict.fromkeys(("test", "testing", "te"), TEST),
+    **dict.fromkeys(("train", "training", "tr", "trn", "fit", "learn"), TRAIN),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "development", "tune"), VALIDATION),
+    **dict.fromkeys(("test", "testing", "te", "tst", "eval", "evaluation", "holdout", "hold_out"), TEST),
 }
 """What files, folders and columns call the parts."""
 

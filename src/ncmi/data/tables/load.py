@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ncmi.data.columns import PART_NAMES
+from ncmi.data.columns import PART_WORDS
 from ncmi.data.tables.columns import column_named, dates_or_numbers, parse_columns, profile_of, understand_columns
 from ncmi.data.tables.labels import as_classes, choose_label, encode_texts, give_aways, label_texts
 from ncmi.data.tables.reading import RawTable, ReadOptions, raw_table_from_frame, read_raw_table
@@ -249,11 +249,11 @@ def _parts(texts: pd.Series[Any], column: str) -> npt.NDArray[np.int8]:
 
     codes, uniques = pd.factorize(texts)
     keys = [re.sub(r"[\s\-]+", "_", str(text).strip().lower()) for text in uniques]
-    if unknown := [str(text) for text, key in zip(uniques, keys, strict=True) if key and key not in PART_NAMES]:
+    if unknown := [str(text) for text, key in zip(uniques, keys, strict=True) if key and key not in PART_WORDS]:
         raise ValueError(
             f"column {column!r} (--data.split-column) says {listing(unknown, 6)}: expected train, validation or test"
         )
-    parts = np.array([PART_NAMES.get(key, -1) for key in keys], np.int8)[codes]
+    parts = np.array([PART_WORDS.get(key, -1) for key in keys], np.int8)[codes]
     for part, what in ((0, "train"), (2, "test")):
         if not (parts == part).any():
             raise ValueError(
