@@ -26,6 +26,7 @@ from _timing import Row
 from ncmi.data.batches import batch_slices
 from ncmi.data.dataset import Dataset
 from ncmi.data.load import load_dataset
+from ncmi.data.signature import Signature
 from ncmi.data.splits import Split
 from ncmi.data.standardize import Standardizer
 from ncmi.recipes import Recipe, resolve_recipe
@@ -34,7 +35,6 @@ from ncmi.training.model import Classifier
 from ncmi.training.optimizers import make_optimizers
 from ncmi.training.run_folder import RunFolder
 from ncmi.training.samples import SampleLoop, SampleSource
-from ncmi.data.signature import Signature
 from ncmi.training.session import StopRequest
 
 # one line for every loop that is made would tear the table apart

@@ -67,7 +67,7 @@ def measured(path: Path, folder: Path, epochs: int, threads: int) -> dict[str, A
         folder,
         data=loaded,
         on_epoch=lambda row: seconds.append(row["seconds"]),
-        on_stage=lambda stage: stages.append((stage, time.perf_counter())),
+        on_stage=lambda stage: stages.append((stage, time.perf_counter())) if stage.endswith("…") else None,
         catch_signals=False,
     )
     ends = [when for _, when in stages[1:]] + [time.perf_counter()]

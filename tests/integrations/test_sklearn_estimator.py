@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import pickle
 import random
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pytest
 import torch
@@ -566,3 +568,44 @@ def test_a_fit_that_fails_leaves_no_model_of_other_labels() -> None:
         fitted.fit(X, np.full(len(Y), 9))
     with pytest.raises(NotFittedError):
         fitted.predict(X)
+
+
+def mixed_frame(rows: int = 120) -> tuple[pd.DataFrame, npt.NDArray[Any]]:
+    random = np.random.default_rng(0)
+    y = random.integers(0, 2, rows)
+    frame = pd.DataFrame(
+        {
+            "size": np.where(random.random(rows) < 0.1, np.nan, y + random.normal(0, 0.6, rows)),
+            "color": pd.Series(np.array(["red", "blue"])[(y + (random.random(rows) < 0.2)) % 2]),
+            "big": y == (random.random(rows) < 0.7),
+        }
+    )
+    return frame, y
+
+
+def test_a_frame_of_mixed_columns_is_taken_as_it_is() -> None:
+    frame, y = mixed_frame()
+    model = NCMIClassifier(random_state=0, epochs=20).fit(frame, y)
+    assert model.n_features_in_ == 3
+    assert model.preprocessing_.feature_names == ("size", "big", "size missing", "color=blue", "color=red")
+    assert model.score(frame, y) > 0.8
+    again = pickle.loads(pickle.dumps(model))
+    new = frame.head(4).assign(color=["red", "never seen", None, "blue"])
+    np.testing.assert_array_equal(again.predict_proba(new), model.predict_proba(new))
+    # the same numbers by hand
+    numbers = np.asarray(model.preprocessing_.transform(frame.assign(big=frame["big"].astype(float))))
+    assert numbers.shape == (120, 5)
+    with pytest.raises(ValueError, match="color"):
+        model.predict(frame.drop(columns="color"))
+    assert model.fit(numbers, y).preprocessing_ is None
+
+
+def test_what_is_left_out_of_a_frame_is_warned_of() -> None:
+    frame, y = mixed_frame()
+    names = frame.assign(name=[f"someone number {i}" for i in range(120)])
+    with pytest.warns(UserWarning, match="'name'"):
+        model = NCMIClassifier(random_state=0, epochs=2).fit(names, y)
+    assert not any("name" in feature for feature in model.preprocessing_.feature_names)
+    with pytest.raises(ValueError, match="'name'"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        NCMIClassifier(epochs=2).fit(names[["name"]], y)

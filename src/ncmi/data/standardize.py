@@ -5,6 +5,7 @@ Mean and scale over rows are computed here and nowhere else; :class:`RunningScal
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -118,6 +119,11 @@ class Standardizer(nn.Module):
         standardizer.mean.copy_(mean.reshape(standardizer.mean.shape))
         standardizer.scale.copy_(scale.reshape(standardizer.scale.shape))
         return standardizer
+
+    def leave_out(self, columns: Sequence[bool]) -> None:
+        """Keep some columns as they are, such as those of categories: a rare one would become a large number."""
+        left = torch.tensor(columns)
+        self.mean[left], self.scale[left] = 0.0, 1.0
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Standardized inputs, float32, shape unchanged ``[N, F]`` or ``[N, channels, H, W]``."""

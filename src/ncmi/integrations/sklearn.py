@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -11,10 +12,12 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
+from pandas.api.types import is_numeric_dtype
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.model_selection import train_test_split
-from sklearn.utils import check_random_state
+from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
@@ -22,8 +25,11 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from ncmi.data.batches import batch_slices, epoch_order, weighted_draws
+from ncmi.data.dataset import check_finite
 from ncmi.data.signature import Signature
 from ncmi.data.standardize import Standardizer
+from ncmi.data.tables.load import columns_of_frame, read_rows
+from ncmi.data.tables.preprocessing import Preprocessing, fit_preprocessing
 from ncmi.loss.alternating import AlternatingOptimizer
 from ncmi.loss.forms import Anchors, CentroidMode, Direction, Form
 from ncmi.objectives.options import NCMIOptions, ObjectiveOptions, objective_options
@@ -41,6 +47,10 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
 
     Columns are standardized with the mean and spread of the training samples. Values are taken as float32: where a
     column's spread is far below its mean (dates in seconds), put a ``StandardScaler`` before it in a ``Pipeline``.
+
+    A data frame (pandas or polars) may hold text, categories, booleans, dates and missing values: its columns are told
+    by kind and become numbers as those of a table file do, see :mod:`ncmi.data.tables.preprocessing`. What is left
+    out, such as free text, is warned of.
 
     Args:
         objective: name of a registered objective (``"ncmi"``, ``"cross_entropy"``, …), or its options for more than
@@ -72,6 +82,7 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
     Attributes:
         classes_: labels ``[C]``, sorted.
         n_features_in_, feature_names_in_: columns of ``X``.
+        preprocessing_: how the columns of a data frame became numbers; None where they all were.
         n_iter_: epochs trained; a call of :meth:`partial_fit` is one.
         loss_curve_: mean training loss of each epoch.
         validation_scores_, best_validation_score_: with ``early_stopping``: accuracy after each epoch, and the best.
@@ -153,7 +164,7 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
                 many. Columns are standardized without weights.
         """
         # what fails or is interrupted leaves no model of other labels
-        for name in ("model_", "_trainer", "validation_scores_", "best_validation_score_"):
+        for name in ("model_", "_trainer", "preprocessing_", "validation_scores_", "best_validation_score_"):
             self.__dict__.pop(name, None)
         samples, targets, weights = self._checked(X, y, sample_weight, reset=True)
         self.classes_, encoded = np.unique(targets, return_inverse=True)
@@ -257,7 +268,7 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         self, X: npt.ArrayLike, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None, *, reset: bool
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[Any], Tensor | None]:
         """Samples, labels and weights, without those of weight 0; no weights where all are alike."""
-        samples, targets = self._validated(X, y=y, reset=reset)
+        samples, targets = self._samples_and_targets(X, y, reset=reset)
         check_classification_targets(targets)
         if sample_weight is None:
             return samples, targets, None
@@ -278,7 +289,10 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
     def _new_model(self, recipe: Recipe, inputs: Tensor) -> Classifier:
         names = tuple(map(str, self.classes_))
         model = Classifier(recipe, Signature(kind="table", sample_shape=(inputs.shape[1],), class_names=names))
-        model.standardize.load_state_dict(Standardizer.fit(inputs, "table").state_dict())
+        standardizer = Standardizer.fit(inputs, "table")
+        if self.preprocessing_ is not None:
+            standardizer.leave_out(self.preprocessing_.is_flag)
+        model.standardize.load_state_dict(standardizer.state_dict())
         self.feature_dim_ = model.objective.feature_dim
         return model.to(self.device)
 
@@ -311,6 +325,39 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
                 break
         if best is not None:
             trainer.model.load_state_dict(best)
+
+    def _samples_and_targets(
+        self, X: npt.ArrayLike, y: npt.ArrayLike, *, reset: bool
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[Any]]:
+        if reset:
+            self.preprocessing_: Preprocessing | None = None
+        if (reset and _is_mixed(X)) or self.preprocessing_ is not None:
+            validate_data(self, X, reset=reset, skip_check_array=True)
+            targets = column_or_1d(y, warn=True)
+            check_consistent_length(X, targets)
+            if reset:
+                self._fit_preprocessing(X)
+            return self._features(X), targets
+        samples, targets = self._validated(X, y=y, reset=reset)
+        return samples, targets
+
+    def _fit_preprocessing(self, frame: Any) -> None:
+        columns, notes = columns_of_frame(frame, TableData("frame"))
+        for note in notes:
+            if note.startswith("left out"):
+                warnings.warn(f"columns of the frame: {note}", stacklevel=5)
+        if not columns:
+            raise ValueError(f"no column of the frame can be used: {'; '.join(notes)}")
+        rows = read_rows(frame, columns, TableData("frame"), label_column="").rows
+        self.preprocessing_ = fit_preprocessing(rows.frame, columns, len(rows))
+
+    def _features(self, frame: Any) -> npt.NDArray[np.float32]:
+        """Numbers ``[N, F]`` of a frame with mixed columns."""
+        assert self.preprocessing_ is not None
+        rows = read_rows(frame, self.preprocessing_.columns, TableData("frame"), label_column="").rows
+        features = self.preprocessing_.transform(rows.frame)
+        check_finite(features, self.preprocessing_.feature_names)
+        return np.asarray(features)
 
     def _validated(self, X: npt.ArrayLike, **options: Any) -> Any:
         with np.errstate(over="ignore"):  # what overflows is infinite, and so an error
@@ -381,7 +428,12 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
     def predict_log_proba(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Log-probabilities ``[N, C]``, columns in the order of ``classes_``."""
         check_is_fitted(self, "model_")
-        features = features_of(self.model_, torch.tensor(self._validated(X, reset=False)))
+        if self.preprocessing_ is None:
+            samples = self._validated(X, reset=False)
+        else:
+            validate_data(self, X, reset=False, skip_check_array=True)
+            samples = self._features(X)
+        features = features_of(self.model_, torch.tensor(samples))
         return np.asarray(self.model_.log_proba(features, self.readout_))
 
     def predict_proba(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -436,6 +488,14 @@ class _Trainer:
         """Share of samples that the head decides rightly."""
         features = features_of(self.model.eval(), inputs)
         return float((self.model.log_proba(features, "head").argmax(1) == labels).double().mean())
+
+
+def _is_mixed(X: Any) -> bool:
+    """Whether it is a data frame that holds more than numbers."""
+    if not hasattr(X, "columns") or not hasattr(X, "dtypes"):
+        return False
+    frame = X if isinstance(X, pd.DataFrame) else X.to_pandas()
+    return any(not is_numeric_dtype(kind) for kind in frame.dtypes) or bool(frame.isna().to_numpy().any())
 
 
 @contextmanager

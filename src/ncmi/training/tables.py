@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 
-import torch
 from torch import Tensor
 
 from ncmi.data.dataset import Dataset, check_finite
@@ -67,9 +66,7 @@ class TableSource(SampleSource):
         preprocessing = self.signature.preprocessing
         assert preprocessing is not None
         standardizer = Standardizer.fit(self.dataset.inputs[self.split.train], "table")
-        # a rare category would become a large number
-        flags = torch.tensor(preprocessing.is_flag)
-        standardizer.mean[flags], standardizer.scale[flags] = 0.0, 1.0
+        standardizer.leave_out(preprocessing.is_flag)
         model.standardize.load_state_dict(standardizer.state_dict())
 
     def contents(self) -> Contents:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ncmi.data.columns import LABEL_COLUMNS, PART_NAMES, TABLE_LABEL_COLUMNS, TABLE_LABEL_WORDS, called_like
+from ncmi.data.columns import LABEL_COLUMNS, PART_WORDS, TABLE_LABEL_COLUMNS, TABLE_LABEL_WORDS, called_like
 from ncmi.data.tables.columns import Profile, column_named
 from ncmi.data.tables.dialect import MISSING_MARKS, is_number
 from ncmi.errors import listing
@@ -135,7 +135,7 @@ def _holds_classes(name: str, profile: Profile) -> bool:
 def _says_parts(profile: Profile) -> bool:
     """Whether a column says which part each row is of."""
     values = {str(value).strip().lower() for value in profile.values or ()}
-    return profile.kind == "text" and len(values) > 1 and values <= PART_NAMES.keys()
+    return profile.kind == "text" and len(values) > 1 and values <= PART_WORDS.keys()
 
 
 def _nothing_like_a_label(profiles: Mapping[str, Profile], why: str) -> ValueError:

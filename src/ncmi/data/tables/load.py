@@ -78,6 +78,14 @@ def table_from_frame(frame: Any, data: TableData) -> Table:
     return _understand(raw_table_from_frame(frame), data, data.title)
 
 
+def columns_of_frame(frame: Any, data: TableData) -> tuple[tuple[Column, ...], tuple[str, ...]]:
+    """How to read each column of a pandas or polars frame of features alone; and a line each of what is left out."""
+    raw = raw_table_from_frame(frame)
+    names = [str(name) for name in raw.frame.columns]
+    profiles = {name: profile_of(raw.frame[name], data.missing) for name in names}
+    return understand_columns(raw, names, profiles, data)
+
+
 def read_rows(
     path: Path | Any,
     columns: Sequence[Column],
