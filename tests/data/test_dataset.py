@@ -11,6 +11,7 @@ import torch
 from sklearn import datasets
 
 from ncmi.data.dataset import Dataset
+from ncmi.data.images import with_channels
 from ncmi.data.kinds import EMBEDDED
 from ncmi.data.load import load_dataset, load_embedded
 
@@ -105,10 +106,8 @@ def test_unknown_embedded_name() -> None:
 
 
 def test_channels() -> None:
-    color = load_dataset("digits", channels=3)
-    assert color.inputs.shape == (1797, 3, 8, 8)
-    assert torch.equal(color.inputs[:, 2:], load_dataset("digits").inputs)
-    with pytest.raises(ValueError, match="'wine' is a table: leave channels out"):
-        load_dataset("wine", channels=3)
-    with pytest.raises(ValueError, match="choose 1"):
-        load_dataset("digits", channels=2)
+    digits = load_dataset("digits").inputs
+    color = with_channels(digits, 3)
+    assert color.shape == (1797, 3, 8, 8)
+    assert torch.equal(color[:, 2:], digits)
+    assert with_channels(digits, None) is digits

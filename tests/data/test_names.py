@@ -49,7 +49,7 @@ def test_embedded_wins_over_a_file_of_the_same_name(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "iris").mkdir()
     assert len(load_dataset("iris")) == 150
-    with pytest.raises(ValueError, match="iris: no folder inside"):
+    with pytest.raises(ValueError, match="iris: a folder of no data"):
         load_dataset("./iris")
 
 

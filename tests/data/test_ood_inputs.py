@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from ncmi.data.load import load_dataset, load_ood
+from ncmi.data.images import with_channels
+from ncmi.data.load import load_dataset
+from ncmi.data.load import load_ood as load_by_signature
+from ncmi.data.signature import Signature
+from ncmi.recipes import ImageData, TableData
+
+
+def load_ood(
+    name: str,
+    *,
+    kind: Literal["table", "image"],
+    shape: tuple[int, ...],
+    feature_names: tuple[str, ...] | None = None,
+    data_dir: str | None = None,
+) -> torch.Tensor:
+    signature = Signature(kind=kind, sample_shape=shape, class_names=("u", "v"), feature_names=feature_names)
+    section = TableData if kind == "table" else ImageData
+    return load_by_signature(name, signature, section("training", data_dir=data_dir))  # type: ignore[return-value]
 
 
 def test_images_become_as_in_training(tmp_path: Path) -> None:
@@ -35,9 +53,9 @@ def test_tables_need_no_labels(tmp_path: Path) -> None:
 
 def test_of_cifar_the_test_part_is_taken(cifar100_dir: Path) -> None:
     inputs = load_ood("cifar100", kind="image", shape=(1, 8, 8), data_dir=str(cifar100_dir))
-    data = load_dataset("cifar100", image_size=8, channels=1, data_dir=str(cifar100_dir))
+    data = load_dataset("cifar100", image_size=8, data_dir=str(cifar100_dir))
     assert data.parts is not None
-    assert torch.equal(inputs, data.inputs[torch.from_numpy(data.parts == 2)])
+    assert torch.equal(inputs, with_channels(data.array[torch.from_numpy(data.parts == 2)], 1))
     with pytest.raises(
         ValueError, match=r"has square images, but the network was trained on sample shape \[1, 16, 8\]"
     ):

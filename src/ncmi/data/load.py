@@ -20,7 +20,8 @@ from ncmi.data.images import with_channels
 from ncmi.data.kinds import EMBEDDED, find_data, find_source, kind_of
 from ncmi.data.signature import Signature
 from ncmi.data.splits import parts_to_draw
-from ncmi.data.tables.load import load_table, read_rows
+from ncmi.data.tables.load import load_table, options_of, read_rows
+from ncmi.data.tables.reading import read_raw_table
 from ncmi.data.tables.table import Column, Table
 from ncmi.errors import listing, naming
 from ncmi.recipes.data import ImageData, Kind, TableData
@@ -296,13 +297,17 @@ def _same_columns(columns: list[str], trained: Sequence[str]) -> None:
 
 def _new_rows(path: Path, signature: Signature, data: TableData, labeled: bool) -> NewSamples:
     preprocessing = signature.preprocessing
+    label_column = signature.label_column or data.label_column or LABEL_COLUMNS[0]
     if preprocessing is not None:
-        columns = preprocessing.columns
+        columns: Sequence[Column] = preprocessing.columns
     else:
         names = signature.feature_names or [f"column_{i + 1}" for i in range(signature.sample_shape[0])]
-        columns = tuple(Column(name=name, kind="number") for name in names)
-    label_column = signature.label_column or data.label_column or LABEL_COLUMNS[0]
-    read = read_rows(path, columns, data, label_column=label_column, class_names=signature.class_names)
+        columns = [Column(name=name, kind="number") for name in names]
+    source: Any = path
+    if preprocessing is None and signature.feature_names is None:
+        with naming(path):
+            source = _by_place(read_raw_table(path, options_of(data)).frame, columns, label_column)
+    read = read_rows(source, columns, data, label_column=label_column, class_names=signature.class_names)
     notes = list(read.notes)
     if preprocessing is not None:
         inputs = preprocessing.transform(read.rows.frame)
@@ -315,6 +320,34 @@ def _new_rows(path: Path, signature: Signature, data: TableData, labeled: bool) 
             inputs = torch.from_numpy(read.rows.frame.to_numpy(np.float32))
     labels = _labels_of(read.labels, label_column, signature, data) if labeled else None
     return _usable(inputs, read.rows.names, labels=labels, notes=tuple(notes))
+
+
+def _by_place(frame: Any, columns: Sequence[Column], label_column: str) -> Any:
+    """A table with the names of columns that had none in training, by their order; the label keeps its name."""
+    names = [str(name) for name in frame.columns]
+    label = label_column if label_column in names else next(iter(called_like(names, LABEL_COLUMNS)), None)
+    features = [name for name in names if name != label]
+    if len(features) != len(columns):
+        raise ValueError(
+            f"{len(features)} feature columns, but the network was trained on {len(columns)}: give the same columns in "
+            "the same order"
+        )
+    renamed = dict(zip(features, (column.name for column in columns), strict=True))
+    return frame.rename(columns=renamed if label is None else renamed | {label: label_column})
+
+
+def _by_place(frame: Any, columns: Sequence[Column], label_column: str) -> Any:
+    """A table with the names of columns that had none in training, by their order; the label keeps its name."""
+    names = [str(name) for name in frame.columns]
+    label = label_column if label_column in names else next(iter(called_like(names, LABEL_COLUMNS)), None)
+    features = [name for name in names if name != label]
+    if len(features) != len(columns):
+        raise ValueError(
+            f"{len(features)} feature columns, but the network was trained on {len(columns)}: give the same columns in "
+            "the same order"
+        )
+    renamed = dict(zip(features, (column.name for column in columns), strict=True))
+    return frame.rename(columns=renamed if label is None else renamed | {label: label_column})
 
 
 def _labels_of(texts: Sequence[str | None] | None, label_column: str, signature: Signature, data: TableData) -> Tensor:
