@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ncmi.data.arrays import archive_shapes, as_inputs, find_key, load_npz, read_array
 from ncmi.data.cifar import load_cifar
-from ncmi.data.columns import INPUT_ARRAYS, LABEL_COLUMNS, TEST, TRAIN
+from ncmi.data.columns import INPUT_ARRAYS, LABEL_COLUMNS, TEST, TRAIN, called_like
 from ncmi.data.dataset import Dataset
 from ncmi.data.image_files import ImageFiles, list_images, open_images
 from ncmi.data.image_folders import load_folder
@@ -320,20 +320,6 @@ def _new_rows(path: Path, signature: Signature, data: TableData, labeled: bool) 
             inputs = torch.from_numpy(read.rows.frame.to_numpy(np.float32))
     labels = _labels_of(read.labels, label_column, signature, data) if labeled else None
     return _usable(inputs, read.rows.names, labels=labels, notes=tuple(notes))
-
-
-def _by_place(frame: Any, columns: Sequence[Column], label_column: str) -> Any:
-    """A table with the names of columns that had none in training, by their order; the label keeps its name."""
-    names = [str(name) for name in frame.columns]
-    label = label_column if label_column in names else next(iter(called_like(names, LABEL_COLUMNS)), None)
-    features = [name for name in names if name != label]
-    if len(features) != len(columns):
-        raise ValueError(
-            f"{len(features)} feature columns, but the network was trained on {len(columns)}: give the same columns in "
-            "the same order"
-        )
-    renamed = dict(zip(features, (column.name for column in columns), strict=True))
-    return frame.rename(columns=renamed if label is None else renamed | {label: label_column})
 
 
 def _by_place(frame: Any, columns: Sequence[Column], label_column: str) -> Any:

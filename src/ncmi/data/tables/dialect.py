@@ -64,20 +64,23 @@ def to_utf8(raw: bytes, encoding: str | None = None) -> tuple[bytes, str | None]
         encoding = _encoding(raw)
         if encoding not in ("utf-8", "utf-8-sig"):
             note = f"the text is taken as {encoding}; otherwise say --data.encoding"
+    is_utf8 = encoding.lower().replace("_", "-") in ("utf-8", "utf8", "utf-8-sig")
     try:
-        text = raw.decode("utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding)
+        text = raw.decode("utf-8" if is_utf8 else encoding)
     except LookupError as error:
         raise ValueError(f"no encoding {encoding!r} (--data.encoding): such as utf-8, utf-16 or latin-1") from error
     except UnicodeDecodeError as error:
         raise ValueError(
             f"not {encoding.upper()} ({error.reason} at byte {error.start}): give the right one with --data.encoding"
         ) from error
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
+    data = raw if is_utf8 else text.encode("utf-8", "surrogatepass")
+    del text
+    if b"\0" in data:
+        line = data.count(b"\n", 0, data.index(b"\0")) + 1
         raise ValueError(f"line {line} holds a NUL byte: no table of text, or a damaged one")
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return text.removeprefix("\ufeff").encode("utf-8", "surrogatepass"), note
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return data.removeprefix(b"\xef\xbb\xbf"), note
 
 
 def _encoding(raw: bytes) -> str:

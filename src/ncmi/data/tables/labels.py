@@ -12,7 +12,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ncmi.data.columns import LABEL_COLUMNS, PART_WORDS, TABLE_LABEL_COLUMNS, TABLE_LABEL_WORDS, called_like
+from ncmi.data.columns import (
+    DOUBTFUL_LABEL_COLUMNS,
+    LABEL_COLUMNS,
+    PART_WORDS,
+    TABLE_LABEL_COLUMNS,
+    TABLE_LABEL_WORDS,
+    called_like,
+)
 from ncmi.data.tables.columns import Profile, column_named
 from ncmi.data.tables.dialect import MISSING_MARKS, is_number
 from ncmi.errors import listing
@@ -21,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _OPTION = "--data.label-column"
+_NUMBERED = re.compile(r"(v|x|f|c|a|col|column|attr|attribute|feature|feat|var)?[_ .]?\d+", re.IGNORECASE)
 _MISSING_LABELS = set(MISSING_MARKS) - {"None", "none", "-", "--", "."}
 
 
@@ -49,7 +57,7 @@ def _could_be_classes(profile: Profile, named: bool = False) -> bool:
         return False
     if profile.kind == "fraction":
         return False
-    if profile.kind == "whole" and profile.distinct > (100 if named else 30):
+    if profile.kind == "whole" and profile.distinct > 30:
         return False
     alone = int((profile.counts == 1).sum())
     often = _rows_a_class(profile) >= 2 if named else _rows_a_class(profile) >= 4
@@ -132,6 +140,15 @@ def _holds_classes(name: str, profile: Profile) -> bool:
     return True
 
 
+def _is_beyond_doubt(name: str, profiles: Mapping[str, Profile]) -> bool:
+    """Whether a column that may as well be a feature has two values, or stands at the edge as the only one of words."""
+    if profiles[name].distinct == 2:
+        return True
+    several = [other for other, profile in profiles.items() if profile.distinct < profile.rows]
+    words = [other for other in several if _is_text(profiles[other]) and _could_be_classes(profiles[other])]
+    return name in several[:1] + several[-1:] and words in ([], [name])
+
+
 def _says_parts(profile: Profile) -> bool:
     """Whether a column says which part each row is of."""
     values = {str(value).strip().lower() for value in profile.values or ()}
@@ -151,16 +168,24 @@ def _by_name(profiles: Mapping[str, Profile], last_is_class: bool) -> LabelChoic
     names = [name for name in names if not _says_parts(profiles[name])]
     strict = called_like(names, LABEL_COLUMNS)
     usual = [name for name in called_like(names, TABLE_LABEL_COLUMNS) if name not in strict]
+    doubtful = called_like(names, DOUBTFUL_LABEL_COLUMNS)
+    usual += [name for name in doubtful if _is_beyond_doubt(name, profiles)]
     alike = [name for name in names if name not in (*strict, *usual) and TABLE_LABEL_WORDS.search(name)]
+    alike = [name for name in alike if profiles[name].distinct == 2 or name in (names[0], last)]
+    if not strict and not usual and alike:
+        alike += [name for name in doubtful if name not in alike]
     # few rows are enough for a column that is called label
     classes = [name for name in strict if _holds_classes(name, profiles[name])]
     classes += [name for name in names if name not in strict and _could_be_classes(profiles[name], named=True)]
     fitting = [[name for name in group if name in classes] for group in (strict, usual, alike)]
     candidates = [name for group in fitting for name in group]
-    if last_is_class and last in classes and (not candidates or last in candidates):
-        return LabelChoice(
-            last, "the last column of an ARFF file is its class", tuple(n for n in candidates if n != last)
-        )
+    if last_is_class and _could_be_classes(profiles[last], named=True):
+        others = tuple(name for name in candidates if name != last)
+        if last in candidates or not others:
+            return LabelChoice(last, "the last column of an ARFF file is its class", others)
+        if not fitting[0]:
+            candidates = [*others, last]
+            raise ValueError(f"several columns could be the label ({listing(candidates)}): choose one with {_OPTION}")
     if not candidates:
         if strict:
             _check_classes(strict[0], profiles[strict[0]])
@@ -169,7 +194,7 @@ def _by_name(profiles: Mapping[str, Profile], last_is_class: bool) -> LabelChoic
         return _by_content(profiles)
     if len(candidates) == 1:
         return LabelChoice(candidates[0], f"it is called {candidates[0]!r}", _others(profiles, candidates[0]))
-    if len(fitting[0]) == 1 and not fitting[1]:
+    if len(fitting[0]) + len(fitting[1]) == 1:
         rest = tuple(candidates[1:])
         return LabelChoice(candidates[0], f"it is called {candidates[0]!r}", rest)
     # several: the last of them, or the first, where it stands at the edge and the others do not
@@ -189,16 +214,14 @@ def _others(profiles: Mapping[str, Profile], name: str) -> tuple[str, ...]:
 
 
 def _by_content(profiles: Mapping[str, Profile]) -> LabelChoice:
-    """Of named columns that are not called like a label: the last one, where no other is like it."""
+    """Of columns that no name tells: by place where names are numbered; else a last one that alone has two values."""
     names = list(profiles)
     last = names[-1]
+    if sum(_NUMBERED.fullmatch(name) is not None for name in names) > 0.6 * len(names) and _NUMBERED.fullmatch(last):
+        return _by_place(profiles)
     likely = [name for name in names if _could_be_classes(profiles[name])]
-    texts = [name for name in likely if _is_text(profiles[name])]
-    if likely == [last] and (_is_text(profiles[last]) or _few_from_start(profiles[last])):
+    if likely == [last] and profiles[last].distinct == 2:
         return LabelChoice(last, "it is the last column, and the only one with few values")
-    if texts == [last]:
-        others = tuple(name for name in likely if name != last)
-        return LabelChoice(last, "it is the last column, and the only one of words", others)
     raise _nothing_like_a_label(profiles, "no column is called like a label")
 
 
@@ -209,12 +232,10 @@ def _by_place(profiles: Mapping[str, Profile]) -> LabelChoice:
     scores = {name: _edge_score(name, profiles) for name in edges if _could_be_classes(profiles[name])}
     where = {names[0]: "first", names[-1]: "last"}
     if not scores:
-        raise _nothing_like_a_label(
-            profiles, "the file has no header, and neither its first nor its last column is like a label"
-        )
+        raise _nothing_like_a_label(profiles, "nothing names the columns, and neither first nor last is like a label")
     best, *rest = sorted(scores, key=lambda name: -scores[name])
     if not rest and best == names[0] and not (_is_text(profiles[best]) or _few_from_start(profiles[best])):
-        raise _nothing_like_a_label(profiles, "the file has no header, and its last column is not like a label")
+        raise _nothing_like_a_label(profiles, "nothing names the columns, and the last is not like a label")
     if (
         not rest
         and best == names[0]
@@ -226,11 +247,11 @@ def _by_place(profiles: Mapping[str, Profile]) -> LabelChoice:
         scores[names[-1]] = scores[best]
     if rest and scores[best] - scores[rest[0]] < 2:
         raise ValueError(
-            "the file has no header, and the label could be its first column as well as its last: choose with "
+            "nothing names the columns, and the label could be the first as well as the last: choose with "
             f"{_OPTION} {names[0]} or {names[-1]}"
         )
     others = tuple(name for name in _others(profiles, best))
-    return LabelChoice(best, f"it is the {where[best]} column of a file without header, of few values", others)
+    return LabelChoice(best, f"it is the {where[best]} column and has few values; no name says more", others)
 
 
 def _edge_score(name: str, profiles: Mapping[str, Profile]) -> int:
@@ -369,8 +390,10 @@ def give_aways(frame: pd.DataFrame, profiles: Mapping[str, Profile], labels: Ten
         there = codes >= 0
         if there.sum() < 0.5 * len(codes):
             continue
-        pairs = np.unique(codes[there].astype(np.int64) * number + classes[there])
-        present = np.unique(classes[there])
-        if len(pairs) == len(np.unique(codes[there])) and len(present) > 1:
+        pairs = codes[there].astype(np.int64) * number + classes[there]
+        size = number * (int(codes.max()) + 1)
+        # by counts where these are few, as they mostly are
+        together = np.flatnonzero(np.bincount(pairs, minlength=size)) if size <= 10_000_000 else np.unique(pairs)
+        if len(together) == len(np.unique(together // number)) and len(np.unique(together % number)) > 1:
             result.append(name)
     return result

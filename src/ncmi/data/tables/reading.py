@@ -184,6 +184,8 @@ def _unpacked(path: Path) -> tuple[bytes, str]:
 
 
 def _of_text(raw: bytes, suffix: str, options: ReadOptions, known_names: Collection[str] | None) -> RawTable:
+    import pandas as pd
+
     data, note = to_utf8(raw, options.encoding)
     del raw
     if not data.strip():
@@ -220,9 +222,19 @@ def _of_text(raw: bytes, suffix: str, options: ReadOptions, known_names: Collect
         notes.append(f"{len(keep) - len(rows)} rows without any value are left out")
 
     def written(positions: Sequence[int]) -> pd.DataFrame:
-        columns = [kept[position] for position in positions]
-        texts = _parse(body, dialect, options, columns)
-        return texts if len(rows) == len(keep) else texts[keep].reset_index(drop=True)
+        # text is there as it is written; numbers are read once more
+        numbers = [kept[position] for position in positions if dialect.numeric[kept[position]]]
+        texts = _parse(body, dialect, options, numbers) if numbers else None
+        if texts is not None and len(rows) < len(keep):
+            texts = texts[keep].reset_index(drop=True)
+        return pd.DataFrame(
+            {
+                position: frame.iloc[:, position].fillna("")
+                if texts is None or kept[position] not in texts
+                else texts[kept[position]]
+                for position in positions
+            }
+        )
 
     nominal = (
         tuple(name for name, kind in zip(arff.names, arff.kinds, strict=True) if kind == "nominal") if arff else ()
