@@ -16,8 +16,9 @@ from ncmi.data.columns import INPUT_ARRAYS, TEST
 from ncmi.data.dataset import Dataset, check_finite
 from ncmi.data.image_files import ImageFiles, list_images, open_images
 from ncmi.data.image_folders import load_folder
+from ncmi.data.image_labels import LABEL_FILE_SUFFIXES, names_images
 from ncmi.data.images import with_channels
-from ncmi.data.kinds import EMBEDDED, FILE_SUFFIXES, TABLE_SUFFIXES, find_data, find_source, is_image_folder
+from ncmi.data.kinds import EMBEDDED, FILE_SUFFIXES, TABLE_SUFFIXES, find_data, find_source
 from ncmi.data.table import find_label_column, load_table, numeric_columns, read_frame
 from ncmi.errors import listing, naming
 from ncmi.recipes.data import ImageData, Kind, SampleData, TableData
@@ -34,7 +35,7 @@ def load_samples(data: TableData | ImageData) -> Dataset:
     """
     if isinstance(data, ImageData) and data.name not in EMBEDDED:
         path, cifar = find_source(data.name, data.data_dir)
-        if cifar is None and is_image_folder(path):
+        if cifar is None and (path.is_dir() or path.suffix.lower() in LABEL_FILE_SUFFIXES):
             with naming(path):
                 return load_folder(path, data)
     image_size = data.image_size if isinstance(data, ImageData) else 32
@@ -97,7 +98,7 @@ def load_dataset(
     with naming(path):
         if cifar:
             dataset = load_cifar(cifar, image_size)
-        elif is_image_folder(path):
+        elif path.is_dir() or (path.suffix.lower() in LABEL_FILE_SUFFIXES and names_images(path)):
             return load_folder(path, ImageData(name_or_path, image_size=image_size), channels=channels)
         elif suffix == ".npz":
             dataset = load_npz(path, label_column)
