@@ -251,6 +251,31 @@ def test_what_cannot_be_told_is_an_error(tmp_path: Path) -> None:
         read(flat)
 
 
+def test_folders_that_are_called_like_all_images_are_no_classes(tmp_path: Path) -> None:
+    make(tmp_path, [*(f"Dataset/{name}" for name in CLASSES), "Examples/1.png", "banner.png"])
+    data = read(tmp_path)
+    assert data.class_names == ("cat", "dog")
+    assert said(data, "Dataset/, and from nothing beside it")
+    make(tmp_path / "other", ["images/1.png", "masks/1.png"])
+    with pytest.raises(ValueError, match=r"'images' is called like one of all images.*--data\.images"):
+        read(tmp_path / "other")
+
+
+def test_labels_that_are_numbers_of_the_folders(tmp_path: Path) -> None:
+    make(tmp_path, [f"images/{name}" for name in CLASSES])
+    rows = [f"C:/somewhere/images/{name},{int(name.startswith('d'))}" for name in CLASSES]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label", *rows]))
+    assert read(tmp_path).class_names == ("cat", "dog")
+    assert read(tmp_path / "labels.csv").class_names == ("0", "1")
+
+
+def test_numbers_with_leading_zeros(tmp_path: Path) -> None:
+    make(tmp_path, [f"scans/{i:03}.png" for i in range(6)])
+    (tmp_path / "labels.csv").write_text("id, bleeding\n" + "".join(f"{i},{i % 2}\n" for i in range(6)))
+    data = read(tmp_path / "labels.csv")
+    assert listed(data) == {f"scans/{i:03}.png": (str(i % 2), None) for i in range(6)} == listed(read(tmp_path))
+
+
 def test_bad_rows_are_listed(tmp_path: Path) -> None:
     make(tmp_path, FLAT)
     table = tmp_path / "labels.csv"

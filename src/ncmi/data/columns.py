@@ -43,7 +43,18 @@ IMAGE_COLUMNS = (
 IMAGE_LABEL_COLUMNS = (
     *LABEL_COLUMNS,
     *("category", "class_name", "classname", "label_name", "labels_name", "class_label", "class_id", "label_id"),
-    *("category_name", "category_id", "species", "breed", "diagnosis", "dx", "tag", "wnid", "predictionstring"),
+    *(
+        "category_name",
+        "category_id",
+        "emotion",
+        "species",
+        "breed",
+        "diagnosis",
+        "dx",
+        "tag",
+        "wnid",
+        "predictionstring",
+    ),
 )
 """Of the class of an image, in tables of images."""
 SPLIT_COLUMNS = ("split", "set", "data_set", "dataset", "part", "subset", "partition", "usage", "phase")

@@ -15,7 +15,7 @@ import torch
 from ncmi.data.columns import NONE, PART_NAMES, TEST, TRAIN, VALIDATION
 from ncmi.data.dataset import Dataset
 from ncmi.data.image_files import open_images, unusable
-from ncmi.data.image_layouts import Layout, read_layout, settle_parts
+from ncmi.data.image_layouts import ImageLayout, read_layout, settle_parts
 from ncmi.data.kinds import find_data
 from ncmi.errors import listing, naming
 from ncmi.recipes.data import ImageData
@@ -115,7 +115,7 @@ def load_folder(
     )
 
 
-def _samples(layout: Layout, data: ImageData, notes: list[str]) -> list[_Sample]:
+def _samples(layout: ImageLayout, data: ImageData, notes: list[str]) -> list[_Sample]:
     """The samples of the main folder, less its own parts where others are given."""
     given = {part for part, other in ((VALIDATION, data.validation), (TEST, data.test)) if other is not None}
     if layout.parts is not None:

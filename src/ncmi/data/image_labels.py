@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from ncmi.files import is_system_file
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 LABEL_FILE_SUFFIXES = (".csv", ".tsv", ".txt")
+_ID = re.compile(r"(?<![a-z])(id|index|unnamed: 0)$|^$", re.IGNORECASE)  # of columns that number something
 _SAMPLE_ROWS = 50
 _SAMPLE_BYTES = 256 * 1024
 _MOST_ENTRIES = 50_000  # of folders, looked at to see whether a table names images
@@ -30,9 +31,8 @@ class ImageLabels:
         rows: (path of the image, class, part or None) in order; each image once.
         bad: (name, reason) of rows that cannot be used.
         note: what was understood.
-        repeats_folders: whether a column says no more than the folder that each image lies in.
+        repeats_folders: whether a column says no more than the folder that each image lies in, by names of its own.
         undecided: why no column could be taken for the label's; empty where one was.
-        unnamed: how many images beside those of the rows are in no row.
     """
 
     path: Path
@@ -64,6 +64,8 @@ class _Finder:
                     return path
         last = name.rsplit("/", 1)[-1]
         candidates = self.by_name.get(last.lower(), [])
+        if not candidates and last.isdecimal():
+            candidates = self.by_name.get(_number_key(last), [])
         if len(candidates) > 1:
             tails = [_common_tail(path, name) for path in candidates]
             candidates = [p for p, tail in zip(candidates, tails, strict=True) if tail == max(tails)]
@@ -79,7 +81,9 @@ class _Finder:
                     inner[:] = sorted(name for name in inner if not is_system_file(name))
                     for name in sorted(files):
                         if name.lower().endswith(IMAGE_SUFFIXES) and not is_system_file(name):
-                            for key in (name.lower(), _stem(name).lower()):
+                            stem = _stem(name).lower()
+                            keys = (name.lower(), stem, *((_number_key(stem),) if stem.isdecimal() else ()))
+                            for key in keys:
                                 self._by_name.setdefault(key, []).append(f"{folder}/{name}")
                     seen += len(files) + len(inner)
                     if self.most is not None and seen > self.most:
@@ -94,6 +98,11 @@ def _common_tail(path: str, name: str) -> int:
     return next(
         (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
     )
+
+
+def _number_key(text: str) -> str:
+    """Of 7, 07 and 007 alike; no file is called so."""
+    return f"/{int(text)}"
 
 
 def _stem(name: str) -> str:
@@ -166,8 +175,7 @@ def read_image_labels(
     beside = {p for paths in finder.by_name.values() for p in paths} if images is not None or guess else set()
     if unnamed := len(beside - known):
         found.note += f"; {unnamed} images that it does not name are left out"
-    same = sum(label == Path(file).parent.name for file, label, _ in found.rows)
-    found.repeats_folders = same >= 0.9 * len(found.rows)
+    found.repeats_folders = _one_to_one((label, Path(file).parent.name) for file, label, _ in found.rows)
     return found
 
 
@@ -269,7 +277,7 @@ def _labels(
     header: list[str], body: list[list[str]], column: int, parts: int | None, label_column: str | None, headed: bool
 ) -> tuple[list[str] | None, str]:
     """The class of each row and how it was found; or None, and why there is none."""
-    others = [index for index in range(len(header)) if index not in (column, parts)]
+    others = [i for i, name in enumerate(header) if i not in (column, parts) and not _ID.search(name)]
     chosen: int | None = None
     if label_column is not None:
         number = int(label_column) if re.fullmatch(r"[1-9]\d*", label_column) else 0
@@ -280,7 +288,8 @@ def _labels(
         else:
             return None, f"no column {label_column!r} (--data.label-column): there are {listing(header)}"
     else:
-        usual = [i for i in others if called_like([header[i]], IMAGE_LABEL_COLUMNS)]
+        usual = [i for i in range(len(header)) if called_like([header[i]], IMAGE_LABEL_COLUMNS)]
+        usual = [i for i in usual if i not in (column, parts)]
         if len(usual) > 1:
             # a number and a name of the same class: the name says more
             pairs = {tuple(row[i].strip() for i in usual) for row in body}
@@ -292,7 +301,7 @@ def _labels(
         elif not usual and len(others) == 1:
             chosen = others[0]
         elif not usual and not headed:
-            chosen = next((i for i in others if i > column), others[0])
+            chosen = next((i for i in others if i > column), others[0] if others else None)
     if chosen is not None:
         values = [row[chosen].strip() for row in body]
         if header[chosen].lower() == _PREDICTION_STRING:
@@ -310,4 +319,11 @@ def _labels(
 def _repeats_folders(body: list[list[str]], column: int, finder: _Finder) -> bool:
     rows = [(row, finder.find(row[column])) for row in body[:_SAMPLE_ROWS]]
     folders = [(row, Path(file).parent.name) for row, file in rows if file is not None]
-    return bool(folders) and any(all(row[i].strip() == f for row, f in folders) for i in range(len(folders[0][0])))
+    width = len(folders[0][0]) if folders else 0
+    return any(_one_to_one((row[i].strip(), folder) for row, folder in folders) for i in range(width) if i != column)
+
+
+def _one_to_one(pairs: Iterable[tuple[str, str]]) -> bool:
+    """Whether two names of the same thing say the same of it, and of several."""
+    different = set(pairs)
+    return len(different) > 1 and all(len({pair[k] for pair in different}) == len(different) for k in (0, 1))

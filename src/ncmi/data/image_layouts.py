@@ -29,7 +29,7 @@ _IMAGENET = "LOC_{part}_solution.csv"
 
 
 @dataclass(eq=False)
-class Layout:
+class ImageLayout:
     """What lies in a folder or stands in a file of labels.
 
     Attributes:
@@ -73,13 +73,19 @@ class _Folder:
             yield from folder.below()
 
     def holds_images(self) -> bool:
+        """Whether a file in it or below is called as images are."""
         return bool(self.images) or any(folder.holds_images() for folder in self.folders)
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether it holds several folders of images, and no image directly."""
+        return not self.images and sum(folder.holds_images() for folder in self.folders) > 1
 
     def join(self, name: str) -> str:
         return f"{self.path}/{name}" if self.path else name
 
 
-def read_layout(path: Path, *, images: Path | None = None, label_column: str | None = None) -> Layout:
+def read_layout(path: Path, *, images: Path | None = None, label_column: str | None = None) -> ImageLayout:
     """Which images a folder, or a file of labels, has, and of which class and part each is.
 
     - ``class/image``; folders below a class's are of that class;
@@ -106,10 +112,10 @@ def read_layout(path: Path, *, images: Path | None = None, label_column: str | N
 class _FolderReader:
     def __init__(self, root: Path, images: Path | None, label_column: str | None) -> None:
         self.root, self.images, self.label_column = root, images, label_column
-        self.layout = Layout(root)
+        self.layout = ImageLayout(root)
         self.top = self._scan(root, "", ())
 
-    def read(self) -> Layout:
+    def read(self) -> ImageLayout:
         top = self._descend(self.top)
         parts = _part_folders(top)
         if parts:
@@ -154,15 +160,15 @@ class _FolderReader:
 
     def _descend(self, folder: _Folder) -> _Folder:
         """The folder that has the parts or classes in it, where all lies in one folder in a folder."""
-        while not folder.images and not _part_folders(folder):
+        while not _part_folders(folder):
             inner = [f for f in folder.folders if f.holds_images()]
             if len(inner) > 1:
-                inner = [f for f in inner if f.name.lower() in _CONTAINERS and _part_folders(self._silently(f))]
+                inner = [f for f in inner if _is_container(f) and (f.is_deep or _part_folders(self._silently(f)))]
             if len(inner) != 1 or not any(f.holds_images() for f in inner[0].folders) or inner[0].images:
                 break
             folder = inner[0]
         if folder is not self.top:
-            self._note(f"images are read from {folder.path}/")
+            self._note(f"images are read from {folder.path}/, and from nothing beside it")
         return folder
 
     def _silently(self, folder: _Folder) -> _Folder:
@@ -227,6 +233,12 @@ class _FolderReader:
                     f"the folders {listing([f.name for f in folders], 5)} hold folders of the same names "
                     f"({listing(sorted(inner[0]), 5)}): give one of them, whose subfolders are the classes"
                 )
+        if general := [f.name for f in folders if f.holds_images() and _is_container(f)]:
+            raise ValueError(
+                f"the folder {listing(general)} is called like one of all images, no class: give the folder whose "
+                "subfolders are the classes, or a file of labels (.csv) that names the images, with --data.images DIR "
+                "where they do not lie beside it"
+            )
         for name in top.images:
             self.layout.bad.append((top.join(name), "an image beside the class folders, not in one"))
         self._add_classes(top)
@@ -242,7 +254,11 @@ class _FolderReader:
         self.layout.classes = [folder.name for folder in top.folders]
 
     def _add_classes(self, top: _Folder, needed: bool = True) -> None:
+        named = top.holds_images()
         for folder in top.folders:
+            if named and folder.files and not folder.holds_images():
+                self.layout.bad.append((f"{folder.path}/", "a folder of no images beside the class folders"))
+                continue
             before = len(self.layout.names)
             self._add_class(folder.name, folder)
             if len(self.layout.names) == before and needed:
@@ -331,9 +347,9 @@ class _FolderReader:
             return read_image_labels(file, images, self.label_column, guess=True)
 
 
-def _of_labels(labels: ImageLabels, file: Path, root: Path, relative_to: Path | None = None) -> Layout:
+def _of_labels(labels: ImageLabels, file: Path, root: Path, relative_to: Path | None = None) -> ImageLayout:
     base = f"{relative_to or root}/"
-    layout = Layout(relative_to or root, bad=labels.bad, notes=[labels.note])
+    layout = ImageLayout(relative_to or root, bad=labels.bad, notes=[labels.note])
     for image, label, _ in labels.rows:
         layout.names.append(image[len(base) :] if image.startswith(base) else image)
         layout.labels.append(label)
@@ -350,7 +366,7 @@ def in_order(classes: set[str]) -> list[str]:
     return sorted(classes, key=by_value)
 
 
-def settle_parts(layout: Layout) -> None:
+def settle_parts(layout: ImageLayout) -> None:
     """Make of given training and validation parts without test part training and test: validation is still to be drawn.
 
     For nobody may select on what is reported.
@@ -370,8 +386,9 @@ def settle_parts(layout: Layout) -> None:
             f"no test part with labels: the given validation part ({counts[VALIDATION]} images) is the test part, and "
             "validation is drawn from training"
         )
-    elif TEST not in counts and VALIDATION not in counts:
-        layout.parts = None if NONE not in counts else layout.parts
+    elif TEST not in counts and VALIDATION not in counts and NONE not in counts:
+        layout.parts = None
+        layout.notes.append("only a training part is there: the others are drawn from it")
 
 
 def part_of_folder(name: str) -> int | None:
@@ -396,6 +413,11 @@ def _part_folders(top: _Folder) -> dict[int, list[_Folder]]:
         inner = [f for f in parts[TRAIN][0].folders if f.images]
         return parts if len(inner) > 1 and not parts[TRAIN][0].images else {}
     return parts
+
+
+def _is_container(folder: _Folder) -> bool:
+    words = [word for word in re.split(r"[^a-z]+", folder.name.lower()) if word]
+    return folder.name.lower() in _CONTAINERS or bool(words and set(words) <= _FILLERS)
 
 
 def _is_image_name(name: str) -> bool:

@@ -119,11 +119,6 @@ def locate(name_or_path: str | Path) -> Path:
         return Path(name_or_path).expanduser()
 
 
-def is_image_folder(path: Path) -> bool:
-    """Whether a path is read as images of a folder: the folder, or a table that names them."""
-    return path.is_dir() or (path.suffix.lower() in LABEL_FILE_SUFFIXES and names_images(path))
-
-
 def unpacked_name(path: Path) -> Path:
     """A file's name without the ending of an archive.
 
@@ -223,13 +218,13 @@ def _kind_of_folder(folder: Path) -> Kind:
         return "image"
     if nested := [str(entry) for entry, entries in inside if _bags(entries)]:
         raise ValueError(f"no features of slides here, but in {listing(nested, 3)}: give that folder")
+    if any(_holds_images(entry) for entry in folders):
+        return "image"
     if any(file.suffix.lower() in IMAGE_SUFFIXES for file in files):
         raise ValueError(
             "images, but no subfolder: expected one subfolder of images for each class, or a file of labels (.csv) "
             "with columns file and label beside the images"
         )
-    if _holds_images(folder):
-        return "image"
     if sets := [entry.name for entry in files if is_data_name(entry)]:
         raise ValueError(f"a folder of data sets ({listing(sets, 3)}): give the path of one of them")
     raise ValueError(f"a folder of no data that is known: {_READ}")
