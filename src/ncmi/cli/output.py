@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ncmi.errors import Interrupted
-from ncmi.readouts.metrics import FINE, METRICS, PERCENT, SCORES, SHARE, heading_of, in_words, unit_of
+from ncmi.readouts.metrics import FINE, METRICS, PERCENT, SHARE, heading_of, in_words, scores_in_order, unit_of
 from ncmi.readouts.scores import Estimate, Scores, unequal_in_words
 from ncmi.recipes.names import READOUTS, READOUTS_IN_WORDS, network_label, objective_label
 from ncmi.terminal import FigureColumn, Styled, plain, print_figures
@@ -186,7 +186,7 @@ def _print_readouts(
     """Scores of all read-outs and their intervals; then, of the first one, each class and what it is taken for."""
     first = readouts[primary].test
     unequal = first.unequal if kind != "bags" else None
-    order = sorted(SCORES, key=lambda name: (name != "macro_f1", name != "balanced_accuracy")) if unequal else SCORES
+    order = scores_in_order(unequal=unequal is not None)
     columns: list[tuple[str, str, list[str]]] = []
     if readouts[primary].validation:
         lead = order[0]

@@ -11,7 +11,7 @@ from ncmi.loss.centroids import FeatureClassifier
 from ncmi.loss.simplex import unit_vector
 from ncmi.readouts.linear_probe import check_frozen_features
 
-_COMPARISONS = 1_000_000_000
+_COMPARISONS = 500_000_000
 """Training samples × neighbors up to which neighbors are looked for among all training samples."""
 _FEWEST, _OF_A_CLASS = 1000, 10
 
@@ -19,11 +19,11 @@ _FEWEST, _OF_A_CLASS = 1000, 10
 def usual_neighbors(samples: int, num_classes: int) -> int:
     """Among how many of the training samples neighbors are looked for, where nothing else is said.
 
-    Who asks grows with who answers, so that comparing all with all is quadratic. Up to 31,622 samples it is all of
-    them; of more, 10⁹ / samples, but 1,000 and 10 of a class at least.
+    Who asks grows with who answers, so that comparing all with all is quadratic. Up to 22,360 samples it is all of
+    them; of more, 5·10⁸ / samples, but 1,000 and 10 of a class at least.
 
     >>> usual_neighbors(1_000, 10), usual_neighbors(100_000, 10), usual_neighbors(1_000_000, 500)
-    (1000, 10000, 5000)
+    (1000, 5000, 5000)
     """
     return min(samples, max(_COMPARISONS // max(samples, 1), _FEWEST, _OF_A_CLASS * num_classes))
 
