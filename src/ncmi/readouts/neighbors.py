@@ -28,22 +28,6 @@ def usual_neighbors(samples: int, num_classes: int) -> int:
     return min(samples, max(_COMPARISONS // max(samples, 1), _FEWEST, _OF_A_CLASS * num_classes))
 
 
-def stratified_sample(labels: Tensor, most: int) -> Tensor:
-    """Rows of about ``most`` samples at most, ascending: each class by its share, and at least one.
-
-    The same for the same labels: sorted by class, samples at even distances are taken.
-    """
-    if len(labels) <= most:
-        return torch.arange(len(labels), device=labels.device)
-    order = labels.argsort(stable=True)
-    places = (torch.arange(most, device=labels.device, dtype=torch.float64) + 0.5) * (len(labels) / most)
-    sorted_labels = labels[order]
-    first = torch.ones_like(sorted_labels, dtype=torch.bool)
-    first[1:] = sorted_labels[1:] != sorted_labels[:-1]
-    rows: Tensor = torch.cat([order[places.long()], order[first]]).unique()
-    return rows
-
-
 class NearestNeighbors(FeatureClassifier):
     """k nearest neighbors by cosine similarity, votes weighted by ``exp(similarity/temperature)``.
 
