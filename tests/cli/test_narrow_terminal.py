@@ -66,7 +66,9 @@ def test_figures_of_an_evaluation_are_whole(width: int, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("bags", [False, True])
 def test_epochs_fit_into_a_line(width: int, most: int, bags: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     text = io.StringIO()
-    monkeypatch.setattr(output, "console", lambda: Console(file=text, width=width, color_system=None))
+    monkeypatch.setattr(
+        output, "console", lambda: Console(file=text, width=width, color_system=None, force_terminal=True)
+    )
     names = ("train_loss", "validation_loss", "validation_accuracy", "validation_macro_f1", "validation_macro_auc")
     row = dict.fromkeys((*names, "validation_cmi", "validation_separation", "validation_ncmi"), 0.12345)
     row |= {"epoch": 7, "seconds": 12.5, "train_penalty": 0.5 if bags else None}

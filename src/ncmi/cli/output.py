@@ -140,7 +140,7 @@ class EpochLog:
         self._begun = False
 
     def show(self, row: dict[str, Any]) -> None:
-        """Print one epoch's metrics: as many as have room in a line, the foremost of them."""
+        """Print one epoch's metrics: all, or on a terminal as many as have room in a line, the foremost of them."""
         bags = row["train_penalty"] is not None
         columns = [("loss", "train_loss", ".4f", 0), *([("penalty", "train_penalty", ".4f", 6)] if bags else [])]
         columns += [("val. loss", "validation_loss", ".4f", 4), ("val. acc.", "validation_accuracy", ".2%", 2)]
@@ -148,8 +148,9 @@ class EpochLog:
             columns += [("val. F1", "validation_macro_f1", ".4f", 1), ("val. AUC", "validation_macro_auc", ".4f", 3)]
         columns += [("CMI", "validation_cmi", ".3e", 7), ("Γ", "validation_separation", ".3e", 8)]
         columns += [("NCMI", "validation_ncmi", ".4f", 5)]
+        where = console()
         # the epoch and its seconds take 13 cells, each of these 10
-        room = max(1, (console().width - 13) // 10)
+        room = max(1, (where.width - 13) // 10) if where.is_terminal else len(columns)
         columns = [column for column in columns if sum(other[3] < column[3] for other in columns) < room]
         if not self._begun:
             say(f"{'epoch':>5} " + " ".join(f"{heading:>9}" for heading, *_ in columns) + f" {'s':>6}")
