@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ncmi.readouts import linear_probe
-from ncmi.readouts.linear_probe import LinearProbe
-from ncmi.readouts.neighbors import stratified_sample, usual_neighbors
+from ncmi.readouts.linear_probe import LinearProbe, stratified_sample
+from ncmi.readouts.neighbors import usual_neighbors
 from ncmi.readouts.scores import Judge, judge, weighted_auc
 
 
@@ -55,8 +55,12 @@ def test_small_problems_are_solved_exactly_and_large_ones_by_batches(monkeypatch
     large = LinearProbe(5, 12).fit(features, labels)
     # seven steps are too few, and it is said
     assert (large.iterations, large.converged) == (7, False)
+    assert (exact.samples, large.samples) == (400, 400)
     monkeypatch.setattr(linear_probe, "_WORK", 1)
-    assert LinearProbe(5, 12).fit(features, labels).iterations == 1
+    monkeypatch.setattr(linear_probe, "_ROWS", 50)
+    least = LinearProbe(5, 12).fit(features, labels, torch.ones(400))
+    assert least.iterations == 1
+    assert 50 <= least.samples <= 55
 
 
 def test_an_exact_fit_that_is_cut_short_is_not_called_converged() -> None:
@@ -81,7 +85,7 @@ def test_a_sample_has_each_class_by_its_share_and_no_class_is_lost() -> None:
 def test_neighbors_cost_no_more_than_linear_time() -> None:
     work = [samples * usual_neighbors(samples, 10) for samples in (50_000, 200_000, 1_000_000)]
     assert max(work) <= 1_000_000_000
-    assert usual_neighbors(30_000, 10) == 30_000
+    assert usual_neighbors(20_000, 10) == 20_000
 
 
 @pytest.mark.parametrize("classes", [2, 60])

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ncmi.errors import Interrupted
-from ncmi.readouts.metrics import FINE, METRICS, PERCENT, SCORES, SHARE, heading_of, in_words, unit_of
+from ncmi.readouts.metrics import FINE, METRICS, PERCENT, SHARE, heading_of, in_words, scores_in_order, unit_of
 from ncmi.readouts.scores import Estimate, Scores, unequal_in_words
 from ncmi.recipes.names import NOT_THE_TEST_PART, READOUTS, READOUTS_IN_WORDS, network_label, objective_label
 from ncmi.terminal import FigureColumn, Styled, plain, print_figures
@@ -136,7 +136,7 @@ class EpochLog:
         self._begun = False
 
     def show(self, row: dict[str, Any]) -> None:
-        """Print one epoch's metrics: as many as have room in a line, the foremost of them."""
+        """Print one epoch's metrics: all, or on a terminal as many as have room in a line, the foremost of them."""
         bags = row["train_penalty"] is not None
         columns = [("loss", "train_loss", ".4f", 0), *([("penalty", "train_penalty", ".4f", 6)] if bags else [])]
         columns += [("val. loss", "validation_loss", ".4f", 4), ("val. acc.", "validation_accuracy", ".2%", 2)]
@@ -144,8 +144,9 @@ class EpochLog:
             columns += [("val. F1", "validation_macro_f1", ".4f", 1), ("val. AUC", "validation_macro_auc", ".4f", 3)]
         columns += [("CMI", "validation_cmi", ".3e", 7), ("Γ", "validation_separation", ".3e", 8)]
         columns += [("NCMI", "validation_ncmi", ".4f", 5)]
+        where = console()
         # the epoch and its seconds take 13 cells, each of these 10
-        room = max(1, (console().width - 13) // 10)
+        room = max(1, (where.width - 13) // 10) if where.is_terminal else len(columns)
         columns = [column for column in columns if sum(other[3] < column[3] for other in columns) < room]
         if not self._begun:
             say(f"{'epoch':>5} " + " ".join(f"{heading:>9}" for heading, *_ in columns) + f" {'s':>6}")
@@ -185,7 +186,7 @@ def _print_readouts(
     """Scores of all read-outs and their intervals; then, of the first one, each class and what it is taken for."""
     first = readouts[primary].test
     unequal = first.unequal if kind != "bags" else None
-    order = sorted(SCORES, key=lambda name: (name != "macro_f1", name != "balanced_accuracy")) if unequal else SCORES
+    order = scores_in_order(unequal=unequal is not None)
     columns: list[tuple[str, str, list[str]]] = []
     if readouts[primary].validation:
         lead = order[0]

@@ -16,6 +16,8 @@ _EXACT_WORK = 30_000_000
 """Samples × classes × features up to which each step of the solver looks at all samples."""
 _WORK, _STEPS, _BATCH = 200_000_000_000, 2000, 1024
 """Of larger problems: samples × classes × features over all steps at most, steps at most, samples of a step."""
+_ROWS = 2**18
+"""Of larger problems, samples at most: more change nothing that so many steps could find, but cost time and memory."""
 _RATE, _BETAS = 0.1, (0.9, 0.99)
 _TOLERANCE = 1e-3
 
@@ -34,6 +36,22 @@ def check_frozen_features(features: Tensor, labels: Tensor, num_classes: int) ->
         raise ValueError("features hold NaN or infinity: the network that made them has diverged")
 
 
+def stratified_sample(labels: Tensor, most: int) -> Tensor:
+    """Rows of about ``most`` samples at most, ascending: each class by its share, and at least one.
+
+    The same for the same labels: sorted by class, samples at even distances are taken.
+    """
+    if len(labels) <= most:
+        return torch.arange(len(labels), device=labels.device)
+    order = labels.argsort(stable=True)
+    places = (torch.arange(most, device=labels.device, dtype=torch.float64) + 0.5) * (len(labels) / most)
+    sorted_labels = labels[order]
+    first = torch.ones_like(sorted_labels, dtype=torch.bool)
+    first[1:] = sorted_labels[1:] != sorted_labels[:-1]
+    rows: Tensor = torch.cat([order[places.long()], order[first]]).unique()
+    return rows
+
+
 class LinearProbe(FeatureClassifier):
     """Linear classifier on frozen features, trained by cross-entropy.
 
@@ -45,7 +63,8 @@ class LinearProbe(FeatureClassifier):
         feature_dim: D ≥ 1.
         solver: ``"lbfgs"``: full-batch L-BFGS on the convex objective ``mean CE + (l2/2)·‖W‖²``, deterministic.
             ``"batches"``: the same objective by Adam on mini-batches in decorrelated columns, with a bound on its work:
-            at most 2,000 steps of 1,024 samples, and 2·10¹¹ samples × classes × features.
+            at most 2,000 steps of 1,024 samples, and 2·10¹¹ samples × classes × features, on at most 262,144 samples,
+            each class by its share.
             ``"sgd"``: the published protocol, SGD with momentum 0.9 and cosine learning rate on mini-batches.
             ``"auto"``: L-BFGS up to 3·10⁷ samples × classes × features, where a step takes hundredths of a second;
             of more, batches.
@@ -55,6 +74,7 @@ class LinearProbe(FeatureClassifier):
         seed: of the order of mini-batches.
 
     Attributes:
+        samples: that the last fit was to.
         iterations: of the last fit; 0 before.
         converged: whether it came to the minimum before it reached its bound: the objective's gradient is, of L-BFGS,
             below its tolerance, else nowhere above 10⁻³ of a nat.
@@ -90,7 +110,7 @@ class LinearProbe(FeatureClassifier):
             )
         self.num_classes, self.solver, self.l2, self.max_iterations = num_classes, solver, l2, max_iterations
         self.epochs, self.learning_rate, self.batch_size, self.seed = epochs, learning_rate, batch_size, seed
-        self.iterations, self.converged = 0, False
+        self.samples, self.iterations, self.converged = 0, 0, False
         self.linear = nn.Linear(feature_dim, num_classes)
         self._reset()
         self.register_buffer("mean", torch.zeros(feature_dim))
@@ -110,6 +130,14 @@ class LinearProbe(FeatureClassifier):
             ValueError: for labels out of range or of another number, or features that are not finite.
         """
         check_frozen_features(features, labels, self.num_classes)
+        solver = self.solver
+        if solver == "auto":
+            solver = "lbfgs" if len(labels) * self.linear.weight.numel() <= _EXACT_WORK else "batches"
+        if solver == "batches" and len(labels) > _ROWS:
+            rows = stratified_sample(labels, _ROWS)
+            features, labels = features[rows], labels[rows]
+            sample_weight = None if sample_weight is None else sample_weight[rows]
+        self.samples = len(labels)
         x, labels = full_precision(features.detach()), labels.long()
         with torch.no_grad():
             variance, mean = torch.var_mean(x.double(), dim=0, correction=0)
@@ -121,9 +149,6 @@ class LinearProbe(FeatureClassifier):
         x = (x.to(self.mean) - self.mean) / self.scale
         weights = x.new_ones(len(x)) if sample_weight is None else sample_weight.to(x)
         weights = weights / weights.mean()
-        solver = self.solver
-        if solver == "auto":
-            solver = "lbfgs" if len(x) * self.linear.weight.numel() <= _EXACT_WORK else "batches"
         fit = {"lbfgs": self._fit_lbfgs, "batches": self._fit_batches, "sgd": self._fit_sgd}[solver]
         with torch.enable_grad():
             fit(x, labels, weights)
@@ -169,17 +194,18 @@ class LinearProbe(FeatureClassifier):
 
     def _fit_batches(self, x: Tensor, labels: Tensor, weights: Tensor) -> None:
         basis = self._basis(x).to(x)
-        x, overlap = x @ basis, basis.T @ basis
+        # these columns are orthogonal: of the weights in them each has its own share in the penalty
+        x, shares = x @ basis, basis.square().sum(0)
         weight = x.new_zeros(self.linear.weight.shape, requires_grad=True)
         bias = x.new_zeros(self.linear.bias.shape, requires_grad=True)
         size = min(_BATCH, len(x))
         steps = max(1, min(_STEPS, _WORK // (size * weight.numel())))
-        optimizer = torch.optim.Adam([weight, bias], lr=_RATE, betas=_BETAS)
+        optimizer = torch.optim.Adam([weight, bias], lr=_RATE, betas=_BETAS, fused=True)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         generator = torch.Generator().manual_seed(self.seed)
 
         def penalty() -> Tensor:
-            return 0.5 * self.l2 * (weight @ overlap * weight).sum()
+            return 0.5 * self.l2 * (weight.square() * shares).sum()
 
         self.iterations = 0
         while self.iterations < steps:

@@ -104,6 +104,16 @@ SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "nll", "cali
 """The scores by which read-outs are told apart everywhere; NLL is also known as log-loss."""
 
 
+def scores_in_order(*, unequal: bool) -> tuple[str, ...]:
+    """The scores as they stand in a table: of unequal classes those first in which every class counts alike.
+
+    >>> scores_in_order(unequal=True)[:3]
+    ('macro_f1', 'balanced_accuracy', 'accuracy')
+    """
+    first = ("macro_f1", "balanced_accuracy") if unequal else ()
+    return (*first, *(name for name in SCORES if name not in first))
+
+
 def unit_of(kind: str, score: str) -> Unit:
     """How a score is written on a kind of data: shares of slides are written in 0 … 1, as the field does.
 

@@ -11,7 +11,7 @@ from ncmi.loss.centroids import FeatureClassifier
 from ncmi.loss.simplex import unit_vector
 from ncmi.readouts.linear_probe import check_frozen_features
 
-_COMPARISONS = 1_000_000_000
+_COMPARISONS = 500_000_000
 """Training samples × neighbors up to which neighbors are looked for among all training samples."""
 _FEWEST, _OF_A_CLASS = 1000, 10
 
@@ -19,29 +19,13 @@ _FEWEST, _OF_A_CLASS = 1000, 10
 def usual_neighbors(samples: int, num_classes: int) -> int:
     """Among how many of the training samples neighbors are looked for, where nothing else is said.
 
-    Who asks grows with who answers, so that comparing all with all is quadratic. Up to 31,622 samples it is all of
-    them; of more, 10⁹ / samples, but 1,000 and 10 of a class at least.
+    Who asks grows with who answers, so that comparing all with all is quadratic. Up to 22,360 samples it is all of
+    them; of more, 5·10⁸ / samples, but 1,000 and 10 of a class at least.
 
     >>> usual_neighbors(1_000, 10), usual_neighbors(100_000, 10), usual_neighbors(1_000_000, 500)
-    (1000, 10000, 5000)
+    (1000, 5000, 5000)
     """
     return min(samples, max(_COMPARISONS // max(samples, 1), _FEWEST, _OF_A_CLASS * num_classes))
-
-
-def stratified_sample(labels: Tensor, most: int) -> Tensor:
-    """Rows of about ``most`` samples at most, ascending: each class by its share, and at least one.
-
-    The same for the same labels: sorted by class, samples at even distances are taken.
-    """
-    if len(labels) <= most:
-        return torch.arange(len(labels), device=labels.device)
-    order = labels.argsort(stable=True)
-    places = (torch.arange(most, device=labels.device, dtype=torch.float64) + 0.5) * (len(labels) / most)
-    sorted_labels = labels[order]
-    first = torch.ones_like(sorted_labels, dtype=torch.bool)
-    first[1:] = sorted_labels[1:] != sorted_labels[:-1]
-    rows: Tensor = torch.cat([order[places.long()], order[first]]).unique()
-    return rows
 
 
 class NearestNeighbors(FeatureClassifier):

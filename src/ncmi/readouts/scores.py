@@ -145,6 +145,18 @@ def calibration_error(diagram: Reliability) -> float:
     return sum(differences) / sum(diagram.counts)
 
 
+def pooled_reliability(parts: Sequence[Reliability]) -> Reliability:
+    """The bins of several parts, such as the folds of a cross-validation, as those of one."""
+    counts = np.array([part.counts for part in parts])
+
+    def mean(name: str) -> list[float | None]:
+        values = np.array([getattr(part, name) for part in parts], dtype=float)
+        sums = np.nansum(counts * values, axis=0)
+        return [float(total / count) if count else None for total, count in zip(sums, counts.sum(axis=0), strict=True)]
+
+    return Reliability(counts=counts.sum(axis=0).tolist(), confidence=mean("confidence"), accuracy=mean("accuracy"))
+
+
 class Detection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How well a score tells out-of-distribution data from the test part.
 

@@ -114,7 +114,7 @@ class Training:
             writes one. Where epochs take seconds and checkpoints 100 MB, writing them would cost more than the epochs.
         tensorboard: also write TensorBoard logs.
         neighbors_limit: after training, kNN looks for neighbors among at most so many training samples, each class by
-            its share; 0 leaves kNN out. By default all up to 31,622; of N above that 10⁹/N, but 1,000 and 10 a class.
+            its share; 0 leaves kNN out. By default all up to 22,360; of N above that 5·10⁸/N, or 1,000 or 10 a class.
         seed: of initialization, order and augmentation.
     """
 

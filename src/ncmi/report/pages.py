@@ -120,12 +120,12 @@ def _scores(run: Run, results: Results) -> Table:
     judged = run.judged if results.num_validation else ()
     for name, readout in results.readouts.items():
         primary, validation = name in results.primary_readouts, readout.validation
-        cells: list[Cell | str] = [score_cell(readout.test, score, run.kind) for score in SCORES]
+        cells: list[Cell | str] = [score_cell(readout.test, score, run.kind) for score in run.scores]
         cells += [unit_of(run.kind, "top5_accuracy").fixed(readout.test.top5_accuracy)] if top5 else []
         cells += [score_cell(validation, score, run.kind) if validation else text.MISSING for score in judged]
         title = method_label(run.label, name) + " (primary)" * primary
         lines.append(table_row(title, *cells, kind="own" if primary else ""))
-    headings = [heading_of(run.kind, score) for score in (*SCORES, *["top5_accuracy"] * top5)]
+    headings = [heading_of(run.kind, score) for score in (*run.scores, *["top5_accuracy"] * top5)]
     headings += [f"Validation {in_words(score)}{unit_of(run.kind, score).sign}" for score in judged]
     return Table("scores", ("Test data", *headings), lines)
 

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
+from ncmi.readouts.metrics import scores_in_order
 from ncmi.readouts.scores import ClassScores
 from ncmi.recipes import DATA, Kind
 from ncmi.recipes.names import network_label, objective_label
@@ -135,6 +136,11 @@ class Run:
     def judged(self) -> tuple[str, ...]:
         """The scores that it is judged by, the first one first."""
         return JUDGED_UNEQUAL if self.kind != "bags" and self.unequal else JUDGED[self.kind]
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """All scores, in the order of tables."""
+        return scores_in_order(unequal=self.kind != "bags" and self.unequal is not None)
 
     @_faults()
     def outputs(self) -> Outputs:

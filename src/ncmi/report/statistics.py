@@ -22,10 +22,10 @@ from ncmi.readouts.scores import (
     INTERVAL_METRICS,
     Estimate,
     Judge,
-    Reliability,
     Scores,
     calibration_error,
     paired_difference,
+    pooled_reliability,
 )
 from ncmi.recipes.names import READOUTS, method_label
 from ncmi.report.published import cohort_of, published_scores
@@ -345,20 +345,8 @@ def _trust(runs: Sequence[Run], readout: str) -> dict[str, float]:
     sizes = [fold.test.samples for fold in folds]
     nll = [math.nan if fold.test.nll is None else fold.test.nll for fold in folds]
     bins = [fold.reliability["test"] for fold in folds if "test" in fold.reliability]
-    error = calibration_error(_together(bins)) if len(bins) == len(folds) else math.nan
+    error = calibration_error(pooled_reliability(bins)) if len(bins) == len(folds) else math.nan
     return {"nll": float(np.average(nll, weights=sizes)), "calibration_error": error}
-
-
-def _together(parts: Sequence[Reliability]) -> Reliability:
-    """The bins of several parts as those of one."""
-    counts = np.array([part.counts for part in parts])
-
-    def mean(name: str) -> list[float | None]:
-        values = np.array([getattr(part, name) for part in parts], dtype=float)
-        sums = np.nansum(counts * values, axis=0)
-        return [float(total / count) if count else None for total, count in zip(sums, counts.sum(axis=0), strict=True)]
-
-    return Reliability(counts=counts.sum(axis=0).tolist(), confidence=mean("confidence"), accuracy=mean("accuracy"))
 
 
 def score_value(scores: Scores, name: str) -> float | None:

@@ -315,13 +315,13 @@ def _overview_cell(group: Comparison, row: Row, best: bool, links: Sequence[tupl
 def _run_cells(run: Run) -> list[list[Cell]]:
     """Scores by read-out, with their intervals; none of an unfinished run."""
     return [
-        [Cell(method_label(run.label, name)), *(score_cell(readout.test, score, run.kind) for score in SCORES)]
+        [Cell(method_label(run.label, name)), *(score_cell(readout.test, score, run.kind) for score in run.scores)]
         for name, readout in (run.results.readouts if run.results else {}).items()
     ]
 
 
 def _run_headings(run: Run) -> list[str]:
-    return ["Test data", *(heading_of(run.kind, name) for name in SCORES)]
+    return ["Test data", *(heading_of(run.kind, name) for name in run.scores)]
 
 
 def _title(record: Run | Comparison) -> str:
@@ -330,7 +330,7 @@ def _title(record: Run | Comparison) -> str:
         simulation = record.results is not None and record.results.simulation
     else:
         scores = " and ".join(METRICS[name].label for name in record.judged)
-        scores = scores if record.kind == "bags" else f"Test {scores[0].lower()}{scores[1:]}"
+        scores = scores if record.kind == "bags" else f"Test {' and '.join(map(in_words, record.judged))}"
         repeats = text.count(len(record.seeds), "repeat" if record.folds else "seed")
         pooled = f" of {record.folds} folds, pooled" if record.folds else ""
         title, simulation = f"{scores} on {record.data}, mean ± sd over {repeats}{pooled}", record.simulation
@@ -338,7 +338,7 @@ def _title(record: Run | Comparison) -> str:
 
 
 def _note(record: Comparison, rows: Sequence[Row]) -> str:
-    points = ", in points" if record.kind != "bags" else ""
+    points = "" if record.kind == "bags" else ", of accuracy in points" if record.unequal else ", in points"
     notes = [f"Δ: difference from {record.baseline_label} by the same read-out, on the same seed and split{points}"]
     notes = notes if record.baseline else []
     if has_published(rows):
@@ -366,7 +366,7 @@ def print_table(
         console = Console()
         console = console if console.is_terminal else Console(width=TERMINAL_WIDTH)
     if isinstance(record, Run):
-        headings = [Column(heading_of(record.kind, name, short=True), str) for name in SCORES]
+        headings = [Column(heading_of(record.kind, name, short=True), str) for name in record.scores]
         _print_cells(console, _title(record), "Test data", headings, _run_cells(record))
     elif isinstance(record, Comparison):
         _print_comparison(record, shown_rows(comparison_rows(record), readouts), console)

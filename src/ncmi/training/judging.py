@@ -13,7 +13,8 @@ from ncmi.readouts.calibration import (
     negative_log_likelihood,
     reliability,
 )
-from ncmi.readouts.neighbors import NearestNeighbors, stratified_sample, usual_neighbors
+from ncmi.readouts.linear_probe import stratified_sample
+from ncmi.readouts.neighbors import NearestNeighbors, usual_neighbors
 from ncmi.readouts.scores import calibration_error, defined, judge
 from ncmi.training.model import Classifier
 from ncmi.training.schema import Calibration, Fit, InformationRecord, Readout
@@ -142,7 +143,12 @@ def judge_readouts(
     on_stage("judging the decisions …")
     available = len(parts["train"].labels)
     fits = {
-        "lp": Fit(samples=available, available=available, iterations=model.lp.iterations, converged=model.lp.converged)
+        "lp": Fit(
+            samples=model.lp.samples,
+            available=available,
+            iterations=model.lp.iterations,
+            converged=model.lp.converged,
+        )
     }
     if neighbors is not None:
         fits["knn"] = Fit(samples=len(neighbors.labels), available=available)

@@ -28,6 +28,9 @@ from ncmi.training.schema import (
     write_record,
 )
 
+# bytes; features hardly shrink
+_LARGE = 20_000_000
+
 
 class RunFolderError(ValueError):
     """A run folder cannot be used as asked; the message names it and the cure."""
@@ -270,10 +273,11 @@ def _with_prefix(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, N
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Write NumPy arrays into one compressed file, whole or not at all."""
+    """Write NumPy arrays into one file, whole or not at all; compressed, but for large ones, where that takes long."""
+    save = np.savez if sum(array.nbytes for array in arrays.values()) > _LARGE else np.savez_compressed
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)
+            save(file, **arrays)
 
     write_atomically(path, write)

@@ -112,11 +112,12 @@ class Fit(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
 def fits_in_words(fits: Sequence[Fit | None]) -> list[str]:
     """Sentences on read-outs that saw a part of the training data, or whose fit ended at the bound on its work."""
     sentences = []
-    if parts := [fit for fit in fits if fit and fit.samples < fit.available]:
-        sentences.append(
-            f"kNN looks for neighbors among {parts[0].samples:,} of the {parts[0].available:,} training samples, each "
-            "class by its share."
-        )
+    parts = [fit for fit in fits if fit and fit.samples < fit.available]
+    # the linear probe alone has a solver
+    for what, probe in (("kNN looks for neighbors among", False), ("The linear probe is fitted to", True)):
+        if same := [fit for fit in parts if (fit.iterations is not None) == probe]:
+            share = f"{same[0].samples:,} of the {same[0].available:,} training samples, each class by its share."
+            sentences.append(f"{what} {share}")
     if early := [fit for fit in fits if fit and fit.converged is False]:
         most = max(fit.iterations or 0 for fit in early)
         sentences.append(f"The linear probe is not converged after {most:,} steps, the bound on its work.")
