@@ -1,9 +1,9 @@
 """Tables as they lie, against scikit-learn: python benchmarks/tables.py FILE[=LABEL] ... [--seeds 5].
 
 Each table is read as ``ncmi train`` reads it. For each seed one stratified split is drawn, the same for all: NCMI and
-cross-entropy by their defaults, MLPClassifier and HistGradientBoostingClassifier by scikit-learn's, on the same training
-rows, judged on the same test rows. Nothing is tuned, and the validation part is not looked at. scikit-learn's get the
-usual preprocessing: medians and a mark for what is missing, one column a category, and for the MLP standardized numbers.
+cross-entropy by their defaults, MLPClassifier and HistGradientBoostingClassifier by scikit-learn's, on the same
+training rows, judged on the same test rows. Nothing is tuned. scikit-learn's get the usual preprocessing: medians and
+a mark for what is missing, one column a category, and for the MLP standardized numbers.
 
 Printed are means over seeds ± sample standard deviation, and the mean difference from the MLP over all tables.
 
