@@ -35,8 +35,8 @@ STEEPEST = 60.0  # logits within ± this have a sigmoid that float32 holds, with
 _COLD = 0.25  # temperature below which 1 − σ is not to be had by subtraction
 _CLOSE = 1 / 64  # share of KL(Q‖U) below which a divergence from a wrong centroid is computed once more
 _ROUNDED = 64  # a divergence of so many rounding errors is one
-_BLOCK = 2**16  # elements worked on at a time: 256 KB in float32, in the cache of a core
-_JOINED = 2**17  # features and directions with fewer elements are worked on together
+_BLOCK = 2**17  # elements worked on at a time: 512 KB in float32, in the cache of a core
+_JOINED = 2**18  # features and directions with fewer elements are worked on together
 
 
 class Map(NamedTuple):
@@ -61,6 +61,10 @@ def plain_surprisal(
     """``−log π_y``, ``[B]``; see :func:`likelihood_surprisal`."""
     alpha, beta = _ratios(features, directions, beta, to)
     return surprisal_of_ratios(alpha, beta, labels, to.power)
+
+
+def _plain_mean(features: Tensor, directions: Tensor | None, beta: Tensor | None, labels: Tensor, to: Map) -> Tensor:
+    return plain_surprisal(features, directions, beta, labels, to).mean()
 
 
 def plain_scores(features: Tensor, directions: Tensor | None, beta: Tensor | None, to: Map) -> Tensor:
@@ -151,7 +155,15 @@ def likelihood_surprisal(
     tensors = (features, directions, beta, labels)
     if not (_fits(to) and by_hand(*tensors)):
         return plain_surprisal(*tensors, to)
-    value: Tensor = _Surprisal.apply(*tensors, to)  # type: ignore[no-untyped-call]
+    value: Tensor = _Surprisal.apply(*tensors, to, False)  # type: ignore[no-untyped-call]
+    return value
+
+
+def mean_surprisal(features: Tensor, directions: Tensor, labels: Tensor, to: Map) -> Tensor | None:
+    """The mean of :func:`likelihood_surprisal` in fewer operations, of tensors that are :func:`by_hand`; or None."""
+    if not _fits(to):
+        return None
+    value: Tensor = _Surprisal.apply(features, directions, None, labels, to, True)  # type: ignore[no-untyped-call]
     return value
 
 
@@ -192,11 +204,8 @@ class _Rows(NamedTuple):
     joined: Tensor | None
 
 
-def _blocks(features: Tensor, directions: Tensor | None, joined: Tensor | None) -> Iterator[tuple[Tensor, slice]]:
-    """The rows of both, some at a time or where they are joined all, with their place in what holds all of them."""
-    if joined is not None:
-        yield joined, slice(None)
-        return
+def _blocks(features: Tensor, directions: Tensor | None) -> Iterator[tuple[Tensor, slice]]:
+    """The rows of both, some at a time, with their place in what holds all of them."""
     step, start = max(1, _BLOCK // features.shape[1]), 0
     for source in (features,) if directions is None else (features, directions):
         for x in source.split(step):
@@ -231,37 +240,46 @@ def _to_simplex(features: Tensor, directions: Tensor | None, temperature: float)
     joined = _joined(features, directions)
     inverse = features.new_full((count, 1), 1 / temperature)
     excess, alpha, sigma = (features.new_empty(count, width) for _ in range(3))
-    norms, curves = [], []
-    for x, rows in _blocks(features, directions, joined):
-        r, log_r, s = excess[rows], alpha[rows], sigma[rows]
-        z, norm = _scaled(x, inverse[rows])
+
+    def one_block(x: Tensor, inverse: Tensor, r: Tensor, log_r: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        z, norm = _scaled(x, inverse)
         torch.sigmoid(z, out=s)
         torch.div(s, s.sum(-1, keepdim=True).mul_(share), out=r)
         torch.log(r, out=log_r)
-        torch.sub(log_r, r.sub_(one), out=z)
-        if joined is not None:
-            z[:samples].addcmul_(log_r[:samples], r[:samples])
-        elif rows.start < samples:
-            z.addcmul_(log_r, r)
+        return torch.sub(log_r, r.sub_(one), out=z), norm
+
+    if joined is not None:
+        curve, norm = one_block(joined, inverse, excess, alpha, sigma)
+        curve[:samples].addcmul_(alpha[:samples], excess[:samples])
+        return _Rows(excess, alpha, sigma, norm, inverse, joined), curve.sum(-1, keepdim=True)
+    norms, curves = [], []
+    for x, rows in _blocks(features, directions):
+        curve, norm = one_block(x, inverse[rows], excess[rows], alpha[rows], sigma[rows])
+        if rows.start < samples:
+            curve.addcmul_(alpha[rows], excess[rows])
         norms.append(norm)
-        curves.append(z.sum(-1, keepdim=True))
-    norm, curve = (x[0] if len(x) == 1 else torch.cat(x) for x in (norms, curves))
-    return _Rows(excess, alpha, sigma, norm, inverse, joined), curve
+        curves.append(curve.sum(-1, keepdim=True))
+    return _Rows(excess, alpha, sigma, torch.cat(norms), inverse, None), torch.cat(curves)
 
 
 def _to_features(gradient: Tensor, features: Tensor, directions: Tensor | None, rows: _Rows, to: Map) -> Tensor:
     """From the gradient by log-distributions, which is overwritten, to that by features and directions, ``[n, D]``."""
-    for x, block in _blocks(features, directions, rows.joined):
-        by_z, norm, inverse = gradient[block], rows.norm[block], rows.inverse[block]
+
+    def one_block(by_z: Tensor, x: Tensor, sigma: Tensor, norm: Tensor, inverse: Tensor) -> Tensor:
         # through log NSF, (1 − σ) where the gradient sums to 0, and through the unit vector
         if to.temperature < _COLD:
             by_z.mul_(torch.div(x, norm / -inverse).sigmoid_())
         else:
-            by_z.addcmul_(by_z, rows.sigma[block], value=-1)
+            by_z.addcmul_(by_z, sigma, value=-1)
         by_x: Tensor = torch.ops.aten._weight_norm_interface_backward(by_z, x, inverse, norm, 0)[0]
-        if rows.joined is not None:
-            return by_x
-        by_z.copy_(by_x)
+        return by_x
+
+    _, _, sigma, norm, inverse, joined = rows
+    if joined is not None:
+        return one_block(gradient, joined, sigma, norm, inverse)
+    for x, block in _blocks(features, directions):
+        by_z = gradient[block]
+        by_z.copy_(one_block(by_z, x, sigma[block], norm[block], inverse[block]))
     return gradient
 
 
@@ -401,7 +419,7 @@ def _look_closer_at_own(table: _Table, label: Tensor, bound: float | None) -> tu
 class _Surprisal(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, directions: Tensor | None, beta: Tensor | None, labels: Tensor, to: Map
+        ctx: Any, features: Tensor, directions: Tensor | None, beta: Tensor | None, labels: Tensor, to: Map, mean: bool
     ) -> Tensor:
         label = labels.unsqueeze(-1)
         rows, curve = _to_simplex(features, directions, to.temperature)
@@ -420,9 +438,10 @@ class _Surprisal(torch.autograd.Function):
         if raised is not None:
             slope.masked_fill_(raised, 0.0)
         ctx.save_for_backward(features, directions, beta, labels, *rows, slope, *exact)
-        ctx.to = to
+        ctx.to, ctx.mean = to, mean
         # log(1 + e^margin); torch leaves out the 1 from its threshold on
-        return F.softplus(margin, threshold=40.0).squeeze(1)
+        value = F.softplus(margin, threshold=40.0)
+        return value.mean() if mean else value.squeeze(1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -430,10 +449,12 @@ class _Surprisal(torch.autograd.Function):
         features, directions, beta, labels, *rows, slope = saved[:11]
         if torch.is_grad_enabled():
             inputs = (features, directions, beta, labels, ctx.to)
-            return differentiable_backward(plain_surprisal, inputs, ctx.needs_input_grad, gradients)
-        power = _number(ctx.to.power, slope.dtype, slope.device)
-        weight = slope * (gradients[0] * power).unsqueeze(-1)
-        return *_gradients(features, directions, beta, _Rows(*rows), weight, saved[11:], ctx), None, None
+            plain = _plain_mean if ctx.mean else plain_surprisal
+            return *differentiable_backward(plain, inputs, ctx.needs_input_grad[:5], gradients), None
+        factor = ctx.to.power / len(features) if ctx.mean else ctx.to.power
+        each = gradients[0] * _number(factor, slope.dtype, slope.device)
+        weight = slope * (each if ctx.mean else each.unsqueeze(-1))
+        return *_gradients(features, directions, beta, _Rows(*rows), weight, saved[11:], ctx), None, None, None
 
 
 class _Scores(torch.autograd.Function):
