@@ -24,7 +24,8 @@ def movements(folder: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> 
     original = AlternatingOptimizer.step
 
     def record(self: AlternatingOptimizer, *, step: int, epoch: int) -> None:
-        groups = [optimizer.param_groups[0]["params"][0] for optimizer in self.optimizers]
+        every = [parameter for each in self.optimizers for group in each.param_groups for parameter in group["params"]]
+        groups = [every[0], every[-1]]
         before = [parameter.detach().clone() for parameter in groups]
         assert all(parameter.grad is not None and bool(parameter.grad.any()) for parameter in groups)
         original(self, step=step, epoch=epoch)

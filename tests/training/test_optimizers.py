@@ -7,19 +7,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
 from training_helpers import make_recipe, metrics
 
+from ncmi.loss.alternating import AlternatingOptimizer, Alternation, Mode
 from ncmi.objectives.options import NCMIOptions, objective_names, objective_options
 from ncmi.recipes import Network, Training
 from ncmi.training.model import Classifier
 from ncmi.training.optimizers import learning_rate_factor, make_optimizers
 from ncmi.training.run import train
 from ncmi.training.samples import SampleSource
+from ncmi.training.step import TrainingStep
 
 STEPS = 7  # of an epoch
 
@@ -30,8 +33,9 @@ OPTIONS = {name: objective_options(name)() for name in objective_names()} | {
 
 
 @pytest.mark.parametrize("network", ["mlp", "convnet"])
+@pytest.mark.parametrize("mode", ["joint", "phases"])
 @pytest.mark.parametrize("name", OPTIONS)
-def test_every_trained_parameter_is_in_exactly_one_group(name: str, network: str) -> None:
+def test_every_trained_parameter_is_in_exactly_one_group(name: str, mode: Mode, network: str) -> None:
     recipe = make_recipe(
         OPTIONS[name],
         network=Network(network, width=8, depth=1, feature_dim=16),
@@ -39,6 +43,7 @@ def test_every_trained_parameter_is_in_exactly_one_group(name: str, network: str
         weight_decay=0.25,
         learning_rate=0.5,
         centroid_learning_rate=3.0,
+        alternation=Alternation(mode),
     )
     model = Classifier(recipe, SampleSource(recipe).signature)
     network, centroids = make_optimizers(model, recipe.training)
@@ -51,7 +56,7 @@ def test_every_trained_parameter_is_in_exactly_one_group(name: str, network: str
                 grouped[names[parameter]] = (group["lr"], group["weight_decay"])
 
     assert set(grouped) == {name for name in names.values() if not name.startswith("lp.")}
-    assert (centroids is not None) == (name == "ncmi")
+    assert (centroids is not None) == (name == "ncmi" and mode == "phases")
     for name, found in grouped.items():
         parameter = model.get_parameter(name)
         if "centroid" in name:
@@ -64,7 +69,7 @@ def test_every_trained_parameter_is_in_exactly_one_group(name: str, network: str
 
 @pytest.mark.parametrize(("optimizer", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
 def test_kind(optimizer: str, kind: type[torch.optim.Optimizer]) -> None:
-    recipe = make_recipe(optimizer=optimizer, momentum=0.8)
+    recipe = make_recipe(optimizer=optimizer, momentum=0.8, alternation=Alternation("phases"))
     model = Classifier(recipe, SampleSource(recipe).signature)
     for made in make_optimizers(model, recipe.training):
         assert type(made) is kind
@@ -174,15 +179,47 @@ def test_factors_are_shares(training: Training, steps_per_epoch: int) -> None:
         assert 0 <= factor(step) <= 1 + 1e-12
 
 
-def test_both_optimizers_follow_the_schedule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rates: list[float] = []
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_one_optimizer_for_both_makes_the_same_steps_as_two(optimizer: str) -> None:
+    options = {"optimizer": optimizer, "learning_rate": 0.1, "centroid_learning_rate": 0.3, "clip_norm": 1.0}
+    together, apart = (make_recipe(**options, alternation=Alternation(mode)) for mode in ("joint", "phases"))
+    signature = SampleSource(together).signature
+    models = [Classifier(together, signature), Classifier(together, signature)]
+    models[1].load_state_dict(models[0].state_dict())
+    inputs, labels = torch.randn(16, *signature.sample_shape), torch.arange(16) % len(signature.class_names)
+    for model, recipe in zip(models, (together, apart), strict=True):
+        both = AlternatingOptimizer(*make_optimizers(model, recipe.training), Alternation("joint"))
+        assert len(both.optimizers) == (1 if recipe is together else 2)
+        factor = learning_rate_factor(recipe.training, STEPS)
+        step = TrainingStep(
+            model.objective,
+            both,
+            schedulers=[LambdaLR(each, factor) for each in both.optimizers],
+            parameters=model.parameters(),
+            clip_norm=1.0,
+        )
+        for _ in range(3):
+            step(model(inputs), labels)
+    start = Classifier(together, signature).state_dict()
+    for (name, mine), other in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
+        assert torch.equal(mine, other), name
+    assert not torch.equal(models[0].state_dict()["objective.centroid_logits"], start["objective.centroid_logits"])
+
+
+@pytest.mark.parametrize("alternation", [Alternation(), Alternation(start_epoch=1)])
+def test_all_rates_follow_the_schedule(
+    alternation: Alternation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[tuple[float, float]] = []
 
     def record(self: Any, *, step: int, epoch: int) -> None:
-        rates.extend(optimizer.param_groups[0]["lr"] for optimizer in self.optimizers)
+        groups = [group["lr"] for optimizer in self.optimizers for group in optimizer.param_groups]
+        rates.append((groups[0], groups[-1]))
 
     monkeypatch.setattr("ncmi.loss.alternating.AlternatingOptimizer.step", record)
-    recipe = make_recipe(epochs=2, schedule="cosine", learning_rate=0.5, centroid_learning_rate=2.0, warmup_epochs=0.25)
+    rate = {"learning_rate": 0.5, "centroid_learning_rate": 2.0, "schedule": "cosine", "warmup_epochs": 0.25}
+    recipe = make_recipe(epochs=2, alternation=alternation, **rate)
     train(recipe, tmp_path / "run")
     factor = learning_rate_factor(recipe.training, 4)
-    assert rates == pytest.approx([rate * factor(step) for step in range(8) for rate in (0.5, 2.0)])
+    assert np.array(rates) == pytest.approx(np.array([(0.5 * factor(step), 2.0 * factor(step)) for step in range(8)]))
     assert [row["learning_rate"] for row in metrics(tmp_path / "run")] == pytest.approx([0.5 * factor(4), 0.0])

@@ -38,6 +38,11 @@ class Alternation:
         if self.network_steps < 1 or self.centroid_steps < 1 or self.start_epoch < 0:
             raise ValueError(f"{self}: phases need at least 1 step each and the start epoch at least 0")
 
+    @property
+    def moves_both(self) -> bool:
+        """Whether both move at every step, so that one optimizer can hold all parameters."""
+        return self.mode == "joint" and self.start_epoch == 0
+
     def turn(self, step: int, epoch: int) -> tuple[bool, bool]:
         """Whether (network, centroids) move at this optimizer step of the run (from 0) in this epoch (from 0)."""
         if epoch < self.start_epoch or self.mode == "class_means":
@@ -53,7 +58,8 @@ class AlternatingOptimizer:
 
     Args:
         network: optimizer of the network's and the objective's :meth:`~ncmi.Objective.network_parameters`.
-        centroids: optimizer of :meth:`~ncmi.Objective.centroid_parameters`; None where there are none.
+        centroids: optimizer of :meth:`~ncmi.Objective.centroid_parameters`; None where there are none, or where both
+            always move and the first holds them too.
         alternation: whose turn it is. In a step where one of the two is held, its gradients are dropped at the next
             :meth:`zero_grad`.
 

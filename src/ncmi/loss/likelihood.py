@@ -35,8 +35,8 @@ STEEPEST = 60.0  # logits within ± this have a sigmoid that float32 holds, with
 _COLD = 0.25  # temperature below which 1 − σ is not to be had by subtraction
 _CLOSE = 1 / 64  # share of KL(Q‖U) below which a divergence from a wrong centroid is computed once more
 _ROUNDED = 64  # a divergence of so many rounding errors is one
-_BLOCK = 2**16  # elements worked on at a time: 256 KB in float32, in the cache of a core
-_JOINED = 2**17  # features and directions with fewer elements are worked on together
+_BLOCK = 2**17  # elements worked on at a time: 512 KB in float32, in the cache of a core
+_JOINED = 2**18  # features and directions with fewer elements are worked on together
 
 
 class Map(NamedTuple):
@@ -61,6 +61,10 @@ def plain_surprisal(
     """``−log π_y``, ``[B]``; see :func:`likelihood_surprisal`."""
     alpha, beta = _ratios(features, directions, beta, to)
     return surprisal_of_ratios(alpha, beta, labels, to.power)
+
+
+def _plain_mean(features: Tensor, directions: Tensor | None, beta: Tensor | None, labels: Tensor, to: Map) -> Tensor:
+    return plain_surprisal(features, directions, beta, labels, to).mean()
 
 
 def plain_scores(features: Tensor, directions: Tensor | None, beta: Tensor | None, to: Map) -> Tensor:
@@ -151,7 +155,15 @@ def likelihood_surprisal(
     tensors = (features, directions, beta, labels)
     if not (_fits(to) and by_hand(*tensors)):
         return plain_surprisal(*tensors, to)
-    value: Tensor = _Surprisal.apply(*tensors, to)  # type: ignore[no-untyped-call]
+    value: Tensor = _Surprisal.apply(*tensors, to, False)  # type: ignore[no-untyped-call]
+    return value
+
+
+def mean_surprisal(features: Tensor, directions: Tensor, labels: Tensor, to: Map) -> Tensor | None:
+    """The mean of :func:`likelihood_surprisal` in fewer operations, of tensors that are :func:`by_hand`; or None."""
+    if not _fits(to):
+        return None
+    value: Tensor = _Surprisal.apply(features, directions, None, labels, to, True)  # type: ignore[no-untyped-call]
     return value
 
 
@@ -179,16 +191,16 @@ class _Rows(NamedTuple):
     """Features, and below them directions where there are any, as points of the simplex: n = B + C rows, or B.
 
     Attributes:
-        excess, alpha: ``[n, D]``, ``D·P − 1`` and ``log(D·P)``.
-        norm, scale, mean: ``[n, 1]``, length of the row, that times T, and mean of its sigmoids.
+        excess, alpha, sigma: ``[n, D]``, ``D·P − 1``, ``log(D·P)`` and the sigmoids that P is proportional to.
+        norm, inverse: ``[n, 1]``, length of the row, and 1/T.
         joined: what they are of in one tensor, or None where that is large.
     """
 
     excess: Tensor
     alpha: Tensor
+    sigma: Tensor
     norm: Tensor
-    scale: Tensor
-    mean: Tensor
+    inverse: Tensor
     joined: Tensor | None
 
 
@@ -209,53 +221,66 @@ def _joined(features: Tensor, directions: Tensor | None) -> Tensor | None:
     return features if directions is None else torch.cat((features, directions))
 
 
+def _scaled(x: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows at length 1/T, ``[n, D]``, and the length they had, ``[n, 1]``, as by :func:`ncmi.loss.simplex.length`."""
+    if x.device.type == "cpu" and len(x) > 0:
+        scaled, norm = torch._weight_norm_interface(x, inverse, 0)
+        least, most = torch.aminmax(norm)
+        if least.item() > 0 and most.item() < math.inf:
+            return scaled, norm
+    norm = length(x)
+    return x * (inverse / norm), norm
+
+
 def _to_simplex(features: Tensor, directions: Tensor | None, temperature: float) -> tuple[_Rows, Tensor]:
-    """Rows, and ``Σ_i α − e`` of each, ``[n, 1]``."""
-    one, cold = (_number(x, features.dtype, features.device) for x in (1.0, temperature))
-    x = _joined(features, directions)
-    if x is not None:
-        norm = _length(torch.linalg.vector_norm(x, dim=-1, keepdim=True))
-        scale = norm * cold
-        excess = torch.div(x, scale).sigmoid_()
-        mean = excess.mean(-1, keepdim=True)
-        alpha = excess.div_(mean).log()
-        return _Rows(excess.sub_(one), alpha, norm, scale, mean, x), (alpha - excess).sum(-1, keepdim=True)
-    count = len(features) + (0 if directions is None else len(directions))
-    excess, alpha = features.new_empty(2, count, features.shape[1])
-    norm, mean, curve = features.new_empty(3, count, 1)
-    for x, rows in _blocks(features, directions):
-        torch.linalg.vector_norm(x, dim=-1, keepdim=True, out=norm[rows])
-    scale = _length(norm) * cold
-    for x, rows in _blocks(features, directions):
-        r, log_r, means = excess[rows], alpha[rows], mean[rows]
-        torch.div(x, scale[rows], out=r).sigmoid_()
-        torch.mean(r, -1, keepdim=True, out=means)
-        torch.log(r.div_(means), out=log_r)
-        torch.sum(log_r - r.sub_(one), -1, keepdim=True, out=curve[rows])
-    return _Rows(excess, alpha, norm, scale, mean, None), curve
+    """Rows; and ``Σ_i r α − e`` of features, ``Σ_i β − (e^β − 1)`` of directions, ``[n, 1]``."""
+    samples, width = features.shape
+    one, share = (_number(x, features.dtype, features.device) for x in (1.0, 1 / width))
+    count = samples + (0 if directions is None else len(directions))
+    joined = _joined(features, directions)
+    inverse = features.new_full((count, 1), 1 / temperature)
+    excess, alpha, sigma = (features.new_empty(count, width) for _ in range(3))
 
-
-def _length(norm: Tensor) -> Tensor:
-    """As :func:`ncmi.loss.simplex.length`, in place: infinity times 0 is NaN, and a zero row stays zero."""
-    return norm.add_(norm, alpha=0).masked_fill_(torch.logical_not(norm), 1.0)
-
-
-def _to_features(gradient: Tensor, features: Tensor, directions: Tensor | None, rows: _Rows, to: Map) -> None:
-    """In place, from the gradient by log-distributions to that by features and directions, ``[n, D]``."""
-    excess, _, norm, scale, mean, joined = rows
-    rest, square = _number(1.0, mean.dtype, mean.device) - mean, norm.square()
-
-    def one_block(x: Tensor, by_x: Tensor, e: Tensor, m: Tensor, r: Tensor, s: Tensor, sq: Tensor) -> None:
-        # through log NSF, (1 − σ) where the gradient sums to 0, and through the unit vector
-        by_x.mul_(torch.div(x, s).neg_().sigmoid_() if to.temperature < _COLD else torch.addcmul(r, e, m, value=-1))
-        along = torch.linalg.vecdot(x, by_x).unsqueeze(-1).div_(sq)
-        by_x.addcmul_(x, along, value=-1).div_(s)
+    def one_block(x: Tensor, inverse: Tensor, r: Tensor, log_r: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        z, norm = _scaled(x, inverse)
+        torch.sigmoid(z, out=s)
+        torch.div(s, s.sum(-1, keepdim=True).mul_(share), out=r)
+        torch.log(r, out=log_r)
+        return torch.sub(log_r, r.sub_(one), out=z), norm
 
     if joined is not None:
-        one_block(joined, gradient, excess, mean, rest, scale, square)
-        return
+        curve, norm = one_block(joined, inverse, excess, alpha, sigma)
+        curve[:samples].addcmul_(alpha[:samples], excess[:samples])
+        return _Rows(excess, alpha, sigma, norm, inverse, joined), curve.sum(-1, keepdim=True)
+    norms, curves = [], []
+    for x, rows in _blocks(features, directions):
+        curve, norm = one_block(x, inverse[rows], excess[rows], alpha[rows], sigma[rows])
+        if rows.start < samples:
+            curve.addcmul_(alpha[rows], excess[rows])
+        norms.append(norm)
+        curves.append(curve.sum(-1, keepdim=True))
+    return _Rows(excess, alpha, sigma, torch.cat(norms), inverse, None), torch.cat(curves)
+
+
+def _to_features(gradient: Tensor, features: Tensor, directions: Tensor | None, rows: _Rows, to: Map) -> Tensor:
+    """From the gradient by log-distributions, which is overwritten, to that by features and directions, ``[n, D]``."""
+
+    def one_block(by_z: Tensor, x: Tensor, sigma: Tensor, norm: Tensor, inverse: Tensor) -> Tensor:
+        # through log NSF, (1 − σ) where the gradient sums to 0, and through the unit vector
+        if to.temperature < _COLD:
+            by_z.mul_(torch.div(x, norm / -inverse).sigmoid_())
+        else:
+            by_z.addcmul_(by_z, sigma, value=-1)
+        by_x: Tensor = torch.ops.aten._weight_norm_interface_backward(by_z, x, inverse, norm, 0)[0]
+        return by_x
+
+    _, _, sigma, norm, inverse, joined = rows
+    if joined is not None:
+        return one_block(gradient, joined, sigma, norm, inverse)
     for x, block in _blocks(features, directions):
-        one_block(x, gradient[block], excess[block], mean[block], rest[block], scale[block], square[block])
+        by_z = gradient[block]
+        by_z.copy_(one_block(by_z, x, sigma[block], norm[block], inverse[block]))
+    return gradient
 
 
 class _Distance(NamedTuple):
@@ -302,10 +327,9 @@ def _table_of(rows: _Rows, curve: Tensor, samples: int, beta: Tensor | None) -> 
         alpha, beta = rows.alpha.split((samples, len(rows.alpha) - samples))
         curve, gap = curve.split((samples, len(beta)))
         excess, gap = rows.excess[:samples], gap.view(-1).neg()
-    from_uniform = torch.linalg.vecdot(alpha, excess).unsqueeze(-1).add_(curve)
     with full_products(alpha):
-        value = torch.addmm(gap, excess, beta.T, alpha=-1).add_(from_uniform)
-    return _Table(value, alpha, excess, beta, gap, from_uniform)
+        value = torch.addmm(gap, excess, beta.T, alpha=-1).add_(curve)
+    return _Table(value, alpha, excess, beta, gap, curve)
 
 
 @cache
@@ -329,28 +353,28 @@ class _Nearest(NamedTuple):
     raised: Tensor
 
 
-def _any_close(table: _Table, least: Tensor, bound: float | None) -> bool:
-    """Whether a divergence is so small a difference that it must be exact; always where a look would wait."""
-    if least.device.type != "cpu":
+def _any_close(table: _Table, bound: float | None) -> bool:
+    """Whether a divergence is so small a difference that it must be exact; always where a look would wait.
+
+    Args:
+        bound: on the table's :meth:`_Table.apart`, where it is known.
+    """
+    if table.value.device.type != "cpu":
         return True
     apart = table.apart().amax().item() if bound is None else bound
-    return len(least) > 0 and not least.amin().item() >= apart * _CLOSE
+    return len(table.value) > 0 and not table.value.amin().item() >= apart * _CLOSE
 
 
-def _look_closer(table: _Table, least: Tensor, bound: float | None, own: Tensor | None = None) -> _Nearest | None:
-    """Put each row's least divergence into the table as it is exactly; None where no row needs it.
+def _look_closer(table: _Table, own: Tensor | None = None) -> _Nearest:
+    """Put each row's least divergence into the table as it is exactly.
 
     Where a row lies at several centroids at once, as far as its entries tell, those are made equal: else it would count
     as certain of the one that is exact, or that rounding favors.
 
     Args:
         table: changed in place.
-        least: the least of each row, ``[B, 1]``.
-        bound: on the table's :meth:`_Table.apart`, where it is known.
         own: exact divergences that are not in the table, ``[B, 1]``.
     """
-    if not _any_close(table, least, bound):
-        return None
     value = table.value
     distance = table.distance(value.argmin(1, keepdim=True))
     rounding = rounding_of(table.apart())
@@ -370,48 +394,54 @@ def _look_closer(table: _Table, least: Tensor, bound: float | None, own: Tensor 
     return _Nearest(distance, crowded, raised)
 
 
+def _look_closer_at_own(table: _Table, label: Tensor, bound: float | None) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    """Put each row's divergence from its own centroid into the table as it is exactly, and with it the least other one.
+
+    Returns:
+        Columns and δ of what is exact, one after the other, and what has been raised, as in :class:`_Nearest`.
+    """
+    value = table.value
+    rounded, own = value.gather(1, label), table.distance(label)
+    divergence = own.value.clamp_min(_floor(value))
+    exact: tuple[Tensor, ...] = (label, own.delta)
+    value.scatter_(1, label, math.inf)
+    raised = None
+    if _any_close(table, bound):
+        nearest = _look_closer(table, divergence)
+        limit = rounding_of(table.apart()) * _ROUNDED
+        raised = nearest.raised.scatter_(1, label, nearest.crowded & (rounded <= limit))
+        divergence = torch.where(nearest.crowded, torch.maximum(rounded, limit), divergence)
+        exact = (*exact, *nearest.distance[:2])
+    value.scatter_(1, label, divergence)
+    return exact, raised
+
+
 class _Surprisal(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, directions: Tensor | None, beta: Tensor | None, labels: Tensor, to: Map
+        ctx: Any, features: Tensor, directions: Tensor | None, beta: Tensor | None, labels: Tensor, to: Map, mean: bool
     ) -> Tensor:
         label = labels.unsqueeze(-1)
         rows, curve = _to_simplex(features, directions, to.temperature)
         table = _table_of(rows, curve, len(features), beta)
         divergence, bound = table.value, None if directions is None else _widest(to.temperature)
-        close = _any_close(table, divergence, bound)
-        rounded = value = divergence.gather(1, label)
-        divergence.scatter_(1, label, math.inf)
-        least = divergence.amin(1, keepdim=True)
-        exact: tuple[Tensor, ...] = ()
-        nearest = own_raised = None
-        if close:
-            own = table.distance(label)
-            value, exact = own.value.clamp_min(_floor(features)), (label, own.delta)
-            nearest = _look_closer(table, least, bound, value)
-        if nearest is not None:
-            least = divergence.amin(1, keepdim=True)
-            limit = rounding_of(table.apart()) * _ROUNDED
-            own_raised = nearest.crowded & (rounded <= limit)
-            value = torch.where(nearest.crowded, torch.maximum(rounded, limit), value)
-            exact = (*exact, *nearest.distance[:2])
-        power = _number(to.power, value.dtype, value.device)
-        share = (divergence / least).log_().mul_(power).exp_()
-        total = share.sum(1, keepdim=True)
-        # log-odds of the wrong classes
-        margin = (least / value).log_().mul_(power).add_(total.log())
-        missing = torch.sigmoid(margin).mul_(power)
-        # gradient by D·KL: of the wrong classes, and of the own
-        slope = share.mul_(missing / total).div_(divergence)
-        own_slope = missing.div_(value).neg_()
-        if nearest is not None and own_raised is not None:
-            slope.masked_fill_(nearest.raised, 0.0)
-            own_slope.masked_fill_(own_raised, 0.0)
-        slope.scatter_(1, label, own_slope)
+        exact, raised = _look_closer_at_own(table, label, bound) if _any_close(table, bound) else ((), None)
+        power = _number(to.power, divergence.dtype, divergence.device)
+        log_likelihood = divergence.log().mul_(power).log_softmax(1)
+        own = log_likelihood.gather(1, label)
+        # 1 − π_y from the wrong classes, not by subtraction from 1
+        share = log_likelihood.exp_().scatter_(1, label, 0.0)
+        missing = share.sum(1, keepdim=True)
+        margin = missing.log().sub_(own)
+        # gradient by D·KL, over p: of the wrong classes, and of the own
+        slope = share.scatter_(1, label, missing.neg_()).div_(divergence)
+        if raised is not None:
+            slope.masked_fill_(raised, 0.0)
         ctx.save_for_backward(features, directions, beta, labels, *rows, slope, *exact)
-        ctx.to = to
+        ctx.to, ctx.mean = to, mean
         # log(1 + e^margin); torch leaves out the 1 from its threshold on
-        return F.softplus(margin, threshold=40.0).squeeze(1)
+        value = F.softplus(margin, threshold=40.0)
+        return value.mean() if mean else value.squeeze(1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -419,9 +449,12 @@ class _Surprisal(torch.autograd.Function):
         features, directions, beta, labels, *rows, slope = saved[:11]
         if torch.is_grad_enabled():
             inputs = (features, directions, beta, labels, ctx.to)
-            return differentiable_backward(plain_surprisal, inputs, ctx.needs_input_grad, gradients)
-        weight = slope * gradients[0].unsqueeze(-1)
-        return *_gradients(features, directions, beta, _Rows(*rows), weight, saved[11:], ctx), None, None
+            plain = _plain_mean if ctx.mean else plain_surprisal
+            return *differentiable_backward(plain, inputs, ctx.needs_input_grad[:5], gradients), None
+        factor = ctx.to.power / len(features) if ctx.mean else ctx.to.power
+        each = gradients[0] * _number(factor, slope.dtype, slope.device)
+        weight = slope * (each if ctx.mean else each.unsqueeze(-1))
+        return *_gradients(features, directions, beta, _Rows(*rows), weight, saved[11:], ctx), None, None, None
 
 
 class _Scores(torch.autograd.Function):
@@ -429,9 +462,8 @@ class _Scores(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor, directions: Tensor | None, beta: Tensor | None, to: Map) -> Tensor:
         rows, curve = _to_simplex(features, directions, to.temperature)
         table = _table_of(rows, curve, len(features), beta)
-        nearest = _look_closer(
-            table, table.value.amin(1, keepdim=True), None if directions is None else _widest(to.temperature)
-        )
+        bound = None if directions is None else _widest(to.temperature)
+        nearest = _look_closer(table) if _any_close(table, bound) else None
         power = _number(to.power, features.dtype, features.device)
         log_likelihood = table.value.log().mul_(power).log_softmax(-1)
         slope = torch.div(power, table.value)
@@ -451,8 +483,7 @@ class _Scores(torch.autograd.Function):
             inputs = (features, directions, beta, ctx.to)
             return differentiable_backward(plain_scores, inputs, ctx.needs_input_grad, gradients)
         gradient = gradients[0]
-        total = gradient.sum(1, keepdim=True)
-        weight = torch.addcmul(gradient, log_likelihood.exp(), total, value=-1).mul_(slope)
+        weight = torch.ops.aten._log_softmax_backward_data(gradient, log_likelihood, 1, gradient.dtype).mul_(slope)
         return *_gradients(features, directions, beta, _Rows(*rows), weight, saved[11:], ctx), None
 
 
@@ -500,6 +531,10 @@ def _gradients(
             if above is None:
                 above, bottom = torch.expm1(betas), torch.empty_like(betas)
             torch.mul(above, weight.sum(0).unsqueeze(-1), out=bottom).addmm_(weight.T, excess, alpha=-1)
-        if by_features or by_directions:
-            _to_features(gradient, features, directions if by_directions else None, rows, ctx.to)
-    return top if by_features else None, bottom if by_directions else None, bottom if by_beta else None
+    if by_features or by_directions:
+        gradient = _to_features(gradient, features, directions if by_directions else None, rows, ctx.to)
+    return (
+        gradient[:samples] if by_features else None,
+        gradient[samples:] if by_directions else None,
+        bottom if by_beta else None,
+    )

@@ -32,7 +32,7 @@ from ncmi.loss.forms import (
     likelihood_power,
 )
 from ncmi.loss.functional import Terms, check_divergences, choose_path, loss_of_ratios, loss_of_surprisal, loss_of_terms
-from ncmi.loss.likelihood import Map, likelihood_scores, likelihood_surprisal
+from ncmi.loss.likelihood import Map, likelihood_scores, likelihood_surprisal, mean_surprisal
 from ncmi.loss.simplex import centered_feature, full_precision, length, log_ratio, to_log_distribution
 from ncmi.loss.statistics import CentroidMeans, ClassWeights, RunningCenter, StepWatch, as_it_is, is_recomputation, put
 from ncmi.loss.sweep import sweep_terms
@@ -394,12 +394,13 @@ class NCMIBase(nn.Module):
         For a few samples a step's time is that of its number of operations, checks included. What they would find
         wrong shows here as well: a label out of range in the operation that uses it, a NaN in the mean.
         """
+        directions = self.centroid_logits
         if not (
             self._is_plain
-            and by_hand(features, labels, self.centroid_logits)
+            and by_hand(features, labels, directions)
             and features.dim() == 2
             and features.shape[1] == self.feature_dim
-            and features.dtype == self.centroid_logits.dtype == torch.float32
+            and features.dtype == directions.dtype == torch.float32
             and features.device.type == "cpu"
             and labels.dtype == torch.int64
             and labels.shape == features.shape[:1]
@@ -407,11 +408,10 @@ class NCMIBase(nn.Module):
             return None
         to = Map(self.temperature, self.distribution, self.separation_power)
         try:
-            with full_products(features):
-                mean = likelihood_surprisal(features, self.centroid_logits, None, labels, to).mean()
+            mean = mean_surprisal(features, directions, labels, to)
         except (IndexError, RuntimeError):
             return None
-        return mean if math.isfinite(mean.item()) else None
+        return None if mean is None or not math.isfinite(mean.item()) else mean
 
     def _call(self, features: Tensor, labels: Tensor) -> Tensor:
         self._keep_replicas_equal()

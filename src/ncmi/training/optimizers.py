@@ -1,4 +1,4 @@
-"""The two optimizers, one for the network and one for learned centroids, and their learning rates over the steps."""
+"""The optimizers of the network and of learned centroids, one or two, and their learning rates over the steps."""
 
 import math
 from collections.abc import Callable
@@ -15,7 +15,9 @@ _START = 0.04  # its first factor
 
 
 def make_optimizers(model: Classifier, training: Training) -> tuple[Optimizer, Optimizer | None]:
-    """Optimizers of the network's and of the centroids' parameters; None where nothing is learned of the latter.
+    """Optimizers of the network's and of the centroids' parameters; None where the latter need none of their own.
+
+    They do where the two take turns. Where both always move, one steps through all groups, for half the cost.
 
     Weight decay acts on matrices and kernels, on biases and normalization only where the recipe says so, and never on
     centroids.
@@ -29,20 +31,21 @@ def make_optimizers(model: Classifier, training: Training) -> tuple[Optimizer, O
             "weight_decay": training.weight_decay if training.decay_all else 0.0,
         },
     ]
+    of_network = [group | {"lr": training.learning_rate} for group in groups if group["params"]]
     centroids = list(model.objective.centroid_parameters())
-    return (
-        _make([group for group in groups if group["params"]], training.learning_rate, training),
-        _make([{"params": centroids, "weight_decay": 0.0}], training.centroid_learning_rate, training)
-        if centroids
-        else None,
-    )
+    of_centroids = [{"params": centroids, "weight_decay": 0.0, "lr": training.centroid_learning_rate}]
+    if not centroids:
+        return _make(of_network, training), None
+    if training.alternation.moves_both:
+        return _make([*of_network, *of_centroids], training), None
+    return _make(of_network, training), _make(of_centroids, training)
 
 
-def _make(groups: list[dict[str, Any]], learning_rate: float, training: Training) -> Optimizer:
+def _make(groups: list[dict[str, Any]], training: Training) -> Optimizer:
     if training.optimizer == "sgd":
         nesterov = training.nesterov and training.momentum > 0
-        return torch.optim.SGD(groups, lr=learning_rate, momentum=training.momentum, nesterov=nesterov, fused=True)
-    return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+        return torch.optim.SGD(groups, momentum=training.momentum, nesterov=nesterov, fused=True)
+    return torch.optim.AdamW(groups, fused=True)
 
 
 def learning_rate_factor(training: Training, steps_per_epoch: int) -> Callable[[int], float]:
