@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from ncmi.data.dataset import Dataset
+from ncmi.data.load import load_samples
 from ncmi.objectives.options import CrossEntropyOptions
 from ncmi.recipes import Recipe, cifar100
 from ncmi.training.optimizers import make_optimizers
@@ -154,3 +155,22 @@ def test_dataset_of_random_images_is_usable(bench: Any) -> None:
     dataset, _ = bench("_image_steps").some_images(5, 16, None)
     assert isinstance(dataset, Dataset)
     assert dataset.sample_shape == (3, 16, 16)
+
+
+def test_images_of_a_folder_differ_in_size_and_content(bench: Any, tmp_path: Path) -> None:
+    module = bench("image_folders")
+    for label in range(module.CLASSES):
+        (tmp_path / f"class_{label}").mkdir()
+    for number in range(12):
+        module.write_image(tmp_path, number)
+    files = sorted(tmp_path.rglob("*.jpg"))
+    assert (len(files), len({file.read_bytes() for file in files})) == (12, 12)
+    before = [file.stat().st_mtime_ns for file in files]
+    module.write_folder(tmp_path, 12)  # what is there stays
+    assert [file.stat().st_mtime_ns for file in files] == before
+    recipe = module.recipe_of(tmp_path, 224, "mlp", 1, 0.5)
+    dataset = load_samples(recipe.data)
+    assert dataset.inputs.shape == (12, 3, 224, 224)
+    measured = {"images": 12, "decoded_bytes": 3 * 2**30, "in_memory": False, "peak_bytes": 3 * 2**30, "seconds": 1.0}
+    measured |= {"check_peak_bytes": 1.0, "check_seconds": 1.0, "epoch_seconds": 1.0, "in_epoch": 10}
+    assert [row.passed for row in module.rows_of(measured, 224)] == [False, None, None, None, None, None]

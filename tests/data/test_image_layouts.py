@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 
 from ncmi.data.dataset import Dataset, fingerprint
 from ncmi.data.image_folders import load_folder
+from ncmi.data.image_labels import names_images
 from ncmi.data.image_layouts import part_of_folder
 from ncmi.data.kinds import kind_of
 from ncmi.data.load import load_samples
@@ -293,6 +295,8 @@ def test_tables_are_not_taken_for_images(tmp_path: Path) -> None:
     for text in ("id,x,label\n1001,2,a\n1002,3,b\n", "file,label\nx.png,a\ny.png,b\n", "x,y\n0.5,1\n", "", "id\n1\n"):
         (tmp_path / "t.csv").write_text(text)
         assert kind_of(str(tmp_path / "t.csv")) == "table"
+    os.mkfifo(tmp_path / "pipe.csv")
+    assert not names_images(tmp_path / "pipe.csv")
 
 
 def test_parts_of_their_own(tmp_path: Path) -> None:

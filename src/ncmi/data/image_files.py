@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
+import mmap
 import os
 import stat
 import threading
@@ -102,7 +104,7 @@ class ImageFiles:
                     if indices is None:
                         break
                     chosen = indices.tolist()
-                    images = np.empty((len(chosen), *self.shape[1:]), np.uint8)
+                    images = _own_memory((len(chosen), *self.shape[1:]))
                     parts = range(0, len(chosen), _CHUNK)
                     futures = [
                         executor.submit(self._decode, chosen[i : i + _CHUNK], images[i : i + _CHUNK]) for i in parts
@@ -128,6 +130,16 @@ class ImageFiles:
                 raise ValueError(
                     f"{path}: {why_unreadable(error)}, but it could be read before: restore it, or begin a new run"
                 ) from error
+
+
+def _own_memory(shape: tuple[int, ...]) -> Pixels:
+    """An array beside the heap, which goes back to the system with its last view.
+
+    On the heap, batches that live for a while between the larger arrays computed from others leave holes that nothing
+    fits into: the process grew by gigabytes.
+    """
+    size = math.prod(shape)
+    return np.ndarray(shape, np.uint8, buffer=mmap.mmap(-1, size)) if size else np.empty(shape, np.uint8)
 
 
 @dataclass(frozen=True, eq=False)

@@ -111,7 +111,8 @@ def _stem(name: str) -> str:
 
 def names_images(path: Path, images: Path | None = None) -> bool:
     """Whether a table is one of image files and their labels: most rows' values in a column are names of images."""
-    rows = _read_rows(path, sample=True)
+    # a pipe would wait for somebody to write into it
+    rows = _read_rows(path, sample=True) if path.is_file() else []
     if not rows or len(rows[0]) < 2:
         return False
     # a look into folders is worth it only where something is called like a file

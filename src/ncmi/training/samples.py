@@ -1,6 +1,6 @@
 """Tables and images in a run: samples in memory or in files, varied in batches on the training device."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 
@@ -139,7 +139,21 @@ def split_of(data: SampleData, dataset: Dataset | Table, seed: int) -> Split:
 @torch.no_grad()
 def features_of(model: Classifier, inputs: Tensor | ImageFiles) -> Tensor:
     """Features ``[N, D]`` of raw inputs by a model in evaluation mode, in batches, on the CPU."""
-    return torch.cat([model(batch) for batch in inputs.split(_evaluation_batch(inputs))])
+    return _joined((model(batch) for batch in inputs.split(_evaluation_batch(inputs))), len(inputs))
+
+
+def _joined(batches: Iterable[Tensor], count: int) -> Tensor:
+    """Batches of features as ``[count, D]``, each put in its place at once.
+
+    What is small and stays must not lie in memory behind what is large and goes: the heap would grow with each batch.
+    """
+    whole, done = torch.empty(0), 0
+    for features in batches:
+        if done == 0:
+            whole = features.new_empty((count, *features.shape[1:]))
+        whole[done : done + len(features)] = features
+        done += len(features)
+    return whole
 
 
 def _evaluation_batch(inputs: Tensor | ImageFiles) -> int:
@@ -190,13 +204,14 @@ class SampleLoop(Loop):
 
     def features_of(self, model: Classifier, indices: Tensor) -> Tensor:
         batches = indices.split(_evaluation_batch(self.inputs))
-        parts = []
+
+        def features(batch: Tensor, inputs: Tensor) -> Tensor:
+            with self.fabric.autocast():
+                own = model(inputs)
+            return self.gather(own.to(self.dtype), batch)
+
         with self._samples([self.share_of(batch) for batch in batches]) as samples:
-            for batch, inputs in zip(batches, samples, strict=True):
-                with self.fabric.autocast():
-                    features = model(inputs)
-                parts.append(self.gather(features.to(self.dtype), batch))
-        return torch.cat(parts)
+            return _joined(map(features, batches, samples), len(indices))
 
 
 class ViewMaker:
