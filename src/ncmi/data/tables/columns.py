@@ -89,13 +89,17 @@ def profile_of(column: pd.Series[Any], missing: Sequence[str] = ()) -> Profile:
         fraction = bool((values[finite] != np.round(values[finite])).any())
         if fraction and np.unique(values[:20_000]).size > 5000:
             return Profile("fraction", None, np.empty(0, np.int64), 5001, present, rows)
-        table = column[finite].value_counts()
-        few = len(table) <= 1000
+        if rows <= 50_000:
+            distinct, counts = np.unique(values[finite], return_counts=True)
+        else:  # by a hash, without sorting
+            table = column[finite].value_counts()
+            distinct, counts = table.index.to_numpy(np.float64), table.to_numpy()
+        few = len(distinct) <= 1000
         return Profile(
             "fraction" if fraction else "whole",
-            table.index.to_list() if few else None,
-            table.to_numpy().astype(np.int64) if few else np.empty(0, np.int64),
-            len(table),
+            distinct.tolist() if few else None,
+            counts.astype(np.int64) if few else np.empty(0, np.int64),
+            len(distinct),
             present,
             rows,
         )
