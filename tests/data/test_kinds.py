@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -168,3 +169,25 @@ def test_without_torch() -> None:
     code = "import sys, ncmi.data.kinds as k; assert k.kind_of('iris') == 'table'; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert not {"torch", "sklearn", "pandas", "h5py", "PIL"} & set(modules)
+
+
+def test_text_with_separators_is_a_table(tmp_path: Path) -> None:
+    for name, text in {
+        "wine.names2": "1,2,a\n3,4,b\n",
+        "iris": "a;b\n1;2\n",
+        "x.csv.gz": "",
+        "y.data": "1 2\n",
+    }.items():
+        (tmp_path / name).write_text(text)
+        assert kind_of(str(tmp_path / name)) == "table", name
+    (tmp_path / "letter").write_text("Dear reader,\nno table is here.\n\nYours\n")
+    with pytest.raises(ValueError, match="cannot be read"):
+        kind_of(str(tmp_path / "letter"))
+
+
+@pytest.mark.timeout(20)
+def test_pipes_and_devices_are_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    for name in (tmp_path / "pipe.csv", Path("/dev/zero")):
+        with pytest.raises(ValueError, match="a pipe, socket or device"):
+            kind_of(str(name))

@@ -308,6 +308,17 @@ def test_kinds_of_columns(tmp_path: Path) -> None:
     assert said(numbers, "6 values of 'x'", "'low'")
 
 
+def test_codes_with_zeros_in_front_are_said(tmp_path: Path) -> None:
+    codes = [f"{i:02d}" for i in range(12)]
+    table = load(
+        tmp_path / "t.csv",
+        "code,z,label\n" + "".join(f"{c},{c[1]}.5,{'uv'[i % 3 > 0]}\n" for i, c in enumerate(codes * 3)),
+    )
+    assert said(table, "'code'", "--data.categorical")
+    as_text = load(tmp_path / "t.csv", categorical=("code",))
+    assert kinds(as_text)["code"] == "category"
+
+
 def test_rare_strays_are_missing_and_said(tmp_path: Path) -> None:
     frame = pd.DataFrame({"x": [*map(str, range(300)), "broken"], "label": ["u", "v", "w"] * 100 + ["u"]})
     frame.to_csv(tmp_path / "t.csv", index=False)

@@ -89,6 +89,8 @@ def find_data(name_or_path: str, data_dir: str | None = None) -> Path:
     """The path meant by a path, or by a name in ``data_dir`` or ``NCMI_DATA``."""
     path = Path(name_or_path).expanduser()
     if path.exists():
+        if not path.is_file() and not path.is_dir():
+            raise ValueError(f"{path}: a pipe, socket or device, not a file: give a file or folder of data")
         return path
     cure = (
         f"embedded data sets are {', '.join(EMBEDDED)}; otherwise give the path of a table (such as .csv or .parquet), "
@@ -157,8 +159,6 @@ def is_table_file(path: Path) -> bool:
 
 
 def _kind_of_file(path: Path, images: Path | None) -> Kind:
-    if not path.is_file():
-        raise ValueError("a pipe, socket or device, not a file: give a file or folder of data")
     suffix = path.suffix.lower()
     if suffix in LABEL_FILE_SUFFIXES and names_images(path, images):
         return "image"

@@ -89,13 +89,17 @@ def profile_of(column: pd.Series[Any], missing: Sequence[str] = ()) -> Profile:
         fraction = bool((values[finite] != np.round(values[finite])).any())
         if fraction and np.unique(values[:20_000]).size > 5000:
             return Profile("fraction", None, np.empty(0, np.int64), 5001, present, rows)
-        table = column[finite].value_counts()
-        few = len(table) <= 1000
+        if rows <= 50_000:
+            distinct, counts = np.unique(values[finite], return_counts=True)
+        else:  # by a hash, without sorting
+            table = column[finite].value_counts()
+            distinct, counts = table.index.to_numpy(np.float64), table.to_numpy()
+        few = len(distinct) <= 1000
         return Profile(
             "fraction" if fraction else "whole",
-            table.index.to_list() if few else None,
-            table.to_numpy().astype(np.int64) if few else np.empty(0, np.int64),
-            len(table),
+            distinct.tolist() if few else None,
+            counts.astype(np.int64) if few else np.empty(0, np.int64),
+            len(distinct),
             present,
             rows,
         )
@@ -235,12 +239,6 @@ def _understand(
         if present >= 0.99 * profile.present:
             _note_strays(name, values, counts, good, "since they are rare; if not, say --data.categorical", notes)
             return Column(name=name, kind="number", decimal=decimal or ".")
-        if present >= 0.5 * profile.present:
-            strays = [value for value, number in zip(values, good, strict=True) if not number]
-            notes.append(
-                f"{name!r} mixes numbers and text ({listing(strays, 3)}) and is taken as categories: "
-                "--data.numeric takes it as numbers, --data.missing names marks of missing values"
-            )
         for true, false in _BOOLEANS:
             if {value.casefold() for value in values} == {true, false}:
                 return Column(name=name, kind="boolean", true=true, false=false)
@@ -248,6 +246,12 @@ def _understand(
             return date
         if (reason := _not_categories(name, values, counts, profile)) is not None:
             return reason
+        if present >= 0.5 * profile.present:
+            strays = [value for value, number in zip(values, good, strict=True) if not number]
+            notes.append(
+                f"{name!r} mixes numbers and text ({listing(strays, 3)}) and is taken as categories: "
+                "--data.numeric takes it as numbers, --data.missing names marks of missing values"
+            )
     kept = _marks_kept(column.dropna().unique(), missing)
     if kept:
         notes.append(f"{listing(kept)} in {name!r} is a category, not a missing value; otherwise say --data.missing")
@@ -298,7 +302,7 @@ def _doubt_numbers(name: str, column: pd.Series[Any], profile: Profile, notes: l
                 f"say --data.missing {sentinel:g}"
             )
     if profile.kind == "whole" and profile.rows >= 50 and profile.present == profile.rows:
-        many = profile.distinct > 0.95 * profile.rows
+        many = profile.distinct > 0.9 * profile.rows
         if many and values.min() >= 0 and values.max() >= 10_000 and name == "column_1":
             notes.append(f"{name!r} differs in nearly every row: if it names the rows, say --data.id-column {name}")
 

@@ -262,6 +262,11 @@ def sniff(
     values = sample.rows[above:]
     end = sample.ends[above - 1] if above else 0
     above_rows = original.count("\n", 0, start) + end
+    if codes := [i for i in range(width) if _are_codes([row[i] for row in values if i < len(row)])]:
+        called = [names[i] if names and names[i] else f"column_{i + 1}" for i in codes]
+        notes.append(
+            f"{listing(called, 6)} holds codes with zeros in front, taken as numbers; otherwise say --data.categorical"
+        )
     numeric = tuple(_is_numeric([row[i] for row in values if i < len(row)], sign, marks) for i in range(width))
     return Dialect(
         separator, quote, sign, names, width, _after_lines(data, above_rows), comment, numeric,
@@ -378,6 +383,13 @@ def _names_in_comment(comment: str, separator: str, quote: str, width: int) -> t
     if len(rows) != 1 or len(rows[0]) != width or any(map(is_number, rows[0])) or not all(rows[0]) or width < 2:
         return None
     return tuple(rows[0])
+
+
+def _are_codes(values: list[str]) -> bool:
+    """Whether numbers are written like codes: of one length, some with a zero in front."""
+    lengths = {len(value) for value in values if value}
+    codes = [value for value in values if value.isdecimal()]
+    return len(lengths) == 1 and len(codes) > 0.9 * len(values) and any(re.match(r"0\d", value) for value in codes)
 
 
 def _is_numeric(values: list[str], decimal: str, marks: set[str]) -> bool:

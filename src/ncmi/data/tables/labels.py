@@ -151,8 +151,9 @@ def _is_beyond_doubt(name: str, profiles: Mapping[str, Profile]) -> bool:
 
 def _says_parts(profile: Profile) -> bool:
     """Whether a column says which part each row is of."""
-    values = {str(value).strip().lower() for value in profile.values or ()}
-    return profile.kind == "text" and len(values) > 1 and values <= PART_WORDS.keys()
+    if profile.kind != "text" or not 2 <= profile.distinct <= 10:
+        return False
+    return {str(value).strip().lower() for value in profile.values or ()} <= PART_WORDS.keys()
 
 
 def _nothing_like_a_label(profiles: Mapping[str, Profile], why: str) -> ValueError:

@@ -324,6 +324,8 @@ def _new_rows(
     asked = {"label": source.get(label_column)}
     for role, name in (("id", data.id_column), ("group", data.group_column)):
         asked[role] = _column_or_none(name, names)
+    if data.id_column is not None and asked["id"] is None:
+        notes = (*notes, f"no id column {data.id_column!r}: rows are called by their numbers")
     texts = raw.texts(*dict.fromkeys(name for name in asked.values() if name is not None))
     labels = None
     if asked["label"] is not None:
