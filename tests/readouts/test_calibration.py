@@ -21,12 +21,11 @@ from ncmi.readouts.calibration import (
     MOST,
     apply_temperature,
     brier_score,
-    calibration_error,
     fit_temperature,
     negative_log_likelihood,
     reliability,
 )
-from ncmi.readouts.scores import judge
+from ncmi.readouts.scores import calibration_error, judge
 
 Array = NDArray[np.float64]
 

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional as F
 
-from ncmi.readouts import linear_probe
+from ncmi.readouts import calibration, linear_probe
 from ncmi.readouts.linear_probe import LinearProbe, stratified_sample
 from ncmi.readouts.neighbors import usual_neighbors
 from ncmi.readouts.scores import Judge, judge, weighted_auc
@@ -127,3 +127,22 @@ def test_unequal_classes_are_those_beyond_twice_the_size() -> None:
     assert (largest.name, smallest.name, largest.support, smallest.support) == ("a", "b", 21, 10)
     # a class that does not occur is not the smallest
     assert unequal(10, 0, 10) is None
+
+
+def test_the_temperature_is_found_in_a_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each looks at all samples × classes: of a thousand classes that is the time that there is."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 10, (300,), generator=generator)
+    log_p = (torch.randn(300, 10, generator=generator) + 4 * F.one_hot(labels, 10)).log_softmax(1)
+    betas: list[float] = []
+    slope = calibration._slope
+
+    def counted(rows: Tensor, targets: Tensor, beta: float) -> tuple[float, float]:
+        betas.append(beta)
+        return slope(rows, targets, beta)
+
+    monkeypatch.setattr(calibration, "_slope", counted)
+    temperature = calibration.fit_temperature(log_p, labels, pseudo_samples=0)
+    assert len(betas) <= 15
+    scaled = [float(F.cross_entropy(log_p.double() / (temperature * by), labels)) for by in (1, 1 - 1e-4, 1 + 1e-4)]
+    assert min(scaled) == scaled[0]

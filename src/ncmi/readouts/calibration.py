@@ -80,9 +80,11 @@ def fit_temperature(log_p: Tensor, labels: Tensor, *, pseudo_samples: float = 0.
         slope, curvature = _slope(rows, targets, beta)
         low, high = (low, beta) if slope > 0 else (beta, high)
         following = beta - slope / curvature if curvature > 0 else math.inf
-        if not low < following < high:
-            following = math.sqrt(low * high)
         converged = abs(following - beta) <= _TOLERANCE * beta
+        # a step of nothing ends on the bracket, which is no reason to leave it
+        if not converged and not low < following < high:
+            following = math.sqrt(low * high)
+            converged = abs(following - beta) <= _TOLERANCE * beta
         beta = following
         if converged:
             break
