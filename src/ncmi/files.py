@@ -7,8 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ncmi.errors import printable
+
 PARTIAL = ".partial"
 """Ending of a file that is being written."""
+# what a formula begins with, for some programs in full width too
+_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx")
 
 
@@ -66,6 +70,31 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write plain values as JSON, whole or not at all; NaN and infinities become ``null``."""
     write_text(path, json.dumps(finite(content), indent=2, allow_nan=False) + "\n")
+
+
+def inert_cell(text: str) -> str:
+    """A text as a cell of a CSV file that no spreadsheet takes for a formula, and no terminal for an order.
+
+    What begins with ``=``, ``+``, ``-``, ``@``, a tab or a line's end gets an apostrophe before it, unless it is a
+    number; control characters are shown by their codes.
+
+    >>> inert_cell("=cmd|' /C calc'!A0"), inert_cell("-1.5"), inert_cell("setosa")
+    ("'=cmd|' /C calc'!A0", '-1.5', 'setosa')
+    """
+    shown = printable(text).replace("\t", "\\t").replace("\n", "\\n")
+    if text[:1] in ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20") and not _is_number(
+        text
+    ):
+        return f"'{shown}"
+    return shown
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def finite(content: Any) -> Any:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from ncmi.errors import Interrupted
+from ncmi.errors import Interrupted, Terminated, printable
 from ncmi.readouts.scores import Estimate, Scores
 from ncmi.recipes.names import READOUTS, READOUTS_IN_WORDS, network_label, objective_label
 from ncmi.training import schema
@@ -24,29 +27,47 @@ if TYPE_CHECKING:
     from ncmi.slides.work import SlideResult
 
 _SHOWN = 10
+QUIET = False
+"""Whether only the last lines of a verb are printed (``--quiet``)."""
 _SCORES = ("accuracy", "balanced", "macro F1", "macro AUC")
+
+
+class _Patient(Console):
+    """A console whose reader may go (``| head``) without an end to the work that is told of."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
 def console() -> Console:
     """Where to print: as wide as the terminal, 100 columns elsewhere."""
-    terminal = Console(highlight=False)
+    terminal = _Patient(highlight=False)
     # a file or a pipe has no width: keep lines whole
-    return terminal if terminal.is_terminal else Console(width=100, highlight=False)
+    return terminal if terminal.is_terminal else _Patient(width=100, highlight=False)
 
 
 def say(text: str) -> None:
-    """One line; paths are not wrapped."""
-    console().print(text, soft_wrap=True, markup=False)
+    """One line; paths are not wrapped, and control characters in names are shown by their codes."""
+    console().print(printable(text), soft_wrap=True, markup=False)
+
+
+def say_on_the_way(text: str) -> None:
+    """A line that is no result: not printed with ``--quiet``."""
+    if not QUIET:
+        say(text)
 
 
 def _print_table(title: str, first: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     """A table whose first column is text and whose others are numbers. Names are the user's: they are no markup."""
-    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=Text(printable(title)), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column(first, no_wrap=True)
     for column in columns:
-        table.add_column(Text(column), justify="right", no_wrap=True)
+        table.add_column(Text(printable(column)), justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(printable, row))
     console().print(table)
 
 
@@ -61,7 +82,7 @@ class _Bar:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=QUIET or not self._console.is_terminal,
         )
         self._task = self._bar.add_task(title, total=total)
         self.count = 0
@@ -77,7 +98,7 @@ class _Bar:
         self.count += 1
         self._bar.advance(self._task)
         if line and not self._console.is_terminal:
-            say(line)
+            say_on_the_way(line)
 
 
 class RunCounter(_Bar):
@@ -87,7 +108,7 @@ class RunCounter(_Bar):
         super().__init__(title, total)
         self._total = total
         if not self._console.is_terminal:
-            say(title)
+            say_on_the_way(title)
 
     def advance(self, name: str, results: schema.Results) -> None:
         """One run has finished."""
@@ -113,8 +134,9 @@ class SlideCounter(_Bar):
 
     def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
         super().__exit__(kind, *details)
-        if kind is KeyboardInterrupt:
-            raise Interrupted("stopped; the same command goes on") from None
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            number = details[0].signal_number if isinstance(details[0], Terminated) else signal.SIGINT
+            raise Interrupted("stopped; the same command goes on", number) from None
 
     def done(self, result: SlideResult) -> None:
         """One slide is done, or left out."""
@@ -146,10 +168,10 @@ class EpochLog:
         columns += [("CMI", "validation_cmi", ".3e"), ("Γ", "validation_separation", ".3e")]
         columns += [("NCMI", "validation_ncmi", ".4f")]
         if not self._begun:
-            say(f"{'epoch':>5} " + " ".join(f"{heading:>9}" for heading, _, _ in columns) + f" {'s':>6}")
+            say_on_the_way(f"{'epoch':>5} " + " ".join(f"{heading:>9}" for heading, _, _ in columns) + f" {'s':>6}")
             self._begun = True
         cells = (f"{_number(row[name], form):>9}" for _, name, form in columns)
-        say(f"{row['epoch']:5d} {' '.join(cells)} {row['seconds']:6.2f}")
+        say_on_the_way(f"{row['epoch']:5d} {' '.join(cells)} {row['seconds']:6.2f}")
 
 
 def print_results(results: schema.Results) -> None:
