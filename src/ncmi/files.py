@@ -46,6 +46,15 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def check_regular(path: Path) -> None:
+    """Raise ValueError for what would be waited for without end, or read without end: pipes, devices, sockets.
+
+    What does not exist, or is a folder, is left to whoever opens it.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError(f"{path}: a pipe or a device, and no file: give the path of a file")
+
+
 def check_writable(path: Path) -> None:
     """See now whether a file could be written here, which is made only after long work.
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 _SLIDE_PACKAGES = ("h5py", "onnxruntime", "openslide", "openslide_bin", "skimage")
+_LONGEST = 1400  # signs of a message: names and paths may be of any length
 _GO_ON = "a run goes on with `ncmi resume RUN`, a comparison with the same command and --resume"
 
 
@@ -68,6 +69,8 @@ def _carried_out(arguments: Sequence[str] | None) -> int:
 def _complain(line: str) -> None:
     from ncmi.errors import printable
 
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST - 500]} … {line[-400:]}"
     with contextlib.suppress(OSError, ValueError):  # standard error may be closed
         print(printable(" ".join(line.split("\n"))), file=sys.stderr, flush=True)
 

@@ -121,7 +121,7 @@ def parse_error(said: str, words: Sequence[str], options: Options, prog: str) ->
     """
     see = f"see {prog} --help"
     lines = [line.strip().strip(_FRAME).strip() for line in said.splitlines()]
-    body = " ".join(line for line in lines[1:] if line and set(line) != {"─"})
+    body = " ".join(line for line in lines[1:] if line.strip("─-"))
     body = body.partition("For full helptext")[0].partition("Argument helptext")[0].strip()
     if match := _CHOICE.search(body):
         known = [name.strip(" '\"") for name in match["known"].split(",") if name.strip()]

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from ncmi.cli import output
 from ncmi.cli.output import say
 from ncmi.errors import Interrupted
+from ncmi.files import check_regular
 from ncmi.objectives.options import NCMIOptions, ObjectiveOptions, objective_names
 from ncmi.recipes import BagNetwork, Data, Network, Recipe, Training, describe_recipe, recipe_names, recipe_to_dict
 from ncmi.training import comparison, reproduction
@@ -248,6 +249,7 @@ def predict(
     """
     from ncmi.training.prediction import predict
 
+    check_regular(inputs)
     predicted = predict(
         run,
         inputs,
@@ -283,6 +285,9 @@ def measure(
     """
     from ncmi.training.evaluation import measure_file
 
+    for path in (file, labels):
+        if path is not None:
+            check_regular(path)
     measured = measure_file(file, values, temperature, labels)
     output.print_measured(measured)
     _write_json(json, measured)

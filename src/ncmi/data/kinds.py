@@ -8,7 +8,7 @@ from ncmi.data.arrays import archive_shapes
 from ncmi.data.cifar_sets import CIFAR_SETS, CifarSource, cifar_at, find_cifar, not_found
 from ncmi.data.columns import COORDS_KEYS, FEATURE_KEYS, INPUT_ARRAYS, LABEL_COLUMNS, called_like
 from ncmi.errors import listing, naming
-from ncmi.files import visible
+from ncmi.files import check_regular, visible
 from ncmi.recipes.data import Kind
 
 EMBEDDED: dict[str, Kind] = {"digits": "image", "wine": "table", "breast_cancer": "table", "iris": "table"}
@@ -112,6 +112,7 @@ def locate(name_or_path: str | Path) -> Path:
 
 
 def _kind_of_file(path: Path) -> Kind:
+    check_regular(path)
     suffix = path.suffix.lower()
     if suffix in TABLE_SUFFIXES:
         return "table"

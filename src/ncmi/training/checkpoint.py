@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ncmi.errors import reason
-from ncmi.files import write_atomically
+from ncmi.files import check_regular, write_atomically
 
 _TENSOR, _PAIRS = "__tensor__", "__pairs__"
 
@@ -43,6 +43,7 @@ def load_checkpoint(path: Path, *, cure: str = "restore the file or start the ru
     """
     if not path.exists():
         raise CheckpointError(f"{path}: no checkpoint here: the run stopped before its first one; start it again")
+    check_regular(path)
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}

@@ -18,7 +18,7 @@ from ncmi.recipes import BagData, Network, Recipe, recipe_from_dict, recipe_to_d
 from ncmi.training.environment import describe_environment
 from ncmi.training.judging import Features, information, judge_readouts
 from ncmi.training.loop import Loop, Setup
-from ncmi.training.model import Classifier
+from ncmi.training.model import Classifier, check_size
 from ncmi.training.run_folder import RunFolder, RunFolderError, write_arrays
 from ncmi.training.schema import Results, Skipped
 from ncmi.training.session import session, tensorboard
@@ -108,6 +108,7 @@ def build_model(recipe: Recipe, source: Source, *, begun: bool = False) -> Class
     Raises:
         ValueError: where this data, network or objective does not allow what the recipe asks for.
     """
+    check_size(recipe, source.signature)
     torch.manual_seed(recipe.training.seed)
     model = Classifier(recipe, source.signature)
     source.check(recipe, model)

@@ -18,7 +18,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from ncmi.files import PARTIAL, finite, write_atomically, write_json, write_text
+from ncmi.files import PARTIAL, check_regular, finite, write_atomically, write_json, write_text
 from ncmi.recipes import Recipe, recipe_from_dict, recipe_to_dict
 from ncmi.training.schema import (
     EpochMetrics,
@@ -272,6 +272,7 @@ class RunFolder:
             RunFolderError: if it is missing or damaged.
         """
         path = self.path / name
+        check_regular(path)
         try:
             content = msgspec.json.decode(path.read_bytes())
         except OSError as error:

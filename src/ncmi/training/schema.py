@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from ncmi.files import finite, write_text
+from ncmi.files import check_regular, finite, write_text
 from ncmi.readouts.scores import Detection, Histogram, Reliability, Scores
 from ncmi.recipes import Kind
 
@@ -254,6 +254,7 @@ def read_record(path: Path, kind: type[R]) -> R:
     Raises:
         SchemaError: if the file is missing, damaged, or of another format; the message names the cure.
     """
+    check_regular(path)
     try:
         content = path.read_bytes()
     except OSError as error:
