@@ -137,7 +137,9 @@ def test_data_to_train_on(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_configurations(name: str, tmp_path: Path) -> None:
     write(tmp_path, name, CONFIGS[name])
-    refused("train", "iris", "--config", name, cwd=tmp_path, says="" if name == "value.toml" else name)
+    refused(
+        "train", "iris", "--config", name, cwd=tmp_path, says="--training" if name[:4] in ("valu", "huge") else name
+    )
 
 
 def special(folder: Path, kind: str, name: str) -> None:
@@ -214,8 +216,7 @@ DAMAGE = [
     ("results.json", cut, ("report", "run")),
     ("results.json", cut, ("resume", "run")),
     ("results.json", put(DEEP), ("report", "run")),
-    ("results.json", put("[]"), ("evaluate", "run")),
-    ("results.json", as_pipe, ("report", "run")),
+    ("results.json", put("[]"), ("report", "run")),
     ("metrics.jsonl", put("garbled\n\n{}"), ("report", "run")),
     ("metrics.jsonl", put(WIDE), ("report", "run")),
     ("metrics.jsonl", put(DEEP), ("report", "run")),
@@ -236,7 +237,7 @@ def test_damaged_files_of_a_run(
     name: str, damage: Callable[[Path], None], words: tuple[str, ...], tmp_path: Path
 ) -> None:
     damage(tmp_path / "run" / name)
-    refused(*words, cwd=tmp_path, says=name, left=frozenset() if words[0] != "resume" else frozenset())
+    refused(*words, cwd=tmp_path, says=name)
 
 
 @pytest.mark.parametrize("name", ["results.json", "metrics.jsonl", "model.safetensors", "test_outputs.npz"])

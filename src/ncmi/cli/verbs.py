@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -180,10 +181,16 @@ def _train(recipe: Recipe, folder: Path, *, resume: bool) -> None:
     from ncmi.training.run import train
 
     go_on = f"ncmi resume {shlex.quote(str(folder))}"
+    was_there = folder.exists()
     try:
         results = train(recipe, folder, resume=resume, on_epoch=output.EpochLog().show)
     except Interrupted as stopped:
         raise Interrupted(f"{stopped}; go on with: {go_on}", stopped.signal_number) from None
+    except Exception:
+        # what came to nothing is not in the way of the corrected command
+        if not resume and not was_there and not (folder / "checkpoints").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     output.print_results(results)
     say(f"run folder: {folder}   its page: ncmi report {shlex.quote(str(folder))}")
 

@@ -398,6 +398,8 @@ class Loop(ABC):
                 raise
             _LOG.warning("%s; going on from the checkpoint before it", str(error).partition(": remove")[0])
             state = load_checkpoint(self.folder.previous, cure=_BEGIN_AGAIN)
+            if self.fabric.is_global_zero:
+                self.folder.previous.replace(self.folder.checkpoint)
         try:
             self.model.load_state_dict(state["model"])
             if self.average is not None:

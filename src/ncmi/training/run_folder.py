@@ -277,7 +277,7 @@ class RunFolder:
             content = msgspec.json.decode(path.read_bytes())
         except OSError as error:
             raise RunFolderError(f"{path}: cannot be read ({error.strerror}): is the run finished?") from None
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             again = f"restore the file, or remove {self.path} and run it again"
             raise RunFolderError(f"{path}: damaged ({error}): {again}") from None
         if not isinstance(content, dict):

@@ -270,5 +270,5 @@ def decode_record(content: bytes | str, kind: type[R], path: Path) -> R:
         if version != FORMAT:
             raise SchemaError(f"{path}: format {version!r}, this version reads format {FORMAT}: run it again")
         return msgspec.convert(plain, kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SchemaError(f"{path}: damaged ({error}): restore the file or run it again") from None
