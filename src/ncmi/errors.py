@@ -18,6 +18,7 @@ _MEMORY_CURE = (
     "take a smaller batch (--training.batch-size, or --training.accumulate), a narrower network (--network.width), "
     "smaller images (--data.image-size), or fewer --workers"
 )
+_PEER = re.compile(r"gloo|NCCL|Connection (closed|reset) by peer|Broken pipe")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -67,6 +68,8 @@ def in_one_line(error: BaseException) -> str:
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError | ValueError) and _NO_MEMORY.search(text)):
         said = f" ({_shortened(text)})" if text else ""
         return f"not enough memory{said}: {_MEMORY_CURE}"
+    if isinstance(error, RuntimeError) and _PEER.search(text):
+        return "another process of this training has ended: see what it says; a run goes on with ncmi resume RUN"
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
         where = "" if error.filename is None else f"{error.filename}: "
         if error.errno in _FULL:

@@ -2,16 +2,17 @@
 
 import json
 import os
-import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ncmi.errors import printable
+
 PARTIAL = ".partial"
 """Ending of a file that is being written."""
-_FORMULA = tuple("=+-@\t\r")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+# what a formula begins with, for some programs in full width too
+_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx")
 
 
@@ -57,6 +58,15 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def check_regular(path: Path) -> None:
+    """Raise ValueError for what would be waited for without end, or read without end: pipes, devices, sockets.
+
+    What does not exist, or is a folder, is left to whoever opens it.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError(f"{path}: a pipe or a device, and no file: give the path of a file")
+
+
 def check_writable(path: Path) -> None:
     """See now whether a file could be written here, which is made only after long work.
 
@@ -83,6 +93,27 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(finite(content), indent=2, allow_nan=False) + "\n")
 
 
+def inert_cell(text: str) -> str:
+    """A text as a cell of a CSV file that no spreadsheet takes for a formula, and no terminal for an order.
+
+    What begins with ``=``, ``+``, ``-``, ``@``, a tab or a line's end gets an apostrophe before it, unless it is a
+    number; control characters are shown by their codes.
+
+    >>> inert_cell("=cmd|' /C calc'!A0"), inert_cell("-1.5"), inert_cell("setosa")
+    ("'=cmd|' /C calc'!A0", '-1.5', 'setosa')
+    """
+    shown = printable(text).replace("\t", "\\t").replace("\n", "\\n")
+    return f"'{shown}" if text.startswith(_FORMULA) and not _is_number(text) else shown
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def finite(content: Any) -> Any:
     """The same plain values with ``None`` for NaN and infinities, which JSON does not have."""
     if isinstance(content, dict):
@@ -96,14 +127,3 @@ def finite(content: Any) -> Any:
 
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
-
-
-def inert_cell(text: str) -> str:
-    """Text of a user's for a cell of a CSV, marked by an apostrophe where a spreadsheet would take it for a formula.
-
-    >>> inert_cell("=1+1"), inert_cell("-0.5"), inert_cell("a=b")
-    ("'=1+1", '-0.5', 'a=b')
-    """
-    formula = text.startswith(_FORMULA) and not _NUMBER.fullmatch(text)
-    # a bare return would end the line: the writer of CSV quotes line feeds alone
-    return (f"'{text}" if formula else text).replace("\r", "\n")

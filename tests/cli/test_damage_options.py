@@ -51,11 +51,11 @@ def test_losses_by_name(words: tuple[str, ...], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--data.label-noise", "40"), "label_noise=40"),
-        (("--data.imbalance", "0.01"), "imbalance=0.01: must be at least 1"),
-        (("--objective", "generalized_cross_entropy", "--objective.q", "0"), "q=0"),
-        (("--objective", "symmetric_cross_entropy", "--objective.alpha", "-1"), "alpha=-1"),
-        (("--objective", "cross_entropy", "--objective.logit-adjustment", "-1"), "logit_adjustment=-1"),
+        (("--data.label-noise", "40"), "--data.label-noise 40"),
+        (("--data.imbalance", "0.01"), "--data.imbalance 0.01: must be at least 1"),
+        (("--objective", "generalized_cross_entropy", "--objective.q", "0"), "--objective.q 0"),
+        (("--objective", "symmetric_cross_entropy", "--objective.alpha", "-1"), "--objective.alpha -1"),
+        (("--objective", "cross_entropy", "--objective.logit-adjustment", "-1"), "--objective.logit-adjustment -1"),
     ],
 )
 def test_wrong_values(words: tuple[str, ...], message: str, tmp_path: Path) -> None:

@@ -241,9 +241,13 @@ def test_damaged_checkpoint(tmp_path: Path) -> None:
         train(recipe, tmp_path / "run")
     checkpoint = tmp_path / "run" / "checkpoints" / "last.safetensors"
     whole = checkpoint.read_bytes()
-    checkpoint.write_bytes(whole[:1000])
-    with pytest.raises(CheckpointError, match=r"last\.safetensors: damaged .*start the run again"):
-        train(recipe, tmp_path / "run", resume=True)
+    (checkpoint.parent / "previous.safetensors").unlink(missing_ok=True)
+    flipped = bytearray(whole)
+    flipped[-5] ^= 1
+    for damaged in (whole[:1000], bytes(flipped)):
+        checkpoint.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"last\.safetensors: damaged .*remove this file and resume"):
+            train(recipe, tmp_path / "run", resume=True)
     # of another model, and of no loop at all
     train(make_recipe(CrossEntropyOptions(), epochs=1), tmp_path / "other")
     for name in ("checkpoints/last.safetensors", "model.safetensors"):

@@ -6,7 +6,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-_NEEDED = ("torch", "lightning_fabric", "msgspec", "numpy", "pandas", "safetensors", "sklearn", "tyro")
+_NEEDED = ("torch", "lightning_fabric", "msgspec", "numpy", "pandas", "safetensors", "scipy", "sklearn", "tyro")
 _OPTIONAL = {
     "tensorboard": "TensorBoard logs (--training.tensorboard)",
     "torchvision": "torchvision's networks and transforms",
@@ -31,7 +31,7 @@ def examine() -> list[Finding]:
     findings: list[Finding] = [(True, "python", platform.python_version())]
     findings += [_package(name, needed=True) for name in _NEEDED]
     if all(works for works, _, _ in findings):
-        findings += [_devices(), _loss(), *_data()]
+        findings += [_devices(), _arithmetic(), _loss(), *_data()]
     return findings + [_package(name, needed=False) for name in _OPTIONAL]
 
 
@@ -55,6 +55,16 @@ def _devices() -> Finding:
     if torch.cuda.is_available():
         return True, "devices", f"{torch.cuda.device_count()} × {torch.cuda.get_device_name()}, {threads} CPU threads"
     return True, "devices", f"CPU with {threads} threads; no CUDA device"
+
+
+def _arithmetic() -> Finding:
+    from ncmi.training.environment import describe_arithmetic
+
+    about = describe_arithmetic()
+    libraries = ", ".join(
+        f"{name} {'yes' if about[key] else 'no'}" for name, key in (("MKL", "mkl"), ("oneDNN", "mkldnn"))
+    )
+    return True, "CPU arithmetic", f"{about['cpu_capability']}, {libraries}; another kind of CPU is another draw"
 
 
 def _loss() -> Finding:

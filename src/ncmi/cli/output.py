@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ncmi.errors import Interrupted
+from ncmi.errors import Interrupted, Terminated, printable
 from ncmi.readouts.metrics import FINE, METRICS, PERCENT, SHARE, heading_of, in_words, scores_in_order, unit_of
 from ncmi.readouts.scores import Estimate, Scores, unequal_in_words
 from ncmi.recipes.names import NOT_THE_TEST_PART, READOUTS, READOUTS_IN_WORDS, network_label, objective_label
@@ -26,18 +29,37 @@ if TYPE_CHECKING:
 
 _SHOWN = 10
 _MOST_CLASSES, _MOST_PAIRS = 20, 3
+QUIET = False
+"""Whether only the last lines of a verb are printed (``--quiet``)."""
+
+
+class _Patient(Console):
+    """A console whose reader may go (``| head``) without an end to the work that is told of."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
 def console() -> Console:
     """Where to print: as wide as the terminal, 100 columns elsewhere."""
-    terminal = Console(highlight=False)
+    terminal = _Patient(highlight=False)
     # a file or a pipe has no width: keep lines whole
-    return terminal if terminal.is_terminal else Console(width=100, highlight=False)
+    return terminal if terminal.is_terminal else _Patient(width=100, highlight=False)
 
 
 def say(text: str, *, to_errors: bool = False) -> None:
-    """One line; paths are not wrapped."""
-    (Console(stderr=True, highlight=False) if to_errors else console()).print(text, soft_wrap=True, markup=False)
+    """One line; paths are not wrapped, and control characters in names are shown by their codes."""
+    where = _Patient(stderr=True, highlight=False) if to_errors else console()
+    where.print(printable(text), soft_wrap=True, markup=False)
+
+
+def say_on_the_way(text: str) -> None:
+    """A line that is no result: not printed with ``--quiet``."""
+    if not QUIET:
+        say(text)
 
 
 def _print_table(title: str, first: str, columns: Iterable[str], rows: Iterable[Sequence[str]], note: str = "") -> None:
@@ -58,7 +80,7 @@ class _Bar:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=QUIET or not self._console.is_terminal,
         )
         self._task = self._bar.add_task(title, total=total)
         self.count = 0
@@ -74,7 +96,7 @@ class _Bar:
         self.count += 1
         self._bar.advance(self._task)
         if line and not self._console.is_terminal:
-            say(line)
+            say_on_the_way(line)
 
 
 class RunCounter(_Bar):
@@ -84,7 +106,7 @@ class RunCounter(_Bar):
         super().__init__(title, total)
         self._total = total
         if not self._console.is_terminal:
-            say(title)
+            say_on_the_way(title)
 
     def advance(self, name: str, results: schema.Results) -> None:
         """One run has finished."""
@@ -112,8 +134,9 @@ class SlideCounter(_Bar):
 
     def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
         super().__exit__(kind, *details)
-        if kind is KeyboardInterrupt:
-            raise Interrupted("stopped; the same command goes on") from None
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            number = details[0].signal_number if isinstance(details[0], Terminated) else signal.SIGINT
+            raise Interrupted("stopped; the same command goes on", number) from None
 
     def done(self, result: SlideResult) -> None:
         """One slide is done, or left out."""
@@ -149,10 +172,10 @@ class EpochLog:
         room = max(1, (where.width - 13) // 10) if where.is_terminal else len(columns)
         columns = [column for column in columns if sum(other[3] < column[3] for other in columns) < room]
         if not self._begun:
-            say(f"{'epoch':>5} " + " ".join(f"{heading:>9}" for heading, *_ in columns) + f" {'s':>6}")
+            say_on_the_way(f"{'epoch':>5} " + " ".join(f"{heading:>9}" for heading, *_ in columns) + f" {'s':>6}")
             self._begun = True
         cells = (f"{_number(row[name], form):>9}" for _, name, form, _ in columns)
-        say(f"{row['epoch']:5d} {' '.join(cells)} {row['seconds']:6.2f}")
+        say_on_the_way(f"{row['epoch']:5d} {' '.join(cells)} {row['seconds']:6.2f}")
 
 
 def print_results(results: schema.Results) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shlex
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ncmi.cli import output
 from ncmi.cli.output import say
 from ncmi.errors import Interrupted
+from ncmi.files import check_regular
 from ncmi.objectives.options import NCMIOptions, ObjectiveOptions, objective_names
-from ncmi.recipes import BagNetwork, Data, Network, Recipe, Training, describe_recipe, recipe_names
+from ncmi.recipes import BagNetwork, Data, Network, Recipe, Training, describe_recipe, recipe_names, recipe_to_dict
 from ncmi.training import comparison, reproduction
 from ncmi.training.schema import MISTAKES, Record, write_record
 
@@ -18,6 +22,8 @@ COMMAND: list[str] = []
 """The command line as it was given, for the report."""
 IMPORTS: list[str] = []
 """Modules that register objectives or networks of the user's own (``--imports``)."""
+DRY_RUN = False
+"""Whether only what would be done is said (``--dry-run``)."""
 
 
 def compare(
@@ -66,10 +72,52 @@ def compare(
     folder = out or Path("runs") / f"compare-{data.title}"
     runs, folds = len(plan.runs()), len(plan.folds)
     title = f"{len(plan.entries)} entries × {len(plan.seeds)} seeds" + (f" × {folds} folds" if folds > 1 else "")
+    command = " ".join(COMMAND)
+    if DRY_RUN:
+        comparison.record_of(folder, plan.describe(command), resume)
+        say(f"{title} = {runs} runs, {comparison.processors_of(plan)} side by side, into {folder}")
+        _say_plans([plan])
+        return
     with output.RunCounter(title, runs) as counter:
-        comparison.compare(plan, folder, resume=resume, command=" ".join(COMMAND), on_run=counter.advance)
+        try:
+            comparison.compare(plan, folder, resume=resume, command=command, on_run=counter.advance)
+        except Interrupted as stopped:
+            go_on = f"go on with the same command and --resume ({folder})" if folder.exists() else "nothing is written"
+            raise Interrupted(f"stopped; {go_on}", stopped.signal_number) from None
     print_table(folder)
     say(f"report: {write_report(folder)}   table: {write_csv(folder, folder / 'table.csv')}")
+
+
+def _say_plans(plans: Sequence[comparison.Plan]) -> None:
+    """What would be trained, and whether it can be: all data is read, and every network and objective is built."""
+    from ncmi.training.rehearsal import describe, rehearse
+
+    contents: dict[str, dict[str, Any]] = {}
+    for plan in plans:
+        recipe = plan.entries[0].recipe
+        say(describe(recipe, plan.imports))
+        for entry in plan.entries:
+            say(f"  {entry.label}: {in_brief(entry.recipe)}")
+        contents |= {f"{entry}": recipe_to_dict(recipe) for entry, recipe in plan.runs()}
+    faults = rehearse(contents, plans[0].imports)
+    if faults:
+        raise ValueError(comparison.told(faults, len(contents)))
+    say("nothing was written; without --dry-run it begins")
+
+
+def in_brief(recipe: Recipe) -> str:
+    """Network, objective and training of a recipe in a line: what is not at its default."""
+    default = Recipe(recipe.data)
+    parts = [f"network {recipe.network.name}", f"objective {recipe.objective.name}"]
+    for section, own in (("training", default.training), ("network", default.network)):
+        values = getattr(recipe, section)
+        parts += [
+            f"{field.name.replace('_', '-')} {getattr(values, field.name)}"
+            for field in fields(values)
+            if field.name not in ("name", "alternation", "augmentation")
+            and getattr(values, field.name) != getattr(own, field.name, None)
+        ]
+    return ", ".join(parts)
 
 
 def train(
@@ -91,6 +139,14 @@ def train(
         training: the training.
     """
     recipe = Recipe(data, network, objective, training)
+    if DRY_RUN:
+        from ncmi.training.run_folder import RunFolder
+
+        folder = out or Path("runs") / _run_name(recipe)
+        RunFolder.check_free(folder)
+        say(f"1 run into {folder}")
+        _say_plans([comparison.Plan((comparison.Entry("run", "run", recipe),), (training.seed,), 1, tuple(IMPORTS))])
+        return
     _train(recipe, out or Path("runs") / _run_name(recipe), resume=False)
 
 
@@ -103,26 +159,41 @@ def _run_name(recipe: Recipe) -> str:
     return "-".join(parts)
 
 
-def resume(run: Path) -> None:
+def resume(run: Path, *, epochs: int | None = None) -> None:
     """Go on with a run that was stopped; on a CPU the result is the same, bit by bit, as without the stop.
 
     Args:
         run: the run folder.
+        epochs: train a stopped or finished run to so many epochs in all. The learning rate's schedule is drawn anew
+            over them, so that the result is not that of a run of so many epochs from the start; the earlier recipe and
+            results are kept as recipe-before.json and results-before.json.
     """
     from ncmi.training.run_folder import RunFolder
 
+    if epochs is not None:
+        from ncmi.training.extension import extend
+
+        say(extend(run, epochs))
     _train(RunFolder.open(run).recipe(), run, resume=True)
 
 
 def _train(recipe: Recipe, folder: Path, *, resume: bool) -> None:
     from ncmi.training.run import train
 
+    go_on = f"ncmi resume {shlex.quote(str(folder))}"
+    was_there = folder.exists()
     try:
-        results = train(recipe, folder, resume=resume, on_epoch=output.EpochLog().show, on_stage=say)
+        results = train(recipe, folder, resume=resume, on_epoch=output.EpochLog().show, on_stage=output.say_on_the_way)
     except Interrupted as stopped:
-        raise Interrupted(f"{stopped}; go on with: ncmi resume {folder}") from None
+        raise Interrupted(f"{stopped}; go on with: {go_on}", stopped.signal_number) from None
+    except Exception:
+        # what came to nothing is not in the way of the corrected command
+        if not resume and not was_there and not (folder / "checkpoints").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     output.print_results(results)
-    say(f"run folder: {folder}   its page: ncmi report {folder}   misclassified: {folder / MISTAKES}")
+    page = f"its page: ncmi report {shlex.quote(str(folder))}"
+    say(f"run folder: {folder}   {page}   misclassified: {folder / MISTAKES}")
 
 
 def evaluate(
@@ -186,6 +257,7 @@ def predict(
     """
     from ncmi.training.prediction import predict
 
+    check_regular(inputs)
     predicted = predict(
         run,
         inputs,
@@ -219,6 +291,9 @@ def measure(
     """
     from ncmi.training.evaluation import measure_file
 
+    for path in (file, labels):
+        if path is not None:
+            check_regular(path)
     measured = measure_file(file, values, temperature, labels)
     output.print_measured(measured)
     _write_json(json, measured)
@@ -297,13 +372,17 @@ def reproduce(
     )
     folder = out or Path("runs") / f"reproduce-{scale}"
     runs = sum(len(group.plan.runs()) for group in groups)
+    if DRY_RUN:
+        say(f"{experiment}, scale {scale}: {runs} runs in {len(groups)} groups, into {folder / experiment}")
+        _say_plans([group.plan for group in groups])
+        return
     with output.RunCounter(f"{experiment}, scale {scale}", runs) as counter:
         try:
             folder = reproduction.reproduce(
                 experiment, scale, groups, folder, command=" ".join(COMMAND), on_run=counter.advance
             )
-        except KeyboardInterrupt:
-            raise Interrupted("stopped; the same command goes on") from None
+        except Interrupted as stopped:
+            raise Interrupted("stopped; the same command goes on", stopped.signal_number) from None
     print_table(folder)
     say(f"report: {write_report(folder)}")
 

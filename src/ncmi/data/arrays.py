@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -42,6 +43,7 @@ def archive_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 def read_array(path: Path, key: str) -> npt.NDArray[Any]:
     """One array of an archive."""
+    _check_length(path, key)
     try:
         with np.load(path, allow_pickle=False) as archive:
             array: npt.NDArray[Any] = archive[key]
@@ -53,6 +55,25 @@ def read_array(path: Path, key: str) -> npt.NDArray[Any]:
         ) from error
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise ValueError(f"array {key!r} is damaged ({error}): write or copy the file again") from error
+
+
+def _check_length(path: Path, key: str) -> None:
+    """Raise ValueError where a header claims more than there is: memory would be asked for by what it claims."""
+    with zipfile.ZipFile(path) as archive:
+        try:
+            length = archive.getinfo(f"{key}.npy").file_size
+            with archive.open(f"{key}.npy") as file:
+                is_old = np.lib.format.read_magic(file) == (1, 0)
+                read = np.lib.format.read_array_header_1_0 if is_old else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(file)
+        except (KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, OSError):
+            return  # what is damaged is named where it is read
+    claimed = math.prod(int(side) for side in shape) * dtype.itemsize
+    if claimed > length and not dtype.hasobject:
+        raise ValueError(
+            f"array {key!r} is damaged (its header claims {claimed:,} bytes, there are {length:,}): write or copy the "
+            "file again"
+        )
 
 
 def find_key(keys: list[str], names: Iterable[str], role: str) -> str:

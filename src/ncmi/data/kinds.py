@@ -9,7 +9,7 @@ from ncmi.data.cifar_sets import CIFAR_SETS, CifarSource, cifar_at, find_cifar, 
 from ncmi.data.columns import COORDS_KEYS, FEATURE_KEYS, INPUT_ARRAYS, LABEL_COLUMNS, called_like
 from ncmi.data.image_labels import IMAGE_SUFFIXES, LABEL_FILE_SUFFIXES, names_images
 from ncmi.errors import listing, naming
-from ncmi.files import is_system_file, visible
+from ncmi.files import check_regular, is_system_file, visible
 from ncmi.recipes.data import Kind
 
 EMBEDDED: dict[str, Kind] = {"digits": "image", "wine": "table", "breast_cancer": "table", "iris": "table"}
@@ -159,6 +159,7 @@ def is_table_file(path: Path) -> bool:
 
 
 def _kind_of_file(path: Path, images: Path | None) -> Kind:
+    check_regular(path)
     suffix = path.suffix.lower()
     if suffix in LABEL_FILE_SUFFIXES and names_images(path, images):
         return "image"

@@ -151,10 +151,14 @@ class Training:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_range(self, "epochs", "batch_size", "seed", "weight_decay", "warmup_epochs", "neighbors_limit", least=0)
+        check_range(self, "epochs", "batch_size", least=0, most=10**9)
+        check_range(self, "neighbors_limit", least=0)
+        check_range(self, "seed", least=0, below=2**63)  # what torch takes
+        check_range(self, "weight_decay", "warmup_epochs", least=0, below=math.inf)
         check_range(self, "checkpoint_seconds", least=0)
         check_range(self, "accumulate", "devices", "patience", "threads", "checkpoint_steps", least=1)
-        check_range(self, "learning_rate", "centroid_learning_rate", "decay_factor", "clip_norm", above=0)
+        check_range(self, "learning_rate", "centroid_learning_rate", "decay_factor", above=0, below=math.inf)
+        check_range(self, "clip_norm", above=0)
         check_range(self, "momentum", least=0, below=1, cure="usually 0.9")
         check_range(self, "ema_decay", least=0, below=1, cure="usually 0.999")
         if 0 < self.batch_size < self.devices:

@@ -1,5 +1,6 @@
 """Checkpoints as one safetensors file: tensors in the body, everything else as JSON in its header. No pickle."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ncmi.files import write_atomically
+from ncmi.errors import reason
+from ncmi.files import check_regular, write_atomically
 
 _TENSOR, _PAIRS = "__tensor__", "__pairs__"
 
@@ -19,37 +21,57 @@ class CheckpointError(ValueError):
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a tree of dicts, lists, tensors and plain values, whole or not at all."""
+    """Write a tree of dicts, lists, tensors and plain values, whole or not at all, with a checksum of all of it."""
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(_strip(state, "", tensors))
+    metadata = {"ncmi": tree, "blake2b": _checksum(tree, tensors)}
     try:
-        write_atomically(path, lambda temporary: save_file(tensors, str(temporary), metadata={"ncmi": tree}))
+        write_atomically(path, lambda temporary: save_file(tensors, str(temporary), metadata=metadata))
     except SafetensorError as error:
         raise OSError(f"{path}: cannot be written ({error}): make room, then resume the run") from None
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path, *, cure: str = "restore the file or start the run again") -> dict[str, Any]:
     """The tree that :func:`save_checkpoint` wrote, tensors on the CPU.
+
+    Args:
+        path: the file.
+        cure: of damage, for the message.
 
     Raises:
         CheckpointError: if the file is missing, damaged, or not a checkpoint of this package.
     """
     if not path.exists():
         raise CheckpointError(f"{path}: no checkpoint here: the run stopped before its first one; start it again")
+    check_regular(path)
     try:
         with safe_open(str(path), framework="pt") as file:
-            header = (file.metadata() or {}).get("ncmi")
+            metadata = file.metadata() or {}
+            header = metadata.get("ncmi")
             if header is None:
                 raise CheckpointError(f"{path}: not a checkpoint of ncmi: give a run folder that ncmi wrote")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if metadata.get("blake2b") != _checksum(header, tensors):
+            raise ValueError("its contents have changed since they were written")
         state = _restore(json.loads(header), tensors)
         if not isinstance(state, dict):
             raise ValueError("its header holds no state")
     except CheckpointError:
         raise
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError, OSError) as error:
-        raise CheckpointError(f"{path}: damaged ({error}): restore the file or start the run again") from None
+        raise CheckpointError(f"{path}: damaged ({reason(error)}): {cure}") from None
     return state
+
+
+def _checksum(tree: str, tensors: dict[str, Tensor]) -> str:
+    """Of the tree, and of names, types, shapes and bytes of the tensors; disks and copies do flip bits."""
+    digest = hashlib.blake2b(tree.encode(), digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        if tensor.numel():
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _strip(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

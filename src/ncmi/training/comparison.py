@@ -19,7 +19,7 @@ from ncmi.objectives.options import objective_options
 from ncmi.recipes import BagData, BagNetwork, Data, Recipe, recipe_from_dict, recipe_to_dict
 from ncmi.recipes.names import BASELINE, network_label, objective_label
 from ncmi.training.schema import ComparisonRecord, EntryRecord, Results, read_record, write_record
-from ncmi.training.workers import Ask, WorkError, run_side_by_side
+from ncmi.training.workers import Ask, WorkError, processors, run_side_by_side
 
 RECORD = "comparison.json"
 OnRun = Callable[[str, Results], None]
@@ -262,8 +262,7 @@ def _see_that_all_can_be_made(ask: Ask, tasks: Mapping[str, dict[str, Any]], imp
     except WorkError as error:
         raise ComparisonError(str(error)) from None
     if faults:
-        count = f"{len(faults)} of {len(tasks)} runs cannot be made"
-        raise ComparisonError(f"nothing was begun: {count}: {_in_brief(faults)}", faults)
+        raise ComparisonError(f"nothing was begun: {told(faults, len(tasks))}", faults)
 
 
 def _rehearse(contents: dict[str, dict[str, Any]], imports: tuple[str, ...]) -> dict[str, str]:
@@ -271,6 +270,16 @@ def _rehearse(contents: dict[str, dict[str, Any]], imports: tuple[str, ...]) -> 
     from ncmi.training.rehearsal import rehearse
 
     return rehearse(contents, imports)
+
+
+def told(faults: Mapping[str, str], total: int) -> str:
+    """What stands against some of the runs of a comparison, in one line."""
+    return f"{len(faults)} of {total} runs cannot be made: {_in_brief(faults)}"
+
+
+def processors_of(plan: Plan) -> int:
+    """How many runs of a plan go side by side."""
+    return min(plan.workers or processors(), len(plan.runs()))
 
 
 def _in_brief(faults: Mapping[str, str]) -> str:

@@ -15,7 +15,7 @@ import ncmi
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
-_PACKAGES = ("lightning-fabric", "numpy", "scikit-learn", "safetensors")
+_PACKAGES = ("lightning-fabric", "numpy", "pandas", "safetensors", "scikit-learn", "scipy")
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
@@ -28,9 +28,19 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         **{name: _version(name) for name in _PACKAGES},
         "platform": platform.platform(terse=True),
         "cpu": _processor(),
+        **describe_arithmetic(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
         "commit": _commit(),
+    }
+
+
+def describe_arithmetic() -> dict[str, Any]:
+    """What decides the last digits of a training on CPUs: the instructions that are used, and the libraries."""
+    return {
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "mkl": torch.backends.mkl.is_available(),
+        "mkldnn": torch.backends.mkldnn.is_available(),
     }
 
 

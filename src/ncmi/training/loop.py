@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from abc import ABC, abstractmethod
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 _METRICS_SECONDS = 1.0
+_BEGIN_AGAIN = "remove this file and resume the run, which then begins again"
+_LOG = logging.getLogger("ncmi")
 
 
 @dataclass
@@ -200,6 +203,8 @@ class Loop(ABC):
         """
         while self.progress.epoch < self.training.epochs and not self._out_of_patience():
             self._run_epoch(stop)
+        if self.fabric.is_global_zero:
+            self.folder.previous.unlink(missing_ok=True)
         if self.training.selection == "best":
             self.fabric.barrier()
             self.evaluated.load_state_dict(load_checkpoint(self.folder.best)["model"])
@@ -364,6 +369,7 @@ class Loop(ABC):
     def _save(self) -> None:
         self.saved_at = time.monotonic()
         if self.fabric.is_global_zero:
+            self.folder.keep_previous()
             save_checkpoint(self.folder.checkpoint, self.state())
 
     def state(self) -> dict[str, Any]:
@@ -380,12 +386,20 @@ class Loop(ABC):
         }
 
     def resume(self) -> None:
-        """Take up the state of the last checkpoint.
+        """Take up the state of the last checkpoint, or of the one before it where that is damaged, and say so.
 
         Raises:
             CheckpointError: if it is damaged, of another model or of other data.
         """
-        state = load_checkpoint(self.folder.checkpoint)
+        try:
+            state = load_checkpoint(self.folder.checkpoint, cure=_BEGIN_AGAIN)
+        except CheckpointError as error:
+            if not self.folder.previous.exists():
+                raise
+            _LOG.warning("%s; going on from the checkpoint before it", str(error).partition(": remove")[0])
+            state = load_checkpoint(self.folder.previous, cure=_BEGIN_AGAIN)
+            if self.fabric.is_global_zero:
+                self.folder.previous.replace(self.folder.checkpoint)
         try:
             self.model.load_state_dict(state["model"])
             if self.average is not None:
@@ -395,10 +409,17 @@ class Loop(ABC):
                 _follow_layout(optimizer)
             for scheduler, last in zip(self.schedulers, state["schedulers"], strict=True):
                 scheduler.last_epoch = last
+                # a run that was made longer has another rate here; else it is the one that was saved
+                for group, rate, factor in zip(
+                    scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
+                ):
+                    group["lr"] = rate * factor(last)
             set_random_state(state["random"], self.fabric.device)
             self.loss_sum.copy_(state["loss_sum"])
             self.penalty_sum.copy_(state["penalty_sum"])
             self.progress = Progress(**state["progress"])
+            if self.fabric.is_global_zero and self.progress.rows:
+                self.folder.write_metrics(self.progress.rows)  # whatever has become of the file
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +19,35 @@ from ncmi.recipes import BagNetwork, Recipe
 from ncmi.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from ncmi.training.run_folder import RunFolder
 
+_BYTES = 12  # of a weight with its gradient and at least one more number of the optimizer's
+
+
+def check_size(recipe: Recipe, signature: Signature) -> None:
+    """See that a network fits this machine before it is made: that would take minutes, or end the process.
+
+    Raises:
+        MemoryError: naming both sizes.
+    """
+    try:
+        with torch.device("meta"):
+            network = _network(recipe, signature)
+    except NotImplementedError:  # one of the user's own that looks at its weights
+        return
+    weights = sum(parameter.numel() for parameter in network.parameters())
+    there = psutil.virtual_memory().total
+    if weights * _BYTES > there:
+        name = recipe.network.name
+        raise MemoryError(
+            f"training {weights:.3g} weights of {name} takes {weights * _BYTES / 1e9:.3g} GB, there are "
+            f"{there / 1e9:.3g} GB"
+        )
+
+
+def _network(recipe: Recipe, signature: Signature) -> nn.Module:
+    if isinstance(recipe.network, BagNetwork):
+        return make_bag_network(recipe.network, signature.sample_shape[0])
+    return make_network(recipe.network, tuple(signature.sample_shape))
+
 
 class Classifier(nn.Module):
     """Standardizer, network and objective, made from a recipe; later also the fitted read-outs CC and LP.
@@ -30,12 +60,9 @@ class Classifier(nn.Module):
     def __init__(self, recipe: Recipe, signature: Signature) -> None:
         super().__init__()
         self.signature = signature
-        if isinstance(recipe.network, BagNetwork):
-            self.network: nn.Module = make_bag_network(recipe.network, signature.sample_shape[0])
-            feature_dim = self.bag_network.feature_dim
-        else:
-            self.network = make_network(recipe.network, tuple(signature.sample_shape))
-            feature_dim = recipe.network.feature_dim
+        self.network = _network(recipe, signature)
+        bags = isinstance(recipe.network, BagNetwork)
+        feature_dim = self.bag_network.feature_dim if bags else recipe.network.feature_dim  # type: ignore[union-attr]
         self.objective = recipe.objective.build(len(signature.class_names), feature_dim)
         self.cc = self.objective.centroid_classifier()
         self.lp = LinearProbe(self.objective.num_classes, self.objective.feature_dim)

@@ -40,6 +40,7 @@ def rehearse(contents: dict[str, dict[str, Any]], imports: Sequence[str]) -> dic
     faults: dict[str, str] = {}
     sources: dict[Any, Source | str] = {}
     models: dict[Any, str] = {}
+    too_large: dict[Any, str] = {}  # networks: to see it once takes seconds
     for name, content in contents.items():
         recipe = recipe_from_dict(content)
         training = recipe.training
@@ -54,10 +55,23 @@ def rehearse(contents: dict[str, dict[str, Any]], imports: Sequence[str]) -> dic
         # runs of other seeds and folds have the same model, but for its size where the training part decides
         model = (replace(recipe.data, fold=0), recipe.network, recipe.objective, replace(training, seed=0))
         if model not in models:
-            models[model] = _fault_of_model(recipe, source)
+            models[model] = too_large.get(recipe.network) or _fault_of_model(recipe, source)
+            if models[model].startswith("not enough memory"):
+                too_large[recipe.network] = models[model]
         if models[model]:
             faults[name] = models[model]
     return faults
+
+
+def describe(recipe: Recipe, imports: Sequence[str] = ()) -> str:
+    """One line on the data of a recipe: samples of each part, classes, shape."""
+    for module in imports:
+        import_module(module)
+    source = open_source(recipe, loaded(recipe))
+    parts = ", ".join(f"{name} {len(indices):,}" for name, indices in source.split.parts.items())
+    signature = source.signature
+    shape = "×".join(map(str, signature.sample_shape))
+    return f"{recipe.data.title}: {parts}; {len(signature.class_names)} classes; each sample {shape}"
 
 
 def _source(recipe: Recipe, data: Any) -> Source | str:

@@ -59,7 +59,7 @@ EXPERIMENTS: dict[Experiment, Design] = {
 }
 _RELEASED = cifar100.RELEASED_NCMI
 _POWER = NCMIOptions(anchor_scale=10.0, separation_power=-4.0)
-_VARIANTS: dict[str, tuple[str, ObjectiveOptions]] = {
+VARIANTS: dict[str, tuple[str, ObjectiveOptions]] = {
     "ncmi-paper": ("NCMI (paper)", cifar100.PAPER_NCMI),
     "ncmi-released": ("NCMI (released)", _RELEASED),
     "ncmi-turned": ("NCMI (released, KL(P‖Q))", replace(_RELEASED, separation_direction="sample_to_centroid")),
@@ -279,8 +279,8 @@ def _table3_half(
 
 def _variant(name: str) -> tuple[str, ObjectiveOptions]:
     """Label and options; KeyError for an unknown name."""
-    if name in _VARIANTS:
-        return _VARIANTS[name]
+    if name in VARIANTS:
+        return VARIANTS[name]
     options = objective_options(name)
     return options.label, options()
 

@@ -21,7 +21,7 @@ from ncmi.training.identity import located
 from ncmi.training.judging import Features, Stages, information, judge_readouts, say_nothing
 from ncmi.training.loop import Loop, Setup
 from ncmi.training.mistakes import MOST_PICTURES, find_mistakes, write_mistakes, write_pictures
-from ncmi.training.model import Classifier
+from ncmi.training.model import Classifier, check_size
 from ncmi.training.run_folder import RunFolder, RunFolderError, write_arrays
 from ncmi.training.schema import Results, Skipped
 from ncmi.training.session import session, tensorboard
@@ -118,6 +118,7 @@ def build_model(recipe: Recipe, source: Source, *, begun: bool = False) -> Class
     Raises:
         ValueError: where this data, network or objective does not allow what the recipe asks for.
     """
+    check_size(recipe, source.signature)
     torch.manual_seed(recipe.training.seed)
     model = Classifier(recipe, source.signature)
     source.check(recipe, model)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import msgspec
@@ -16,7 +18,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from ncmi.files import PARTIAL, finite, write_atomically, write_json, write_text
+from ncmi.files import PARTIAL, check_regular, finite, write_atomically, write_json, write_text
 from ncmi.recipes import Recipe, recipe_from_dict, recipe_to_dict
 from ncmi.training.schema import (
     EpochMetrics,
@@ -66,6 +68,7 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.checkpoint = self.path / "checkpoints" / "last.safetensors"
+        self.previous = self.path / "checkpoints" / "previous.safetensors"
         self.best = self.path / "checkpoints" / "best.safetensors"
         self.model = self.path / "model.safetensors"
 
@@ -77,16 +80,28 @@ class RunFolder:
             RunFolderError: if something is there already; nothing is overwritten.
         """
         folder = cls(path)
-        if folder.path.exists() and not folder.path.is_dir():
-            raise RunFolderError(f"{folder.path} is a file: choose another folder")
-        if folder.path.exists() and any(folder.path.iterdir()):
-            raise RunFolderError(
-                f"{folder.path} exists and is not empty: choose another folder, or go on with it (ncmi resume, or "
-                "ncmi compare --resume)"
-            )
+        cls.check_free(path)
         folder.path.mkdir(parents=True, exist_ok=True)
         write_json(folder.path / "recipe.json", recipe_to_dict(recipe))
         return folder
+
+    @classmethod
+    def check_free(cls, path: str | Path) -> None:
+        """See that a new run can be made here: what a killed process left half-written does not stand in its way.
+
+        Raises:
+            RunFolderError: if something is there already.
+        """
+        folder = cls(path).path
+        if not folder.is_dir():
+            if folder.exists() or folder.is_symlink():
+                raise RunFolderError(f"{folder} is a file: choose another folder (--out)")
+            return
+        if any(entry.name != ".lock" and not entry.name.endswith(PARTIAL) for entry in folder.iterdir()):
+            raise RunFolderError(
+                f"{folder} exists and is not empty: choose another folder (--out), or go on with it (ncmi resume "
+                f"{quote(str(folder))}, or ncmi compare --resume)"
+            )
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
@@ -121,6 +136,13 @@ class RunFolder:
         """Remove what a process left half-written when it was killed."""
         for leftover in self.path.rglob(f".*{PARTIAL}"):
             leftover.unlink()
+
+    def keep_previous(self) -> None:
+        """Keep the last checkpoint under another name until a newer one has been found whole; takes no copy."""
+        if self.checkpoint.exists():
+            self.previous.unlink(missing_ok=True)
+            with suppress(OSError):  # a disk without links: the last one must do
+                os.link(self.checkpoint, self.previous)
 
     def recipe(self) -> Recipe:
         """The recipe as it was resolved.
@@ -158,13 +180,24 @@ class RunFolder:
         Raises:
             SchemaError: if results.json is missing, damaged or of another version.
         """
-        results = read_record(self.path / "results.json", Results)
+        try:
+            results = read_record(self.path / "results.json", Results)
+        except SchemaError as error:
+            if not self.checkpoint.exists():
+                raise
+            raise SchemaError(f"{error}; {self._anew}") from None
         absent = [name for name in results.primary_readouts if name not in results.readouts]
         if absent or not results.primary_readouts:
             raise SchemaError(
                 f"{self.path / 'results.json'}: 'primary_readouts' {absent} have no entry in 'readouts': run it again"
             )
         return results
+
+    @property
+    def _anew(self) -> str:
+        """How files of a finished run are written again from its last checkpoint."""
+        remove = f"remove {self.path / 'results.json'}, and " if self.finished else ""
+        return f"{remove}ncmi resume {quote(str(self.path))} writes it anew"
 
     def environment(self) -> dict[str, Any]:
         """Where the run was made; empty where it has not begun."""
@@ -189,7 +222,7 @@ class RunFolder:
             except SchemaError as error:
                 if number == len(lines) and not self.finished:
                     break
-                raise SchemaError(f"{error} (line {number})") from None
+                raise SchemaError(f"{error} (line {number}); {self._anew}") from None
             rows[row.epoch] = row  # a resumed run may write an epoch twice: the later row is what was trained on
         return [rows[epoch] for epoch in sorted(rows)]
 
@@ -206,7 +239,7 @@ class RunFolder:
                 arrays = {name: archive[name] for name in archive.files}
         # damaged archives make NumPy, zipfile, zlib and tokenize raise a dozen unrelated kinds of exception
         except Exception as error:
-            raise RunFolderError(f"{path}: cannot be read ({error}): restore the file or run it again") from None
+            raise RunFolderError(f"{path}: cannot be read ({error}): restore the file; {self._anew}") from None
         if missing := {"labels", "features"} - arrays.keys():
             raise RunFolderError(f"{path}: lacks {', '.join(sorted(missing))}: run it again into an empty folder")
         outputs = Outputs(
@@ -242,12 +275,14 @@ class RunFolder:
             RunFolderError: if it is missing or damaged.
         """
         path = self.path / name
+        check_regular(path)
         try:
             content = msgspec.json.decode(path.read_bytes())
         except OSError as error:
             raise RunFolderError(f"{path}: cannot be read ({error.strerror}): is the run finished?") from None
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise RunFolderError(f"{path}: damaged ({error}): restore the file or run it again") from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            again = f"restore the file, or remove {self.path} and run it again"
+            raise RunFolderError(f"{path}: damaged ({error}): {again}") from None
         if not isinstance(content, dict):
             raise RunFolderError(f"{path}: damaged, not a JSON object: restore the file or run it again")
         return content

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from ncmi.files import finite, write_text
+from ncmi.files import check_regular, finite, write_text
 from ncmi.readouts.scores import Detection, Histogram, Reliability, Scores
 from ncmi.recipes import Kind
 
@@ -321,6 +321,7 @@ def read_record(path: Path, kind: type[R]) -> R:
     Raises:
         SchemaError: if the file is missing, damaged, or of another format; the message names the cure.
     """
+    check_regular(path)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -336,5 +337,5 @@ def decode_record(content: bytes | str, kind: type[R], path: Path) -> R:
         if version != FORMAT:
             raise SchemaError(f"{path}: format {version!r}, this version reads format {FORMAT}: run it again")
         return msgspec.convert(plain, kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SchemaError(f"{path}: damaged ({error}): restore the file or run it again") from None

@@ -81,7 +81,7 @@ class _Worker:
     def __init__(self) -> None:
         context = get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, os.getpid()))
+        self.process = context.Process(target=_serve, args=(theirs, os.getpid(), _WARM))
         self.process.start()
         theirs.close()
         self.path = ""  # of the task in hand
@@ -166,14 +166,14 @@ def _work_off(
     return failures
 
 
-def _serve(connection: Connection, parent: int) -> None:
+def _serve(connection: Connection, parent: int, warm: str) -> None:
     """What a process does: one thing after the other, until nobody asks any more."""
     end_with_parent(parent)
     # a terminal's Ctrl-C reaches all processes: the one that asks decides
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    import_module(_WARM)  # seconds, while another one reads the data
+    import_module(warm)  # seconds, while another one reads the data
     try:
         while True:
             work, arguments = connection.recv()
