@@ -29,7 +29,7 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 from _timing import command_line, markdown
 from ncmi.data.load import load_samples
 from ncmi.data.splits import Split
-from ncmi.data.tables.table import Table
+from ncmi.data.tables.table import LabeledTable
 from ncmi.objectives.options import objective_options
 from ncmi.recipes import Recipe, TableData, Training
 from ncmi.training.run import train
@@ -38,7 +38,7 @@ from ncmi.training.samples import split_of
 METHODS = ("NCMI", "cross-entropy", "MLPClassifier", "HistGradientBoosting")
 
 
-def scikit_learn(table: Table, split: Split, method: str, seed: int) -> float:
+def scikit_learn(table: LabeledTable, split: Split, method: str, seed: int) -> float:
     """Macro F1 on the test part."""
     frame = table.rows.frame.copy()
     for column in table.columns:
@@ -67,7 +67,7 @@ def scikit_learn(table: Table, split: Split, method: str, seed: int) -> float:
     return float(f1_score(labels[test], model.predict(frame.iloc[test]), average="macro"))
 
 
-def ours(table: Table, data: TableData, objective: str, seed: int) -> float:
+def ours(table: LabeledTable, data: TableData, objective: str, seed: int) -> float:
     """Macro F1 on the test part, by the objective's own first read-out."""
     recipe = Recipe(data, objective=objective_options(objective)(), training=Training(seed=seed, threads=1))
     with tempfile.TemporaryDirectory() as folder:
@@ -80,7 +80,7 @@ def scores_of(name: str, seeds: int) -> tuple[str, npt.NDArray[np.float64]]:
     path, _, label = name.partition("=")
     data = TableData(path, label_column=label or None, bad="skip")
     table = load_samples(data)
-    assert isinstance(table, Table)
+    assert isinstance(table, LabeledTable)
     rows = []
     for seed in range(seeds):
         split = split_of(data, table, seed)

@@ -17,9 +17,9 @@ from sklearn.preprocessing import OneHotEncoder
 
 from ncmi.data.tables import preprocessing
 from ncmi.data.tables.preprocessing import Preprocessing, fit_preprocessing
-from ncmi.data.tables.table import Column
+from ncmi.data.tables.table import TableColumn
 
-NUMBER, CATEGORY = (Column(name="x", kind="number"),), (Column(name="c", kind="category"),)
+NUMBER, CATEGORY = (TableColumn(name="x", kind="number"),), (TableColumn(name="c", kind="category"),)
 
 
 def words(values: list[str | None]) -> pd.Series[Any]:
@@ -44,7 +44,7 @@ def test_features_are_those_of_scikit_learn(seed: int, rows: int) -> None:
     )
     train, columns = (
         frame.iloc[: rows * 2 // 3],
-        (*(Column(name=n, kind="number") for n in "ab"), Column(name="c", kind="category")),
+        (*(TableColumn(name=n, kind="number") for n in "ab"), TableColumn(name="c", kind="category")),
     )
     fitted = kept(fit_preprocessing(train, columns, rows))
     often = train["c"].astype(object).where(train["c"].notna(), "(missing)").value_counts()
@@ -87,7 +87,7 @@ def test_missing_numbers_are_the_median_and_are_told() -> None:
 
 def test_dates_become_the_parts_that_differ() -> None:
     dates = pd.to_datetime(["2020-01-01", "2021-05-01", None, "2020-01-03"])
-    columns = (Column(name="d", kind="date"),)
+    columns = (TableColumn(name="d", kind="date"),)
     fitted = kept(fit_preprocessing(pd.DataFrame({"d": dates}), columns, 4))
     assert fitted.feature_names == ("d year", "d month", "d day", "d day_of_week", "d year missing")
     assert fitted.transform(pd.DataFrame({"d": dates})).tolist()[1:3] == [[2021, 5, 1, 5, 0], [2020, 1, 1, 4, 1]]
@@ -97,16 +97,16 @@ def test_dates_become_the_parts_that_differ() -> None:
 
 def test_a_column_of_one_value_is_named_and_left_out() -> None:
     frame = pd.DataFrame({"x": [1.0, 2.0, 3.0], "same": [4.0] * 3, "none": [np.nan] * 3, "word": words(["a"] * 3)})
-    columns = tuple(Column(name=name, kind="category" if name == "word" else "number") for name in frame)
+    columns = tuple(TableColumn(name=name, kind="category" if name == "word" else "number") for name in frame)
     fitted = fit_preprocessing(frame, columns, 3)
     assert (fitted.feature_names, fitted.constant) == (("x",), ("same", "none", "word"))
     with pytest.raises(ValueError, match="no feature differs"):
-        fit_preprocessing(frame[["same"]], (Column(name="same", kind="number"),), 3)
+        fit_preprocessing(frame[["same"]], (TableColumn(name="same", kind="number"),), 3)
 
 
 def test_very_many_categories_are_numbered(monkeypatch: pytest.MonkeyPatch) -> None:
     frame = pd.DataFrame({"c": words([f"v{i % 8}" for i in range(40)]), "few": words(["a", "b"] * 20)})
-    columns = (Column(name="c", kind="category"), Column(name="few", kind="category"))
+    columns = (TableColumn(name="c", kind="category"), TableColumn(name="few", kind="category"))
     monkeypatch.setattr(preprocessing, "_MOST_BYTES", 4 * 40 * 6)  # six features of 40 rows
     fitted = kept(fit_preprocessing(frame, columns, 40))
     assert fitted.feature_names == ("few=a", "few=b", "c")
@@ -122,6 +122,6 @@ def test_numbers_beyond_single_precision_are_infinite_and_not_silent() -> None:
 
 def test_columns_named_alike_are_kept_apart() -> None:
     frame = pd.DataFrame({"d year": [1.0, 2.0, 3.0], "d": pd.to_datetime(["2020-01-01", "2021-01-01", "2022-01-01"])})
-    columns = (Column(name="d year", kind="number"), Column(name="d", kind="date"))
+    columns = (TableColumn(name="d year", kind="number"), TableColumn(name="d", kind="date"))
     with pytest.raises(ValueError, match="'d year'"):
         fit_preprocessing(frame, columns, 3)

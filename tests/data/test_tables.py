@@ -22,25 +22,25 @@ from ncmi.data.dataset import encode_labels
 from ncmi.data.load import load_dataset
 from ncmi.data.tables.load import load_table, read_rows, table_from_frame
 from ncmi.data.tables.reading import read_raw_table, read_text_table
-from ncmi.data.tables.table import Table
+from ncmi.data.tables.table import LabeledTable
 from ncmi.recipes.data import TableData
 
 ROWS = [(1.5, 1, "yes", "Birke"), (-2.25, 2, "no", "Ähre"), (3e10, 3, "yes", "Birke"), (0.1, 4, "yes", "Ähre")]
 FRAME = pd.DataFrame(ROWS * 3, columns=["Länge, in mm", "count", "old", "class"])
 
 
-def load(path: Path, text: str | bytes | None = None, **options: object) -> Table:
+def load(path: Path, text: str | bytes | None = None, **options: object) -> LabeledTable:
     """The table of a file, written first where a text is given."""
     if text is not None:
         path.write_bytes(text.encode() if isinstance(text, str) else text)
     return load_table(path, TableData(str(path), **options))  # type: ignore[arg-type]
 
 
-def kinds(table: Table) -> dict[str, str]:
+def kinds(table: LabeledTable) -> dict[str, str]:
     return {column.name: column.kind for column in table.columns}
 
 
-def said(table: Table, *words: str) -> bool:
+def said(table: LabeledTable, *words: str) -> bool:
     """Whether one note holds all of some words."""
     return any(all(word in note for word in words) for note in table.notes)
 
@@ -268,7 +268,7 @@ def test_arff(tmp_path: Path) -> None:
             load(tmp_path / "bad.arff", bad)
 
 
-def column(tmp_path: Path, values: Sequence[object], **options: object) -> Table:
+def column(tmp_path: Path, values: Sequence[object], **options: object) -> LabeledTable:
     """A table with a column x of some values, each in many rows, and a label."""
     rows = [*values] * 6
     frame = pd.DataFrame({"x": rows, "z": range(len(rows)), "label": (["u", "v", "v"] * len(rows))[: len(rows)]})
@@ -430,7 +430,7 @@ def test_rows_without_label(tmp_path: Path) -> None:
     assert table.left_out == (("1", "no label"), ("3", "no label"))
 
 
-def named(tmp_path: Path, **columns: Sequence[object]) -> Table:
+def named(tmp_path: Path, **columns: Sequence[object]) -> LabeledTable:
     frame = pd.DataFrame({name: list(values) * 10 for name, values in columns.items()})
     frame.insert(0, "size", np.linspace(0, 1, len(frame)) ** 2)
     frame.to_csv(tmp_path / "t.csv", index=False)

@@ -265,14 +265,14 @@ def _kind_of_data(words: list[str]) -> Kind:
     """The kind of the data that ``train`` or ``compare`` is given; images where none is named, as for --help."""
     if not words or words[0] not in _MODELED:
         return "image"
-    folder = _folder(words)
+    folder, images = _folder(words), _take(words, "--data.images")[1]
     places = [place for place, word in enumerate(words) if place and not word.startswith("-")]
     # first behind the verb, or no value of an option before it; else a flag may stand before it
     names = [words[place] for place in places if place == 1 or not words[place - 1].startswith("--")]
     names = names or [words[place] for place in places]
     for number, name in enumerate(names, 1):
         try:
-            return kind_of(name, folder)
+            return kind_of(name, folder, images[-1] if images else None)
         except (ValueError, OSError):
             # a value of an option may stand where the data does
             if number == len(names) and not {"-h", "--help"} & set(words):

@@ -110,10 +110,8 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def _from_yaml(text: str) -> Any:
-    try:
-        import yaml  # type: ignore[import-untyped,unused-ignore]
-    except ModuleNotFoundError:
-        raise ValueError("YAML needs a package: pip install pyyaml, or write TOML") from None
+    import yaml
+
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -22,12 +22,12 @@ from ncmi.data.signature import Signature
 from ncmi.data.splits import parts_to_draw
 from ncmi.data.tables.load import load_table, options_of, read_rows
 from ncmi.data.tables.reading import read_raw_table
-from ncmi.data.tables.table import Column, Table
+from ncmi.data.tables.table import LabeledTable, TableColumn
 from ncmi.errors import listing, naming
 from ncmi.recipes.data import ImageData, Kind, TableData
 
 
-def load_samples(data: TableData | ImageData) -> Dataset | Table:
+def load_samples(data: TableData | ImageData) -> Dataset | LabeledTable:
     """The data set that a recipe's section names, as it is: without the damage that a recipe may ask for.
 
     - embedded (scikit-learn): ``digits``, ``wine``, ``breast_cancer``, ``iris``;
@@ -55,7 +55,7 @@ def load_samples(data: TableData | ImageData) -> Dataset | Table:
     return without_small_classes(dataset, data) if data.bad == "skip" else dataset
 
 
-def check_kind(dataset: Dataset | Table, data: TableData | ImageData) -> None:
+def check_kind(dataset: Dataset | LabeledTable, data: TableData | ImageData) -> None:
     """Raise ValueError where a data set is of another kind than the section of a recipe."""
     if dataset.kind != data.kind:
         section = "ImageData" if dataset.kind == "image" else "TableData"
@@ -65,7 +65,7 @@ def check_kind(dataset: Dataset | Table, data: TableData | ImageData) -> None:
         )
 
 
-def load_dataset(name: str, *, data_dir: str | None = None, **options: Any) -> Dataset | Table:
+def load_dataset(name: str, *, data_dir: str | None = None, **options: Any) -> Dataset | LabeledTable:
     """A data set by name or path; options are those of the recipe's section for its kind of data.
 
     Example:
@@ -77,7 +77,7 @@ def load_dataset(name: str, *, data_dir: str | None = None, **options: Any) -> D
     return load_samples(section(name, data_dir=data_dir, **{key: options[key] for key in options.keys() & known}))
 
 
-def _load(data: TableData | ImageData) -> Dataset | Table:
+def _load(data: TableData | ImageData) -> Dataset | LabeledTable:
     if data.name in EMBEDDED:
         return load_embedded(data.name)
     path, cifar = find_source(data.name, data.data_dir)
@@ -105,7 +105,7 @@ def _no_others(data: TableData | ImageData) -> None:
         )
 
 
-def without_small_classes(dataset: Dataset | Table, data: TableData | ImageData) -> Dataset | Table:
+def without_small_classes(dataset: Dataset | LabeledTable, data: TableData | ImageData) -> Dataset | LabeledTable:
     """The data set without the classes that have fewer samples than there are parts to draw; they are noted."""
     pool = np.full(len(dataset), True) if dataset.parts is None or data.folds else dataset.parts == TRAIN
     labels = dataset.labels.numpy()
@@ -299,10 +299,10 @@ def _new_rows(path: Path, signature: Signature, data: TableData, labeled: bool) 
     preprocessing = signature.preprocessing
     label_column = signature.label_column or data.label_column or LABEL_COLUMNS[0]
     if preprocessing is not None:
-        columns: Sequence[Column] = preprocessing.columns
+        columns: Sequence[TableColumn] = preprocessing.columns
     else:
         names = signature.feature_names or [f"column_{i + 1}" for i in range(signature.sample_shape[0])]
-        columns = [Column(name=name, kind="number") for name in names]
+        columns = [TableColumn(name=name, kind="number") for name in names]
     source: Any = path
     if preprocessing is None and signature.feature_names is None:
         with naming(path):
@@ -322,7 +322,7 @@ def _new_rows(path: Path, signature: Signature, data: TableData, labeled: bool) 
     return _usable(inputs, read.rows.names, labels=labels, notes=tuple(notes))
 
 
-def _by_place(frame: Any, columns: Sequence[Column], label_column: str) -> Any:
+def _by_place(frame: Any, columns: Sequence[TableColumn], label_column: str) -> Any:
     """A table with the names of columns that had none in training, by their order; the label keeps its name."""
     names = [str(name) for name in frame.columns]
     label = label_column if label_column in names else next(iter(called_like(names, LABEL_COLUMNS)), None)

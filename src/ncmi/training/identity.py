@@ -20,7 +20,7 @@ from ncmi.training.run_folder import RunFolder, RunFolderError
 from ncmi.training.schema import Contents, DataRecord, read_record
 
 if TYPE_CHECKING:
-    from ncmi.data.tables.table import Table
+    from ncmi.data.tables.table import LabeledTable
 
 DATA_RECORD = "data.json"
 _PATHS = ("name", "test", "validation", "labels", "splits")
@@ -48,7 +48,7 @@ def located(data: Data, folder: RunFolder) -> Data:
     return replace(data, **there)
 
 
-def contents_of_table(table: Table) -> Contents:
+def contents_of_table(table: LabeledTable) -> Contents:
     """Digests of a table's rows, as they were read, with labels, groups, times and given parts."""
     frame = table.rows.frame
     columns = {str(name): _hashes(frame[name]) for name in frame.columns}

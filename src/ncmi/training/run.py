@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from ncmi.data.bags.cohort import Cohort
     from ncmi.data.dataset import Dataset
-    from ncmi.data.tables.table import Table
+    from ncmi.data.tables.table import LabeledTable
 
 
 def train(
@@ -41,7 +41,7 @@ def train(
     path: str | Path,
     *,
     resume: bool = False,
-    data: Dataset | Table | Cohort | None = None,
+    data: Dataset | LabeledTable | Cohort | None = None,
     on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
     on_stage: Stages = say_nothing,
     catch_signals: bool = True,

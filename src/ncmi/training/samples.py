@@ -17,7 +17,7 @@ from ncmi.data.load import check_kind, known_labels, load_embedded, load_new, lo
 from ncmi.data.signature import Signature
 from ncmi.data.splits import Split, noisy_labels, split_dataset
 from ncmi.data.standardize import Standardizer
-from ncmi.data.tables.table import Table
+from ncmi.data.tables.table import LabeledTable
 from ncmi.errors import naming
 from ncmi.recipes import Augmentation, Data, ImageData, Kind, Recipe, SampleData, TableData
 from ncmi.training.judging import Features
@@ -41,7 +41,7 @@ class SampleSource(Source):
         ValueError: for data that cannot be split as the recipe asks.
     """
 
-    def __init__(self, recipe: Recipe, samples: Dataset | Table) -> None:
+    def __init__(self, recipe: Recipe, samples: Dataset | LabeledTable) -> None:
         assert isinstance(recipe.data, TableData | ImageData)
         self.data = recipe.data
         check_kind(samples, self.data)
@@ -57,7 +57,7 @@ class SampleSource(Source):
             self.labels[self.split.train] = noisy[self.split.train]
         self.dataset = self.encode(samples)
 
-    def encode(self, samples: Dataset | Table) -> Dataset:
+    def encode(self, samples: Dataset | LabeledTable) -> Dataset:
         """The samples as the network takes them; sets the signature."""
         assert isinstance(samples, Dataset)
         self.signature = Signature(
@@ -121,7 +121,7 @@ class SampleSource(Source):
         return features_of(model, load_ood(name, self.signature, self.data))
 
 
-def split_of(data: SampleData, dataset: Dataset | Table, seed: int) -> Split:
+def split_of(data: SampleData, dataset: Dataset | LabeledTable, seed: int) -> Split:
     """Training, validation and test parts as a recipe has them, the same whenever they are asked for."""
     return split_dataset(
         dataset,

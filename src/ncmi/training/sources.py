@@ -22,7 +22,7 @@ from ncmi.training.schema import Contents, DataRecord, Skipped, read_record, wri
 if TYPE_CHECKING:
     from ncmi.data.bags.cohort import Cohort
     from ncmi.data.dataset import Dataset
-    from ncmi.data.tables.table import Table
+    from ncmi.data.tables.table import LabeledTable
 
 _FEW_CLASSES = 8
 
@@ -171,7 +171,7 @@ def _classes_in_words(names: Sequence[str], counts: Sequence[int]) -> str:
     return f"{len(names)} classes of {min(counts):,} to {max(counts):,}"
 
 
-def load_data(data: Data) -> Dataset | Table | Cohort:
+def load_data(data: Data) -> Dataset | LabeledTable | Cohort:
     """Read the data that a recipe names, without the damage that a recipe may ask for.
 
     Raises:
@@ -188,7 +188,7 @@ def load_data(data: Data) -> Dataset | Table | Cohort:
     return load_samples(data)
 
 
-def open_source(recipe: Recipe, data: Dataset | Table | Cohort | None = None, *, read: bool = True) -> Source:
+def open_source(recipe: Recipe, data: Dataset | LabeledTable | Cohort | None = None, *, read: bool = True) -> Source:
     """The data of a recipe, read and split.
 
     Args:
@@ -200,9 +200,11 @@ def open_source(recipe: Recipe, data: Dataset | Table | Cohort | None = None, *,
         from ncmi.training.bags import CohortSource
 
         return CohortSource(recipe, data, read=read)  # type: ignore[arg-type]
-    from ncmi.data.tables.table import Table
+    from ncmi.data.tables.table import LabeledTable
     from ncmi.training.samples import SampleSource
     from ncmi.training.tables import TableSource
 
     samples = load_data(recipe.data) if data is None else data
-    return TableSource(recipe, samples) if isinstance(samples, Table) else SampleSource(recipe, samples)  # type: ignore[arg-type]
+    if isinstance(samples, LabeledTable):
+        return TableSource(recipe, samples)
+    return SampleSource(recipe, samples)  # type: ignore[arg-type]

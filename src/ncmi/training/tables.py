@@ -10,7 +10,7 @@ from ncmi.data.dataset import Dataset, check_finite
 from ncmi.data.signature import Signature
 from ncmi.data.standardize import Standardizer
 from ncmi.data.tables.preprocessing import fit_preprocessing
-from ncmi.data.tables.table import Table
+from ncmi.data.tables.table import LabeledTable
 from ncmi.recipes import Recipe
 from ncmi.training.identity import contents_of_table
 from ncmi.training.model import Classifier
@@ -28,11 +28,11 @@ class TableSource(SampleSource):
         table: as it is read; it is left as it is.
     """
 
-    def __init__(self, recipe: Recipe, table: Table) -> None:
+    def __init__(self, recipe: Recipe, table: LabeledTable) -> None:
         self.table = table
         super().__init__(recipe, table)
 
-    def encode(self, samples: Dataset | Table) -> Dataset:
+    def encode(self, samples: Dataset | LabeledTable) -> Dataset:
         table = self.table
         frame = table.rows.frame
         preprocessing = fit_preprocessing(frame.iloc[self.split.train.numpy()], table.columns, len(table))

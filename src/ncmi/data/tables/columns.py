@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ncmi.data.columns import called_like
 from ncmi.data.tables.dialect import MISSING_MARKS
-from ncmi.data.tables.table import Column
+from ncmi.data.tables.table import TableColumn
 from ncmi.errors import listing
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def column_named(name: str, columns: Sequence[str], option: str) -> str:
 
 def understand_columns(
     raw: RawTable, names: Sequence[str], profiles: dict[str, Profile], data: TableData
-) -> tuple[tuple[Column, ...], tuple[str, ...]]:
+) -> tuple[tuple[TableColumn, ...], tuple[str, ...]]:
     """How to read each feature column; and a line each of what is left out, and of what could be meant otherwise.
 
     Args:
@@ -160,7 +160,7 @@ def understand_columns(
     everything = list(raw.frame.columns)
     categorical = {column_named(name, everything, "--data.categorical") for name in data.categorical}
     numeric = {column_named(name, everything, "--data.numeric") for name in data.numeric}
-    columns: list[Column] = []
+    columns: list[TableColumn] = []
     notes: list[str] = []
     out: dict[str, list[str]] = {}
     for name in names:
@@ -179,7 +179,7 @@ def understand_columns(
                 reason = "the same in every row"
         if reason is None:
             answer = _understand(name, column, profile, data.missing, forced, notes, data.decimal)
-            if isinstance(answer, Column):
+            if isinstance(answer, TableColumn):
                 columns.append(answer)
                 continue
             reason = answer
@@ -217,15 +217,15 @@ def _understand(
     forced: Literal["category", "number"] | None,
     notes: list[str],
     told: Literal["point", "comma"] | None = None,
-) -> Column | str:
+) -> TableColumn | str:
     """How to read a column, or why it is left out."""
     if profile.kind == "date":
-        return Column(name=name, kind="date")
+        return TableColumn(name=name, kind="date")
     if profile.kind != "text":
         if forced == "category":
-            return Column(name=name, kind="category")
+            return TableColumn(name=name, kind="category")
         _doubt_numbers(name, column, profile, notes)
-        return Column(name=name, kind="number")
+        return TableColumn(name=name, kind="number")
     values = [str(value) for value in profile.values or ()]
     counts = profile.counts
     if forced != "category":
@@ -235,13 +235,13 @@ def _understand(
             if decimal is None:
                 notes.append(f"numbers in {name!r} such as {values[0]!r} are taken with a comma between thousands")
             _note_strays(name, values, counts, good, "as told", notes)
-            return Column(name=name, kind="number", decimal=decimal or ".")
+            return TableColumn(name=name, kind="number", decimal=decimal or ".")
         if present >= 0.99 * profile.present:
             _note_strays(name, values, counts, good, "since they are rare; if not, say --data.categorical", notes)
-            return Column(name=name, kind="number", decimal=decimal or ".")
+            return TableColumn(name=name, kind="number", decimal=decimal or ".")
         for true, false in _BOOLEANS:
             if {value.casefold() for value in values} == {true, false}:
-                return Column(name=name, kind="boolean", true=true, false=false)
+                return TableColumn(name=name, kind="boolean", true=true, false=false)
         if present < 0.5 * profile.present and (date := _date(name, values, notes)) is not None:
             return date
         if (reason := _not_categories(name, values, counts, profile)) is not None:
@@ -255,7 +255,7 @@ def _understand(
     kept = _marks_kept(column.dropna().unique(), missing)
     if kept:
         notes.append(f"{listing(kept)} in {name!r} is a category, not a missing value; otherwise say --data.missing")
-    return Column(name=name, kind="category", marks_kept=kept)
+    return TableColumn(name=name, kind="category", marks_kept=kept)
 
 
 def _not_categories(name: str, values: list[str], counts: npt.NDArray[np.int64], profile: Profile) -> str | None:
@@ -353,7 +353,7 @@ def to_number(text: str, decimal: str = ".") -> float:
     return float(plain)
 
 
-def _date(name: str, values: list[str], notes: list[str]) -> Column | None:
+def _date(name: str, values: list[str], notes: list[str]) -> TableColumn | None:
     """A column of dates, if all its texts are dates of one format."""
     import pandas as pd
 
@@ -362,7 +362,7 @@ def _date(name: str, values: list[str], notes: list[str]) -> Column | None:
         return None
     if all(_ISO.fullmatch(value) for value in values):
         whole = pd.to_datetime(pd.Series(values), format="ISO8601", errors="coerce", utc=True)
-        return Column(name=name, kind="date") if bool(whole.notna().all()) else None
+        return TableColumn(name=name, kind="date") if bool(whole.notna().all()) else None
     fitting = []
     for day in _DATE_FORMATS:
         for time in _TIMES:
@@ -382,7 +382,7 @@ def _date(name: str, values: list[str], notes: list[str]) -> Column | None:
         notes.append(
             f"dates in {name!r} such as {values[0]!r} are taken with {first_of} first; every value fits either way"
         )
-    return Column(name=name, kind="date", date_format=choice)
+    return TableColumn(name=name, kind="date", date_format=choice)
 
 
 def dates_or_numbers(column: pd.Series[Any], name: str) -> npt.NDArray[Any]:
@@ -393,7 +393,7 @@ def dates_or_numbers(column: pd.Series[Any], name: str) -> npt.NDArray[Any]:
     """
     profile = profile_of(column)
     kind = _understand(name, column, profile, (), None, []) if profile.distinct else "empty"
-    if not isinstance(kind, Column) or kind.kind not in ("number", "date"):
+    if not isinstance(kind, TableColumn) or kind.kind not in ("number", "date"):
         raise ValueError(f"column {name!r} (--data.time-column) holds neither numbers nor dates: name another")
     values, _ = _parse_column(column, kind, ())
     if bad := int(np.isnat(values).sum() if kind.kind == "date" else np.isnan(values).sum()):
@@ -402,7 +402,7 @@ def dates_or_numbers(column: pd.Series[Any], name: str) -> npt.NDArray[Any]:
 
 
 def parse_columns(
-    frame: pd.DataFrame, columns: Sequence[Column], missing: Sequence[str] = ()
+    frame: pd.DataFrame, columns: Sequence[TableColumn], missing: Sequence[str] = ()
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Feature columns as they are said to be read; and a line each for values that could not be read so.
 
@@ -423,7 +423,7 @@ def parse_columns(
     return pd.DataFrame(parsed, copy=False), tuple(notes)
 
 
-def _parse_column(series: pd.Series[Any], column: Column, missing: Sequence[str]) -> tuple[Any, int]:
+def _parse_column(series: pd.Series[Any], column: TableColumn, missing: Sequence[str]) -> tuple[Any, int]:
     """A column by its kind, and how many values did not fit."""
     import pandas as pd
     from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype

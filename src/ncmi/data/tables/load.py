@@ -17,7 +17,7 @@ from ncmi.data.columns import PART_WORDS
 from ncmi.data.tables.columns import column_named, dates_or_numbers, parse_columns, profile_of, understand_columns
 from ncmi.data.tables.labels import as_classes, choose_label, encode_texts, give_aways, label_texts
 from ncmi.data.tables.reading import RawTable, ReadOptions, raw_table_from_frame, read_raw_table
-from ncmi.data.tables.table import Column, Rows, Table
+from ncmi.data.tables.table import LabeledTable, Rows, TableColumn
 from ncmi.errors import listing, naming
 
 if TYPE_CHECKING:
@@ -47,7 +47,9 @@ class NewRows:
         return len(self.rows)
 
 
-def load_table(path: Path, data: TableData, *, test: Path | None = None, validation: Path | None = None) -> Table:
+def load_table(
+    path: Path, data: TableData, *, test: Path | None = None, validation: Path | None = None
+) -> LabeledTable:
     """A table file: columns told by kind, the label chosen, test and validation files of the same columns appended.
 
     Args:
@@ -69,7 +71,7 @@ def load_table(path: Path, data: TableData, *, test: Path | None = None, validat
     return table
 
 
-def table_from_frame(frame: Any, data: TableData) -> Table:
+def table_from_frame(frame: Any, data: TableData) -> LabeledTable:
     """A pandas or polars frame as a table; a named index is a column.
 
     Raises:
@@ -78,7 +80,7 @@ def table_from_frame(frame: Any, data: TableData) -> Table:
     return _understand(raw_table_from_frame(frame), data, data.title)
 
 
-def columns_of_frame(frame: Any, data: TableData) -> tuple[tuple[Column, ...], tuple[str, ...]]:
+def columns_of_frame(frame: Any, data: TableData) -> tuple[tuple[TableColumn, ...], tuple[str, ...]]:
     """How to read each column of a pandas or polars frame of features alone; and a line each of what is left out."""
     raw = raw_table_from_frame(frame)
     names = [str(name) for name in raw.frame.columns]
@@ -88,7 +90,7 @@ def columns_of_frame(frame: Any, data: TableData) -> tuple[tuple[Column, ...], t
 
 def read_rows(
     path: Path | Any,
-    columns: Sequence[Column],
+    columns: Sequence[TableColumn],
     data: TableData,
     *,
     label_column: str,
@@ -118,7 +120,7 @@ def options_of(data: TableData) -> ReadOptions:
     return ReadOptions(data.header, data.separator, data.decimal, data.encoding, data.missing, data.sheet)
 
 
-def _understand(raw: RawTable, data: TableData, name: str) -> Table:
+def _understand(raw: RawTable, data: TableData, name: str) -> LabeledTable:
     everything = [str(column) for column in raw.frame.columns]
     if len(everything) < 2:
         raise ValueError(
@@ -177,7 +179,7 @@ def _understand(raw: RawTable, data: TableData, name: str) -> Table:
     times = None
     if "time" in roles:
         times = _rows_of(dates_or_numbers(raw.frame[roles["time"]], roles["time"]), usable)
-    return Table(
+    return LabeledTable(
         name=name,
         label_column=choice.name,
         rows=Rows(frame, raw.numbers[usable], _ids(texts, roles.get("id"))),
@@ -270,7 +272,7 @@ def _parts(texts: pd.Series[Any], column: str) -> npt.NDArray[np.int8]:
     return parts
 
 
-def _append(table: Table, file: Path, part: int, data: TableData) -> Table:
+def _append(table: LabeledTable, file: Path, part: int, data: TableData) -> LabeledTable:
     """A table with the rows of another file as one of its parts."""
     import pandas as pd
 
@@ -304,7 +306,7 @@ def _append(table: Table, file: Path, part: int, data: TableData) -> Table:
 
 def _new_rows(
     raw: RawTable,
-    columns: Sequence[Column],
+    columns: Sequence[TableColumn],
     data: TableData,
     label_column: str,
     class_names: Sequence[str] | None,

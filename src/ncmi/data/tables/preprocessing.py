@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ncmi.data.tables.table import Column
+from ncmi.data.tables.table import TableColumn
 from ncmi.errors import listing
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Preprocessing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     Example:
         >>> import pandas as pd
         >>> frame = pd.DataFrame({"age": [30.0, None, 50.0, 40.0], "sex": pd.Series(["f", "m", "f", "m"], dtype="str")})
-        >>> columns = (Column(name="age", kind="number"), Column(name="sex", kind="category"))
+        >>> columns = (TableColumn(name="age", kind="number"), TableColumn(name="sex", kind="category"))
         >>> fitted = fit_preprocessing(frame, columns, rows=4)
         >>> fitted.feature_names
         ('age', 'age missing', 'sex=f', 'sex=m')
@@ -89,7 +89,7 @@ class Preprocessing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         [40.0, 1.0, 0.0, 1.0]
     """
 
-    columns: tuple[Column, ...]
+    columns: tuple[TableColumn, ...]
     numbers: tuple[NumberFeature, ...]
     categories: tuple[CategoryFeatures, ...]
     constant: tuple[str, ...] = ()
@@ -196,7 +196,7 @@ class Preprocessing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return transformer
 
 
-def fit_preprocessing(frame: pd.DataFrame, columns: tuple[Column, ...], rows: int) -> Preprocessing:
+def fit_preprocessing(frame: pd.DataFrame, columns: tuple[TableColumn, ...], rows: int) -> Preprocessing:
     """What the rows of the training part show.
 
     Args:

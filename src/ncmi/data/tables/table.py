@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ColumnKind = Literal["number", "boolean", "category", "date"]
 
 
-class Column(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TableColumn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a feature column is read, in training and in any new data; part of a run's signature.
 
     Attributes:
@@ -67,7 +67,7 @@ class Rows:
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
+class LabeledTable:
     """A table with labels.
 
     Attributes:
@@ -88,7 +88,7 @@ class Table:
     name: str
     label_column: str
     rows: Rows
-    columns: tuple[Column, ...]
+    columns: tuple[TableColumn, ...]
     labels: Tensor
     class_names: tuple[str, ...]
     groups: npt.NDArray[Any] | None = None
@@ -104,7 +104,7 @@ class Table:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def only(self, rows: npt.NDArray[np.int64], class_names: tuple[str, ...], labels: Tensor) -> Table:
+    def only(self, rows: npt.NDArray[np.int64], class_names: tuple[str, ...], labels: Tensor) -> LabeledTable:
         """Some of the rows, with labels ``[n]`` among these classes."""
         by_row = {"groups": self.groups, "times": self.times, "parts": self.parts}
         kept: dict[str, Any] = {name: None if each is None else each[rows] for name, each in by_row.items()}
