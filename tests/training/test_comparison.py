@@ -14,6 +14,7 @@ import pytest
 from ncmi.objectives.options import CrossEntropyOptions, NCMIOptions
 from ncmi.readouts.scores import Estimate, Scores
 from ncmi.recipes import BagData, BagNetwork, Network, Recipe, TableData, recipe_from_dict
+from ncmi.report import comparison_rows, read_comparison, write_report
 from ncmi.training import comparison
 from ncmi.training.comparison import (
     ComparisonError,
@@ -348,3 +349,21 @@ def test_runs_in_fresh_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.undo()  # what is finished needs no fresh processes
     compare(plan, tmp_path / "c", resume=True, on_run=again.__setitem__)
     assert msgspec.to_builtins(again) == msgspec.to_builtins(made)
+
+
+@pytest.mark.usefixtures("fresh_processes")
+def test_folds_of_a_table_are_put_together(tmp_path: Path) -> None:
+    """Every row is decided once; accuracy is that of all folds, not of one."""
+    training = replace(TABLE.training, epochs=1, accelerator="cpu")
+    data = TableData("wine", folds=3, split_seed=1)
+    recipe = Recipe(data, Network("mlp", width=8, depth=1), CrossEntropyOptions(), training)
+    made: dict[str, Results] = {}
+    plan = Plan(entries_of(recipe, ["cross_entropy", "ncmi"]), (0,), workers=2)
+    compare(plan, tmp_path / "c", on_run=made.__setitem__)
+    folds = [made[f"ncmi-seed0-fold{fold}"] for fold in range(3)]
+    right = sum(run.readouts["head"].test.accuracy.value * run.num_test for run in folds)  # type: ignore[misc]
+    assert sum(run.num_test for run in folds) == 178
+    rows = comparison_rows(read_comparison(tmp_path / "c"))
+    row = next(row for row in rows if row.entry.objective == "ncmi" and row.readout == "head")
+    assert row.scores["accuracy"].values == pytest.approx((right / 178,))
+    assert "every sample is decided once" in write_report(tmp_path / "c").read_text().replace("\n", " ")

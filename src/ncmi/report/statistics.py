@@ -315,13 +315,14 @@ def _repeats(entry: EntryRuns, record: Comparison) -> _Repeats:
 
 def _repeat(runs: Sequence[Run]) -> _Repeat:
     first = runs[0]
-    test = _test_part(runs) if first.kind == "bags" else None
+    bags = first.kind == "bags"
+    test = _test_part(runs) if bags or len(runs) > 1 else None
     if test is None or len(runs) == 1:
         return _Repeat({name: _numbers(readout.test) for name, readout in first.finished.readouts.items()}, test)
     if test.index.has_duplicates:
         raise ReportError(
             f"{first.folder}: {test.index[test.index.duplicated()][0]} is tested on in two folds of seed "
-            f"{first.seed}, so these are no folds of one cross-validation: run them again with the same cohort and "
+            f"{first.seed}, so these are no folds of one cross-validation: run them again with the same data and "
             "split seed"
         )
     labels, once = test["label", 0].to_numpy(copy=True), np.ones((1, len(test)))
@@ -335,7 +336,7 @@ def _repeat(runs: Sequence[Run]) -> _Repeat:
             name: {score: float(value[0]) for score, value in scores.items()} | _trust(runs, name)
             for name, scores in pooled.items()
         },
-        test,
+        test if bags else None,
     )
 
 
@@ -362,11 +363,16 @@ def _numbers(scores: Scores) -> dict[str, float]:
 
 
 def _test_part(runs: Sequence[Run]) -> pd.DataFrame:
-    """Labels, groups and, by read-out, probabilities of the bags of all runs, in order of their names."""
+    """Labels, groups and, by read-out, probabilities of the test samples of all runs, in order.
+
+    Bags go by name, other samples by their place in the data.
+    """
     parts = []
     for outputs in (run.outputs() for run in runs):
-        columns: dict[str, Any] = {"label": outputs.labels, "group": outputs.groups, **outputs.probabilities}
-        frames = {name: pd.DataFrame(values, outputs.names) for name, values in columns.items()}
+        samples = outputs.names if outputs.indices is None else outputs.indices
+        groups = outputs.groups or ("",) * len(samples)
+        columns: dict[str, Any] = {"label": outputs.labels, "group": groups, **outputs.probabilities}
+        frames = {name: pd.DataFrame(values, samples) for name, values in columns.items()}
         parts.append(pd.concat(frames, axis=1))
     return pd.concat(parts, join="inner").sort_index(kind="stable")
 

@@ -46,7 +46,7 @@ class Outputs:
         labels: ``[N]``.
         features: ``[N, D]``, in half precision.
         predictions: by read-out, ``[N]``.
-        probabilities: by read-out, ``[N, C]``; kept of bags alone.
+        probabilities: by read-out, ``[N, C]``; kept of bags, and of the folds of cross-validations.
         names, groups: of each bag, and of its patient; empty for other data.
     """
 
@@ -56,6 +56,7 @@ class Outputs:
     probabilities: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     names: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    indices: NDArray[np.int64] | None = None
 
 
 class RunFolder:
@@ -249,6 +250,7 @@ class RunFolder:
             probabilities=_with_prefix(arrays, "probability_"),
             names=tuple(str(name) for name in arrays.get("names", ())),
             groups=tuple(str(name) for name in arrays.get("groups", ())),
+            indices=arrays.get("indices"),
         )
         count = len(outputs.labels)
         vectors = (outputs.labels, *outputs.predictions.values())

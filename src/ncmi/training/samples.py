@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from ncmi.data.standardize import Standardizer
 from ncmi.data.tables.table import LabeledTable
 from ncmi.errors import naming
 from ncmi.recipes import Augmentation, Data, ImageData, Kind, Recipe, SampleData, TableData
-from ncmi.training.judging import Features
+from ncmi.training.judging import Features, Judgment
 from ncmi.training.loop import Loop, Setup
 from ncmi.training.model import Classifier
 from ncmi.training.schema import Contents
@@ -94,6 +95,14 @@ class SampleSource(Source):
     def names(self, indices: Tensor) -> list[str]:
         names = self.dataset.names
         return super().names(indices) if names is None else [names[index] for index in indices.tolist()]
+
+    def output_arrays(self, judgment: Judgment) -> dict[str, Any]:
+        if not self.data.folds:
+            return {}
+        # what is put together with the other folds' when they are compared
+        log_p = judgment.log_p["test"]
+        probabilities = {f"probability_{name}": values.double().exp().cpu().numpy() for name, values in log_p.items()}
+        return {"indices": self.judged.numpy(), **probabilities}
 
     def loop(self, setup: Setup) -> Loop:
         return SampleLoop(self, setup)
