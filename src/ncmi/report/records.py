@@ -89,6 +89,7 @@ class Run:
         data: the title of the data.
         split_seed: where it is not the training's.
         folds: of cross-validation; 0 for none.
+        about: which data it was begun with; None of runs that have not begun.
         metrics: :class:`ncmi.training.schema.EpochMetrics` by epoch, which is the index; NaN where there is none.
         results: None while unfinished.
         state: "finished", or how far it came.
@@ -107,6 +108,7 @@ class Run:
     fold: int
     folds: int
     environment: dict[str, Any]
+    about: schema.DataRecord | None
     metrics: pd.DataFrame
     results: schema.Results | None
     state: str
@@ -302,6 +304,7 @@ def read_run(folder: Path | str) -> Run:
         network=essentials.network.name,
         objective=essentials.objective.name,
         environment=run.environment(),
+        about=run.data_record(),
         metrics=metrics,
         results=results,
         state="finished" if results else f"stopped after epoch {rows[-1].epoch if rows else 0} of {training['epochs']}",

@@ -17,12 +17,11 @@ from ncmi.data.kinds import EMBEDDED, find_data, find_source
 from ncmi.errors import listing
 from ncmi.recipes import Data
 from ncmi.training.run_folder import RunFolder, RunFolderError
-from ncmi.training.schema import Contents, DataRecord, read_record
+from ncmi.training.schema import Contents, DataRecord
 
 if TYPE_CHECKING:
     from ncmi.data.tables.table import LabeledTable
 
-DATA_RECORD = "data.json"
 _PATHS = ("name", "test", "validation", "labels", "splits")
 
 
@@ -41,9 +40,8 @@ def paths_of(data: Data) -> dict[str, str]:
 
 def located(data: Data, folder: RunFolder) -> Data:
     """The section of a run's recipe with the paths that the run was begun with, as far as they are still there."""
-    if not (folder.path / DATA_RECORD).exists():
-        return data
-    paths = read_record(folder.path / DATA_RECORD, DataRecord).paths
+    record = folder.data_record()
+    paths = {} if record is None else record.paths
     there: dict[str, Any] = {field: path for field, path in paths.items() if Path(path).exists()}
     return replace(data, **there)
 

@@ -16,11 +16,9 @@ from ncmi.readouts.neighbors import NearestNeighbors
 from ncmi.recipes import BagData, ImageData, TableData
 from ncmi.recipes.names import READOUTS
 from ncmi.training.evaluation import open_own_source
-from ncmi.training.identity import DATA_RECORD
 from ncmi.training.judging import fit_neighbors
 from ncmi.training.model import Classifier, load_model
 from ncmi.training.run_folder import RunFolder, RunFolderError, write_arrays
-from ncmi.training.schema import DataRecord, read_record
 
 Bad = Literal["mark", "skip", "error"]
 
@@ -126,8 +124,8 @@ def predict(
 
 def _check_out(path: Path, inputs: Path, folder: RunFolder, overwrite: bool) -> None:
     """See now whether the CSV can be written, and takes nothing away."""
-    record = folder.path / DATA_RECORD
-    sources = [Path(each) for each in read_record(record, DataRecord).paths.values()] if record.exists() else []
+    record = folder.data_record()
+    sources = [] if record is None else [Path(source) for source in record.paths.values()]
     if path.exists():
         for source in (inputs.expanduser(), *sources, folder.path):
             inside = source.is_dir() and path.resolve().is_relative_to(source.resolve())

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ncmi.files import PARTIAL, check_regular, finite, write_atomically, write_json, write_text
 from ncmi.recipes import Recipe, recipe_from_dict, recipe_to_dict
 from ncmi.training.schema import (
+    DataRecord,
     EpochMetrics,
     OutOfDistribution,
     Results,
@@ -199,6 +200,19 @@ class RunFolder:
         """How files of a finished run are written again from its last checkpoint."""
         remove = f"remove {self.path / 'results.json'}, and " if self.finished else ""
         return f"{remove}ncmi resume {quote(str(self.path))} writes it anew"
+
+    def data_record(self) -> DataRecord | None:
+        """Which data the run was begun with; None where it has not begun.
+
+        Raises:
+            SchemaError: if data.json is damaged.
+        """
+        path = self.path / "data.json"
+        return read_record(path, DataRecord) if path.exists() else None
+
+    def write_data_record(self, record: DataRecord) -> None:
+        """Write data.json."""
+        write_record(self.path / "data.json", record)
 
     def environment(self) -> dict[str, Any]:
         """Where the run was made; empty where it has not begun."""

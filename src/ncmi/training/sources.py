@@ -12,12 +12,12 @@ from torch import Tensor
 from ncmi.data.signature import Signature
 from ncmi.data.splits import Split
 from ncmi.recipes import BagData, Data, ImageData, Recipe, TableData
-from ncmi.training.identity import DATA_RECORD, check_same, paths_of
+from ncmi.training.identity import check_same, paths_of
 from ncmi.training.judging import Features, Judgment
 from ncmi.training.loop import Loop, Setup
 from ncmi.training.model import Classifier
 from ncmi.training.run_folder import RunFolder
-from ncmi.training.schema import Contents, DataRecord, Skipped, read_record, write_record
+from ncmi.training.schema import Contents, DataRecord, Skipped
 
 if TYPE_CHECKING:
     from ncmi.data.bags.cohort import Cohort
@@ -146,12 +146,12 @@ class Source(ABC):
 
     def begin(self, folder: RunFolder, record: DataRecord) -> None:
         """Write into a new run's folder what it is trained on."""
-        write_record(folder.path / DATA_RECORD, record)
+        folder.write_data_record(record)
 
     def check_unchanged(self, folder: RunFolder, record: DataRecord) -> None:
         """Raise RunFolderError where a run was begun with other data than this, ``record``."""
-        if (folder.path / DATA_RECORD).exists():
-            check_same(read_record(folder.path / DATA_RECORD, DataRecord), record, folder)
+        if (earlier := folder.data_record()) is not None:
+            check_same(earlier, record, folder)
 
     def write_outputs(
         self, folder: RunFolder, model: Classifier, judgment: Judgment, parts: dict[str, Features]
