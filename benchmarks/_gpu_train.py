@@ -25,9 +25,10 @@ from ncmi.recipes.names import READOUTS
 from ncmi.report import to_markdown
 from ncmi.report.records import read_comparison
 from ncmi.report.text import duration
-from ncmi.training.comparison import Entry, Plan, open_comparison
+from ncmi.training.comparison import RECORD, Entry, Plan, record_of
 from ncmi.training.run import train
 from ncmi.training.run_folder import RunFolder
+from ncmi.training.schema import write_record
 
 if TYPE_CHECKING:
     from gpu import Session
@@ -109,7 +110,9 @@ def train_all(session: Session) -> bool:
     entries = tuple(Entry(name, label, recipe_of(name, 0, session)) for name, (label, _) in METHODS.items())
     plan, finished = Plan(entries, seeds, title="ResNet-18 on CIFAR-100"), 0
     folder = session.out / "train"
-    open_comparison(folder, plan.describe(" ".join(sys.argv)), resume=None)
+    record = record_of(folder, plan.describe(" ".join(sys.argv)), resume=None)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_record(folder / RECORD, record)
     for name, seed in runs_in_order(seeds):
         run = RunFolder(folder / "runs" / f"{name}-seed{seed}")
         if not run.finished and session.left < reserve:

@@ -35,7 +35,7 @@ from ncmi.training.model import Classifier
 from ncmi.training.optimizers import make_optimizers
 from ncmi.training.run_folder import RunFolder
 from ncmi.training.samples import SampleLoop, SampleSource
-from ncmi.training.session import StopRequest
+from ncmi.training.stopping import StopRequest
 
 # one line for every loop that is made would tear the table apart
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)

@@ -37,7 +37,8 @@ def test_our_loop_and_the_bare_step_do_the_same_arithmetic(bench: Any) -> None:
         (images, labels) = bare.batches[1]
         bare.optimizers[0].param_groups[0]["lr"] = ours.loop.raw_optimizers[0].param_groups[0]["lr"]
         bare.optimizers[0].param_groups[1]["lr"] = ours.loop.raw_optimizers[0].param_groups[1]["lr"]
-        ours.loop._step(torch.arange(8, 16))
+        with ours.loop.reading([torch.arange(8, 16)]):
+            ours.loop._step(torch.arange(8, 16))
         bare.step(images, labels)
         for (name, mine), other in zip(ours.model.named_parameters(), bare.model.parameters(), strict=True):
             assert torch.equal(mine, other), name
@@ -107,8 +108,12 @@ def test_paired_steps_find_a_slow_loop(bench: Any, monkeypatch: pytest.MonkeyPat
     inner = ours.loop._step
 
     def slow(batch: torch.Tensor) -> None:
-        for _ in range(4):
-            inner(batch)
+        inner(batch)
+        ahead = ours.loop._shares
+        for _ in range(3):
+            with ours.loop.reading([batch]):
+                inner(batch)
+        ours.loop._shares = ahead
 
     monkeypatch.setattr(ours.loop, "_step", slow)
     try:

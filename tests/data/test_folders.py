@@ -9,7 +9,10 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
+from ncmi.data.dataset import Dataset
+from ncmi.data.image_folders import load_folder
 from ncmi.data.load import load_dataset
+from ncmi.recipes import ImageData
 
 RNG = np.random.default_rng(0)
 
@@ -32,9 +35,13 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "pets"
 
 
+def loaded(root: Path, channels: int | None = None, **options: int) -> Dataset:
+    return load_folder(root, ImageData(str(root), **options), channels=channels)  # type: ignore[arg-type]
+
+
 def only(root: Path, index: int = 1, **options: int) -> np.ndarray:
     """The pixels ``[H, W, c]`` of the image at this index; index 1 is the second file of class cat."""
-    return load_dataset(str(root), **options).inputs[index].permute(1, 2, 0).numpy()
+    return loaded(root, **options).array[index].permute(1, 2, 0).numpy()
 
 
 def test_order_names_and_labels(tmp_path: Path) -> None:
@@ -55,7 +62,7 @@ def test_gray_only_if_all_are_gray(tmp_path: Path) -> None:
     save(tmp_path / "dog" / "gray stored in color.png", gray.repeat(3, axis=2))
     assert load_dataset(str(tmp_path)).inputs.shape == (2, 1, 32, 32)
     np.testing.assert_array_equal(only(tmp_path), gray)
-    assert load_dataset(str(tmp_path), channels=3).inputs.shape == (2, 3, 32, 32)
+    assert loaded(tmp_path, channels=3).inputs.shape == (2, 3, 32, 32)
     color = pixels()
     save(tmp_path / "dog" / "z.png", color)
     assert load_dataset(str(tmp_path)).inputs.shape == (3, 3, 32, 32)
@@ -222,10 +229,10 @@ def test_other_formats_are_never_decoded(root: Path, suffix: str) -> None:
 def test_folders_of_another_shape(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(ValueError, match="empty: no folder inside: expected one subfolder of images for each class"):
+    with pytest.raises(ValueError, match=r"empty: a folder of no data that is known.*one subfolder for each class"):
         load_dataset(str(empty))
     save(empty / "a.png", pixels())
-    with pytest.raises(ValueError, match="empty: 1 images but no folder inside"):
+    with pytest.raises(ValueError, match="empty: images, but no subfolder"):
         load_dataset(str(empty))
     save(empty / "cat" / "a.png", pixels())
     with pytest.raises(ValueError, match=r"a\.png: .* beside the class folders"):

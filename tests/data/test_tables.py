@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ncmi.data.dataset import encode_labels
-from ncmi.data.load import load_dataset
+from ncmi.data.load import load_samples
 from ncmi.data.tables.load import load_table, read_rows, table_from_frame
 from ncmi.data.tables.reading import read_raw_table, read_text_table
 from ncmi.data.tables.table import LabeledTable
@@ -659,9 +659,10 @@ def test_text_as_it_is(tmp_path: Path) -> None:
 
 def test_a_data_set_of_numbers(tmp_path: Path) -> None:
     FRAME.to_csv(tmp_path / "trees.csv", index=False)
-    data = load_dataset(str(tmp_path / "trees.csv"))
-    assert data.feature_names == ("Länge, in mm", "count", "old")
-    assert data.inputs[0].tolist() == [1.5, 1, 1]
+    data = load_samples(TableData(str(tmp_path / "trees.csv")))
+    assert isinstance(data, LabeledTable)
+    assert list(data.rows.frame) == ["Länge, in mm", "count", "old"]
+    assert data.rows.frame.iloc[0].tolist() == [1.5, 1, 1]
 
 
 def test_labels_as_objects() -> None:

@@ -87,9 +87,10 @@ def test_columns_that_do_not_match(tmp_path: Path, frame: pd.DataFrame, message:
 
 
 def test_training_columns_without_names(tmp_path: Path) -> None:
-    for frame in (FRAME, FRAME.assign(label=["u", "v"]), FRAME.set_axis(["0", "1", "2"], axis=1)):
-        inputs, _ = load_unlabeled(csv(tmp_path, frame), kind="table", shape=(3,))
-        assert inputs.shape == (2, 3)
+    for frame in (FRAME, FRAME.assign(label=["u", "v"]), FRAME.assign(d=[7.0, 8.0]).set_axis(list("0123"), axis=1)):
+        width = 4 if "3" in frame else 3
+        inputs, _ = load_unlabeled(csv(tmp_path, frame), kind="table", shape=(width,))
+        assert inputs.shape == (2, width)
     with pytest.raises(ValueError, match="3 feature columns, but the network was trained on 4"):
         load_unlabeled(csv(tmp_path, FRAME), kind="table", shape=(4,))
 

@@ -16,7 +16,7 @@ from ncmi.objectives.options import SupConOptions
 from ncmi.recipes import ImageData
 from ncmi.training.evaluation import evaluate_run
 from ncmi.training.run import train
-from ncmi.training.samples import SampleSource
+from ncmi.training.sources import open_source
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_bit_for_bit(images: Path, tmp_path: Path, views: int) -> None:
         recipe = replace(recipe, data=replace(recipe.data, label_noise=0.2, imbalance=2.0))
         if views == 2:
             recipe = replace(recipe, objective=SupConOptions(projection_dim=8))
-        source = SampleSource(recipe)
+        source = open_source(recipe)
         assert isinstance(source.dataset.inputs, ImageFiles) == (gigabytes == 0)
         train(recipe, tmp_path / case)
     assert_same_run(*(tmp_path / case for case in FOLDER_CASES))

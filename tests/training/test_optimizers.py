@@ -21,7 +21,7 @@ from ncmi.recipes import Network, Training
 from ncmi.training.model import Classifier
 from ncmi.training.optimizers import learning_rate_factor, make_optimizers
 from ncmi.training.run import train
-from ncmi.training.samples import SampleSource
+from ncmi.training.sources import open_source
 from ncmi.training.step import TrainingStep
 
 STEPS = 7  # of an epoch
@@ -45,7 +45,7 @@ def test_every_trained_parameter_is_in_exactly_one_group(name: str, mode: Mode, 
         centroid_learning_rate=3.0,
         alternation=Alternation(mode),
     )
-    model = Classifier(recipe, SampleSource(recipe).signature)
+    model = Classifier(recipe, open_source(recipe).signature)
     network, centroids = make_optimizers(model, recipe.training)
     names = {parameter: name for name, parameter in model.named_parameters()}
     grouped: dict[str, tuple[float, float]] = {}
@@ -70,7 +70,7 @@ def test_every_trained_parameter_is_in_exactly_one_group(name: str, mode: Mode, 
 @pytest.mark.parametrize(("optimizer", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
 def test_kind(optimizer: str, kind: type[torch.optim.Optimizer]) -> None:
     recipe = make_recipe(optimizer=optimizer, momentum=0.8, alternation=Alternation("phases"))
-    model = Classifier(recipe, SampleSource(recipe).signature)
+    model = Classifier(recipe, open_source(recipe).signature)
     for made in make_optimizers(model, recipe.training):
         assert type(made) is kind
         if kind is torch.optim.SGD:
@@ -80,7 +80,7 @@ def test_kind(optimizer: str, kind: type[torch.optim.Optimizer]) -> None:
 
 def test_sgd_without_momentum() -> None:
     recipe = make_recipe(optimizer="sgd", momentum=0.0)
-    network, _ = make_optimizers(Classifier(recipe, SampleSource(recipe).signature), recipe.training)
+    network, _ = make_optimizers(Classifier(recipe, open_source(recipe).signature), recipe.training)
     assert network.param_groups[0]["nesterov"] is False
 
 
@@ -183,7 +183,7 @@ def test_factors_are_shares(training: Training, steps_per_epoch: int) -> None:
 def test_one_optimizer_for_both_makes_the_same_steps_as_two(optimizer: str) -> None:
     options = {"optimizer": optimizer, "learning_rate": 0.1, "centroid_learning_rate": 0.3, "clip_norm": 1.0}
     together, apart = (make_recipe(**options, alternation=Alternation(mode)) for mode in ("joint", "phases"))
-    signature = SampleSource(together).signature
+    signature = open_source(together).signature
     models = [Classifier(together, signature), Classifier(together, signature)]
     models[1].load_state_dict(models[0].state_dict())
     inputs, labels = torch.randn(16, *signature.sample_shape), torch.arange(16) % len(signature.class_names)

@@ -49,6 +49,7 @@ def test_everything_is_there(run: Path) -> None:
         "model.safetensors",
         "test_outputs.npz",
         "data.json",
+        "misclassified.csv",
         "checkpoints/last.safetensors",
         "checkpoints/best.safetensors",
     }
@@ -227,7 +228,7 @@ def test_damaged_model(run: Path, tmp_path: Path) -> None:
     ) as caught:
         load_model(copy)
     assert "\n" not in str(caught.value)
-    model.write_bytes((run / "checkpoints", "data.json" / "last.safetensors").read_bytes())
+    model.write_bytes((run / "checkpoints" / "last.safetensors").read_bytes())
     with pytest.raises(CheckpointError, match=r"model\.safetensors: does not fit recipe\.json"):
         load_model(copy)
     model.unlink()

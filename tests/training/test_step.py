@@ -30,7 +30,8 @@ from ncmi.recipes import Recipe
 from ncmi.training.model import Classifier
 from ncmi.training.optimizers import learning_rate_factor, make_optimizers
 from ncmi.training.run import train
-from ncmi.training.samples import SampleSource, ViewMaker, split_views
+from ncmi.training.samples import ViewMaker, split_views
+from ncmi.training.sources import open_source
 from ncmi.training.step import TrainingStep
 
 NCMI = {
@@ -154,7 +155,7 @@ def plain_loop(recipe: Recipe) -> tuple[dict[str, Tensor], list[float]]:
     training, data = recipe.training, load_dataset(recipe.data.name)
     split = split_dataset(data, seed=training.seed)
     seed_everything(training.seed, verbose=False)
-    model = Classifier(recipe, SampleSource(recipe).signature)
+    model = Classifier(recipe, open_source(recipe).signature)
     network, objective = model.network, model.objective
     inputs = data.inputs[split.train]
     labels = data.labels[split.train]
@@ -207,7 +208,7 @@ def test_steps_in_a_loop_of_ones_own_are_bitwise_those_of_a_run(name: str, tmp_p
     recipe = make_recipe(options, schedule="cosine", clip_norm=0.5, alternation=alternation)
     train(recipe, tmp_path / "run")
 
-    training, source = recipe.training, SampleSource(recipe)
+    training, source = recipe.training, open_source(recipe)
     inputs, labels = source.dataset.inputs[source.split.train], source.labels[source.split.train]
     torch.manual_seed(training.seed)
     model = Classifier(recipe, source.signature)
@@ -264,7 +265,7 @@ def test_validation_metrics_are_those_of_the_model_after_the_epoch(tmp_path: Pat
     data = load_dataset("wine")
     split = split_dataset(data)
     found = weights(tmp_path / "run")
-    model = Classifier(recipe, SampleSource(recipe).signature)
+    model = Classifier(recipe, open_source(recipe).signature)
     model.load_state_dict({name.removeprefix("/model/"): value for name, value in found.items()})
     with torch.no_grad():
         features = model(data.inputs[split.validation])

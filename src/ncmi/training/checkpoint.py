@@ -14,6 +14,7 @@ from ncmi.errors import reason
 from ncmi.files import check_regular, write_atomically
 
 _TENSOR, _PAIRS = "__tensor__", "__pairs__"
+_DIGITS = 32  # of the checksum
 
 
 class CheckpointError(ValueError):
@@ -24,7 +25,8 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a tree of dicts, lists, tensors and plain values, whole or not at all, with a checksum of all of it."""
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(_strip(state, "", tensors))
-    metadata = {"ncmi": tree, "blake2b": _checksum(tree, tensors)}
+    # one entry: of several the format keeps no order, and files of equal states would differ
+    metadata = {"ncmi": _checksum(tree, tensors) + tree}
     try:
         write_atomically(path, lambda temporary: save_file(tensors, str(temporary), metadata=metadata))
     except SafetensorError as error:
@@ -46,14 +48,14 @@ def load_checkpoint(path: Path, *, cure: str = "restore the file or start the ru
     check_regular(path)
     try:
         with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            header = metadata.get("ncmi")
+            header = (file.metadata() or {}).get("ncmi")
             if header is None:
                 raise CheckpointError(f"{path}: not a checkpoint of ncmi: give a run folder that ncmi wrote")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if metadata.get("blake2b") != _checksum(header, tensors):
+        checksum, tree = header[:_DIGITS], header[_DIGITS:]
+        if checksum != _checksum(tree, tensors):
             raise ValueError("its contents have changed since they were written")
-        state = _restore(json.loads(header), tensors)
+        state = _restore(json.loads(tree), tensors)
         if not isinstance(state, dict):
             raise ValueError("its header holds no state")
     except CheckpointError:
@@ -65,7 +67,7 @@ def load_checkpoint(path: Path, *, cure: str = "restore the file or start the ru
 
 def _checksum(tree: str, tensors: dict[str, Tensor]) -> str:
     """Of the tree, and of names, types, shapes and bytes of the tensors; disks and copies do flip bits."""
-    digest = hashlib.blake2b(tree.encode(), digest_size=16)
+    digest = hashlib.blake2b(tree.encode(), digest_size=_DIGITS // 2)
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

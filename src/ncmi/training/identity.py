@@ -6,6 +6,7 @@ A finished or stopped run is judged, or gone on with, on the data it was begun w
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import fields, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -33,8 +34,10 @@ def paths_of(data: Data) -> dict[str, str]:
     for field, name in named.items():
         if name is None or (field == "name" and name in EMBEDDED):
             continue
-        path = find_source(name, folder)[0] if field == "name" else find_data(name, folder)
-        found[field] = str(path.absolute())
+        # data that was given as an object may have a name that lies nowhere
+        with suppress(FileNotFoundError):
+            path = find_source(name, folder)[0] if field == "name" else find_data(name, folder)
+            found[field] = str(path.absolute())
     return found
 
 
