@@ -24,6 +24,7 @@ _ROUNDS, _SHARPNESS = 100, 0.3
 _MANY_CLASSES, _FEWER_ROUNDS, _SHARPER = 1000, 30, 1.3
 _MOST_WORK, _LEAST_ROUNDS = 6e10, 5
 _BLOCK = 2**18  # cosines in memory at once
+_ROWS = 65536  # samples whose distributions are in memory at once
 
 
 def anchor_directions(num_classes: int, dim: int, anchors: Anchors, seed: int = 0) -> Tensor:
@@ -252,10 +253,14 @@ class CentroidClassifier(FeatureClassifier):
         check_tensor(features, "features")
         check_labels(labels, self.num_classes)
         labels = labels.long()
-        p = self.log_distribution(features).exp().double()
-        weights = p.new_ones(len(p)) if sample_weight is None else sample_weight.to(p)
-        self.sums.index_add_(0, labels, p * weights.unsqueeze(1))
-        self.counts.index_add_(0, labels, weights)
+        weights = torch.ones_like(labels) if sample_weight is None else sample_weight
+        # by parts: the distributions of all samples in float64 may be larger than everything else
+        for rows, classes, of_rows in zip(
+            features.split(_ROWS), labels.split(_ROWS), weights.to(self.sums).split(_ROWS), strict=True
+        ):
+            p = self.log_distribution(rows).exp().double()
+            self.sums.index_add_(0, classes, p * of_rows.unsqueeze(1))
+            self.counts.index_add_(0, classes, of_rows)
         return self
 
     def fit(

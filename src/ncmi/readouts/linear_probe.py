@@ -14,7 +14,7 @@ from ncmi.loss.simplex import full_precision
 
 _EXACT_WORK = 30_000_000
 """Samples × classes × features up to which each step of the solver looks at all samples."""
-_WORK, _STEPS, _BATCH = 200_000_000_000, 2000, 1024
+_WORK, _STEPS, _BATCH = 200_000_000_000, 1000, 1024
 """Of larger problems: samples × classes × features over all steps at most, steps at most, samples of a step."""
 _ROWS = 2**18
 """Of larger problems, samples at most: more change nothing that so many steps could find, but cost time and memory."""
@@ -63,7 +63,7 @@ class LinearProbe(FeatureClassifier):
         feature_dim: D ≥ 1.
         solver: ``"lbfgs"``: full-batch L-BFGS on the convex objective ``mean CE + (l2/2)·‖W‖²``, deterministic.
             ``"batches"``: the same objective by Adam on mini-batches in decorrelated columns, with a bound on its work:
-            at most 2,000 steps of 1,024 samples, and 2·10¹¹ samples × classes × features, on at most 262,144 samples,
+            at most 1,000 steps of 1,024 samples, and 2·10¹¹ samples × classes × features, on at most 262,144 samples,
             each class by its share.
             ``"sgd"``: the published protocol, SGD with momentum 0.9 and cosine learning rate on mini-batches.
             ``"auto"``: L-BFGS up to 3·10⁷ samples × classes × features, where a step takes hundredths of a second;

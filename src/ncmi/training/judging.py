@@ -20,6 +20,7 @@ from ncmi.training.model import Classifier
 from ncmi.training.schema import Calibration, Fit, InformationRecord, Readout
 
 Stages = Callable[[str], None]
+_ROWS = 65536  # samples that are decided at once
 """Told what is begun, in words, where it may take long."""
 
 
@@ -50,9 +51,13 @@ class Judgment:
 
 def information(model: Classifier, part: Features) -> InformationRecord:
     """CMI, Γ and NCMI of the objective's output distribution on a part: Γ by centroid KL, and by cross-entropy."""
-    log_p = model.objective.log_distribution(part.features)
-    accumulator = InformationAccumulator(model.objective.num_classes, log_p.shape[1], device=log_p.device)
-    accumulator.update(log_p, part.labels)
+    accumulator: InformationAccumulator | None = None
+    for features, labels in zip(part.features.split(_ROWS), part.labels.split(_ROWS), strict=True):
+        log_p = model.objective.log_distribution(features)
+        if accumulator is None:
+            accumulator = InformationAccumulator(model.objective.num_classes, log_p.shape[1], device=log_p.device)
+        accumulator.update(log_p, labels)
+    assert accumulator is not None
     return information_of(accumulator)
 
 
@@ -111,7 +116,10 @@ def fit_neighbors(model: Classifier, train: Features, limit: int | None = None) 
 @torch.no_grad()
 def log_probabilities(model: Classifier, neighbors: NearestNeighbors | None, part: Features) -> dict[str, Tensor]:
     """Log-probabilities ``[N, C]`` of every read-out: head, CC, LP and, where it is fitted, kNN."""
-    by_readout = {name: model.log_proba(part.features, name) for name in ("head", "cc", "lp")}
+    by_readout = {
+        name: torch.cat([model.log_proba(rows, name) for rows in part.features.split(_ROWS)])
+        for name in ("head", "cc", "lp")
+    }
     if neighbors is not None:
         by_readout["knn"] = neighbors.predict_log_proba(part.features)
     return by_readout
