@@ -90,7 +90,7 @@ def shortened(words: str, most: int) -> str:
     """A name in so many cells of a terminal at most: what is too long loses its middle.
 
     >>> shortened("a name that goes on and on", 12), shortened("short", 12)
-    ('a name…and on', 'short')
+    ('a nam…and on', 'short')
     """
     words = plain(words)
     if _width(words) <= most:

@@ -164,6 +164,7 @@ def gone(processes: list[psutil.Process]) -> bool:
     return not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
+@pytest.mark.long
 def test_a_comparison_ends_with_its_workers(tmp_path: Path) -> None:
     """One worker is killed, and the other goes on; then the process that asks is, and the other ends."""
     words = (
@@ -222,6 +223,31 @@ def test_a_process_that_is_killed_fails_its_own_task_alone(monkeypatch: pytest.M
         run_side_by_side(die, {"x/a": 1}, 1, heard.__setitem__, lambda ask: ask(die, "x", "die"))
 
 
+def linger(path: str, content: Any) -> None:
+    """For fresh processes to import."""
+    Path(path).touch()
+    time.sleep(PATIENCE)
+
+
+def test_processes_end_with_the_one_that_asks(tmp_path: Path) -> None:
+    code = (
+        "from ncmi.training import workers; from test_abuse_system import linger; workers._WARM = 'ncmi.errors'\n"
+        "workers.run_side_by_side(linger, {'a': 1, 'b': 2}, 2, print)"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=env
+    ) as asking:
+        wait_for(tmp_path / "a", asking)
+        wait_for(tmp_path / "b", asking)
+        children = [
+            child for child in psutil.Process(asking.pid).children() if "spawn_main" in " ".join(child.cmdline())
+        ]
+        assert len(children) == 2
+        asking.kill()
+        assert gone(children)
+
+
 def test_what_is_ignored_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -238,7 +264,13 @@ def test_exit_codes_tell_the_signal(number: signal.Signals, tmp_path: Path, monk
         signal.raise_signal(number)
 
     monkeypatch.setattr("ncmi.training.evaluation.measure_file", stopped)
-    done = ncmi("measure", "x.npz", cwd=tmp_path, check=128 + number)
+    # not ignored, as this process may have it from nohup
+    usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    before = signal.signal(number, usual)
+    try:
+        done = ncmi("measure", "x.npz", cwd=tmp_path, check=128 + number)
+    finally:
+        signal.signal(number, before)
     assert "ncmi resume" in done.stderr
     assert Interrupted("stopped", number).signal_number == number
 

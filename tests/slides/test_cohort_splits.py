@@ -118,7 +118,7 @@ def test_requests_that_cannot_be_met() -> None:
     cohort = cohort_of([0, 1] * 3)
     with pytest.raises(ValueError, match="folds=7: there are 6 groups"):
         split_cohort(cohort, replace(DATA, folds=7), 0)
-    with pytest.raises(ValueError, match="folds=5: no class has so many slides, the largest 3"):
+    with pytest.raises(ValueError, match=r"folds=5: no class .* the largest 3"):
         split_cohort(cohort, replace(DATA, folds=5), 0)
     with pytest.raises(ValueError, match="seed=-1"):
         split_cohort(cohort, DATA, -1)
@@ -147,7 +147,7 @@ def test_held_out_values() -> None:
 
 
 def test_a_split_column_with_and_without_validation() -> None:
-    words = ["train", "Training", "val", "test", "TEST", "", "valid", "train", "train", "test"]
+    words = ["train", "Training", "val", "test", "Holdout", "", "valid", "tr", "train", "test"]
     cohort = cohort_of([0, 1] * 5, None, {"split": words})
     split = split_cohort(cohort, replace(DATA, split_column="split", validation_fraction=0.4), 0)
     assert parts(split) == [[0, 1, 7, 8], [2, 6], [3, 4, 9]]
@@ -158,7 +158,7 @@ def test_a_split_column_with_and_without_validation() -> None:
     check(cohort, split)
     assert (len(split.train), len(split.validation), split.test.tolist()) == (24, 6, list(range(30, 40)))
     for words, message in (
-        (["train", "test", "holdout", "x"], r"column 'split' holds 'holdout', 'x': only train, val, test"),
+        (["train", "test", "center", "x"], r"column 'split' holds 'center', 'x': only train, val, test"),
         (["train", "train", "val", "val"], r"column 'split' gives no slides for the test part"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +14,12 @@ from slide_helpers import WIDTH, rows, slide_recipe, write_cohort
 
 from ncmi.data.bags.bag import BagError
 from ncmi.objectives.options import CrossEntropyOptions
+from ncmi.recipes import recipe_to_dict
 from ncmi.training.bags import slides_to_show
 from ncmi.training.comparison import ComparisonError, Plan, compare, entries_of
 from ncmi.training.prediction import predict
+from ncmi.training.rehearsal import rehearse
 from ncmi.training.run import train
-from ncmi.training.run_folder import RunFolder
 
 
 @given(st.integers(1, 40), st.integers(2, 5), st.integers(0, 12), st.integers(0, 2**32 - 1))
@@ -62,38 +62,36 @@ def test_features_of_another_encoder_cannot_be_predicted(tmp_path: Path, run: Pa
     assert not (tmp_path / "p.csv").exists()
 
 
-def test_bad_slides_stop_a_prediction_or_are_left_out(tmp_path: Path, run: Path) -> None:
+def test_bad_slides_are_marked_left_out_or_stop_a_prediction(tmp_path: Path, run: Path) -> None:
     write_bag(tmp_path / "new" / "good.h5", np.ones((3, WIDTH), np.float32))
     write_bag(tmp_path / "new" / "nan.h5", np.full((3, WIDTH), np.nan, np.float32))
     write_bag(tmp_path / "new" / "empty.h5", np.zeros((0, WIDTH), np.float32))
-    with pytest.raises(BagError):
-        predict(run, tmp_path / "new", tmp_path / "p.csv")
+    with pytest.raises(BagError, match=r"(nan|empty)\.h5"):
+        predict(run, tmp_path / "new", tmp_path / "p.csv", bad="error")
     assert not (tmp_path / "p.csv").exists()
-    predicted = predict(run, tmp_path / "new", tmp_path / "p.csv", bad="skip")
+    predicted = predict(run, tmp_path / "new", tmp_path / "skipped.csv", bad="skip")
     assert predicted.rows == 1
     assert {name for name, _ in predicted.skipped} == {"nan", "empty"}
-    assert [row["id"] for row in rows(tmp_path / "p.csv")] == ["good"]
+    (good,) = rows(tmp_path / "skipped.csv")
+    assert predict(run, tmp_path / "new", tmp_path / "p.csv") == predicted  # marked, unless it is said otherwise
+    marked = {row["id"]: row for row in rows(tmp_path / "p.csv")}
+    assert marked.pop("good") == {**good, "reason": ""}
+    assert {name: row.pop("reason") for name, row in marked.items()} == dict(predicted.skipped)
+    assert all(set(row.values()) == {name, ""} for name, row in marked.items())
     with pytest.raises(ValueError, match="read-out"):
-        predict(run, tmp_path / "new", tmp_path / "q.csv", readout="knn")
+        predict(run, tmp_path / "new", tmp_path / "q.csv", readout="nothing")
 
 
-def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path, table: Path) -> None:
+def test_what_stands_against_a_comparison_is_found_before_it_is_begun(tmp_path: Path, table: Path) -> None:
     recipe = slide_recipe(table, objective=CrossEntropyOptions())
-    entries = entries_of(recipe, ["cross_entropy"], ["mean"])
-    broken = replace(
-        entries[0], name="broken", recipe=replace(recipe, network=replace(recipe.network, name="aem", heads=5))
-    )
+    (mean,) = entries_of(recipe, ["cross_entropy"], ["mean"])
+    broken = replace(recipe, network=replace(recipe.network, name="aem", heads=5))
+    faults = rehearse({"mean": recipe_to_dict(mean.recipe), "broken": recipe_to_dict(broken)}, ())
+    assert list(faults) == ["broken"]
+    assert "heads" in faults["broken"]
     damaged = write_cohort(tmp_path / "damaged")
     write_bag(damaged.parent / "features" / "slide03.h5", np.full((3, WIDTH), np.nan, np.float32))
-    unusable = replace(entries[0], name="unusable", recipe=slide_recipe(damaged))
-    with pytest.raises(ComparisonError, match="2 of 3 runs failed: ") as failed:
-        compare(Plan((broken, unusable, entries[0]), (0,), workers=1), tmp_path / "c")
-    assert re.search(r"broken-seed0: .*heads", str(failed.value))
     # what a worker finds wrong comes back from it
-    told = r"unusable-seed0: .*'slide03': \d+ NaN or infinite features.*--data\.bad skip"
-    assert re.search(told, str(failed.value))
-    assert RunFolder(tmp_path / "c" / "runs" / "mean-cross_entropy-seed0").finished
-    # another plan into the same folder would mix two experiments
-    other = entries_of(replace(recipe, training=replace(recipe.training, epochs=3)), ["cross_entropy"], ["mean"])
-    with pytest.raises(ComparisonError, match="another recipe"):
-        compare(Plan(other, (0,), workers=1), tmp_path / "c", resume=True)
+    with pytest.raises(ComparisonError, match=r"'slide03': \d+ NaN or infinite features.*--data\.bad skip"):
+        compare(Plan(entries_of(slide_recipe(damaged), ["ncmi"]), (0,), workers=1), tmp_path / "c")
+    assert not (tmp_path / "c").exists()

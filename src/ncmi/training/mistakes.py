@@ -37,6 +37,7 @@ class Mistakes:
 def find_mistakes(log_p: Tensor, labels: Tensor, most: int = MOST_ROWS) -> Mistakes:
     """The samples whose highest log-probability of ``log_p [N, C]`` is not at ``labels [N]``, the surest first.
 
+    >>> import torch
     >>> find_mistakes(torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]]).log(), torch.tensor([1, 1, 1])).rows.tolist()
     [0, 1]
     """

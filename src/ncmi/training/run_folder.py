@@ -185,9 +185,7 @@ class RunFolder:
         try:
             results = read_record(self.path / "results.json", Results)
         except SchemaError as error:
-            if not self.checkpoint.exists():
-                raise
-            raise SchemaError(f"{error}; {self._anew}") from None
+            raise SchemaError(f"{error}{self._anew}") from None
         absent = [name for name in results.primary_readouts if name not in results.readouts]
         if absent or not results.primary_readouts:
             raise SchemaError(
@@ -197,9 +195,11 @@ class RunFolder:
 
     @property
     def _anew(self) -> str:
-        """How files of a finished run are written again from its last checkpoint."""
+        """How files of a finished run are written again from its last checkpoint; empty where it has none."""
+        if not self.checkpoint.exists():
+            return ""
         remove = f"remove {self.path / 'results.json'}, and " if self.finished else ""
-        return f"{remove}ncmi resume {quote(str(self.path))} writes it anew"
+        return f"; {remove}ncmi resume {quote(str(self.path))} writes it anew"
 
     def data_record(self) -> DataRecord | None:
         """Which data the run was begun with; None where it has not begun.
@@ -237,7 +237,7 @@ class RunFolder:
             except SchemaError as error:
                 if number == len(lines) and not self.finished:
                     break
-                raise SchemaError(f"{error} (line {number}); {self._anew}") from None
+                raise SchemaError(f"{error} (line {number}){self._anew}") from None
             rows[row.epoch] = row  # a resumed run may write an epoch twice: the later row is what was trained on
         return [rows[epoch] for epoch in sorted(rows)]
 
@@ -254,7 +254,8 @@ class RunFolder:
                 arrays = {name: archive[name] for name in archive.files}
         # damaged archives make NumPy, zipfile, zlib and tokenize raise a dozen unrelated kinds of exception
         except Exception as error:
-            raise RunFolderError(f"{path}: cannot be read ({error}): restore the file; {self._anew}") from None
+            cure = f"restore the file or run it again{self._anew}"
+            raise RunFolderError(f"{path}: cannot be read ({error}): {cure}") from None
         if missing := {"labels", "features"} - arrays.keys():
             raise RunFolderError(f"{path}: lacks {', '.join(sorted(missing))}: run it again into an empty folder")
         outputs = Outputs(

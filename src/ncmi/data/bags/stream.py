@@ -144,6 +144,7 @@ def usable_bags(
         BagError: for a bag that cannot be used (without ``on_bad``), and where there is none that can.
     """
     bad: list[tuple[str, str]] = []
+    cure = ""
 
     def leave_out(name: str, error: BagError) -> None:
         if on_bad is None:
@@ -162,11 +163,12 @@ def usable_bags(
             names.append(name)
             continue
         what = f"features of width {shape[1]}, where the model was trained on {width}"
-        cure = "embed the slides by the encoder that the training slides were embedded by"
-        leave_out(name, BagError(what if on_bad else f"{name}: {what}: {cure}"))
+        cure = ": embed the slides by the encoder that the training slides were embedded by"
+        leave_out(name, BagError(what if on_bad else f"{name}: {what}{cure}"))
     yield from BagStream(source, names, on_bad=leave_out)
     if len(bad) == len(source.names):
-        raise BagError(f"{source.path}: no slide can be used ({'; '.join(': '.join(pair) for pair in bad[:3])})")
+        reasons = "; ".join(": ".join(pair) for pair in bad[:3])
+        raise BagError(f"{source.path}: no slide can be used ({reasons}){cure}")
 
 
 def subsample(bag: Bag, instances: int, seed: tuple[int, ...]) -> Bag:
