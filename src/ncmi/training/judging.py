@@ -20,8 +20,8 @@ from ncmi.training.model import Classifier
 from ncmi.training.schema import Calibration, Fit, InformationRecord, Readout
 
 Stages = Callable[[str], None]
-_ROWS = 65536  # samples that are decided at once
 """Told what is begun, in words, where it may take long."""
+_ROWS = 65536  # samples that are decided at once
 
 
 @dataclass(frozen=True, eq=False)
