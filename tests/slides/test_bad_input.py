@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from ncmi.data.bags.readers import open_bags
 from ncmi.data.bags.splits import split_cohort
 from ncmi.files import check_writable
 from ncmi.recipes import BagData
+from ncmi.recipes.names import NOT_THE_TEST_PART
 from ncmi.training import checkpoint
 from ncmi.training.prediction import predict
 from ncmi.training.run import train
@@ -104,10 +106,23 @@ def test_a_test_part_of_one_class(tmp_path: Path, table: Path, capsys: pytest.Ca
     assert "AUC –" in capsys.readouterr().out
 
 
-def test_no_test_part(tmp_path: Path, table: Path) -> None:
-    with pytest.raises(ValueError, match=r"no test part .*--data\.test-fraction"):
-        train(slide_recipe(table, data={"test_fraction": 0.0}), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+@pytest.mark.parametrize(("validation", "judged"), [(0.3, "validation"), (0.0, "train")])
+def test_no_test_part(
+    tmp_path: Path, table: Path, validation: float, judged: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The validation part, or else the training part, is judged in its place, and that is said."""
+    data = {"test_fraction": 0.0, "validation_fraction": validation}
+    results = train(slide_recipe(table, data=data, selection="last"), tmp_path / "run")
+    assert (results.judged, results.num_test) == (judged, 0)
+    part = results.num_validation if judged == "validation" else results.num_train
+    with (tmp_path / "run/slides.csv").open(newline="") as file:
+        parts = [row["part"] for row in csv.DictReader(file)]
+    assert (len(parts), parts.count(judged)) == (36, part)
+    for readout in results.readouts.values():
+        assert readout.test.samples == part
+        assert readout.calibration is None
+    print_results(results)
+    assert NOT_THE_TEST_PART[judged] in " ".join(capsys.readouterr().out.split())
 
 
 def test_labels_beside_the_features(tmp_path: Path) -> None:
@@ -173,12 +188,12 @@ def test_slides_that_a_run_cannot_predict(tmp_path: Path, table: Path) -> None:
         with h5py.File(new / f"{name}.h5", "w") as file:
             file["features"] = np.ones((3, width), np.float32)
     with pytest.raises(BagError, match="wide: features of width"):
-        predict(tmp_path / "run", new, tmp_path / "p.csv")
+        predict(tmp_path / "run", new, tmp_path / "p.csv", bad="error")
     assert not (tmp_path / "p.csv").exists()
     predicted = predict(tmp_path / "run", new, tmp_path / "p.csv", bad="skip")
     assert (predicted.rows, [name for name, _ in predicted.skipped]) == (1, ["wide"])
     (new / "good.h5").unlink()
-    with pytest.raises(BagError, match="no slide can be used"):
+    with pytest.raises(BagError, match=r"no slide can be used .*wide.*encoder"):
         predict(tmp_path / "run", new, tmp_path / "q.csv", bad="skip")
     with pytest.raises(IsADirectoryError, match="is a folder"):
         predict(tmp_path / "run", new, tmp_path, overwrite=True)

@@ -145,12 +145,15 @@ class CohortSource(Source):
         heading += [f"distance:{name}" for name in classes]
 
         names = {"test": self.judged_part}
+        tables = self.parts_to_judge
+        if self.judged_part == "train":
+            del tables["train"]  # it is there as what is judged
 
         def write(temporary: Path) -> None:
             with temporary.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
                 writer.writerow(heading)
-                for part, indices in self.parts_to_judge.items():
+                for part, indices in tables.items():
                     features = parts[part].features
                     columns = [model.log_proba(features, name).double().exp() for name in _TABLE_READOUTS]
                     numbers = torch.cat([*columns, model.cc.divergences(features).double()], 1).cpu().tolist()
