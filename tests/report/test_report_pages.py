@@ -36,6 +36,7 @@ from folders import (
 from markupsafe import Markup
 from PIL import Image
 
+from ncmi.recipes.names import NOT_THE_TEST_PART
 from ncmi.report import ReportError, Row, clouds, comparison_rows, read_comparison, read_run, write_report
 from ncmi.report import charts as drawings
 from ncmi.report import page as pages
@@ -699,6 +700,14 @@ def test_nothing_half_written_remains(new_run: NewRun, monkeypatch: pytest.Monke
         write_report(folder)
     assert (folder / "report.html").read_bytes() == before
     assert sorted(folder.iterdir()) == files
+
+
+@pytest.mark.parametrize("part", ["validation", "train"])
+def test_the_page_of_a_run_says_where_no_test_part_was_judged(new_run: NewRun, part: str) -> None:
+    folder = new_run()
+    assert NOT_THE_TEST_PART[part] not in Page(write_report(folder)).text
+    edit(folder / "results.json", lambda results: results.update(judged=part))
+    assert NOT_THE_TEST_PART[part] in Page(write_report(folder)).text
 
 
 def test_damage_leaves_the_earlier_report_alone(tmp_path: Path) -> None:
