@@ -63,15 +63,16 @@ def rehearse(contents: dict[str, dict[str, Any]], imports: Sequence[str]) -> dic
     return faults
 
 
-def describe(recipe: Recipe, imports: Sequence[str] = ()) -> str:
-    """One line on the data of a recipe: samples of each part, classes, shape."""
+def describe(recipe: Recipe, imports: Sequence[str] = ()) -> list[str]:
+    """What is understood of a recipe's data, as it is said before training, and resolved: a line each."""
     for module in imports:
         import_module(module)
     source = open_source(recipe, loaded(recipe))
-    parts = ", ".join(f"{name} {len(indices):,}" for name, indices in source.split.parts.items())
-    signature = source.signature
-    shape = "×".join(map(str, signature.sample_shape))
-    return f"{recipe.data.title}: {parts}; {len(signature.class_names)} classes; each sample {shape}"
+    record, signature = source.record(), source.signature
+    resolved = resolve_recipe(recipe, signature.sample_shape, len(signature.class_names), len(source.split.train))
+    training = resolved.training
+    how = f"network {resolved.network.name}, {training.epochs} epochs of batches of {training.batch_size}"
+    return [f"{recipe.data.title}: {record.summary}", *record.notes, how]
 
 
 def _source(recipe: Recipe, data: Any) -> Source | str:

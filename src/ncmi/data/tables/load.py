@@ -144,7 +144,6 @@ def _understand(raw: RawTable, data: TableData, name: str) -> LabeledTable:
     for role, column in (*roles.items(), *(("drop", column) for column in dropped)):
         if column == asked_label:
             raise ValueError(f"column {column!r} is the label and the {role} column: name another")
-    # times are a feature as well: what is known of a row when it is to be classified
     free = [column for column in everything if column not in dropped and column not in roles.values()]
     profiles = {column: profile_of(raw.frame[column], data.missing) for column in free}
     if not free:
