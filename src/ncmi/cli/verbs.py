@@ -80,7 +80,14 @@ def compare(
         return
     with output.RunCounter(title, runs) as counter:
         try:
-            comparison.compare(plan, folder, resume=resume, command=command, on_run=counter.advance)
+            comparison.compare(
+                plan,
+                folder,
+                resume=resume,
+                command=command,
+                on_run=counter.advance,
+                on_data=output.say_on_the_way,
+            )
         except Interrupted as stopped:
             go_on = f"go on with the same command and --resume ({folder})" if folder.exists() else "nothing is written"
             raise Interrupted(f"stopped; {go_on}", stopped.signal_number) from None

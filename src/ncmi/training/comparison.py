@@ -23,6 +23,7 @@ from ncmi.training.workers import Ask, WorkError, processors, run_side_by_side
 
 RECORD = "comparison.json"
 OnRun = Callable[[str, Results], None]
+OnData = Callable[[str], None]
 
 
 class ComparisonError(ValueError):
@@ -188,6 +189,7 @@ def compare(
     resume: bool = False,
     command: str | None = None,
     on_run: OnRun = lambda name, results: None,
+    on_data: OnData | None = None,
 ) -> Path:
     """Make all runs of a plan, skipping finished ones, and write ``comparison.json``.
 
@@ -197,6 +199,7 @@ def compare(
         resume: go on with an earlier comparison of the same plan.
         command: the command line, for the report.
         on_run: called with each finished run's name and results, in this process.
+        on_data: called with lines on what was understood of the data, before anything is trained.
 
     Raises:
         ComparisonError: if the folder holds something (without ``resume``) or another comparison (with it), if data,
@@ -206,7 +209,7 @@ def compare(
         Interrupted: on Ctrl-C, SIGTERM and SIGHUP; runs in progress have written checkpoints to go on from.
     """
     folder = Path(path)
-    compare_many([(plan, folder)], resume=resume, command=command, on_run=on_run)
+    compare_many([(plan, folder)], resume=resume, command=command, on_run=on_run, on_data=on_data)
     return folder
 
 
@@ -217,12 +220,14 @@ def compare_many(
     command: str | None = None,
     on_run: OnRun = lambda name, results: None,
     on_begin: Callable[[], None] = lambda: None,
+    on_data: OnData | None = None,
 ) -> None:
     """Several comparisons, each into its own folder, from one queue of runs; see :func:`compare`.
 
     Runs that several plans have in common (by their ``runs_folder``) are made once. Workers and imports are those of
     the first plan. ``resume=None`` goes on where there is an earlier comparison, and begins where there is none.
-    ``on_begin`` is called when all runs have been found possible, before the first folder is made.
+    ``on_begin`` is called when all runs have been found possible, before the first folder is made; ``on_data`` before
+    it, with lines on the data of the first run that is to be made.
     """
     from ncmi.training.run_folder import RunFolder  # the command line reads this page before it needs numpy
 
@@ -237,7 +242,12 @@ def compare_many(
     first = plans[0][0]
 
     def begin(ask: Ask) -> None:
-        _see_that_all_can_be_made(ask, tasks, first.imports)
+        unfinished = {path: content for path, content in tasks.items() if not (Path(path) / "results.json").exists()}
+        if unfinished:
+            _see_that_all_can_be_made(ask, unfinished, len(tasks), first.imports)
+            if on_data is not None:
+                for line in ask(_describe, next(iter(unfinished.values())), first.imports):
+                    on_data(line)
         on_begin()
         for (_, folder), record in zip(plans, records, strict=True):
             folder.mkdir(parents=True, exist_ok=True)
@@ -253,16 +263,22 @@ def compare_many(
         raise ComparisonError(f"{len(failures)} of {len(tasks)} runs failed: {_in_brief(failures)}", failures)
 
 
-def _see_that_all_can_be_made(ask: Ask, tasks: Mapping[str, dict[str, Any]], imports: tuple[str, ...]) -> None:
-    unfinished = {path: content for path, content in tasks.items() if not (Path(path) / "results.json").exists()}
-    if not unfinished:
-        return
+def _see_that_all_can_be_made(
+    ask: Ask, contents: Mapping[str, dict[str, Any]], total: int, imports: tuple[str, ...]
+) -> None:
     try:
-        faults = ask(_rehearse, unfinished, imports)
+        faults = ask(_rehearse, contents, imports)
     except WorkError as error:
         raise ComparisonError(str(error)) from None
     if faults:
-        raise ComparisonError(f"nothing was begun: {told(faults, len(tasks))}", faults)
+        raise ComparisonError(f"nothing was begun: {told(faults, total)}", faults)
+
+
+def _describe(content: dict[str, Any], imports: tuple[str, ...]) -> list[str]:
+    """:func:`ncmi.training.rehearsal.describe`, by a name that needs no torch."""
+    from ncmi.training.rehearsal import describe
+
+    return describe(recipe_from_dict(content), imports)
 
 
 def _rehearse(contents: dict[str, dict[str, Any]], imports: tuple[str, ...]) -> dict[str, str]:
