@@ -7,7 +7,7 @@ import gzip
 import io
 import lzma
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -716,3 +716,37 @@ def test_any_frame_is_read_back(
     np.testing.assert_allclose(table.rows.frame["first number"], numbers, rtol=1e-9)
     assert table.rows.frame["word"].tolist() == [word.strip() for word in frame["word"]]
     assert [table.class_names[i] for i in table.labels.tolist()] == frame["label"].tolist()
+
+
+def rows_of(lines: int, row: Callable[[int], str], head: str = "") -> str:
+    return head + "".join(f"{row(i)}\n" for i in range(lines))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        # a usual predictor among others with two values, none of which a name tells
+        (
+            rows_of(60, lambda i: f"{i % 2},{i % 3 % 2},{30 + i},{i % 5 % 2}", "male,diabetes,age,TenYearCHD\n"),
+            "TenYearCHD",
+        ),
+        # numbers at the edge, words inside
+        (rows_of(60, lambda i: f"{1000 + i},{'RN'[i % 2]},{i * 0.37:.2f},{i * 7 % 13}"), "column_2"),
+        # the first column has many values, of few rows each
+        (rows_of(60, lambda i: f"v{i % 20},{i * 3},{i * 1.5},{i * i % 61}"), "--data.label-column"),
+        # numbers that are called a class
+        (rows_of(120, lambda i: f"{'AB'[i % 2]},{i * 7 % 40}", "motor,Class\n"), "--data.label-column"),
+    ],
+)
+def test_labels_that_cannot_be_told_are_asked_for(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(ValueError, match="label") as caught:
+        load_samples(TableData(str(tmp_path / "t.csv")))
+    assert words in str(caught.value)
+
+
+def test_commas_with_blanks_around_are_no_decimal_commas(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(rows_of(60, lambda i: f"{i} ,{i % 7},{250 * i},{i * 2} ,{i % 2}"))
+    table = load_samples(TableData(str(tmp_path / "t.csv"), label_column="-1"))
+    assert isinstance(table, LabeledTable)
+    assert table.rows.frame.iloc[9].tolist() == [2, 2250, 18]  # the first counts rows

@@ -12,16 +12,15 @@ TABLE_LABEL_COLUMNS = (
     *("classes", "classification", "class_label", "class_name", "class_type", "outcome", "diagnosis"),
     *("survived", "species", "churn", "churned", "exited", "attrition", "default", "loan_status"),
     *("credit_risk", "response_variable", "deposit", "subscribed", "purchase", "purchased", "approved"),
-    *("approval", "fraud", "is_fraud", "isfraud", "spam", "is_spam", "variety", "sentiment", "disease"),
-    *("heart_disease", "heartdisease", "stroke", "diabetes", "cancer", "death_event", "y_true", "ground_truth"),
-    *("canceled", "cancelled", "is_canceled", "hired", "mortality", "dead", "died", "income_level"),
-    *("target_class"),
+    *("approval", "fraud", "is_fraud", "isfraud", "spam", "is_spam", "variety", "sentiment", "death_event", "y_true"),
+    *("ground_truth", "canceled", "cancelled", "is_canceled", "hired", "mortality", "dead", "died", "income_level"),
+    "target_class",
 )
 """Of a class in tables, where content agrees: less sure than :data:`LABEL_COLUMNS`."""
 DOUBTFUL_LABEL_COLUMNS = (
     *("category", "income", "result", "results", "type", "quality", "status", "risk", "response", "direction"),
     *("case", "condition", "grade", "severity", "num", "pass", "passed", "satisfaction", "annotation"),
-    *("winner", "won"),
+    *("winner", "won", "disease", "heart_disease", "heartdisease", "stroke", "diabetes", "cancer", "hypertension"),
 )
 """Of a class, but of features as well: where there are two values, or it is at the edge as the only one of words."""
 TABLE_LABEL_WORDS = re.compile(

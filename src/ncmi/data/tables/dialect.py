@@ -324,7 +324,12 @@ def _choose_cut(text: str, separator: str | None, suffix: str) -> tuple[str, str
     if suffix in (".tsv", ".tab") and cuts["\t"][1].width > 1:
         choice = "\t"
     elif decimals := [
-        sign for sign in regular if sign != "," and "," in regular and _decimal(cuts[sign][1], sign) == ","
+        sign
+        for sign in regular
+        if sign != ","
+        and "," in regular
+        and _decimal(cuts[sign][1], sign) == ","
+        and not _ends_in_commas(cuts[sign][1])
     ]:
         choice = decimals[0]
     elif strict := [sign for sign in regular if sign != " "]:
@@ -336,6 +341,12 @@ def _choose_cut(text: str, separator: str | None, suffix: str) -> tuple[str, str
         # one row of text with blanks is no table of words
         choice = max(wide, key=lambda sign: (cuts[sign][1].width > 1, cuts[sign][1].share), default=",")
     return choice, *cuts[choice]
+
+
+def _ends_in_commas(sample: _Sample) -> bool:
+    """Whether fields begin or end with a comma, as where a table of commas with blanks around them is cut at these."""
+    fields = [value for row in sample.rows[:500] for value in row]
+    return sum(value[:1] == "," or value[-1:] == "," for value in fields) > 0.1 * len(fields)
 
 
 def _decimal(sample: _Sample, separator: str) -> str:

@@ -115,12 +115,7 @@ def _check_classes(name: str, profile: Profile) -> None:
             f"label {name!r} holds {'many' if profile.values is None else profile.distinct} different numbers, so "
             f"it is a target of regression, not of classes: choose another column with {_OPTION}, or bin it first"
         )
-    if (
-        profile.present
-        and (profile.values is None or (rows < 2 and profile.distinct > 20))
-        and profile.kind == "whole"
-        and rows < 5
-    ):
+    if profile.present and (profile.values is None or profile.distinct > 20) and profile.kind == "whole" and rows < 5:
         raise ValueError(
             f"label {name!r} holds {profile.distinct} different numbers in {profile.present} rows, so it is a target "
             f"of regression or an id, not of classes: choose another column with {_OPTION}, or bin it first"
@@ -141,10 +136,14 @@ def _holds_classes(name: str, profile: Profile) -> bool:
 
 
 def _is_beyond_doubt(name: str, profiles: Mapping[str, Profile]) -> bool:
-    """Whether a column that may as well be a feature has two values, or stands at the edge as the only one of words."""
-    if profiles[name].distinct == 2:
-        return True
+    """Whether a column that may as well be a feature is the label all the same.
+
+    It has two values, and stands at the edge or is the only one with two; or it stands at the edge as the only one of
+    words.
+    """
     several = [other for other, profile in profiles.items() if profile.distinct < profile.rows]
+    if profiles[name].distinct == 2:
+        return name in several[:1] + several[-1:] or sum(profiles[other].distinct == 2 for other in several) == 1
     words = [other for other in several if _is_text(profiles[other]) and _could_be_classes(profiles[other])]
     return name in several[:1] + several[-1:] and words in ([], [name])
 
@@ -250,6 +249,14 @@ def _by_place(profiles: Mapping[str, Profile]) -> LabelChoice:
         raise ValueError(
             "nothing names the columns, and the label could be the first as well as the last: choose with "
             f"{_OPTION} {names[0]} or {names[-1]}"
+        )
+    if profiles[best].distinct > 10 and _rows_a_class(profiles[best]) < 10:
+        raise _nothing_like_a_label(profiles, f"nothing names the columns, and the {where[best]} has many values")
+    inside = [name for name in names[1:-1] if _is_text(profiles[name]) and _could_be_classes(profiles[name])]
+    if inside and not _is_text(profiles[best]) and not _few_from_start(profiles[best]):
+        raise ValueError(
+            f"nothing names the columns, and the label could be the {where[best]} as well as {listing(inside, 4)}: "
+            f"choose with {_OPTION}"
         )
     others = tuple(name for name in _others(profiles, best))
     return LabelChoice(best, f"it is the {where[best]} column and has few values; no name says more", others)
