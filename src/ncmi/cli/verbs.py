@@ -95,7 +95,8 @@ def _say_plans(plans: Sequence[comparison.Plan]) -> None:
     contents: dict[str, dict[str, Any]] = {}
     for plan in plans:
         recipe = plan.entries[0].recipe
-        say(describe(recipe, plan.imports))
+        for line in describe(recipe, plan.imports):
+            say(line)
         for entry in plan.entries:
             say(f"  {entry.label}: {in_brief(entry.recipe)}")
         contents |= {f"{entry}": recipe_to_dict(recipe) for entry, recipe in plan.runs()}

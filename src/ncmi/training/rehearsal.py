@@ -63,15 +63,13 @@ def rehearse(contents: dict[str, dict[str, Any]], imports: Sequence[str]) -> dic
     return faults
 
 
-def describe(recipe: Recipe, imports: Sequence[str] = ()) -> str:
-    """One line on the data of a recipe: samples of each part, classes, shape."""
+def describe(recipe: Recipe, imports: Sequence[str] = ()) -> list[str]:
+    """What is understood of the data of a recipe, as a run says it: a line of it all, and one for each doubt."""
     for module in imports:
         import_module(module)
     source = open_source(recipe, loaded(recipe))
-    parts = ", ".join(f"{name} {len(indices):,}" for name, indices in source.split.parts.items())
-    signature = source.signature
-    shape = "×".join(map(str, signature.sample_shape))
-    return f"{recipe.data.title}: {parts}; {len(signature.class_names)} classes; each sample {shape}"
+    record = source.record()
+    return [f"{recipe.data.title}: {record.summary}", *record.notes]
 
 
 def _source(recipe: Recipe, data: Any) -> Source | str:
