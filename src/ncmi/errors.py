@@ -103,6 +103,15 @@ def printable(text: str) -> str:
     return "".join(_shown(sign) for sign in text)
 
 
+def on_one_line(text: str) -> str:
+    """The same text with nothing in it that a terminal would obey, nor an end of a line.
+
+    >>> on_one_line("a\\nb")
+    'a\\\\nb'
+    """
+    return printable(text).replace("\t", "\\t").replace("\n", "\\n")
+
+
 def _shown(sign: str) -> str:
     if sign in "\n\t" or sign.isprintable() or unicodedata.category(sign) == "Zs" or sign == "\u200d":
         return sign

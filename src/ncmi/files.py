@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ncmi.errors import printable
+from ncmi.errors import on_one_line
 
 PARTIAL = ".partial"
 """Ending of a file that is being written."""
@@ -102,7 +102,7 @@ def inert_cell(text: str) -> str:
     >>> inert_cell("=cmd|' /C calc'!A0"), inert_cell("-1.5"), inert_cell("setosa")
     ("'=cmd|' /C calc'!A0", '-1.5', 'setosa')
     """
-    shown = printable(text).replace("\t", "\\t").replace("\n", "\\n")
+    shown = on_one_line(text)
     return f"'{shown}" if text.startswith(_FORMULA) and not _is_number(text) else shown
 
 

@@ -120,8 +120,23 @@ def test_numbers_beyond_single_precision_are_infinite_and_not_silent() -> None:
     assert torch.isinf(fitted.transform(pd.DataFrame({"x": [1e300]}))).all()
 
 
-def test_columns_named_alike_are_kept_apart() -> None:
-    frame = pd.DataFrame({"d year": [1.0, 2.0, 3.0], "d": pd.to_datetime(["2020-01-01", "2021-01-01", "2022-01-01"])})
-    columns = (TableColumn(name="d year", kind="number"), TableColumn(name="d", kind="date"))
-    with pytest.raises(ValueError, match="'d year'"):
-        fit_preprocessing(frame, columns, 3)
+def test_columns_called_like_features_of_others_keep_their_values() -> None:
+    frame = pd.DataFrame(
+        {
+            "d": pd.to_datetime(["2020-01-01", "2021-01-01", "2022-01-01", "2024-01-01"]),
+            "d year": [1.0, np.nan, 3.0, 5.0],
+            "d year missing": [7.0, 8.0, 9.0, 6.0],
+        }
+    )
+    columns = (
+        TableColumn(name="d", kind="date"),
+        TableColumn(name="d year", kind="number"),
+        TableColumn(name="d year missing", kind="number"),
+    )
+    fitted = kept(fit_preprocessing(frame, columns, 4))
+    features = dict(zip(fitted.feature_names, fitted.transform(frame).T.tolist(), strict=True))
+    assert len(features) == len(fitted.feature_names)
+    assert features["d year"] == [2020, 2021, 2022, 2024]
+    assert [1, 3, 3, 5] in features.values()
+    assert features["d year missing"] == [7, 8, 9, 6]
+    assert [0, 1, 0, 0] in features.values()

@@ -750,3 +750,45 @@ def test_commas_with_blanks_around_are_no_decimal_commas(tmp_path: Path) -> None
     table = load_samples(TableData(str(tmp_path / "t.csv"), label_column="-1"))
     assert isinstance(table, LabeledTable)
     assert table.rows.frame.iloc[9].tolist() == [2, 2250, 18]  # the first counts rows
+
+
+def test_a_column_of_parts_is_no_feature(tmp_path: Path) -> None:
+    rows = "".join(
+        f"{i},{'train' if i % 3 else 'Test'},{'fit' if i % 5 else 'slim'},{'xy'[i % 2]}\n" for i in range(60)
+    )
+    table = load(tmp_path / "t.csv", "a,split,form,label\n" + rows)
+    assert kinds(table) == {"a": "number", "form": "category"}
+    assert said(table, "'split'", "--data.split-column")
+    assert not said(table, "also possible", "'split'")
+    assert "split" in kinds(load(tmp_path / "t.csv", categorical=("split",)))
+
+
+def test_infinite_numbers_of_new_rows_are_counted(tmp_path: Path) -> None:
+    table = load(tmp_path / "t.csv", "a,label\n" + "".join(f"{i}.5,{'xy'[i % 2]}\n" for i in range(40)))
+    new = tmp_path / "new.csv"
+    new.write_text("a\n1.5\n1e400\n-inf\n3\n")
+    data = TableData(str(new))
+    rows = read_rows(new, table.columns, data, label_column="label")
+    assert np.isnan(rows.rows.frame["a"]).tolist() == [False, True, True, False]
+    assert any("2 values of 'a'" in note for note in rows.notes)
+
+
+def test_one_column_may_name_rows_and_groups(tmp_path: Path) -> None:
+    rows = "".join(f"{i}.5,P{i // 2},{'xy'[i % 2]}\n" for i in range(40))
+    table = load(tmp_path / "t.csv", "a,patient,label\n" + rows, id_column="patient", group_column="patient")
+    assert table.rows.ids is not None
+    assert table.groups is not None
+    assert list(table.rows.ids) == table.groups.tolist() == [f"P{i // 2}" for i in range(40)]
+    assert kinds(table) == {"a": "number"}
+
+
+def test_a_test_file_is_other_than_the_training_file(tmp_path: Path) -> None:
+    rows = [f"{i}.5,{'xy'[i % 2]}\n" for i in range(40)]
+    path, copy, other = (tmp_path / name for name in ("t.csv", "copy.csv", "other.csv"))
+    for file, lines in ((path, rows), (copy, rows[:20]), (other, [f"{i}.25,x\n" for i in range(20)])):
+        file.write_text("a,label\n" + "".join(lines))
+    data = TableData(str(path))
+    with pytest.raises(ValueError, match="two parts"):
+        load_table(path, data, test=tmp_path / "." / "t.csv")
+    assert said(load_table(path, data, test=copy), "copy.csv", "20 of 20 rows")
+    assert not said(load_table(path, data, test=other), "20 rows")

@@ -11,6 +11,7 @@ import pytest
 
 from ncmi.recipes import Network, Recipe, TableData, Training
 from ncmi.training.evaluation import evaluate_run
+from ncmi.training.extension import extend
 from ncmi.training.identity import contents_of_table
 from ncmi.training.prediction import predict
 from ncmi.training.run import train
@@ -201,3 +202,14 @@ def test_folds_and_files_of_ones_own(begun: Path, tmp_path: Path) -> None:
     assert record.paths["test"] == str(tmp_path / "test.csv")
     with pytest.raises(ValueError, match="give one"):
         replace(recipe.data, folds=3)
+
+
+def test_a_run_on_data_that_has_changed_is_not_made_longer(tmp_path: Path) -> None:
+    run, table = tmp_path / "run", tmp_path / "people.csv"
+    people().to_csv(table, index=False)
+    train(recipe_on(table), run)
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    people().iloc[::-1].to_csv(table, index=False)
+    with pytest.raises(RunFolderError, match="has changed"):
+        extend(run, 50)
+    assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +102,11 @@ def test_clipping(clip_norm: float | None, tmp_path: Path, monkeypatch: pytest.M
         assert min(norms) > 1e-2
     else:
         assert norms == pytest.approx([clip_norm] * 4, rel=1e-3)
+
+
+@pytest.mark.parametrize("choice", [{"selection": "best"}, {"patience": 3}])
+def test_nothing_is_selected_by_without_a_validation_part(choice: dict[str, Any], tmp_path: Path) -> None:
+    recipe = make_recipe(epochs=1, **choice)
+    with pytest.raises(ValueError, match="validation-fraction"):
+        train(replace(recipe, data=replace(recipe.data, validation_fraction=0)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -5,8 +5,10 @@ from pathlib import Path
 
 from ncmi.files import write_json
 from ncmi.recipes import Training, recipe_to_dict
+from ncmi.training.identity import located
 from ncmi.training.optimizers import learning_rate_factor
 from ncmi.training.run_folder import RunFolder, RunFolderError
+from ncmi.training.sources import open_source
 
 
 def extend(path: str | Path, epochs: int) -> str:
@@ -25,7 +27,8 @@ def extend(path: str | Path, epochs: int) -> str:
 
     Raises:
         RunFolderError: where there is nothing to go on from, it has had so many epochs already, or it was ended by
-            its patience.
+            its patience, or its data has changed.
+        FileNotFoundError, ValueError: where its data cannot be read.
     """
     folder = RunFolder.open(path)
     with folder.lock():
@@ -45,6 +48,9 @@ def extend(path: str | Path, epochs: int) -> str:
                 f"{folder.path}: its patience ({training.patience}) ended it after epoch {done}: train it anew with a "
                 "larger --training.patience"
             )
+        # before anything is put aside: what cannot be gone on with is to stay finished
+        source = open_source(replace(recipe, data=located(recipe.data, folder)), read=False)
+        source.check_unchanged(folder, source.record())
         longer = replace(training, epochs=epochs)
         earlier = folder.path / "recipe-before.json"
         write_json(earlier, recipe_to_dict(recipe))

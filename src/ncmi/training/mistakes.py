@@ -65,7 +65,7 @@ def write_mistakes(folder: Path, mistakes: Mistakes, names: Sequence[str], class
     def write(temporary: Path) -> None:
         with temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow([*heading, *(f"p({name})" for name in every)])
+            writer.writerow([*heading, *(inert_cell(f"p({name})") for name in every)])
             for name, label, row in zip(names, mistakes.labels.tolist(), mistakes.probabilities.tolist(), strict=True):
                 best = max(range(len(row)), key=row.__getitem__)
                 words = map(inert_cell, (name, class_names[label], class_names[best]))

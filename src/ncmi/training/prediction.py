@@ -204,8 +204,8 @@ def _lines(
     distances = iter(model.cc.divergences(features).tolist())
     classes = model.signature.class_names
     bags, marked = model.signature.kind == "bags", any(row.feature is None for row in rows)
-    heading = ["id", "prediction", "probability", "distance", *(f"p({name})" for name in classes)]
-    heading += [*(f"distance({name})" for name in classes), "instances"] if bags else []
+    heading = ["id", "prediction", "probability", "distance", *(inert_cell(f"p({name})") for name in classes)]
+    heading += [*(inert_cell(f"distance({name})") for name in classes), "instances"] if bags else []
     yield [*heading, *(["reason"] if marked else [])]
     for row in rows:
         cells = [inert_cell(row.name)]

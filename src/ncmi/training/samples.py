@@ -69,6 +69,14 @@ class SampleSource(Source):
         )
         return samples
 
+    def check(self, recipe: Recipe, model: Classifier) -> None:
+        training = recipe.training
+        if len(self.split.validation) == 0 and (training.selection == "best" or training.patience is not None):
+            raise ValueError(
+                "there is no validation part to select by: give a larger --data.validation-fraction, or "
+                "--training.selection last without --training.patience"
+            )
+
     @property
     def given_labels(self) -> Tensor:
         return self.given

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ncmi.data.signature import Signature
 from ncmi.data.splits import Split
+from ncmi.errors import on_one_line
 from ncmi.recipes import BagData, Data, ImageData, Recipe, TableData
 from ncmi.training.identity import check_same, paths_of
 from ncmi.training.judging import Features, Judgment
@@ -167,7 +168,8 @@ class Source(ABC):
 def _classes_in_words(names: Sequence[str], counts: Sequence[int]) -> str:
     """The classes with their counts, the first of them; or how many and how large they are."""
     if len(names) <= _FEW_CLASSES:
-        return f"{len(names)} classes: {', '.join(f'{n} {c:,}' for n, c in zip(names, counts, strict=True))}"
+        each = (f"{on_one_line(name)} {count:,}" for name, count in zip(names, counts, strict=True))
+        return f"{len(names)} classes: {', '.join(each)}"
     return f"{len(names)} classes of {min(counts):,} to {max(counts):,}"
 
 

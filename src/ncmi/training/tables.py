@@ -20,6 +20,11 @@ from ncmi.training.schema import Contents
 _PLURALS = {"number": "numbers", "boolean": "booleans", "category": "categories", "date": "dates"}
 
 
+def _readings(columns: tuple[str, ...]) -> tuple[str, ...]:
+    """How notes begin that say how columns are read."""
+    return tuple(f"{begin}{name!r} " for name in columns for begin in ("", "numbers in ", "dates in "))
+
+
 class TableSource(SampleSource):
     """Rows of a table file.
 
@@ -48,7 +53,9 @@ class TableSource(SampleSource):
         )
         if preprocessing.constant:
             names = ", ".join(preprocessing.constant)
-            self.notes = (*self.notes, f"left out, since the training part has one value of it: {names}")
+            # how a column is read is of no use where it is not used
+            self.notes = [note for note in self.notes if not note.startswith(_readings(preprocessing.constant))]
+            self.notes = (*self.notes, f"left out, since the training part has no two values of it: {names}")
         numbered = [each.column for each in preprocessing.categories if each.ordinal]
         if numbered:
             self.notes = (*self.notes, f"categories by number, since there are very many: {', '.join(numbered)}")

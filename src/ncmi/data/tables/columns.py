@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ncmi.data.columns import called_like
+from ncmi.data.columns import PART_WORDS, TRAIN, called_like
 from ncmi.data.tables.dialect import MISSING_MARKS
 from ncmi.data.tables.table import TableColumn
 from ncmi.errors import listing
@@ -188,8 +188,18 @@ def understand_columns(
     return tuple(columns), tuple(notes)
 
 
+def says_parts(profile: Profile) -> bool:
+    """Whether a column says which part each row is of: of some that it is for training, of others that it is not."""
+    if profile.kind != "text" or not 2 <= profile.distinct <= 10:
+        return False
+    parts = {PART_WORDS.get(str(value).strip().lower()) for value in profile.values or ()}
+    return None not in parts and TRAIN in parts and len(parts) > 1
+
+
 def _unusable(name: str, column: pd.Series[Any], profile: Profile, raw: RawTable) -> str | None:
-    """Why a column of numbers is no feature; None where it is one."""
+    """Why a column is no feature, by its numbers or by what it says of parts; None where it may be one."""
+    if says_parts(profile):
+        return "says the part of each row (for such parts say --data.split-column)"
     if profile.kind != "whole" or profile.distinct < 2:
         return None
     nameless = name in raw.nameless
@@ -435,7 +445,7 @@ def _parse_column(series: pd.Series[Any], column: TableColumn, missing: Sequence
         bad = ~np.isfinite(values)
         if extra:
             bad |= np.isin(values, extra)
-        return np.where(bad, np.nan, values) if bad.any() else values, 0
+        return np.where(bad, np.nan, values) if bad.any() else values, int(np.isinf(values).sum())
     if column.kind == "date" and is_datetime64_any_dtype(series):
         return series.astype("datetime64[ns]").to_numpy(), 0
     if numeric:

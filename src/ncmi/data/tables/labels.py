@@ -15,12 +15,11 @@ from torch import Tensor
 from ncmi.data.columns import (
     DOUBTFUL_LABEL_COLUMNS,
     LABEL_COLUMNS,
-    PART_WORDS,
     TABLE_LABEL_COLUMNS,
     TABLE_LABEL_WORDS,
     called_like,
 )
-from ncmi.data.tables.columns import Profile, column_named
+from ncmi.data.tables.columns import Profile, column_named, says_parts
 from ncmi.data.tables.dialect import MISSING_MARKS, is_number
 from ncmi.errors import listing
 
@@ -148,13 +147,6 @@ def _is_beyond_doubt(name: str, profiles: Mapping[str, Profile]) -> bool:
     return name in several[:1] + several[-1:] and words in ([], [name])
 
 
-def _says_parts(profile: Profile) -> bool:
-    """Whether a column says which part each row is of."""
-    if profile.kind != "text" or not 2 <= profile.distinct <= 10:
-        return False
-    return {str(value).strip().lower() for value in profile.values or ()} <= PART_WORDS.keys()
-
-
 def _nothing_like_a_label(profiles: Mapping[str, Profile], why: str) -> ValueError:
     names = list(profiles)
     likely = [name for name in names if _could_be_classes(profiles[name])]
@@ -165,7 +157,7 @@ def _nothing_like_a_label(profiles: Mapping[str, Profile], why: str) -> ValueErr
 def _by_name(profiles: Mapping[str, Profile], last_is_class: bool) -> LabelChoice:
     names = list(profiles)
     last = names[-1]
-    names = [name for name in names if not _says_parts(profiles[name])]
+    names = [name for name in names if not says_parts(profiles[name])]
     strict = called_like(names, LABEL_COLUMNS)
     usual = [name for name in called_like(names, TABLE_LABEL_COLUMNS) if name not in strict]
     doubtful = called_like(names, DOUBTFUL_LABEL_COLUMNS)
@@ -210,7 +202,11 @@ def _by_name(profiles: Mapping[str, Profile], last_is_class: bool) -> LabelChoic
 
 
 def _others(profiles: Mapping[str, Profile], name: str) -> tuple[str, ...]:
-    return tuple(other for other in profiles if other != name and _could_be_classes(profiles[other]))
+    return tuple(
+        other
+        for other, profile in profiles.items()
+        if other != name and _could_be_classes(profile) and not says_parts(profile)
+    )
 
 
 def _by_content(profiles: Mapping[str, Profile]) -> LabelChoice:
@@ -353,7 +349,8 @@ def encode_texts(texts: Sequence[str | None], class_names: Sequence[str] | None 
         values = [str(value) for value in matched]
         if other := [value for value in values if value not in names]:
             raise ValueError(
-                f"classes that are not among those of training: {listing(other)}; there is {listing(names)}"
+                f"classes that are not among those of training: {listing(other)}; there is {listing(names)}: correct "
+                "or remove these rows"
             )
     place = {name: i for i, name in enumerate(names)}
     table: npt.NDArray[np.int64] = np.array([*(place[value] for value in values), -1], np.int64)

@@ -64,8 +64,12 @@ def load_table(
         # Path("a.csv.gz").stem still has an ending
         table = _understand(raw, data, re.sub(r"\.(gz|zip|xz|bz2)$", "", path.name, flags=re.IGNORECASE))
     table = dataclasses.replace(table, name=Path(table.name).stem)
+    used = {path.resolve()}
     for part, file in ((2, test), (1, validation)):
         if file is not None:
+            if file.resolve() in used:
+                raise ValueError(f"{file} is given for two parts: nothing may be tested on rows that it was trained on")
+            used.add(file.resolve())
             with naming(file):
                 table = _append(table, file, part, data)
     return table
@@ -151,7 +155,9 @@ def _understand(raw: RawTable, data: TableData, name: str) -> LabeledTable:
     choice = choose_label(
         profiles, has_header=raw.has_header, asked=asked_label, last_is_class=bool(raw.categorical) and raw.nominal_last
     )
-    texts = raw.texts(choice.name, *(roles[role] for role in ("id", "group", "split") if role in roles))
+    # one column may have two roles, such as a patient's number
+    told = dict.fromkeys(roles[role] for role in ("id", "group", "split") if role in roles)
+    texts = raw.texts(choice.name, *told)
     label_of_rows = label_texts(texts[choice.name], data.missing)
     usable, left_out, label_notes = _labeled(label_of_rows, choice.name, raw.numbers, data)
     labels = encode_texts([label_of_rows[i] for i in usable.tolist()])
@@ -283,6 +289,9 @@ def _append(table: LabeledTable, file: Path, part: int, data: TableData) -> Labe
     usable, left_out, notes = _labeled(extra.labels, table.label_column, extra.rows.numbers, data)
     labels = encode_texts([extra.labels[i] for i in usable.tolist()], table.class_names)
     frame = pd.concat([table.rows.frame, _rows(extra.rows.frame, usable)], ignore_index=True)
+    repeats = _repeats(frame, len(table))
+    if repeats >= 0.1 * len(usable) and repeats:
+        notes.append(f"{repeats} of {len(usable)} rows have the features of a row of another file of this data")
     ids = None
     if table.rows.ids is not None and extra.rows.ids is not None:
         ids = table.rows.ids + tuple(extra.rows.ids[i] for i in usable.tolist())
@@ -301,6 +310,14 @@ def _append(table: LabeledTable, file: Path, part: int, data: TableData) -> Labe
         left_out=table.left_out + tuple((f"{file.name}: {name}", reason) for name, reason in left_out),
         notes=(*table.notes, *(f"{file.name}: {note}" for note in (*notes, *labels.notes, *extra.notes))),
     )
+
+
+def _repeats(frame: pd.DataFrame, first: int) -> int:
+    """How many rows from row ``first`` on are like one before it."""
+    from pandas.util import hash_pandas_object
+
+    hashes = hash_pandas_object(frame, index=False).to_numpy()
+    return int(np.isin(hashes[first:], hashes[:first]).sum())
 
 
 def _new_rows(

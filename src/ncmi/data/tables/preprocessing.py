@@ -96,12 +96,20 @@ class Preprocessing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """Names of the F features."""
+        """Names of the F features; one that another bears already, such as of a column "age missing", is numbered."""
         names = [number.name for number in self.numbers]
         names += [f"{number.name} missing" for number in self.numbers if number.indicator]
         one_hot = (each for each in self.categories if not each.ordinal)
         names += [f"{each.column}={value}" for each in one_hot for value in each.categories]
-        return (*names, *(each.column for each in self.categories if each.ordinal))
+        names += [each.column for each in self.categories if each.ordinal]
+        counts: Counter[str] = Counter()
+        for at, name in enumerate(names):
+            while counts[name]:
+                counts[name] += 1
+                name = f"{name} ({counts[name]})"
+            counts[name] = 1
+            names[at] = name
+        return tuple(names)
 
     @property
     def is_flag(self) -> tuple[bool, ...]:
@@ -133,11 +141,17 @@ class Preprocessing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             counts[each.column] = int((~known).sum())
         return {column: count for column, count in counts.items() if count}
 
+    def _keyed_numbers(self) -> list[tuple[str, NumberFeature]]:
+        # names do not do: a date's part may be called like another column
+        return [(f"number {at}", number) for at, number in enumerate(self.numbers)]
+
     def _arranged(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Numbers and parts of dates as float64, categories as objects, each column by its feature's name."""
+        """Numbers and parts of dates as float64, categories as objects, each column by a name of its own."""
         import pandas as pd
 
-        columns: dict[str, Any] = {number.name: _number(frame, number.column, number.part) for number in self.numbers}
+        columns: dict[str, Any] = {
+            key: _number(frame, number.column, number.part) for key, number in self._keyed_numbers()
+        }
         for each in self.categories:
             columns[_coded(each.column)] = _texts(frame[each.column])
         return pd.DataFrame(columns)
@@ -161,7 +175,7 @@ class Preprocessing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 (
                     "numbers",
                     SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True),
-                    [number.name for number in self.numbers],
+                    [key for key, _ in self._keyed_numbers()],
                 ),
                 (
                     "one_hot",
@@ -185,7 +199,7 @@ class Preprocessing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         )
         # two rows that show just this: medians, and where something is missing
         seen: dict[str, Any] = {
-            number.name: [number.fill, math.nan if number.indicator else number.fill] for number in self.numbers
+            key: [number.fill, math.nan if number.indicator else number.fill] for key, number in self._keyed_numbers()
         }
         seen |= {_coded(each.column): [each.categories[0]] * 2 for each in self.categories}
         transformer.fit(pd.DataFrame(seen))
@@ -228,15 +242,12 @@ def fit_preprocessing(frame: pd.DataFrame, columns: tuple[TableColumn, ...], row
             f"no feature differs between the rows of the training part (constant: {listing(constant)}): give columns "
             "that tell the classes apart"
         )
-    preprocessing = Preprocessing(
+    return Preprocessing(
         columns=columns,
         numbers=tuple(numbers),
         categories=tuple(_fit_memory(categories, len(numbers), rows)),
         constant=tuple(constant),
     )
-    if twice := sorted(name for name, count in Counter(preprocessing.feature_names).items() if count > 1):
-        raise ValueError(f"columns give features of the same name, {listing(twice, 5)}: rename a column, or drop one")
-    return preprocessing
 
 
 def _fit_date(frame: pd.DataFrame, column: str) -> list[NumberFeature | None]:
