@@ -199,6 +199,8 @@ def print_evaluation(evaluation: schema.Evaluation) -> None:
     print_information(evaluation.information)
     for record in evaluation.ood.values():
         _print_ood(record)
+    for note in evaluation.notes:
+        say(note)
     if evaluation.ood:
         say("FPR95: share of these samples that pass where 95 % of the test part do. AUROC: 50 % is chance")
 
