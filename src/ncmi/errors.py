@@ -124,4 +124,5 @@ def naming(path: Path | str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        words = str(error)
+        raise ValueError(words if words.startswith(f"{path}: ") else f"{path}: {words}") from error

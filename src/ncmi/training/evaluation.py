@@ -20,6 +20,7 @@ from ncmi.loss.simplex import to_log_distribution
 from ncmi.readouts.out_of_distribution import check_ood_features, compare_ood, ood_scores
 from ncmi.readouts.scores import defined
 from ncmi.recipes import BagData, Data, SampleData
+from ncmi.recipes.names import NOT_THE_TEST_PART
 from ncmi.training.identity import located
 from ncmi.training.judging import information, information_of, judge_readouts
 from ncmi.training.model import Classifier, load_model
@@ -33,7 +34,11 @@ _LONGEST_NAME = 80
 
 @torch.no_grad()
 def evaluate_run(
-    run: str | Path, on: str | Data | None = None, ood: Sequence[str] = (), labels: str | None = None
+    run: str | Path,
+    on: str | Data | None = None,
+    ood: Sequence[str] = (),
+    labels: str | None = None,
+    bad: Literal["error", "skip"] | None = None,
 ) -> Evaluation:
     """Judge a finished run by all read-outs, on its own validation and test parts or on other labeled data.
 
@@ -44,6 +49,7 @@ def evaluate_run(
             for which the training part is needed, and without τ, which the validation part is needed for.
         ood: names or paths of data that the run was not trained for; labels are not looked at.
         labels: table of the labels of ``on``, where that is bags whose files hold none.
+        bad: what of ``on`` cannot be used: an error, or left out and noted; by default as for the run's own data.
 
     Raises:
         OSError, ValueError: if the other data has other classes or inputs than the run was trained on, or is the run's
@@ -67,12 +73,17 @@ def evaluate_run(
         for name, features in outside.items():
             check_ood_features(features, name)
         parts = {name: source.features(model, indices) for name, indices in source.parts_to_judge.items()}
+        if on is None and (warning := NOT_THE_TEST_PART[source.judged_part]):
+            notes.append(warning)
     inside, title = parts.get("test"), recipe.data.title
     if on is not None:
         data = _like(recipe.data, on) if isinstance(on, str) else on
         if isinstance(data, BagData) and isinstance(on, str):
             data = replace(data, labels=labels)
-        parts["test"], of_other = other_features(model, data)
+        try:
+            parts["test"], of_other = other_features(model, data if bad is None else replace(data, bad=bad))
+        except ValueError as error:  # here the option has no section
+            raise ValueError(str(error).replace("--data.bad", "--bad")) from error
         notes, title = [*notes, *of_other], data.title
     judgment = judge_readouts(model, parts, model.signature.class_names, recipe.training.neighbors_limit)
     readouts = judgment.readouts
