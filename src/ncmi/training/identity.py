@@ -52,8 +52,9 @@ def located(data: Data, folder: RunFolder) -> Data:
     there: dict[str, Any] = {field: path for field, path in paths.items() if Path(path).exists()}
     if gone := paths.keys() - there.keys() - paths_of(data).keys():
         raise RunFolderError(
-            f"{folder.path}: the data that this run was begun with is gone: {listing(sorted(paths[it] for it in gone))}. "
-            "Bring it back to where it was, or train anew into another folder"
+            f"{folder.path}: the data that this run was begun with is gone: "
+            f"{listing(sorted(paths[field] for field in gone))}. Bring it back to where it was, or train anew "
+            "into another folder"
         )
     return replace(data, **there)
 
