@@ -53,6 +53,15 @@ def listing(names: Sequence[str], limit: int = 20) -> str:
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
+def left_out_in_words(left_out: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """A note of what could not be used, by (name, reason); none where there is nothing.
+
+    >>> left_out_in_words([("a.png", "an empty file"), ("b.png", "not an image")])
+    ('2 left out, such as a.png: an empty file',)
+    """
+    return (f"{len(left_out)} left out, such as {': '.join(left_out[0])}",) if left_out else ()
+
+
 def reason(error: BaseException) -> str:
     """What an error says, on one line."""
     return " ".join(str(error).split())
@@ -124,4 +133,5 @@ def naming(path: Path | str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        words = str(error)
+        raise ValueError(words if words.startswith(f"{path}: ") else f"{path}: {words}") from error

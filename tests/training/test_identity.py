@@ -87,6 +87,32 @@ def test_other_data_is_an_error_that_says_what_has_changed(
     evaluate_run(begun / "run")
 
 
+@pytest.mark.parametrize("state", ["gone", "changed"])
+def test_other_data_is_judged_without_the_runs_own(begun: Path, tmp_path: Path, state: str) -> None:
+    other = people(seed=1).replace({"color": {"red": "violet"}})
+    other = other[other["kind"] != "x"]
+    other.to_csv(tmp_path / "other.csv", index=False)
+    whole = evaluate_run(begun / "run", str(tmp_path / "other.csv"))
+    assert any("'color'" in note for note in whole.notes)  # categories that training had not
+    own, kept = begun / "people.csv", (begun / "people.csv").read_bytes()
+    try:
+        own.unlink()
+        if state == "changed":
+            people(seed=2).to_csv(own, index=False)
+        alone = evaluate_run(begun / "run", str(tmp_path / "other.csv"))
+        with pytest.raises((OSError, ValueError)):
+            evaluate_run(begun / "run", str(tmp_path / "other.csv"), ood=["wine"])
+        with pytest.raises((OSError, ValueError)):
+            evaluate_run(begun / "run")
+    finally:
+        own.write_bytes(kept)
+    assert list(alone.readouts) == ["head", "cc", "lp"]
+    for name, readout in alone.readouts.items():
+        assert readout.test.accuracy == whole.readouts[name].test.accuracy
+        assert (readout.calibration, readout.fit) == (None, None)
+    assert len(alone.notes) == len(whole.notes) + 1
+
+
 def test_the_same_name_in_another_folder_is_not_taken(
     begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

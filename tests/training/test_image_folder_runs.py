@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,3 +69,26 @@ def test_what_was_left_out_stands_in_the_results(images: Path, tmp_path: Path) -
         broken.unlink()
     assert [(item.name, item.reason) for item in results.skipped] == [("1/broken.png", "not an image")]
     assert results.num_train + results.num_validation + results.num_test == 72
+
+
+def test_judged_on_images_that_lack_classes(images: Path, tmp_path: Path) -> None:
+    train(folder_recipe(images, 0.0, epochs=1), tmp_path / "run")
+    other = tmp_path / "other"
+    shutil.copytree(images / "1", other / "test" / "1")
+    (other / "test" / "1" / "notes.txt").write_text("x")
+    with pytest.raises(ValueError, match=r"notes\.txt.*\(--bad skip\)"):
+        evaluate_run(tmp_path / "run", str(other))
+    one = evaluate_run(tmp_path / "run", str(other), bad="skip")
+    assert [each.support > 0 for each in one.readouts["head"].test.classes] == [name == "1" for name in one.class_names]
+    assert any("notes.txt" in note for note in one.notes)
+    shutil.copytree(images / "1", other / "test" / "stranger")
+    with pytest.raises(ValueError, match=r"run does not know \('stranger'\)"):
+        evaluate_run(tmp_path / "run", str(other))
+    again = evaluate_run(tmp_path / "run", str(other), bad="skip")
+    assert again.readouts["head"].test.accuracy == one.readouts["head"].test.accuracy
+    shutil.move(images, tmp_path / "elsewhere")
+    try:
+        with pytest.raises(ValueError, match=f"gone: '{images}'"):
+            evaluate_run(tmp_path / "run")
+    finally:
+        shutil.move(tmp_path / "elsewhere", images)

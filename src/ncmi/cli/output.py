@@ -183,7 +183,9 @@ def print_results(results: schema.Results) -> None:
     objective, network = objective_label(results.objective), network_label(results.network)
     part = {"train": "training"}.get(results.judged, results.judged)
     title = f"{objective}, {network}, on {results.data}: {part} part"
-    _print_readouts(title, results.kind, results.readouts, results.primary_readouts[0], results.class_counts)
+    # what is judged stands as "test", whatever part it is
+    counts = {results.judged if name == "test" else name: sizes for name, sizes in results.class_counts.items()}
+    _print_readouts(title, results.kind, results.readouts, results.primary_readouts[0], counts)
     if results.selection == "best":
         say(f"epoch {results.best_epoch} of {results.epochs}, the best on the validation part")
     if warning := NOT_THE_TEST_PART[results.judged]:
@@ -199,6 +201,8 @@ def print_evaluation(evaluation: schema.Evaluation) -> None:
     print_information(evaluation.information)
     for record in evaluation.ood.values():
         _print_ood(record)
+    for note in evaluation.notes:
+        say(note)
     if evaluation.ood:
         say("FPR95: share of these samples that pass where 95 % of the test part do. AUROC: 50 % is chance")
 

@@ -209,6 +209,7 @@ def evaluate(
     *,
     on: str | None = None,
     labels: str | None = None,
+    bad: Literal["error", "skip"] | None = None,
     ood: tuple[str, ...] = (),
     json: Path | None = None,
 ) -> None:
@@ -218,13 +219,14 @@ def evaluate(
         run: the run folder, finished.
         on: other labeled data to judge it on, by name or path; by default the run's own validation and test parts.
         labels: CSV of the labels of --on, where that is features of slides.
+        bad: what of --on cannot be used: stop, or leave it out and say so; by default as for the run's own data.
         ood: out-of-distribution data, by names or paths: how well it is told from the run's test part by the distance
             to the nearest centroid and by other scores. Kept in the run folder for the report.
         json: file to write the figures to.
     """
     from ncmi.training.evaluation import evaluate_run, keep_ood
 
-    evaluation = evaluate_run(run, on, ood, labels)
+    evaluation = evaluate_run(run, on, ood, labels, bad)
     output.print_evaluation(evaluation)
     _write_json(json, evaluation)
     try:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,7 @@ def load_folder(
     data: ImageData,
     *,
     channels: int | None = None,
+    class_names: Sequence[str] | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Dataset:
     """Images in class folders, in folders of parts, or named by a file of labels; see ``image_layouts.read_layout``.
@@ -46,6 +47,7 @@ def load_folder(
         path: folder, or file of labels.
         data: how it is to be read.
         channels: 1 for gray, 3 for RGB, ``None``: 1 if every image is gray, otherwise 3.
+        class_names: of a run that is to be judged on these images, where they may lack some; parts are not looked at.
         progress: called with the number of files seen and of all.
 
     Returns:
@@ -64,13 +66,16 @@ def load_folder(
     for part, other in ((VALIDATION, data.validation), (TEST, data.test)):
         if other is not None:
             samples += _part_of_its_own(part, other, data, notes, left_out)
-    trained = {sample.label for sample in samples if sample.part == TRAIN}
+    if class_names is not None:
+        samples = [replace(sample, part=TRAIN) for sample in samples]
+    trained = set(class_names or (sample.label for sample in samples if sample.part == TRAIN))
     if unknown := [sample for sample in samples if sample.label not in trained]:
         names = sorted({sample.label for sample in unknown})
-        why = f"of a class that the training part lacks ({listing(names)})"
+        lacking = "training part lacks" if class_names is None else "run does not know"
+        why = f"of a class that the {lacking} ({listing(names)})"
         if data.bad == "error":
             raise ValueError(
-                f"{len(unknown)} images are {why}; it has {listing(sorted(trained))}: name classes alike in all parts, "
+                f"{len(unknown)} images are {why}; it has {listing(sorted(trained))}: name classes alike everywhere, "
                 "or leave these out (--data.bad skip)"
             )
         left_out += [(sample.name, why) for sample in unknown]
@@ -91,6 +96,7 @@ def load_folder(
     samples = [samples[index] for index in opened.kept]
     inputs, digests = opened.inputs, opened.digests
     classes = [name for name in layout.classes if any(s.label == name and s.part == TRAIN for s in samples)]
+    classes = classes if class_names is None else list(class_names)
     if gone := [name for name in layout.classes if name in trained and name not in classes]:
         left_out += [(name, "a class without any image that can be used in the training part") for name in gone]
         kept = [index for index, sample in enumerate(samples) if sample.label in classes]

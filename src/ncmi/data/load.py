@@ -23,7 +23,7 @@ from ncmi.data.splits import parts_to_draw
 from ncmi.data.tables.load import load_table, options_of, read_rows
 from ncmi.data.tables.reading import read_raw_table
 from ncmi.data.tables.table import LabeledTable, TableColumn
-from ncmi.errors import listing, naming
+from ncmi.errors import left_out_in_words, listing, naming
 from ncmi.recipes.data import ImageData, Kind, TableData
 
 
@@ -371,10 +371,10 @@ def _new_images(path: Path, signature: Signature, data: ImageData, labeled: bool
     shape = signature.sample_shape
     if labeled:
         section = dataclasses.replace(data, image_size=shape[1], test=None, validation=None)
-        dataset = load_folder(path, section, channels=shape[0])
-        labels = known_labels(dataset.class_names, signature)[dataset.labels]
+        dataset = load_folder(path, section, channels=shape[0], class_names=signature.class_names)
         names = list(dataset.names or map(str, range(len(dataset))))
-        return _usable(dataset.inputs, names, labels=labels, notes=dataset.notes)
+        notes = (*dataset.notes, *left_out_in_words(dataset.left_out))
+        return _usable(dataset.inputs, names, labels=dataset.labels, notes=notes)
     root, files = path if path.is_dir() else path.parent, list_images(path)
     if not files:
         raise ValueError("no image inside: give a folder with images")

@@ -127,7 +127,10 @@ _NETWORKS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]
 def check_images(sample_shape: tuple[int, ...], options: Network) -> None:
     """Reject what a residual network does not take."""
     if len(sample_shape) != 3:
-        raise ValueError(f"{options.name} takes images, not samples of shape {list(sample_shape)}: use network 'mlp'")
+        raise ValueError(
+            f"{options.name} takes images, not samples of shape {list(sample_shape)}: use network 'mlp' "
+            "(--network.name mlp)"
+        )
     if options.width < 1:
         raise ValueError(f"width={options.width}: {options.name} needs at least 1 channel; usual is 0 for its own")
     if options.dropout:

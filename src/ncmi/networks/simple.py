@@ -79,7 +79,10 @@ class ConvNet(nn.Module):
             ValueError: for samples that are not images, or options out of range.
         """
         if len(sample_shape) != 3:
-            raise ValueError(f"a convnet takes images, not samples of shape {list(sample_shape)}: use network 'mlp'")
+            raise ValueError(
+                f"a convnet takes images, not samples of shape {list(sample_shape)}: use network 'mlp' "
+                "(--network.name mlp)"
+            )
         if options.depth < 1 or options.width < 1:
             raise ValueError(f"{options}: a convnet needs width and depth of at least 1")
         return cls(sample_shape[0], options.width, options.depth, options.feature_dim, options.dropout)

@@ -112,7 +112,7 @@ def unequal_in_words(unequal: tuple[ClassScores, ClassScores] | None) -> str:
         return ""
     largest, smallest = unequal
     return (
-        f"Classes are unequal: {largest.name} has {largest.support} test samples, {smallest.name} has "
+        f"Classes are unequal: {largest.name} has {largest.support} samples, {smallest.name} has "
         f"{smallest.support}. Accuracy is that of the large classes in the main, so macro F1, in which every class "
         "counts alike, stands first, and balanced accuracy beside it."
     )

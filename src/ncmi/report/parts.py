@@ -173,6 +173,9 @@ def classes_table(entries: Iterable[tuple[str, Sequence[Run]]]) -> Table:
     # the test part's are the support; runs may be from before they counted the others
     counted = [run.finished.class_counts for _, runs in listed_entries for run in runs]
     parts = [name for name in ("train", "validation") if counted and all(name in counts for counts in counted)]
+    judged = {run.finished.judged for _, runs in listed_entries for run in runs}
+    part = judged.pop() if len(judged) == 1 else "test"
+    parts = [name for name in parts if name != part]
     for label, runs in listed_entries:
         first = runs[0].finished
         sizes = {name: np.mean([run.finished.class_counts[name] for run in runs], axis=0) for name in parts}
@@ -191,7 +194,7 @@ def classes_table(entries: Iterable[tuple[str, Sequence[Run]]]) -> Table:
                 ]
                 keys = (label, readout_name(readout), scores[0].name)
                 lines.append(table_row(method_label(label, readout), *line, keys=keys, usual=usual))
-    headings = ("Method", "class", *parts, "test", "precision", "recall", "F1")
+    headings = ("Method", "class", *parts, part, "precision", "recall", "F1")
     return Table("classes", headings, lines, (*KEYS, "Class"))
 
 

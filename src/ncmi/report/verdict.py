@@ -224,7 +224,8 @@ def _sample_verdict(run: Run) -> list[str]:
             for name, readout in results.readouts.items()
             if name in results.primary_readouts
         )
-        sentences.append(f"Test {in_words(score)} on {results.data}, seed {results.seed}: {scores}.")
+        part = {"train": "training"}.get(results.judged, results.judged).capitalize()
+        sentences.append(f"{part} {in_words(score)} on {results.data}, seed {results.seed}: {scores}.")
     if run.unequal:
         first = results.readouts[results.primary_readouts[0]].test
         sentences += [unequal_in_words(run.unequal), *_chance(first, "sample")]

@@ -19,9 +19,10 @@ from ncmi.data.bags.splits import CohortSplit, cohort_changes, describe_cohort, 
 from ncmi.data.bags.stream import BagCache, BagStream, pad_bags, subsample
 from ncmi.data.signature import Signature
 from ncmi.data.standardize import RunningScale
+from ncmi.errors import left_out_in_words
 from ncmi.files import write_atomically, write_json
 from ncmi.readouts.scores import judge
-from ncmi.recipes import BagData, Data, Recipe
+from ncmi.recipes import BagData, Recipe
 from ncmi.training.judging import Features, Judgment
 from ncmi.training.loop import Loop, Setup
 from ncmi.training.model import Classifier
@@ -92,12 +93,6 @@ class CohortSource(Source):
 
     def features(self, model: Classifier, indices: Tensor) -> Features:
         return _cohort_features(model, self.cohort, indices)
-
-    def other_features(self, model: Classifier, data: Data) -> Features:
-        assert isinstance(data, BagData)
-        other = load_cohort(replace(data, classes=self.cohort.class_names))
-        _check_width(model, other.feature_dim, data.name)
-        return _cohort_features(model, other, torch.arange(len(other.slides)))
 
     def ood_features(self, model: Classifier, name: str) -> Tensor:
         cohort = load_cohort(replace(self.data, name=name, labels=None, classes=()), need_labels=False)
@@ -174,6 +169,14 @@ class CohortSource(Source):
         for row in slides_to_show(self.labels[test].numpy(), probabilities, self.data.attention_slides):
             bag = self.cohort.source.load(self.names(test)[row])
             write_arrays(folder / f"{bag.name}.npz", attention_arrays(model, bag))
+
+
+def other_bags(model: Classifier, data: BagData) -> tuple[Features, tuple[str, ...]]:
+    """Features of other labeled bags; see :func:`ncmi.training.sources.other_features`."""
+    other = load_cohort(replace(data, classes=model.signature.class_names))
+    _check_width(model, other.feature_dim, data.name)
+    features = _cohort_features(model, other, torch.arange(len(other.slides)))
+    return features, (*other.notes, *left_out_in_words(other.skipped))
 
 
 def _check_width(model: Classifier, width: int, name: str) -> None:

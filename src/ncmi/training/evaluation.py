@@ -20,12 +20,13 @@ from ncmi.loss.simplex import to_log_distribution
 from ncmi.readouts.out_of_distribution import check_ood_features, compare_ood, ood_scores
 from ncmi.readouts.scores import defined
 from ncmi.recipes import BagData, Data, SampleData
+from ncmi.recipes.names import NOT_THE_TEST_PART
 from ncmi.training.identity import located
 from ncmi.training.judging import information, information_of, judge_readouts
 from ncmi.training.model import Classifier, load_model
 from ncmi.training.run_folder import RunFolder
 from ncmi.training.schema import Evaluation, Measured, OutOfDistribution, write_record
-from ncmi.training.sources import Source, open_source
+from ncmi.training.sources import Source, open_source, other_features
 
 Values = Literal["auto", "logits", "probabilities", "log_probabilities", "features"]
 _LONGEST_NAME = 80
@@ -33,18 +34,26 @@ _LONGEST_NAME = 80
 
 @torch.no_grad()
 def evaluate_run(
-    run: str | Path, on: str | Data | None = None, ood: Sequence[str] = (), labels: str | None = None
+    run: str | Path,
+    on: str | Data | None = None,
+    ood: Sequence[str] = (),
+    labels: str | None = None,
+    bad: Literal["error", "skip"] | None = None,
 ) -> Evaluation:
     """Judge a finished run by all read-outs, on its own validation and test parts or on other labeled data.
 
     Args:
         run: the run folder; nothing is written into it.
-        on: other labeled data; a name or path is read as the run's own data was.
+        on: other labeled data; a name or path is read as the run's own data was. Where the run's own data is gone or
+            has changed, and ``ood`` does not need it, the read-outs decide as the model file holds them: without kNN,
+            for which the training part is needed, and without τ, which the validation part is needed for.
         ood: names or paths of data that the run was not trained for; labels are not looked at.
         labels: table of the labels of ``on``, where that is bags whose files hold none.
+        bad: what of ``on`` cannot be used: an error, or left out and noted; by default as for the run's own data.
 
     Raises:
-        ValueError: if the other data has other classes or inputs than the run was trained on, or is the run's own.
+        OSError, ValueError: if the other data has other classes or inputs than the run was trained on, or is the run's
+            own; if the run's own data is needed and gone or changed.
     """
     recipe = RunFolder.open(run).recipe()
     model = load_model(run)
@@ -52,17 +61,30 @@ def evaluate_run(
         raise ValueError("--labels are those of --on, where that is features of slides: leave them out")
     if recipe.data.name in ood:
         raise ValueError(f"{recipe.data.name} is what the run was trained on: give data that it was not trained for")
-    source = open_own_source(RunFolder.open(run))
-    outside = {name: source.ood_features(model, name) for name in ood}
-    for name, features in outside.items():
-        check_ood_features(features, name)
-    parts = {name: source.features(model, indices) for name, indices in source.parts_to_judge.items()}
-    inside, title = parts["test"].features, recipe.data.title
+    parts, notes, outside = {}, [], {}
+    try:
+        source = open_own_source(RunFolder.open(run))
+    except (OSError, ValueError) as error:
+        if on is None or ood:
+            raise
+        notes.append(f"judged by head, CC and LP as model.safetensors holds them, without kNN and temperature: {error}")
+    else:
+        outside = {name: source.ood_features(model, name) for name in ood}
+        for name, features in outside.items():
+            check_ood_features(features, name)
+        parts = {name: source.features(model, indices) for name, indices in source.parts_to_judge.items()}
+        if on is None and (warning := NOT_THE_TEST_PART[source.judged_part]):
+            notes.append(warning)
+    inside, title = parts.get("test"), recipe.data.title
     if on is not None:
         data = _like(recipe.data, on) if isinstance(on, str) else on
         if isinstance(data, BagData) and isinstance(on, str):
             data = replace(data, labels=labels)
-        parts["test"], title = source.other_features(model, data), data.title
+        try:
+            parts["test"], of_other = other_features(model, data if bad is None else replace(data, bad=bad))
+        except ValueError as error:  # here the option has no section
+            raise ValueError(str(error).replace("--data.bad", "--bad")) from error
+        notes, title = [*notes, *of_other], data.title
     judgment = judge_readouts(model, parts, model.signature.class_names, recipe.training.neighbors_limit)
     readouts = judgment.readouts
     if on is not None:  # the validation part is the run's own, not the other data's
@@ -75,7 +97,12 @@ def evaluate_run(
         primary_readouts=list(model.objective.readouts),
         readouts=readouts,
         information=information(model, parts["test"]),
-        ood={name: _ood(model, inside, features, recipe.data.name, name) for name, features in outside.items()},
+        ood={}
+        if inside is None
+        else {
+            name: _ood(model, inside.features, features, recipe.data.name, name) for name, features in outside.items()
+        },
+        notes=notes,
     )
 
 

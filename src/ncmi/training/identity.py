@@ -42,10 +42,20 @@ def paths_of(data: Data) -> dict[str, str]:
 
 
 def located(data: Data, folder: RunFolder) -> Data:
-    """The section of a run's recipe with the paths that the run was begun with, as far as they are still there."""
+    """The section of a run's recipe with the paths that the run was begun with, as far as they are still there.
+
+    Raises:
+        RunFolderError: where something is neither there nor found anew by its name.
+    """
     record = folder.data_record()
     paths = {} if record is None else record.paths
     there: dict[str, Any] = {field: path for field, path in paths.items() if Path(path).exists()}
+    if gone := paths.keys() - there.keys() - paths_of(data).keys():
+        raise RunFolderError(
+            f"{folder.path}: the data that this run was begun with is gone: "
+            f"{listing(sorted(paths[field] for field in gone))}. Bring it back to where it was, or train anew "
+            "into another folder"
+        )
     return replace(data, **there)
 
 

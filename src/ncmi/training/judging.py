@@ -138,28 +138,28 @@ def judge_readouts(
 
     Args:
         model: in evaluation mode; see :func:`fit_readouts`.
-        parts: features by part.
+        parts: features by part; without a training part the model's read-outs decide as they are, without kNN.
         class_names: of the C classes.
         neighbors_limit, on_stage: as for :func:`fit_readouts`.
     """
-    neighbors = fit_readouts(model, parts["train"], neighbors_limit, on_stage)
+    train = parts.get("train")
+    neighbors = None if train is None else fit_readouts(model, train, neighbors_limit, on_stage)
     judged = [name for name in ("validation", "test") if name in parts]
     decided = sum(len(parts[part].labels) for part in judged)
     among = "" if neighbors is None else f", nearest neighbors among {len(neighbors.labels):,}"
     on_stage(f"deciding {decided:,} samples by all read-outs{among} …")
     log_p = {part: log_probabilities(model, neighbors, parts[part]) for part in judged}
     on_stage("judging the decisions …")
-    available = len(parts["train"].labels)
-    fits = {
-        "lp": Fit(
+    fits = {}
+    if train is not None:
+        fits["lp"] = Fit(
             samples=model.lp.samples,
-            available=available,
+            available=len(train.labels),
             iterations=model.lp.iterations,
             converged=model.lp.converged,
         )
-    }
-    if neighbors is not None:
-        fits["knn"] = Fit(samples=len(neighbors.labels), available=available)
+    if train is not None and neighbors is not None:
+        fits["knn"] = Fit(samples=len(neighbors.labels), available=len(train.labels))
     test, validation = parts["test"], parts.get("validation")
     readouts = {}
     for name, of_test in log_p["test"].items():

@@ -19,7 +19,7 @@ from ncmi.data.signature import Signature
 from ncmi.data.splits import Split, noisy_labels, split_dataset
 from ncmi.data.standardize import Standardizer
 from ncmi.data.tables.table import LabeledTable
-from ncmi.errors import naming
+from ncmi.errors import left_out_in_words, naming
 from ncmi.recipes import Augmentation, Data, ImageData, Kind, Recipe, SampleData, TableData
 from ncmi.training.judging import Features, Judgment
 from ncmi.training.loop import Loop, Setup
@@ -118,24 +118,27 @@ class SampleSource(Source):
     def features(self, model: Classifier, indices: Tensor) -> Features:
         return Features(features_of(model, self.dataset.inputs[indices]), self.labels[indices])
 
-    def other_features(self, model: Classifier, data: Data) -> Features:
-        assert isinstance(data, TableData | ImageData)
-        signature = model.signature
-        with naming(data.name):
-            if data.name in EMBEDDED:
-                other = load_embedded(data.name)
-                inputs = of_form(other.array, other.kind, signature)
-                return Features(features_of(model, inputs), known_labels(other.class_names, signature)[other.labels])
-            new = load_new(find_data(data.name, data.data_dir), signature, data, labeled=True)
-            if new.reasons and data.bad == "error":
-                place, reason = next(iter(new.reasons.items()))
-                raise ValueError(f"{new.names[place]}: {reason} ({len(new.reasons)} such): correct or remove it")
-        assert new.labels is not None
-        return Features(features_of(model, new.inputs), new.labels[new.usable])
-
     def ood_features(self, model: Classifier, name: str) -> Tensor:
         assert isinstance(self.data, TableData | ImageData)
         return features_of(model, load_ood(name, self.signature, self.data))
+
+
+def other_samples(model: Classifier, data: Data) -> tuple[Features, tuple[str, ...]]:
+    """Features of other labeled tables or images; see :func:`ncmi.training.sources.other_features`."""
+    assert isinstance(data, TableData | ImageData)
+    signature = model.signature
+    with naming(data.name):
+        if data.name in EMBEDDED:
+            other = load_embedded(data.name)
+            inputs = of_form(other.array, other.kind, signature)
+            return Features(features_of(model, inputs), known_labels(other.class_names, signature)[other.labels]), ()
+        new = load_new(find_data(data.name, data.data_dir), signature, data, labeled=True)
+        if new.reasons and data.bad == "error":
+            place, reason = next(iter(new.reasons.items()))
+            raise ValueError(f"{new.names[place]}: {reason} ({len(new.reasons)} such): correct or remove it")
+    assert new.labels is not None
+    left_out = left_out_in_words([(new.names[place], reason) for place, reason in new.reasons.items()])
+    return Features(features_of(model, new.inputs), new.labels[new.usable]), (*new.notes, *left_out)
 
 
 def split_of(data: SampleData, dataset: Dataset | LabeledTable, seed: int) -> Split:

@@ -241,6 +241,7 @@ class Evaluation(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     readouts: dict[str, Readout]
     information: InformationRecord
     ood: dict[str, OutOfDistribution] = {}
+    notes: list[str] = []
 
 
 class Measured(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -97,14 +97,6 @@ class Source(ABC):
         """Features of some samples by a finished model, on the CPU."""
 
     @abstractmethod
-    def other_features(self, model: Classifier, data: Data) -> Features:
-        """Features of other labeled data of the same classes and inputs by a finished model.
-
-        Raises:
-            ValueError: for other classes or inputs; the message names the cure.
-        """
-
-    @abstractmethod
     def ood_features(self, model: Classifier, name: str) -> Tensor:
         """Features ``[M, D]`` of data that is none of the run's, by its name or path; labels are not looked at."""
 
@@ -188,6 +180,21 @@ def load_data(data: Data) -> Dataset | LabeledTable | Cohort:
 
     assert isinstance(data, TableData | ImageData)
     return load_samples(data)
+
+
+def other_features(model: Classifier, data: Data) -> tuple[Features, tuple[str, ...]]:
+    """Features of other labeled data, of classes and inputs that a finished model knows; and what to know of it.
+
+    Raises:
+        FileNotFoundError, ValueError: for other classes or inputs; the message names the cure.
+    """
+    if isinstance(data, BagData):
+        from ncmi.training.bags import other_bags
+
+        return other_bags(model, data)
+    from ncmi.training.samples import other_samples
+
+    return other_samples(model, data)
 
 
 def open_source(recipe: Recipe, data: Dataset | LabeledTable | Cohort | None = None, *, read: bool = True) -> Source:
