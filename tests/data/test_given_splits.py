@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ncmi.data.dataset import Dataset
-from ncmi.data.load import without_small_classes
+from ncmi.data.load import load_samples, without_small_classes
 from ncmi.data.splits import split_dataset
-from ncmi.recipes import TableData
+from ncmi.recipes import ImageData, TableData
 
 
 def labeled(labels: list[int], **fields: object) -> Dataset:
@@ -95,3 +95,22 @@ def test_classes_that_are_too_small_are_left_out_and_noted() -> None:
     assert without_small_classes(data, TableData("toy", bad="skip", test_fraction=0)) is data
     with pytest.raises(ValueError, match="fewer than two classes"):
         without_small_classes(labeled([0] * 6 + [1]), TableData("toy", bad="skip"))
+
+
+def test_folds_do_not_mix_given_parts() -> None:
+    parts = np.array([0, 0, 0, 0, 2, 2], np.int8)
+    with pytest.raises(ValueError, match="leave --data.folds out"):
+        split_dataset(labeled([0, 1] * 3, parts=parts), folds=2)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        TableData("wine", drop=("alcohol",)),
+        TableData("iris", label_column="species"),
+        ImageData("digits", test="elsewhere"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(data: TableData | ImageData) -> None:
+    with pytest.raises(ValueError, match="does nothing with embedded data"):
+        load_samples(data)

@@ -1,7 +1,7 @@
 """Data by name or path: data sets, embedded or in files of all kinds, and inputs without labels."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,13 @@ from ncmi.data.tables.reading import read_raw_table
 from ncmi.data.tables.table import LabeledTable, TableColumn
 from ncmi.errors import left_out_in_words, listing, naming
 from ncmi.recipes.data import ImageData, Kind, TableData
+
+
+_OF_FILES = (
+    *("test", "validation", "images", "label_column", "header", "separator", "decimal", "encoding", "missing", "sheet"),
+    *("drop", "categorical", "numeric", "id_column", "group_column", "split_column", "time_column"),
+)
+"""Options of tables and folders of images, which arrays do not have."""
 
 
 def load_samples(data: TableData | ImageData) -> Dataset | LabeledTable:
@@ -72,13 +79,15 @@ def load_dataset(name: str, *, data_dir: str | None = None, **options: Any) -> D
         >>> load_dataset("wine").class_names
         ('class_0', 'class_1', 'class_2')
     """
-    section = ImageData if kind_of(name, data_dir) == "image" else TableData
-    known = {field.name for field in dataclasses.fields(section)}
-    return load_samples(section(name, data_dir=data_dir, **{key: options[key] for key in options.keys() & known}))
+    if kind_of(name, data_dir) == "image":
+        return load_samples(ImageData(name, data_dir=data_dir, **options))
+    options.pop("image_size", None)
+    return load_samples(TableData(name, data_dir=data_dir, **options))
 
 
 def _load(data: TableData | ImageData) -> Dataset | LabeledTable:
     if data.name in EMBEDDED:
+        _without_options(data, _OF_FILES, "embedded data")
         return load_embedded(data.name)
     path, cifar = find_source(data.name, data.data_dir)
     others = {
@@ -87,22 +96,23 @@ def _load(data: TableData | ImageData) -> Dataset | LabeledTable:
     }
     with naming(path):
         if cifar:
-            _no_others(data)
+            _without_options(data, _OF_FILES, "CIFAR")
             return load_cifar(cifar, data.image_size if isinstance(data, ImageData) else 32)
         if path.suffix.lower() == ".npz":
-            _no_others(data)
+            _without_options(data, set(_OF_FILES) - {"label_column"}, "an .npz archive")
             return load_npz(path, data.label_column)
         if isinstance(data, ImageData):
             return load_folder(path, data)
     return load_table(path, data, **others)
 
 
-def _no_others(data: TableData | ImageData) -> None:
-    if data.test is not None or data.validation is not None:
-        raise ValueError(
-            "--data.test and --data.validation are for tables and folders of images: put the parts into the archive "
-            "(x_train, y_train, x_test, y_test), or leave them out"
-        )
+def _without_options(data: TableData | ImageData, names: Collection[str], what: str) -> None:
+    """Raise ValueError where an option is given that would do nothing."""
+    defaults = type(data)(data.name)
+    given = [name for name in names if getattr(data, name, None) != getattr(defaults, name, None)]
+    if given:
+        options = ", ".join(f"--data.{name.replace('_', '-')}" for name in sorted(given))
+        raise ValueError(f"{options} does nothing with {what}: it is for tables and folders of images; leave it out")
 
 
 def without_small_classes(dataset: Dataset | LabeledTable, data: TableData | ImageData) -> Dataset | LabeledTable:

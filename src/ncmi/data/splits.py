@@ -69,7 +69,7 @@ def split_dataset(
 ) -> Split:
     """Training, validation and test part, the same for the same seed on every platform and with every NumPy.
 
-    The test part is, in this order of precedence: fold number ``fold``; what the data set's ``parts`` say; the latest
+    The test part is fold number ``fold``, or what the data set's ``parts`` say (one of these alone); else the latest
     samples, where there are ``times``; a random part. The validation part is what ``parts`` say, else it is drawn from
     what is left: the latest of it, where there are ``times``, else at random. Samples of one group are never on two
     sides, nor are samples of one time.
@@ -104,6 +104,10 @@ def split_dataset(
         raise ValueError(f"seed={seed}: choose 0 or larger")
     parts = np.full(len(dataset.labels), TRAIN, np.int8)
     fractions = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
+    if folds and dataset.parts is not None:
+        raise ValueError(
+            f"{dataset.name!r} says itself which samples are for training and which for test: leave --data.folds out"
+        )
     if folds:
         parts[_folds(dataset, folds, seed) == fold] = TEST
     elif dataset.parts is not None:
