@@ -99,7 +99,7 @@ def test_classes_that_are_too_small_are_left_out_and_noted() -> None:
 
 def test_folds_do_not_mix_given_parts() -> None:
     parts = np.array([0, 0, 0, 0, 2, 2], np.int8)
-    with pytest.raises(ValueError, match="leave --data.folds out"):
+    with pytest.raises(ValueError, match=r"leave --data\.folds out"):
         split_dataset(labeled([0, 1] * 3, parts=parts), folds=2)
 
 

@@ -351,7 +351,6 @@ def test_runs_in_fresh_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert msgspec.to_builtins(again) == msgspec.to_builtins(made)
 
 
-@pytest.mark.usefixtures("fresh_processes")
 def test_folds_of_a_table_are_put_together(tmp_path: Path) -> None:
     """Every row is decided once; accuracy is that of all folds, not of one."""
     training = replace(TABLE.training, epochs=1, accelerator="cpu")

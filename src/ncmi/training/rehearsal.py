@@ -7,6 +7,7 @@ from typing import Any
 
 from ncmi.errors import in_one_line
 from ncmi.recipes import Data, Recipe, recipe_from_dict, resolve_recipe
+from ncmi.recipes.names import network_label
 from ncmi.training.run import build_model
 from ncmi.training.session import session
 from ncmi.training.sources import Source, load_data, open_source
@@ -71,7 +72,7 @@ def describe(recipe: Recipe, imports: Sequence[str] = ()) -> list[str]:
     record, signature = source.record(), source.signature
     resolved = resolve_recipe(recipe, signature.sample_shape, len(signature.class_names), len(source.split.train))
     training = resolved.training
-    how = f"network {resolved.network.name}, {training.epochs} epochs of batches of {training.batch_size}"
+    how = f"{network_label(resolved.network.name)}, {training.epochs} epochs of batches of {training.batch_size}"
     return [f"{recipe.data.title}: {record.summary}", *record.notes, how]
 
 

@@ -60,7 +60,7 @@ def load_table(
         ValueError: for what cannot be read or told; the message names the file and the option that decides.
     """
     with naming(path):
-        raw = read_raw_table(path, options_of(data))
+        raw = read_raw_table(path, reading_options(data))
         # Path("a.csv.gz").stem still has an ending
         table = _understand(raw, data, re.sub(r"\.(gz|zip|xz|bz2)$", "", path.name, flags=re.IGNORECASE))
     table = dataclasses.replace(table, name=Path(table.name).stem)
@@ -114,12 +114,12 @@ def read_rows(
     if isinstance(path, Path):
         with naming(path):
             known = [column.name for column in columns]
-            raw = read_raw_table(path, options_of(data), known_names=[*known, label_column])
+            raw = read_raw_table(path, reading_options(data), known_names=[*known, label_column])
             return _new_rows(raw, columns, data, label_column, class_names)
     return _new_rows(raw_table_from_frame(path), columns, data, label_column, class_names)
 
 
-def options_of(data: TableData) -> ReadOptions:
+def reading_options(data: TableData) -> ReadOptions:
     """How a file is read, by the section of a recipe."""
     return ReadOptions(data.header, data.separator, data.decimal, data.encoding, data.missing, data.sheet)
 
