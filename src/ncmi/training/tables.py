@@ -82,5 +82,6 @@ class TableSource(SampleSource):
     def describe_inputs(self) -> str:
         counts = Counter(str(column.kind) for column in self.table.columns)
         kinds = [f"{counts[one]} {one if counts[one] == 1 else many}" for one, many in _PLURALS.items() if counts[one]]
-        features = f"{', '.join(kinds)} → {self.signature.sample_shape[0]} features"
+        width = self.signature.sample_shape[0]
+        features = f"{', '.join(kinds)} → {width} {'feature' if width == 1 else 'features'}"
         return f"{len(self.table):,} rows; {features}; label {self.table.label_column!r}"
