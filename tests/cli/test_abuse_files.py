@@ -172,17 +172,9 @@ def test_what_is_no_file_is_not_waited_for(kind: str, name: str, words: tuple[st
 # --- run folders
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run on iris. Read only: copy before changing."""
-    folder = tmp_path_factory.mktemp("abuse")
-    ncmi("train", "iris", "--out", "run", *QUICK, cwd=folder)
-    return folder / "run"
-
-
 @pytest.fixture
-def run(finished: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(finished, tmp_path / "run"))
+def run(run_on_iris: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(run_on_iris, tmp_path / "run"))
 
 
 def cut(path: Path) -> None:
@@ -269,18 +261,18 @@ def test_a_damaged_checkpoint_has_two_ways_on(run: Path, tmp_path: Path, caplog:
 
 @pytest.mark.parametrize("there", [(), (".recipe.json.abc.partial",), (".lock",), ("recipe.json",)])
 def test_folders_that_were_killed_in_their_first_moments(
-    there: tuple[str, ...], finished: Path, tmp_path: Path
+    there: tuple[str, ...], run_on_iris: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "run").mkdir()
     for name in there:
-        source = finished / name
+        source = run_on_iris / name
         (tmp_path / "run" / name).write_bytes(source.read_bytes() if source.exists() else b"")
     if "recipe.json" in there:
         refused("train", "iris", "--out", "run", *QUICK, cwd=tmp_path, says="ncmi resume run")
         ncmi("resume", "run", cwd=tmp_path)
     else:
         ncmi("train", "iris", "--out", "run", *QUICK, cwd=tmp_path)
-    assert read(tmp_path / "run/results.json")["readouts"] == read(finished / "results.json")["readouts"]
+    assert read(tmp_path / "run/results.json")["readouts"] == read(run_on_iris / "results.json")["readouts"]
 
 
 @pytest.mark.usefixtures("run")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from abuse_helpers import QUICK
 from cli_helpers import edit, ncmi, read, rows
 from safetensors.numpy import load_file
 
@@ -19,20 +20,10 @@ from ncmi.recipes.names import READOUTS
 from ncmi.training import evaluation
 from ncmi.training.model import load_model
 
-QUICK = ("--training.epochs", "2", "--training.accelerator", "cpu", "--training.threads", "1")
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run on iris. Read only: copy before changing."""
-    folder = tmp_path_factory.mktemp("trust")
-    ncmi("train", "iris", "--out", "run", *QUICK, cwd=folder)
-    return folder / "run"
-
 
 @pytest.fixture
-def run(trained: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(trained, tmp_path / "run"))
+def run(run_on_iris: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(run_on_iris, tmp_path / "run"))
 
 
 def write_table(path: Path, values: Any) -> None:
@@ -47,8 +38,8 @@ def write_table(path: Path, values: Any) -> None:
 # --- calibration
 
 
-def test_a_run_holds_its_calibration(trained: Path) -> None:
-    results = read(trained / "results.json")
+def test_a_run_holds_its_calibration(run_on_iris: Path) -> None:
+    results = read(run_on_iris / "results.json")
     assert set(results["readouts"]) == set(READOUTS)
     for content in results["readouts"].values():
         test, calibration = content["test"], content["calibration"]
@@ -161,10 +152,10 @@ def strangers(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def judged(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def judged(run_on_iris: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run after an evaluation with out-of-distribution data. Read only: copy before changing."""
     folder = tmp_path_factory.mktemp("judged")
-    shutil.copytree(trained, folder / "run")
+    shutil.copytree(run_on_iris, folder / "run")
     ncmi("evaluate", "run", "--ood", write_strangers(folder / "other world.csv").name, cwd=folder)
     return folder / "run"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -50,3 +51,15 @@ def test_the_page_says_so_and_shows_who_is_misclassified(run: tuple[Path, str]) 
     assert "99.75" in page
     assert "What is misclassified" in page
     assert (folder / "misclassified.csv").read_text(encoding="utf-8").count("\n") == 2
+
+
+def test_groups_of_a_table_are_no_patients(tmp_path: Path) -> None:
+    rows = "".join(f"{i * 7 % 11},{i % 3},h{i // 4},{'ab'[i % 2]}\n" for i in range(160))
+    (tmp_path / "t.csv").write_text("x,z,house,label\n" + rows)
+    words = ("train", "t.csv", "--data.group-column", "house", "--out", "run", *QUICK)
+    done = ncmi(*words, cwd=tmp_path)
+    assert " groups, " in done.stdout
+    ncmi("report", "run", cwd=tmp_path)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "resamples of groups" in page
+    assert "patient" not in done.stdout + re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)

@@ -240,14 +240,8 @@ def test_a_header_that_nothing_decides_on(tmp_path: Path) -> None:
     text = "kiwi,apple\nplum,pear\nfig,lime\n"
     with pytest.raises(ValueError, match=r"--data\.header yes or no"):
         load(path, text)
-    assert len(read_raw_table(path, options := _options(header="yes")).frame) == 2, options
-    assert len(read_raw_table(path, _options(header="no")).frame) == 3
-
-
-def _options(**options: object) -> object:
-    from ncmi.data.tables.reading import ReadOptions
-
-    return ReadOptions(**options)  # type: ignore[arg-type]
+    assert len(read_raw_table(path, options := TableData("t", header="yes")).frame) == 2, options
+    assert len(read_raw_table(path, TableData("t", header="no")).frame) == 3
 
 
 def test_arff(tmp_path: Path) -> None:

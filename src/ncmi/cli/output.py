@@ -17,7 +17,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ncmi.errors import Interrupted, Terminated, printable
 from ncmi.readouts.metrics import FINE, METRICS, PERCENT, SHARE, heading_of, in_words, scores_in_order, unit_of
 from ncmi.readouts.scores import Estimate, Scores, unequal_in_words
-from ncmi.recipes.names import NOT_THE_TEST_PART, READOUTS, READOUTS_IN_WORDS, network_label, objective_label
+from ncmi.recipes.names import (
+    NOT_THE_TEST_PART,
+    READOUTS,
+    READOUTS_IN_WORDS,
+    network_label,
+    objective_label,
+    samples_in_words,
+)
 from ncmi.terminal import FigureColumn, Styled, plain, print_figures
 from ncmi.training import schema
 
@@ -231,7 +238,7 @@ def _print_readouts(
     figures = [FigureColumn(heading, [Styled(text) for text in texts], group) for heading, group, texts in columns]
     print_figures(console(), title, "read-out", [Styled(READOUTS_IN_WORDS[name]) for name in readouts], figures)
     if first.resamples:
-        _print_intervals(readouts)
+        _print_intervals(kind, readouts)
     meaning = (
         "; /τ: log-probabilities divided by τ, fitted to the validation part" if readouts[primary].calibration else ""
     )
@@ -273,9 +280,11 @@ def _last(share: float | None) -> float:
     return math.inf if share is None else share
 
 
-def _print_intervals(readouts: dict[str, schema.Readout]) -> None:
+def _print_intervals(kind: str, readouts: dict[str, schema.Readout]) -> None:
     scores = next(iter(readouts.values())).test
-    over = f"{scores.groups} patients, {scores.samples} slides" if scores.groups else f"{scores.samples} samples"
+    over = f"{scores.samples} {'slides' if kind == 'bags' else 'samples'}"
+    if scores.groups:
+        over = f"{scores.groups} {samples_in_words(kind, grouped=True)}, {over}"
     rows = []
     for name, readout in readouts.items():
         test = readout.test

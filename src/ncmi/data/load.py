@@ -20,7 +20,7 @@ from ncmi.data.images import with_channels
 from ncmi.data.kinds import EMBEDDED, find_data, find_source, kind_of
 from ncmi.data.signature import Signature
 from ncmi.data.splits import parts_to_draw
-from ncmi.data.tables.load import load_table, read_rows, reading_options
+from ncmi.data.tables.load import load_table, read_rows
 from ncmi.data.tables.reading import read_raw_table
 from ncmi.data.tables.table import LabeledTable, TableColumn
 from ncmi.errors import left_out_in_words, listing, naming
@@ -315,7 +315,7 @@ def _new_rows(path: Path, signature: Signature, data: TableData, labeled: bool) 
     source: Any = path
     if preprocessing is None and signature.feature_names is None:
         with naming(path):
-            source = _by_place(read_raw_table(path, reading_options(data)).frame, columns, label_column)
+            source = _by_place(read_raw_table(path, data).frame, columns, label_column)
     read = read_rows(source, columns, data, label_column=label_column, class_names=signature.class_names)
     notes = list(read.notes)
     if preprocessing is not None:

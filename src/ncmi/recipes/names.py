@@ -18,6 +18,12 @@ READOUTS_IN_WORDS: dict[str, str] = {
     "knn": "20 nearest neighbors (kNN)",
 }
 
+
+def samples_in_words(kind: str, *, grouped: bool) -> str:
+    """What samples are resampled as: patients of slides, groups of others, or each by itself."""
+    return ("patients" if kind == "bags" else "groups") if grouped else "samples"
+
+
 NOT_THE_TEST_PART: dict[str, str] = {
     "test": "",
     "validation": "There is no test part: what is judged is the validation part, and where anything was chosen by it "

@@ -23,7 +23,7 @@ from markupsafe import Markup
 
 from ncmi import __version__
 from ncmi.readouts.metrics import METRICS, in_words
-from ncmi.recipes.names import NOT_THE_TEST_PART, method_label
+from ncmi.recipes.names import NOT_THE_TEST_PART, method_label, samples_in_words
 from ncmi.report import heat_maps, text
 from ncmi.report.charts import Chart
 from ncmi.report.palette import TONES, Style
@@ -101,6 +101,7 @@ def _environment() -> jinja2.Environment:
         "text": text,
         "maps": heat_maps,
         "method_label": method_label,
+        "samples_in_words": samples_in_words,
         "not_the_test_part": NOT_THE_TEST_PART,
         "judged": lambda record: " and ".join(METRICS[name].label for name in record.judged),
         "spoken": lambda record: " and ".join(map(in_words, record.judged)),

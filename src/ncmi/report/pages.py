@@ -147,7 +147,7 @@ def _recall(run: Run, results: Results) -> Figure | None:
     axis = "recall (in brackets: test samples)"
     chart = score_charts.dots_chart("recall", "Recall of each class", axis, dots, looks, SHARE, domain=(-0.02, 1.02))
     confidence = results.readouts[primary[0]].test.confidence if any(dot.interval for dot in dots) else None
-    return Figure("recall", {"": [chart]}, {"confidence": confidence}, "one")
+    return Figure("recall", {"": [chart]}, {"confidence": confidence, "kind": run.kind}, "one")
 
 
 def _reliability(method: str, name: str, results: Results) -> list[charts.Chart]:

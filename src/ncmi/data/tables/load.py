@@ -16,7 +16,7 @@ import torch
 from ncmi.data.columns import PART_WORDS
 from ncmi.data.tables.columns import column_named, dates_or_numbers, parse_columns, profile_of, understand_columns
 from ncmi.data.tables.labels import as_classes, choose_label, encode_texts, give_aways, label_texts
-from ncmi.data.tables.reading import RawTable, ReadOptions, raw_table_from_frame, read_raw_table
+from ncmi.data.tables.reading import RawTable, raw_table_from_frame, read_raw_table
 from ncmi.data.tables.table import LabeledTable, Rows, TableColumn
 from ncmi.errors import listing, naming
 
@@ -60,7 +60,7 @@ def load_table(
         ValueError: for what cannot be read or told; the message names the file and the option that decides.
     """
     with naming(path):
-        raw = read_raw_table(path, reading_options(data))
+        raw = read_raw_table(path, data)
         # Path("a.csv.gz").stem still has an ending
         table = _understand(raw, data, re.sub(r"\.(gz|zip|xz|bz2)$", "", path.name, flags=re.IGNORECASE))
     table = dataclasses.replace(table, name=Path(table.name).stem)
@@ -114,14 +114,9 @@ def read_rows(
     if isinstance(path, Path):
         with naming(path):
             known = [column.name for column in columns]
-            raw = read_raw_table(path, reading_options(data), known_names=[*known, label_column])
+            raw = read_raw_table(path, data, known_names=[*known, label_column])
             return _new_rows(raw, columns, data, label_column, class_names)
     return _new_rows(raw_table_from_frame(path), columns, data, label_column, class_names)
-
-
-def reading_options(data: TableData) -> ReadOptions:
-    """How a file is read, by the section of a recipe."""
-    return ReadOptions(data.header, data.separator, data.decimal, data.encoding, data.missing, data.sheet)
 
 
 def _understand(raw: RawTable, data: TableData, name: str) -> LabeledTable:

@@ -24,26 +24,12 @@ import numpy.typing as npt
 from ncmi.data.tables.arff import read_arff_head
 from ncmi.data.tables.dialect import MISSING_MARKS, Dialect, decide_header, sniff, to_utf8
 from ncmi.errors import listing, reason
+from ncmi.recipes.data import TableData
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SPREADSHEET_SUFFIXES = (".xlsx", ".xlsm", ".xls", ".xlsb", ".ods")
-
-
-@dataclass(frozen=True)
-class ReadOptions:
-    """What is told of how a file is written; what is None or auto is decided by what is in it.
-
-    The attributes are those of :class:`ncmi.recipes.data.TableData`.
-    """
-
-    header: Literal["auto", "yes", "no"] = "auto"
-    separator: str | None = None
-    decimal: Literal["point", "comma"] | None = None
-    encoding: str | None = None
-    missing: tuple[str, ...] = ()
-    sheet: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,18 +73,18 @@ class RawTable:
 
 
 def read_raw_table(
-    path: Path, options: ReadOptions | None = None, known_names: Collection[str] | None = None
+    path: Path, options: TableData | None = None, known_names: Collection[str] | None = None
 ) -> RawTable:
     """A table of delimited text (plain, .gz, .zip, .xz, .bz2), ARFF, Parquet, Feather or a spreadsheet.
 
     Args:
-        options: what is told of how it is written.
+        options: the section of a recipe, of which only what is told of how a table is written is looked at.
         known_names: of columns that are looked for: where they stand in the first line, it is the header.
 
     Raises:
         ValueError: for what cannot be read whole; the message names the place and the cure.
     """
-    options = options or ReadOptions()
+    options = options or TableData(str(path))
     if not path.exists():
         raise ValueError("no such file: check the path")
     mode = path.stat().st_mode
@@ -131,7 +117,7 @@ def read_text_table(path: Path) -> pd.DataFrame:
     Raises:
         ValueError: as :func:`read_raw_table`.
     """
-    raw = read_raw_table(path, ReadOptions(header="yes", encoding="utf-8"))
+    raw = read_raw_table(path, TableData(str(path), header="yes", encoding="utf-8"))
     texts = raw.texts(*map(str, raw.frame.columns))
     texts.columns = ["" if name in raw.nameless else str(name) for name in texts.columns]
     return texts.set_axis(raw.numbers, axis=0)
@@ -183,7 +169,7 @@ def _unpacked(path: Path) -> tuple[bytes, str]:
     return raw, name
 
 
-def _of_text(raw: bytes, suffix: str, options: ReadOptions, known_names: Collection[str] | None) -> RawTable:
+def _of_text(raw: bytes, suffix: str, options: TableData, known_names: Collection[str] | None) -> RawTable:
     import pandas as pd
 
     data, note = to_utf8(raw, options.encoding)
@@ -242,7 +228,7 @@ def _of_text(raw: bytes, suffix: str, options: ReadOptions, known_names: Collect
     return RawTable(frame, rows, dialect.names is not None, nameless, tuple(notes), nominal, written)
 
 
-def _parse(body: bytes, dialect: Dialect, options: ReadOptions, as_text: list[int] | None = None) -> pd.DataFrame:
+def _parse(body: bytes, dialect: Dialect, options: TableData, as_text: list[int] | None = None) -> pd.DataFrame:
     """Rows of a text, all columns by what is in them, or some of them as the texts that stand there."""
     import pandas as pd
 
@@ -475,7 +461,7 @@ def _as_written(column: pd.Series[Any]) -> pd.Series[Any]:
     return texts.str.strip().where(~missing, "")
 
 
-def _of_spreadsheet(source: Path | io.BytesIO, options: ReadOptions, known_names: Collection[str] | None) -> RawTable:
+def _of_spreadsheet(source: Path | io.BytesIO, options: TableData, known_names: Collection[str] | None) -> RawTable:
     import pandas as pd
 
     try:
