@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ncmi.loss.checks import IGNORE, check_tensor
-from ncmi.loss.forms import Distribution, NCMIForm, Separation, check_choice, check_map
+from ncmi.loss.forms import Distribution, FeatureLength, NCMIForm, Separation, check_choice, check_map
 from ncmi.loss.information import InformationAccumulator
 from ncmi.loss.simplex import full_precision, to_log_distribution
 
@@ -32,12 +32,13 @@ class NCMIMetric(Metric):
         value: what it comes to: ``"ncmi"``, ``"cmi"`` or ``"separation"`` (Γ), a scalar float64; CMI and Γ in nats.
         inputs: what ``preds`` are. ``"logits"``: of the classes, or the scores of a head. ``"log_probabilities"``: log-
             distributions as they are, such as ``criterion.log_distribution(features)`` of an :class:`ncmi.NCMILoss`.
-            ``"features"``: taken to the simplex by ``temperature``, ``distribution`` and ``homogeneous``, without
+            ``"features"``: taken to the simplex by ``temperature``, ``distribution`` and ``feature_length``, without
             a center.
         dim: D, width of ``preds``; by default C.
         separation: Γ by ``"centroid_kl"`` (arXiv 2601.02543) or ``"cross_entropy"`` (CMIC-DL, arXiv 2309.09123).
         ignore_index: label of samples that do not count.
-        temperature, distribution, homogeneous: of the map of features, as of :class:`ncmi.NCMILoss`.
+        temperature, distribution, feature_length: of the map of features, as of :class:`ncmi.NCMILoss`; by default by
+            their directions, as in the paper.
         keywords: those of ``torchmetrics.Metric``.
 
     ``update(preds, target)`` takes ``[B, D]`` with ``[B]``, or ``[B, D, d1, …]`` with ``[B, d1, …]``.
@@ -72,22 +73,21 @@ class NCMIMetric(Metric):
         ignore_index: int = IGNORE,
         temperature: float = NCMIForm.temperature,
         distribution: Distribution = NCMIForm.distribution,
-        homogeneous: float = NCMIForm.homogeneous,
+        feature_length: FeatureLength = "own",
         **keywords: Any,
     ) -> None:
         super().__init__(**keywords)
         check_choice("value", value, Value)
         check_choice("inputs", inputs, Inputs)
         check_choice("separation", separation, Separation)
-        check_map(temperature, distribution, homogeneous)
+        check_map(temperature, distribution, feature_length)
         self.num_classes, self.ignore_index = num_classes, ignore_index
         self.value: Value = value
         self.inputs: Inputs = inputs
         self.separation: Separation = separation
-        self.temperature, self.homogeneous = temperature, homogeneous
+        self.temperature, self.feature_length = temperature, feature_length
         self.distribution: Distribution = distribution
-        width = num_classes if dim is None else dim
-        self.dim = width + (inputs == "features" and homogeneous > 0)
+        self.dim = num_classes if dim is None else dim
         for name, start in self._accumulator().state_dict().items():
             self.add_state(name, start, dist_reduce_fx="sum")
 
@@ -107,7 +107,7 @@ class NCMIMetric(Metric):
         if self.inputs == "logits":
             return torch.log_softmax(full_precision(preds), dim=axis)
         last = preds.movedim(axis, -1)
-        log_p = to_log_distribution(last, None, self.temperature, self.distribution, self.homogeneous)
+        log_p = to_log_distribution(last, None, self.temperature, self.distribution, self.feature_length)
         return log_p.movedim(-1, axis)
 
     @torch.no_grad()

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ncmi.loss.checks import check_labels, check_tensor
 from ncmi.loss.distributed import all_reduce_sum
 from ncmi.loss.divergence import centroid_table, pairwise_divergence, ratio_to_uniform
-from ncmi.loss.forms import Anchors, Distribution, NCMIForm, check_choice, check_map
+from ncmi.loss.forms import Anchors, Distribution, FeatureLength, NCMIForm, check_choice, check_map
 from ncmi.loss.simplex import to_log_distribution
 
 # Of driving anchors apart: rounds, and the log10 of how sharply neighbors are told at the start.
@@ -195,7 +195,8 @@ class CentroidClassifier(FeatureClassifier):
     Args:
         num_classes: C ≥ 2.
         feature_dim: D ≥ 2.
-        temperature, distribution, homogeneous, center: of the map from feature to distribution; those of training.
+        temperature, distribution, feature_length, center: of the map from feature to distribution; those of
+            training. By default each feature is divided by its own length, as in the paper.
         power: γ of the probabilities, ``π_c ∝ KL(P‖S_c)^{−γ}``.
         chunk_classes: classes compared at a time; bounds memory at ``B × chunk_classes``.
 
@@ -217,7 +218,7 @@ class CentroidClassifier(FeatureClassifier):
         *,
         temperature: float = NCMIForm.temperature,
         distribution: Distribution = NCMIForm.distribution,
-        homogeneous: float = NCMIForm.homogeneous,
+        feature_length: FeatureLength = "own",
         center: Tensor | None = None,
         power: float = 4.0,
         chunk_classes: int = 4096,
@@ -228,12 +229,11 @@ class CentroidClassifier(FeatureClassifier):
                 f"num_classes={num_classes}, chunk_classes={chunk_classes}, power={power}: "
                 "needs at least 2 classes, chunks of at least 1 and a power above 0"
             )
-        check_map(temperature, distribution, homogeneous)
+        check_map(temperature, distribution, feature_length)
         self.num_classes, self.power, self.chunk_classes = num_classes, power, chunk_classes
-        self.temperature, self.homogeneous = temperature, homogeneous
+        self.temperature, self.feature_length = temperature, feature_length
         self.distribution: Distribution = distribution
-        width = feature_dim + (homogeneous > 0)
-        self.register_buffer("sums", torch.zeros(num_classes, width, dtype=torch.float64))
+        self.register_buffer("sums", torch.zeros(num_classes, feature_dim, dtype=torch.float64))
         self.register_buffer("counts", torch.zeros(num_classes, dtype=torch.float64))
         self.register_buffer("center", torch.zeros(feature_dim) if center is None else center.detach().clone())
 
@@ -241,8 +241,8 @@ class CentroidClassifier(FeatureClassifier):
         return {**self.__dict__, "_kept": None}
 
     def log_distribution(self, features: Tensor) -> Tensor:
-        """Log-distributions of features, ``[B, D] → [B, D]``, with h > 0 ``[B, D + 1]``."""
-        return to_log_distribution(features, self.center, self.temperature, self.distribution, self.homogeneous)
+        """Log-distributions of features, ``[B, D] → [B, D]``."""
+        return to_log_distribution(features, self.center, self.temperature, self.distribution, self.feature_length)
 
     @torch.no_grad()
     def partial_fit(self, features: Tensor, labels: Tensor, sample_weight: Tensor | None = None) -> CentroidClassifier:

@@ -27,17 +27,12 @@ def simplex(z: Tensor, kind: str = "nsf") -> Tensor:
 
 
 def distribution(
-    feature: Tensor, center: Tensor | None, temperature: float, kind: str = "nsf", homogeneous: float = 0.0
+    feature: Tensor, center: Tensor | None, temperature: float, kind: str = "nsf", length: float | None = None
 ) -> Tensor:
-    """``P = NSF(u/T)``, ``u = (f − μ)/‖f − μ‖₂``, of features ``[..., D]``.
-
-    With a homogeneous coordinate h > 0 (ours) u is the direction of ``(f − μ, h·√D)``, one component wider.
-    """
+    """``P = NSF(u/T)``, ``u = (f − μ)/‖f − μ‖₂``, of features ``[..., D]``, or of length s (ours) ``(f − μ)/s``."""
     centered = feature if center is None else feature - center
-    if homogeneous:
-        last = torch.full_like(centered[..., :1], homogeneous * math.sqrt(centered.shape[-1]))
-        centered = torch.cat([centered, last], dim=-1)
-    return simplex(centered / centered.square().sum(-1, keepdim=True).sqrt() / temperature, kind)
+    lengths = centered.square().sum(-1, keepdim=True).sqrt() if length is None else length
+    return simplex(centered / lengths / temperature, kind)
 
 
 def kl(p: Tensor, q: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ Distribution = Literal["nsf", "softmax"]
 CentroidMode = Literal["fixed", "learned", "class_mean"]
 Anchors = Literal["auto", "axis", "etf", "random"]
 Center = Literal["none", "ema", "frozen"]
+FeatureLength = float | Literal["auto", "own"]
 Separation = Literal["centroid_kl", "cross_entropy"]
 
 
@@ -24,16 +25,18 @@ class NCMIForm:
     Attributes:
         temperature: T > 0, which the unit-length feature is divided by.
         distribution: from features to distributions: normalized sigmoid, or softmax (an ablation).
-        homogeneous: h; above 0, h·√D stands behind the feature before it is brought to unit length, so that its length
-            counts as well. 0 is the paper's, 1 the usual other value.
+        feature_length: s, the one length that all features are divided by, so that their own lengths count; "auto" is
+            0.3·√D. "own" divides each by its own, as the paper does, so that directions alone count.
         centroids: learned by gradient, fixed at the anchors, or moving averages of the class means.
         anchors: where centroids start, see :func:`ncmi.anchor_directions`; "auto" takes axes, or where D < C directions
             as far apart as can be.
-        anchor_scale: κ, length of the anchors' logits, which are free thereafter, 10 in the paper; by default centroids
-            are where features can be, distributions of unit-length directions over T, and stay there.
+        anchor_scale: κ, length of the anchors' logits, which are free thereafter, 10 in the paper; by default learned
+            centroids are what features are: points of the feature's space that start at length s or, with
+            feature_length="own", directions.
         center: what is subtracted from features: nothing, their moving average, or the first batches' mean.
         center_decay, centroid_decay: share of the old value that the moving averages keep.
-        separation_power: p of the mean over the wrong classes, 1 in the paper; by default −max(4, 2 log C).
+        separation_power: p of the mean over the wrong classes, 1 in the paper; by default −max(2, log C), or twice that
+            with feature_length="own".
         separation_direction: KL(P‖Q_c), or as in the paper KL(Q_c‖P), for the wrong classes.
         form: a likelihood, the released script's mean of ratios, or the paper's ratio of means.
         robustness: 0 for clean labels, up to 1; or "auto" where many labels are wrong: as large as the model is sure,
@@ -47,7 +50,7 @@ class NCMIForm:
 
     temperature: float = 0.5
     distribution: Distribution = "nsf"
-    homogeneous: float = 0.0
+    feature_length: FeatureLength = "auto"
     centroids: CentroidMode = "learned"
     anchors: Anchors = "auto"
     anchor_scale: float | None = None
@@ -62,11 +65,11 @@ class NCMIForm:
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        check_map(self.temperature, self.distribution, self.homogeneous)
+        check_map(self.temperature, self.distribution, self.feature_length)
         check_choice("centroids", self.centroids, CentroidMode)
         check_choice("anchors", self.anchors, Anchors)
         check_choice("center", self.center, Center)
-        check_range(self, "anchor_scale", above=0, cure="or None for the features' own length")
+        check_range(self, "anchor_scale", above=0, cure="or None for centroids that are as features are")
         check_range(self, "center_decay", "centroid_decay", least=0, below=1, cure="e.g. 0.99")
         if isinstance(self.robustness, str) and self.robustness != "auto":
             raise ValueError(f"unknown robustness {self.robustness!r}: use 0 to 1, or auto")
@@ -77,16 +80,17 @@ class NCMIForm:
         check_range(self, "label_smoothing", least=0, most=1, cure="usually 0.1")
 
 
-def likelihood_power(num_classes: int) -> float:
-    """The default γ = −p for C classes, ``max(4, 2 log C)``.
+def likelihood_power(num_classes: int, own_length: bool = False) -> float:
+    """The default γ = −p for C classes: ``max(2, log C)``, or twice that where each feature has its own length.
 
     For π_y to win over C − 1 classes at typical distance, ``(a/b)^γ`` must be below 1/C: what ratio a/b that asks for
-    depends on γ/log C alone. Fixed γ would ask more of the features the more classes there are.
+    depends on γ/log C alone. Fixed γ would ask more of the features the more classes there are. Features that can go
+    to their centroid by their length as well come closer, and need less.
 
-    >>> likelihood_power(2), round(likelihood_power(100), 2)
-    (4.0, 9.21)
+    >>> likelihood_power(2), round(likelihood_power(100), 2), round(likelihood_power(100, own_length=True), 2)
+    (2.0, 4.61, 9.21)
     """
-    return max(4.0, 2 * math.log(num_classes))
+    return (2 if own_length else 1) * max(2.0, math.log(num_classes))
 
 
 def check_sizes(num_classes: int, feature_dim: int) -> None:
@@ -137,14 +141,26 @@ def check_reduction(form: str, reduction: str) -> None:
         )
 
 
-def check_map(temperature: Any, distribution: str, homogeneous: float) -> None:
+def common_length(feature_length: FeatureLength, feature_dim: int) -> float | None:
+    """The length s that features ``[..., D]`` are divided by, or None for each one's own.
+
+    >>> common_length("auto", 100), common_length(2.0, 100), common_length("own", 100)
+    (3.0, 2.0, None)
+    """
+    if isinstance(feature_length, str):
+        return 0.3 * math.sqrt(feature_dim) if feature_length == "auto" else None
+    return float(feature_length)
+
+
+def check_map(temperature: Any, distribution: str, feature_length: FeatureLength) -> None:
     """Check the map from feature to distribution; a temperature that is a tensor is not looked at."""
     if isinstance(temperature, (int, float)) and not temperature > 0:
         raise ValueError(f"temperature={temperature}: it divides the feature and must be above 0 (usual: 0.05 to 2)")
     check_choice("distribution", distribution, Distribution)
-    if not 0 <= homogeneous < math.inf:
+    known = feature_length in ("auto", "own") if isinstance(feature_length, str) else 0 < feature_length < math.inf
+    if not known:
         raise ValueError(
-            f"homogeneous={homogeneous}: use 0 (directions alone, the paper) or a number above it, about 1"
+            f"feature_length={feature_length}: use own (directions alone, the paper), auto, or a length above 0"
         )
 
 

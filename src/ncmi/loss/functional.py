@@ -85,6 +85,7 @@ def choose_path(
     label_smoothing: float = 0.0,
     distribution: Distribution | None = None,
     temperature: float = 1.0,
+    own_length: bool = True,
 ) -> Path:
     """Which code computes a loss; decided here and nowhere else. The first line that fits:
 
@@ -95,7 +96,7 @@ def choose_path(
     expectation    soft    every                                             every device, compiled   O(B·C·D)
     surprisal      hard    likelihood, sample_to_centroid                    every device, compiled   O(B·C·D)
     sweep          hard    p = 1, centroid_to_sample, of features by NSF     CPU, not compiled        O(B·D + C·D)
-                           with T ≥ 1/60
+                           with T ≥ 1/60, each over its own length
     linear         hard    p = 1                                             every device, compiled   O(B·D + C·D)
     pairwise       hard    every                                             every device, compiled   O(B·C·D)
     =============  ======  ================================================  =======================  =============
@@ -109,7 +110,7 @@ def choose_path(
         values: ``[B, D]``, features or log-distributions.
         labels: ``[B]`` or ``[B, C]``.
         form, power, direction, label_smoothing: of the loss.
-        distribution, temperature: of the map from features; None where log-distributions are given.
+        distribution, temperature, own_length: of the map from features; None where log-distributions are given.
     """
     likely = form == "likelihood" and direction == "sample_to_centroid"
     if labels.is_floating_point() or label_smoothing > 0:
@@ -118,7 +119,7 @@ def choose_path(
         return "surprisal"
     if power != 1:
         return "pairwise"
-    sweeps = direction == "centroid_to_sample" and distribution == "nsf" and temperature * STEEPEST >= 1
+    sweeps = direction == "centroid_to_sample" and distribution == "nsf" and own_length and temperature * STEEPEST >= 1
     return "sweep" if sweeps and values.device.type == "cpu" and by_hand(values) else "linear"
 
 

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from ncmi.loss.autograd import by_hand, differentiable_backward, full_products
 from ncmi.loss.divergence import rounding_of
 from ncmi.loss.forms import Distribution
-from ncmi.loss.simplex import length, log_ratio
+from ncmi.loss.simplex import length, log_ratio, logits_of
 
 STEEPEST = 60.0  # logits within ± this have a sigmoid that float32 holds, with room for ratios
 _COLD = 0.25  # temperature below which 1 − σ is not to be had by subtraction
@@ -44,12 +44,19 @@ class Map(NamedTuple):
 
     Attributes:
         temperature, kind: of the distribution.
+        length: s, of all features; None for each one's own.
         power: p < 0.
     """
 
     temperature: float
     kind: Distribution
+    length: float | None
     power: float
+
+    @property
+    def factor(self) -> float:
+        """What takes features of length 1, or all, to logits."""
+        return 1 / (self.temperature * (self.length or 1.0))
 
 
 # In ordinary operations
@@ -74,7 +81,8 @@ def plain_scores(features: Tensor, directions: Tensor | None, beta: Tensor | Non
 
 def _ratios(features: Tensor, directions: Tensor | None, beta: Tensor | None, to: Map) -> tuple[Tensor, Tensor]:
     alpha, betas = (
-        None if x is None else log_ratio(x / (length(x) * to.temperature), to.kind) for x in (features, directions)
+        None if x is None else log_ratio(logits_of(x, to.temperature, to.length), to.kind)
+        for x in (features, directions)
     )
     if beta is None:
         beta = betas
@@ -146,14 +154,14 @@ def likelihood_surprisal(
     """``−log π_y`` in nats, ``[B]``.
 
     Args:
-        features: ``[B, D]``, centered, float32 or float64; brought to unit length here.
-        directions: ``[C, D]``, of centroids that are features of unit length; or None, and then
+        features: ``[B, D]``, centered, float32 or float64; divided by a length here.
+        directions: ``[C, D]``, of centroids that are as features are; or None, and then
         beta: ``[C, D]``, ``log(D·Q)`` of any centroids.
         labels: ``[B]`` int64, in range.
         to: the map.
     """
     tensors = (features, directions, beta, labels)
-    if not (_fits(to) and by_hand(*tensors)):
+    if not (by_hand(*tensors) and _fits(to, features, directions)):
         return plain_surprisal(*tensors, to)
     value: Tensor = _Surprisal.apply(*tensors, to, False)  # type: ignore[no-untyped-call]
     return value
@@ -161,7 +169,7 @@ def likelihood_surprisal(
 
 def mean_surprisal(features: Tensor, directions: Tensor, labels: Tensor, to: Map) -> Tensor | None:
     """The mean of :func:`likelihood_surprisal` in fewer operations, of tensors that are :func:`by_hand`; or None."""
-    if not _fits(to):
+    if not _fits(to, features, directions):
         return None
     value: Tensor = _Surprisal.apply(features, directions, None, labels, to, True)  # type: ignore[no-untyped-call]
     return value
@@ -170,14 +178,29 @@ def mean_surprisal(features: Tensor, directions: Tensor, labels: Tensor, to: Map
 def likelihood_scores(features: Tensor, directions: Tensor | None, beta: Tensor | None, to: Map) -> Tensor:
     """``log π_c`` in nats, ``[B, C]``; arguments as for :func:`likelihood_surprisal`."""
     tensors = (features, directions, beta)
-    if not (_fits(to) and by_hand(*tensors)):
+    if not (by_hand(*tensors) and _fits(to, features, directions)):
         return plain_scores(*tensors, to)
     value: Tensor = _Scores.apply(*tensors, to)  # type: ignore[no-untyped-call]
     return value
 
 
-def _fits(to: Map) -> bool:
-    return to.kind == "nsf" and to.temperature * STEEPEST >= 1
+def _fits(to: Map, features: Tensor, directions: Tensor | None) -> bool:
+    """Whether all logits have a sigmoid that float32 holds."""
+    if to.kind != "nsf":
+        return False
+    if to.length is None:
+        return to.temperature * STEEPEST >= 1
+    if features.device.type != "cpu":
+        return True  # a look would wait, and logarithms are taken of sigmoids that need not be held
+    limit = STEEPEST / to.factor
+    return all(_within(x, limit) for x in (features, directions) if x is not None)
+
+
+def _within(x: Tensor, limit: float) -> bool:
+    if x.numel() == 0:
+        return True
+    least, most = torch.aminmax(x.detach())
+    return -limit <= least.item() and most.item() <= limit
 
 
 @cache
@@ -192,15 +215,15 @@ class _Rows(NamedTuple):
 
     Attributes:
         excess, alpha, sigma: ``[n, D]``, ``D·P − 1``, ``log(D·P)`` and the sigmoids that P is proportional to.
-        norm, inverse: ``[n, 1]``, length of the row, and 1/T.
+        norm, inverse: ``[n, 1]``, length of the row, and 1/T; None where one length serves all.
         joined: what they are of in one tensor, or None where that is large.
     """
 
     excess: Tensor
     alpha: Tensor
     sigma: Tensor
-    norm: Tensor
-    inverse: Tensor
+    norm: Tensor | None
+    inverse: Tensor | None
     joined: Tensor | None
 
 
@@ -232,20 +255,25 @@ def _scaled(x: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
     return x * (inverse / norm), norm
 
 
-def _to_simplex(features: Tensor, directions: Tensor | None, temperature: float) -> tuple[_Rows, Tensor]:
+def _to_simplex(features: Tensor, directions: Tensor | None, to: Map) -> tuple[_Rows, Tensor]:
     """Rows; and ``Σ_i r α − e`` of features, ``Σ_i β − (e^β − 1)`` of directions, ``[n, 1]``."""
     samples, width = features.shape
     one, share = (_number(x, features.dtype, features.device) for x in (1.0, 1 / width))
     count = samples + (0 if directions is None else len(directions))
     joined = _joined(features, directions)
-    inverse = features.new_full((count, 1), 1 / temperature)
+    inverse = features.new_full((count, 1), to.factor) if to.length is None else None
     excess, alpha, sigma = (features.new_empty(count, width) for _ in range(3))
 
-    def one_block(x: Tensor, inverse: Tensor, r: Tensor, log_r: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        z, norm = _scaled(x, inverse)
+    def one_block(
+        x: Tensor, inverse: Tensor | None, r: Tensor, log_r: Tensor, s: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        z, norm = (x * to.factor, None) if inverse is None else _scaled(x, inverse)
         torch.sigmoid(z, out=s)
         torch.div(s, s.sum(-1, keepdim=True).mul_(share), out=r)
-        torch.log(r, out=log_r)
+        if norm is None and x.device.type != "cpu":
+            torch.sub(F.logsigmoid(z), s.sum(-1, keepdim=True).mul_(share).log_(), out=log_r)
+        else:
+            torch.log(r, out=log_r)
         return torch.sub(log_r, r.sub_(one), out=z), norm
 
     if joined is not None:
@@ -254,19 +282,23 @@ def _to_simplex(features: Tensor, directions: Tensor | None, temperature: float)
         return _Rows(excess, alpha, sigma, norm, inverse, joined), curve.sum(-1, keepdim=True)
     norms, curves = [], []
     for x, rows in _blocks(features, directions):
-        curve, norm = one_block(x, inverse[rows], excess[rows], alpha[rows], sigma[rows])
+        part = None if inverse is None else inverse[rows]
+        curve, norm = one_block(x, part, excess[rows], alpha[rows], sigma[rows])
         if rows.start < samples:
             curve.addcmul_(alpha[rows], excess[rows])
-        norms.append(norm)
         curves.append(curve.sum(-1, keepdim=True))
-    return _Rows(excess, alpha, sigma, torch.cat(norms), inverse, None), torch.cat(curves)
+        if norm is not None:
+            norms.append(norm)
+    return _Rows(excess, alpha, sigma, torch.cat(norms) if norms else None, inverse, None), torch.cat(curves)
 
 
 def _to_features(gradient: Tensor, features: Tensor, directions: Tensor | None, rows: _Rows, to: Map) -> Tensor:
     """From the gradient by log-distributions, which is overwritten, to that by features and directions, ``[n, D]``."""
 
-    def one_block(by_z: Tensor, x: Tensor, sigma: Tensor, norm: Tensor, inverse: Tensor) -> Tensor:
-        # through log NSF, (1 − σ) where the gradient sums to 0, and through the unit vector
+    def one_block(by_z: Tensor, x: Tensor, sigma: Tensor, norm: Tensor | None, inverse: Tensor | None) -> Tensor:
+        # through log NSF, (1 − σ) where the gradient sums to 0, and through the length
+        if norm is None or inverse is None:
+            return by_z.mul_((x * -to.factor).sigmoid_().mul_(to.factor))
         if to.temperature < _COLD:
             by_z.mul_(torch.div(x, norm / -inverse).sigmoid_())
         else:
@@ -279,7 +311,8 @@ def _to_features(gradient: Tensor, features: Tensor, directions: Tensor | None, 
         return one_block(gradient, joined, sigma, norm, inverse)
     for x, block in _blocks(features, directions):
         by_z = gradient[block]
-        by_z.copy_(one_block(by_z, x, sigma[block], norm[block], inverse[block]))
+        parts = (None, None) if norm is None or inverse is None else (norm[block], inverse[block])
+        by_z.copy_(one_block(by_z, x, sigma[block], *parts))
     return gradient
 
 
@@ -330,6 +363,11 @@ def _table_of(rows: _Rows, curve: Tensor, samples: int, beta: Tensor | None) -> 
     with full_products(alpha):
         value = torch.addmm(gap, excess, beta.T, alpha=-1).add_(curve)
     return _Table(value, alpha, excess, beta, gap, curve)
+
+
+def _bound(directions: Tensor | None, to: Map) -> float | None:
+    """On the table's :meth:`_Table.apart`, where all lengths are alike."""
+    return None if directions is None or to.length is not None else _widest(to.temperature)
 
 
 @cache
@@ -422,9 +460,9 @@ class _Surprisal(torch.autograd.Function):
         ctx: Any, features: Tensor, directions: Tensor | None, beta: Tensor | None, labels: Tensor, to: Map, mean: bool
     ) -> Tensor:
         label = labels.unsqueeze(-1)
-        rows, curve = _to_simplex(features, directions, to.temperature)
+        rows, curve = _to_simplex(features, directions, to)
         table = _table_of(rows, curve, len(features), beta)
-        divergence, bound = table.value, None if directions is None else _widest(to.temperature)
+        divergence, bound = table.value, _bound(directions, to)
         exact, raised = _look_closer_at_own(table, label, bound) if _any_close(table, bound) else ((), None)
         power = _number(to.power, divergence.dtype, divergence.device)
         log_likelihood = divergence.log().mul_(power).log_softmax(1)
@@ -460,10 +498,9 @@ class _Surprisal(torch.autograd.Function):
 class _Scores(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, directions: Tensor | None, beta: Tensor | None, to: Map) -> Tensor:
-        rows, curve = _to_simplex(features, directions, to.temperature)
+        rows, curve = _to_simplex(features, directions, to)
         table = _table_of(rows, curve, len(features), beta)
-        bound = None if directions is None else _widest(to.temperature)
-        nearest = _look_closer(table) if _any_close(table, bound) else None
+        nearest = _look_closer(table) if _any_close(table, _bound(directions, to)) else None
         power = _number(to.power, features.dtype, features.device)
         log_likelihood = table.value.log().mul_(power).log_softmax(-1)
         slope = torch.div(power, table.value)

@@ -24,16 +24,18 @@ from ncmi.loss.forms import (
     CentroidMode,
     Direction,
     Distribution,
+    FeatureLength,
     Form,
     NCMIForm,
     Reduction,
     check_reduction,
     check_sizes,
+    common_length,
     likelihood_power,
 )
 from ncmi.loss.functional import Terms, check_divergences, choose_path, loss_of_ratios, loss_of_surprisal, loss_of_terms
 from ncmi.loss.likelihood import Map, likelihood_scores, likelihood_surprisal, mean_surprisal
-from ncmi.loss.simplex import centered_feature, full_precision, length, log_ratio, to_log_distribution
+from ncmi.loss.simplex import centered_feature, full_precision, log_ratio, logits_of, to_log_distribution
 from ncmi.loss.statistics import CentroidMeans, ClassWeights, RunningCenter, StepWatch, as_it_is, is_recomputation, put
 from ncmi.loss.sweep import sweep_terms
 
@@ -78,13 +80,16 @@ class NCMIBase(nn.Module):
         options = NCMIForm(weight=weight if isinstance(weight, str) else None, **form)  # checks them
         check_reduction(options.form, reduction)
         self.num_classes, self.feature_dim = num_classes, feature_dim
-        self.temperature, self.homogeneous = options.temperature, options.homogeneous
+        self.temperature = options.temperature
+        self.feature_length = common_length(options.feature_length, feature_dim)
         self.distribution: Distribution = options.distribution
         self.centroid_mode: CentroidMode = options.centroids
         self.anchors: Anchors = options.anchors
         self.anchor_scale, self.anchor_seed = options.anchor_scale, anchor_seed
         power = options.separation_power
-        self.separation_power = -likelihood_power(num_classes) if power is None else power
+        if power is None:
+            power = -likelihood_power(num_classes, own_length=self.feature_length is None)
+        self.separation_power = power
         self.separation_direction: Direction = options.separation_direction
         self.form: Form = options.form
         self.robustness: float | Literal["auto"] = options.robustness
@@ -92,10 +97,10 @@ class NCMIBase(nn.Module):
         self.ignore_index, self.label_smoothing = ignore_index, options.label_smoothing
         # a weighted mean divides by the sum of the batch's own weights
         self.couples_samples = options.form == "ratio_of_means" or weight is not None
-        # learned centroids without a scale are kept as directions, whose length does not count
-        self.on_feature_sphere = options.centroids == "learned" and options.anchor_scale is None
+        # learned centroids without a scale are kept as features are: points, or directions whose length does not count
+        self.as_features = options.centroids == "learned" and options.anchor_scale is None
 
-        shape = num_classes, feature_dim + (options.homogeneous > 0)
+        shape = num_classes, feature_dim
         if options.centroids == "learned":
             self.centroid_logits = nn.Parameter(torch.empty(shape))
         else:
@@ -114,12 +119,12 @@ class NCMIBase(nn.Module):
         self.class_weights = None if weight is None else ClassWeights(num_classes, weight)
         # the default form without anything that is weighed or counted; see _short
         self._is_plain = (
-            self.on_feature_sphere
+            self.as_features
             and self.distribution == "nsf"
             and self.form == "likelihood"
             and self.separation_direction == "sample_to_centroid"
             and self.reduction == "mean"
-            and (self.robustness, self.label_smoothing, self.homogeneous) == (0, 0, 0)
+            and (self.robustness, self.label_smoothing) == (0, 0)
             and self.class_weights is None
             and not self._moves
             and not 0 <= ignore_index < num_classes
@@ -139,7 +144,7 @@ class NCMIBase(nn.Module):
                 statistics.reset_parameters()
         if self.centroid_logits.device.type == "meta":
             return
-        scale = 1.0 if self.on_feature_sphere else self.anchor_scale or 1 / self.temperature
+        scale = (self.feature_length or 1.0) if self.as_features else self.anchor_scale or 1 / self.temperature
         anchors = anchor_directions(self.num_classes, self.centroid_logits.shape[1], self.anchors, self.anchor_seed)
         put(self.centroid_logits, scale * anchors)
         if self.class_means is not None:
@@ -151,9 +156,10 @@ class NCMIBase(nn.Module):
         return torch.tensor(numbers, dtype=torch.float64, device="cpu")
 
     def _meaning(self) -> list[tuple[str, Any]]:
-        names = ("num_classes", "temperature", "homogeneous", "separation_power", *_WORDS)
+        names = ("num_classes", "temperature", "separation_power", *_WORDS)
         values = [(name, getattr(self, name)) for name in names]
-        return [*values, ("anchor_scale=None", self.on_feature_sphere)]
+        # no length is 0
+        return [*values, ("feature_length", self.feature_length or 0.0), ("anchor_scale=None", self.as_features)]
 
     def set_extra_state(self, state: Tensor) -> None:
         """Compare the options of a checkpoint with this module's.
@@ -182,8 +188,9 @@ class NCMIBase(nn.Module):
         shown: dict[str, Any] = {"centroids": self.centroid_mode, "T": self.temperature, "form": self.form}
         shown |= {"direction": self.separation_direction, "p": round(self.separation_power, 4)}
         defaults = {field.name: field.default for field in fields(NCMIForm)}
-        shown |= {name: getattr(self, name) for name in ("distribution", "homogeneous", "robustness")
+        shown |= {name: getattr(self, name) for name in ("distribution", "robustness")
                   if getattr(self, name) != defaults[name]}  # fmt: skip
+        shown["length"] = "own" if self.feature_length is None else round(self.feature_length, 4)
         if self.running_center is not None:
             shown["center"] = self.running_center.mode
         sizes = f"num_classes={self.num_classes}, feature_dim={self.feature_dim}"
@@ -224,7 +231,7 @@ class NCMIBase(nn.Module):
     def _logits(self, dtype: torch.dtype) -> Tensor:
         """Λ ``[C, D]``."""
         logits = self.centroid_logits.to(dtype)
-        return logits / (length(logits) * self.temperature) if self.on_feature_sphere else logits
+        return logits_of(logits, self.temperature, self.feature_length) if self.as_features else logits
 
     def _view(self, dtype: torch.dtype) -> CentroidView:
         """The centroids as the loss looks at them.
@@ -251,10 +258,10 @@ class NCMIBase(nn.Module):
 
     def check_settable(self) -> None:
         """Raise ValueError where :meth:`set_centroids` cannot be used."""
-        if self.on_feature_sphere:
+        if self.as_features and self.feature_length is None:
             raise ValueError(
-                "learned centroids without anchor_scale stay where features can be, which class means are not: "
-                "use anchor_scale=10, or centroids='fixed'"
+                "learned centroids without anchor_scale are directions where each feature has its own length, which "
+                "class means are not: use anchor_scale=10, centroids='fixed', or a common feature_length"
             )
 
     @torch.no_grad()
@@ -262,8 +269,7 @@ class NCMIBase(nn.Module):
         """Put the centroids to given distributions ``[C, D]``, e.g. the true ones: the closed-form update.
 
         Raises:
-            ValueError: for another shape, a probability that is not positive, or centroids that may not leave the
-                features' sphere.
+            ValueError: for another shape, a probability that is not positive, or centroids that are directions.
         """
         self.check_settable()
         if centroids.shape != self.centroid_logits.shape or not bool((centroids > 0).all()):
@@ -276,24 +282,27 @@ class NCMIBase(nn.Module):
             # σ(Λ) must be proportional to the centroid: its largest component gets σ = 1/2 or, near uniform, all do
             log_sigma = log_q - log_q.amax(-1, keepdim=True) - math.log(2)
             log_q = log_sigma - torch.log1p(-log_sigma.exp())
+        if self.as_features and self.feature_length is not None:
+            log_q = log_q * (self.feature_length * self.temperature)
         self.centroid_logits.copy_(log_q)
 
     # What is computed
 
     def log_distribution(self, features: Tensor) -> Tensor:
-        """Log-distributions of features with the present center, ``[..., D]``, with h > 0 ``[..., D + 1]``."""
-        return to_log_distribution(features, self.center, self.temperature, self.distribution, self.homogeneous)
+        """Log-distributions of features with the present center, ``[..., D]``."""
+        length: FeatureLength = self.feature_length or "own"
+        return to_log_distribution(features, self.center, self.temperature, self.distribution, length)
 
     def _centered(self, rows: Tensor) -> Tensor:
         """``f − μ`` in the wider of its own dtype and the centroids', float32 at least."""
         if rows.dtype != self.centroid_logits.dtype or rows.dtype not in (torch.float32, torch.float64):
             rows = rows.to(torch.promote_types(full_precision(rows).dtype, self._dtype()))
-        return centered_feature(rows, self.center, self.homogeneous)
+        return centered_feature(rows, self.center)
 
     def _targets_of_likelihood(self, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None, Map]:
         """Directions or β of the centroids, and the map."""
-        to = Map(self.temperature, self.distribution, -self.likelihood_power)
-        if self.on_feature_sphere:
+        to = Map(self.temperature, self.distribution, self.feature_length, -self.likelihood_power)
+        if self.as_features:
             return self.centroid_logits.to(dtype), None, to
         return None, self._view(dtype).beta, to
 
@@ -322,6 +331,7 @@ class NCMIBase(nn.Module):
             label_smoothing=self.label_smoothing,
             distribution=self.distribution,
             temperature=self.temperature,
+            own_length=self.feature_length is None,
         )
         weight = None if self.class_weights is None else self.class_weights()
         terms = Terms(
@@ -340,7 +350,7 @@ class NCMIBase(nn.Module):
                 centroids = self._logits(centered.dtype) if learned else self._view(centered.dtype)
                 own, separation = sweep_terms(centered, self.temperature, batch.labels, centroids)
                 return loss_of_terms(own, separation, batch, self.num_classes, terms)
-            alpha = log_ratio(centered / (length(centered) * self.temperature), self.distribution)
+            alpha = log_ratio(logits_of(centered, self.temperature, self.feature_length), self.distribution)
             return loss_of_ratios(alpha, batch, self._view(alpha.dtype), path, terms)
 
     def _scores(self, centered: Tensor) -> Tensor:
@@ -406,7 +416,7 @@ class NCMIBase(nn.Module):
             and labels.shape == features.shape[:1]
         ):
             return None
-        to = Map(self.temperature, self.distribution, self.separation_power)
+        to = Map(self.temperature, self.distribution, self.feature_length, self.separation_power)
         try:
             mean = mean_surprisal(features, directions, labels, to)
         except (IndexError, RuntimeError):
@@ -484,7 +494,7 @@ class NCMIBase(nn.Module):
         return iter(())
 
     def centroid_parameters(self) -> Iterator[nn.Parameter]:
-        """Learned centroids: their logits Λ, or without ``anchor_scale`` their directions, ``[C, D]``."""
+        """Learned centroids ``[C, D]``: their logits Λ, else points or directions of features."""
         if isinstance(self.centroid_logits, nn.Parameter):
             yield self.centroid_logits
 
@@ -495,7 +505,7 @@ class NCMIBase(nn.Module):
             self.feature_dim,
             temperature=self.temperature,
             distribution=self.distribution,
-            homogeneous=self.homogeneous,
+            feature_length=self.feature_length or "own",
             center=self.center,
             power=power or self.likelihood_power,
         )
@@ -521,7 +531,7 @@ class NCMILoss(NCMIBase):
 
     Args:
         num_classes: C ≥ 2.
-        feature_dim: D ≥ 2, the width of the feature and of the simplex, which has D + 1 with ``homogeneous`` above 0.
+        feature_dim: D ≥ 2, the width of the feature and of the simplex.
         center_updates: number of batches that make a frozen center.
         weight: ``None``; ``[C]`` weights of the classes; or ``"balanced"``, N/(C·n_c), from the counts of
             :meth:`set_class_counts` or, without them, from the labels seen so far.
@@ -540,7 +550,7 @@ class NCMILoss(NCMIBase):
     Raises:
         ValueError: for options out of range or that exclude each other; the message names the cure.
 
-    Source: arXiv 2601.02543; p ≠ 1, the likelihood form and the homogeneous coordinate are this library's.
+    Source: arXiv 2601.02543; p ≠ 1, the likelihood form and the common length of features are this library's.
 
     Example:
         >>> criterion = NCMILoss(num_classes=3, feature_dim=8)
@@ -555,7 +565,7 @@ class NCMILoss(NCMIBase):
         *,
         temperature: float = NCMIForm.temperature,
         distribution: Distribution = NCMIForm.distribution,
-        homogeneous: float = NCMIForm.homogeneous,
+        feature_length: FeatureLength = NCMIForm.feature_length,
         centroids: CentroidMode = NCMIForm.centroids,
         anchors: Anchors = NCMIForm.anchors,
         anchor_scale: float | None = NCMIForm.anchor_scale,
@@ -579,7 +589,7 @@ class NCMILoss(NCMIBase):
             feature_dim,
             temperature=temperature,
             distribution=distribution,
-            homogeneous=homogeneous,
+            feature_length=feature_length,
             centroids=centroids,
             anchors=anchors,
             anchor_scale=anchor_scale,

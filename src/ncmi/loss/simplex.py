@@ -1,16 +1,15 @@
 """From a network's feature to a point of the probability simplex, in the log domain.
 
-Feature f → center ``f − μ`` → unit length → divide by the temperature T → normalized sigmoid (NSF) or softmax → log P.
+Feature f → center ``f − μ`` → divide by a length, its own or one for all, and by the temperature T → normalized sigmoid
+(NSF) or softmax → log P.
 Half-precision input is taken to float32 first, also inside autocast: the differences that matter are of order 1e-3.
 """
-
-import math
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ncmi.loss.forms import Distribution, check_choice, check_map
+from ncmi.loss.forms import Distribution, FeatureLength, check_choice, check_map, common_length
 
 
 def full_precision(x: Tensor) -> Tensor:
@@ -60,23 +59,17 @@ def unit_vector(feature: Tensor, center: Tensor | None = None) -> Tensor:
     return centered / length(centered)
 
 
-def centered_feature(feature: Tensor, center: Tensor | None, homogeneous: float = 0.0) -> Tensor:
-    """``f − μ`` in float32 at least, with the homogeneous coordinate ``h·√D`` behind it where h > 0.
+def centered_feature(feature: Tensor, center: Tensor | None) -> Tensor:
+    """``f − μ``, ``[..., D]``, in float32 at least; ``f`` where there is no center."""
+    feature = full_precision(feature)
+    return feature if center is None else feature - full_precision(center)
 
-    Args:
-        feature: ``[..., D]``.
-        center: μ, ``[D]``, or None.
-        homogeneous: h, in units of √D, the length of a feature whose components are about 1.
 
-    Returns:
-        ``[..., D]``, or with h > 0 ``[..., D + 1]``.
-    """
-    centered = full_precision(feature)
-    if center is not None:
-        centered = centered - full_precision(center)
-    if homogeneous == 0:
-        return centered
-    return F.pad(centered, (0, 1), value=homogeneous * math.sqrt(feature.shape[-1]))
+def logits_of(centered: Tensor, temperature: float | Tensor, feature_length: float | None) -> Tensor:
+    """What the distribution is made of, ``[..., D]``: features over T and over a length, each one's own for None."""
+    if feature_length is None:
+        return centered / (length(centered) * temperature)
+    return centered / (feature_length * temperature)
 
 
 def to_log_distribution(
@@ -84,35 +77,33 @@ def to_log_distribution(
     center: Tensor | None,
     temperature: float | Tensor,
     kind: Distribution = "nsf",
-    homogeneous: float = 0.0,
+    feature_length: FeatureLength = "own",
 ) -> Tensor:
-    """Log-distribution of a feature: center, L2-normalize, divide by the temperature, NSF or softmax.
+    """Log-distribution of a feature: center, divide by its length and by the temperature, NSF or softmax.
 
-    The length of a feature is lost, unless a homogeneous coordinate goes with it: the direction of ``(f − μ, h·√D)``
-    tells all of f.
+    Divided by its own length (L2-normalized), a feature tells its direction; by a common one, all.
 
     Args:
         feature: ``[..., D]``, any floating dtype.
         center: μ, ``[D]``, or None for no centering.
         temperature: T > 0.
         kind: ``"nsf"`` (the paper) or ``"softmax"`` (its ablation).
-        homogeneous: h ≥ 0; 0 is the paper.
+        feature_length: ``"own"`` (the paper), ``"auto"`` for 0.3·√D, or a length above 0.
 
     Returns:
-        ``[..., D]`` (with h > 0 ``[..., D + 1]``) log-probabilities, float32 (float64 for float64 features), also
-        inside autocast. A feature that equals the center has no direction and, with h = 0, gives the uniform
-        distribution.
+        ``[..., D]`` log-probabilities, float32 (float64 for float64 features), also inside autocast. A feature that
+        equals the center gives the uniform distribution.
 
     Raises:
-        ValueError: for a temperature that is not positive, an unknown kind, h < 0, or D < 2.
+        ValueError: for a temperature or length that is not positive, an unknown kind, or D < 2.
 
-    Source: arXiv 2601.02543, centering, L2 normalization and NSF; the homogeneous coordinate is this library's.
+    Source: arXiv 2601.02543, centering, L2 normalization and NSF; the common length is this library's.
     """
     if feature.shape[-1] < 2:
         raise ValueError(f"the simplex needs a feature of width D ≥ 2, got D={feature.shape[-1]}: widen the network")
-    check_map(temperature, kind, homogeneous)
-    centered = centered_feature(feature, center, homogeneous)
-    return log_simplex(centered / length(centered) / temperature, kind)
+    check_map(temperature, kind, feature_length)
+    centered = centered_feature(feature, center)
+    return log_simplex(logits_of(centered, temperature, common_length(feature_length, feature.shape[-1])), kind)
 
 
 def log_simplex(z: Tensor, kind: Distribution) -> Tensor:

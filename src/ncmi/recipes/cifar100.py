@@ -16,6 +16,7 @@ from ncmi.recipes.recipe import Augmentation, Recipe, Training
 RELEASED_NCMI = NCMIOptions(
     temperature=0.2,
     centroids="fixed",
+    feature_length="own",
     anchors="axis",
     anchor_scale=10.0,
     center="frozen",
