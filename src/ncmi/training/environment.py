@@ -44,6 +44,17 @@ def describe_arithmetic() -> dict[str, Any]:
     }
 
 
+def precision_note(precision: str, device: torch.device) -> str | None:
+    """What to say of a precision that costs time on a device instead of saving it; None where there is nothing."""
+    emulated = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
+    if precision != "bf16-mixed" or device.type != "cpu" or not emulated:
+        return None
+    return (
+        "this CPU has no instructions for bfloat16, in which convolutions take up to ten times as long: give "
+        "--training.precision 32-true"
+    )
+
+
 def _version(package: str) -> str | None:
     try:
         return version(package)

@@ -16,7 +16,7 @@ from torch import nn
 from ncmi.files import write_json
 from ncmi.networks import load_weights
 from ncmi.recipes import Network, Recipe, recipe_from_dict, recipe_to_dict, resolve_recipe
-from ncmi.training.environment import describe_environment
+from ncmi.training.environment import describe_environment, precision_note
 from ncmi.training.identity import located
 from ncmi.training.judging import Features, Stages, information, judge_readouts, say_nothing
 from ncmi.training.loop import Loop, Setup
@@ -87,8 +87,10 @@ def train(
         if folder.finished:
             return folder.results()
         if fabric.is_global_zero:
-            for line in (f"{record.summary}; {fabric.device}", *record.notes):
-                on_stage(line)
+            note = precision_note(recipe.training.precision, fabric.device)
+            for line in (f"{record.summary}; {fabric.device}", *record.notes, note):
+                if line:
+                    on_stage(line)
         model.to(device=fabric.device, dtype=torch.float64 if recipe.training.precision == "64-true" else None)
         # with several processes a signal reaches some of them a step earlier: there the last epoch's checkpoint must do
         catch_signals = catch_signals and recipe.training.devices == 1
