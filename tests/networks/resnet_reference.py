@@ -74,9 +74,9 @@ class Reference:
             return x + unit(f"{name}.inner.1", unit(f"{name}.inner.0", x))
 
         if early:
-            x = unit("stem", images)
-            for stage in (1, 2, 3):
-                x = pair(f"stage{stage}.2", unit(f"stage{stage}.1", max_pool2d(x, 2)))
+            x = unit("stage1.1", max_pool2d(unit("stem", images), 2))
+            for stage in ("stage2", "stage3"):
+                x = pair(f"{stage}.2", unit(f"{stage}.1", max_pool2d(x, 2)))
             return x.flatten(2).max(-1).values
         x = pair("stage1.2", max_pool2d(unit("stage1.0", unit("stem", images)), 2))
         x = max_pool2d(unit("stage2.0", x), 2)

@@ -41,8 +41,8 @@ def reference(name: str, network: nn.Module, images: Tensor, training: bool) -> 
         ("resnet50", 23_705_252, 2048),
         ("resnet101", 42_697_380, 2048),
         ("resnet9", 6_568_000 + 100 * 513, 512),
-        # and a pair of 256 channels in the second stage
-        ("resnet9_early", 6_568_000 + 2 * (9 * 256 * 256 + 2 * 256) + 100 * 513, 512),
+        # a pair of 256 channels in place of one of 128
+        ("resnet9_early", 6_568_000 + 2 * (9 * (256**2 - 128**2) + 2 * (256 - 128)) + 100 * 513, 512),
         ("resnet_small", 307_360 + 100 * 129, 128),
     ],
 )

@@ -116,14 +116,14 @@ def cpu(objective: ObjectiveOptions = NCMIOptions()) -> Recipe:
     """CIFAR-100 at full size on one CPU core: ResNet-9 of half the width, pooled early, images growing to 32×32.
 
     All 50,000 images are trained on, the last epoch is judged, in float32: without instructions for bfloat16 a CPU
-    takes ten times as long in it. Meant for 70 % in about 40 minutes; not measured yet.
+    takes ten times as long in it. Meant for 70 % in 40 to 60 minutes; not measured yet.
     """
     return Recipe(
         ImageData("cifar100", validation_fraction=0.1, train_on_all=True),
         Network("resnet9_early", width=32),
         objective,
         Training(
-            epochs=12,
+            epochs=16,
             batch_size=128,
             optimizer="sgd",
             learning_rate=0.2,
