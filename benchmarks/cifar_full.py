@@ -17,6 +17,7 @@ cifar100.cpu``; what lies there by another recipe is refused. Results: OUT/cifar
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shutil
@@ -158,14 +159,17 @@ def name_of(method: str, rate: float) -> str:
 def make(job: Job, part: str, recipes: dict[str, Recipe], seeds: Sequence[int]) -> list[str]:
     """Make runs into OUT/PART; what failed, with its error. A tuning run that broke down is a result."""
     entries = tuple(Entry(name, name, recipe) for name, recipe in recipes.items())
-    done = [job.out / part / f"{entry.name}-seed{seed}" for entry in entries for seed in seeds]
-    for path, recipe in zip(done, [entry.recipe for entry in entries for _ in seeds], strict=True):
+    missing = False
+    for entry, seed in itertools.product(entries, seeds):
+        path = job.out / part / f"{entry.name}-seed{seed}"
         if RunFolder(path).finished:
-            job.see_that_it_is(path, replace(recipe, training=replace(recipe.training, seed=_seed_of(path))))
-    if not entries or all(RunFolder(path).finished for path in done):
+            job.see_that_it_is(path, replace(entry.recipe, training=replace(entry.recipe.training, seed=seed)))
+        else:
+            missing = True
+    if not missing:
         return []
-    # of a process of its own, as two may work on different runs of a folder
-    comparison = job.out / "comparisons" / f"{part}-{'-'.join(sorted(recipes))[:80]}"
+    # its own for each call, as two may work on different runs side by side
+    comparison = job.out / "comparisons" / "-".join((part, *recipes, *map(str, seeds)))[:200]
     shutil.rmtree(comparison, ignore_errors=True)  # the runs lie elsewhere
     plan = Plan(entries, tuple(seeds), job.workers, title=part, runs_folder=f"../../{part}")
 
@@ -192,10 +196,11 @@ def _seed_of(path: Path) -> int:
 
 def tune(job: Job) -> list[str]:
     """All grids, round by round."""
-    while rates := {method: job.open_rates(method) for method in job.methods}:
-        recipes = {name_of(method, rate): job.tuning_recipe(method, rate) for method in rates for rate in rates[method]}
-        if not recipes:
-            return []
+    while recipes := {
+        name_of(method, rate): job.tuning_recipe(method, rate)
+        for method in job.methods
+        for rate in job.open_rates(method)
+    }:
         if failures := make(job, "tune", recipes, (TUNING_SEED,)):
             return failures
     return []
