@@ -1,12 +1,12 @@
 """What a CUDA machine has to say about the loss, in order of worth for someone with 15 minutes.
 
-    python benchmarks/gpu.py [check] [speed] [train] [--minutes 15] [--out DIR] [--data-dir DIR]
+    python benchmarks/gpu.py [check] [train] [speed] [--minutes 15] [--out DIR] [--data-dir DIR]
 
 - check: every form of the loss on the GPU, value and gradients, against the paper's equations in float64 on the CPU
   (``ncmi.loss.equation``); the head, compiled as well; a state that is saved and loaded again goes on bit by bit.
+- train: all of CIFAR-100 by the recipe cifar100.fast: cross-entropy, NCMI at its default and label smoothing, seed by
+  seed; then the released form; then ResNet-18, 30 epochs of the same kind, cross-entropy and NCMI in pairs.
 - speed: forward and backward of the loss and of the head against Linear + cross-entropy, as it is and compiled.
-- train: ResNet-18 on all of CIFAR-100, 30 epochs, one cycle, bfloat16, compiled: cross-entropy and NCMI at its default
-  in pairs, seed by seed; then label smoothing and the released form; then the recipe cifar100.fast.
 
 Without a verb all of it. It stops before the minutes are over, and the same command goes on: finished verbs and
 training runs are kept in DIR (by default benchmarks/results/DATE-gpu), as JSON and Markdown. check and speed need torch
@@ -38,7 +38,7 @@ from ncmi import NCMILoss
 
 STARTED = time.monotonic()  # what is imported later counts too
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for the check of equal bits
-VERBS = ("check", "speed", "train")
+VERBS = ("check", "train", "speed")
 Item = tuple[str, Iterable[Row]]
 
 

@@ -66,13 +66,18 @@ class Reference:
                 x = self.block(f"layer{stage + 1}.{number}", x, expansion, stride)
         return x.sum((-2, -1)) / (x.shape[-1] * x.shape[-2])
 
-    def resnet9(self, images: Tensor) -> Tensor:
+    def resnet9(self, images: Tensor, *, early: bool = False) -> Tensor:
         def unit(name: str, x: Tensor) -> Tensor:
             return self.norm(f"{name}.1", self.conv(f"{name}.0", x)).clamp_min(0)
 
         def pair(name: str, x: Tensor) -> Tensor:
             return x + unit(f"{name}.inner.1", unit(f"{name}.inner.0", x))
 
+        if early:
+            x = unit("stage1.1", max_pool2d(unit("stem", images), 2))
+            for stage in ("stage2", "stage3"):
+                x = pair(f"{stage}.2", unit(f"{stage}.1", max_pool2d(x, 2)))
+            return x.flatten(2).max(-1).values
         x = pair("stage1.2", max_pool2d(unit("stage1.0", unit("stem", images)), 2))
         x = max_pool2d(unit("stage2.0", x), 2)
         x = pair("stage3.2", max_pool2d(unit("stage3.0", x), 2))

@@ -14,7 +14,7 @@ from ncmi.networks import make_network
 from ncmi.recipes import Network
 from ncmi.recipes.defaults import resolve_network
 
-NAMES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet9", "resnet_small")
+NAMES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet9", "resnet9_early", "resnet_small")
 
 
 def make(name: str, shape: tuple[int, ...] = (3, 32, 32), **options: int) -> nn.Module:
@@ -28,8 +28,8 @@ def reference(name: str, network: nn.Module, images: Tensor, training: bool) -> 
         for key, value in network.state_dict().items()
     }
     net = Reference(state, training)
-    if name == "resnet9":
-        return net.resnet9(images.double()), net
+    if name.startswith("resnet9"):
+        return net.resnet9(images.double(), early=name == "resnet9_early"), net
     return net.resnet(images.double(), *TABLE.get(name, (1, (2, 2, 2)))), net
 
 
@@ -41,6 +41,8 @@ def reference(name: str, network: nn.Module, images: Tensor, training: bool) -> 
         ("resnet50", 23_705_252, 2048),
         ("resnet101", 42_697_380, 2048),
         ("resnet9", 6_568_000 + 100 * 513, 512),
+        # a pair of 256 channels in place of one of 128
+        ("resnet9_early", 6_568_000 + 2 * (9 * (256**2 - 128**2) + 2 * (256 - 128)) + 100 * 513, 512),
         ("resnet_small", 307_360 + 100 * 129, 128),
     ],
 )
@@ -158,7 +160,7 @@ def test_features_leave_autocast_in_float32(name: str) -> None:
     features.square().sum().backward()
     assert last[0].dtype == torch.bfloat16
     assert features.dtype == torch.float32
-    pooled = last[0].double().amax((-2, -1)) if name == "resnet9" else last[0].double().mean((-2, -1))
+    pooled = last[0].double().amax((-2, -1)) if name.startswith("resnet9") else last[0].double().mean((-2, -1))
     torch.testing.assert_close(features.double(), pooled, rtol=1e-6, atol=1e-7)
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in network.parameters())
 

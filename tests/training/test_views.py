@@ -15,10 +15,11 @@ from training_helpers import make_recipe, metrics
 from ncmi.data.augmentation import augment_colors, augment_images
 from ncmi.data.load import load_dataset
 from ncmi.data.standardize import Standardizer
+from ncmi.networks import ResNet
 from ncmi.objectives.options import SupConOptions
-from ncmi.recipes import Augmentation
+from ncmi.recipes import Augmentation, ImageData, Network
 from ncmi.training.run import train
-from ncmi.training.samples import ViewMaker, split_views
+from ncmi.training.samples import ViewMaker, scaled_down, split_views
 
 DIGITS, WINE = load_dataset("digits"), load_dataset("wine")
 RGB = SimpleNamespace(
@@ -157,3 +158,35 @@ def test_augmentation_changes_training(options: Any, tmp_path: Path) -> None:
         train(make_recipe(options, epochs=1, augmentation=augmentation), tmp_path / name)
         losses.append(metrics(tmp_path / name)[0]["train_loss"])
     assert losses[0] != losses[1]
+
+
+def test_scaled_down_weighs_all_that_a_pixel_covers() -> None:
+    images = torch.randn(3, 2, 12, 18, dtype=torch.float64)
+    # at half the size a triangle of weights 1, 3, 3, 1 in either direction; those of the border have fewer
+    weights = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float64) / 8
+    kernel = weights.outer(weights)[None, None]
+    inner = torch.nn.functional.conv2d(images[..., 1:, 1:].flatten(0, 1)[:, None], kernel, stride=2)
+    smaller = scaled_down(images, 6)
+    assert smaller.shape == (3, 2, 6, 9)
+    torch.testing.assert_close(smaller[..., 1:-1, 1:-1].flatten(0, 1)[:, None], inner)
+    assert scaled_down(images, 12) is images
+    assert scaled_down(images, 50) is images
+
+
+def test_images_grow_in_equal_parts_of_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sides: dict[bool, list[int]] = {True: [], False: []}
+    forward = ResNet.forward
+
+    def recorded(self: ResNet, images: torch.Tensor) -> torch.Tensor:
+        sides[self.training].append(images.shape[-1])
+        return forward(self, images)
+
+    monkeypatch.setattr(ResNet, "forward", recorded)
+    recipe = make_recipe(data="digits", network=Network("resnet_small", width=8), image_sizes=(4, 6), batch_size=1500)
+    train(replace(recipe, data=ImageData("digits", train_per_class=5)), tmp_path / "run")
+    assert sides[True] == [4, 4, 6]  # the second of three epochs begins in the first half
+    assert set(sides[False]) == {8}
+    for data, network in (("wine", Network("mlp")), ("digits", Network("mlp"))):
+        with pytest.raises(ValueError, match=r"--training\.image-sizes"):
+            train(make_recipe(data=data, network=network, image_sizes=(4,)), tmp_path / data)
+        assert not (tmp_path / data).exists()

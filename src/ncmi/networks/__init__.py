@@ -44,6 +44,7 @@ register_network("mlp", MLP.from_options)
 register_network("convnet", ConvNet.from_options)
 for _name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet_small"):
     register_network(_name, ResNet.from_options)
-register_network("resnet9", ResNet9.from_options)
+for _name in ("resnet9", "resnet9_early"):
+    register_network(_name, ResNet9.from_options)
 
 __all__ = ["MLP", "ConvNet", "ResNet", "ResNet9", "export_weights", "load_weights", "make_network", "register_network"]

@@ -165,15 +165,22 @@ class ResNet9(nn.Module):
     Args:
         channels: of the images, which must have at least 8×8 pixels.
         width: channels of the stem; the stages have two, four and eight times as many.
+        early: each stage halves the image before its first convolution instead of after it, and the second stage has
+            the residual pair of the first: 45 % less arithmetic, with a seventh more weights.
     """
 
-    def __init__(self, channels: int, width: int = 64) -> None:
+    def __init__(self, channels: int, width: int = 64, *, early: bool = False) -> None:
         super().__init__()
         self.feature_dim = 8 * width
         self.stem = _conv(channels, width)
-        self.stage1 = nn.Sequential(_conv(width, 2 * width), nn.MaxPool2d(2), _Residual(2 * width))
-        self.stage2 = nn.Sequential(_conv(2 * width, 4 * width), nn.MaxPool2d(2))
-        self.stage3 = nn.Sequential(_conv(4 * width, 8 * width), nn.MaxPool2d(2), _Residual(8 * width))
+
+        def stage(width: int, *further: nn.Module) -> nn.Sequential:
+            widening, halving = _conv(width, 2 * width), nn.MaxPool2d(2)
+            return nn.Sequential(*((halving, widening) if early else (widening, halving)), *further)
+
+        self.stage1 = stage(width, *([] if early else [_Residual(2 * width)]))
+        self.stage2 = stage(2 * width, *([_Residual(4 * width)] if early else []))
+        self.stage3 = stage(4 * width, _Residual(8 * width))
         _initialize(self)
 
     @classmethod
@@ -186,11 +193,13 @@ class ResNet9(nn.Module):
         check_images(sample_shape, options)
         if min(sample_shape[1:]) < 8:
             raise ValueError(
-                f"resnet9 halves images three times, these have {sample_shape[1:]} pixels: use resnet_small"
+                f"{options.name} halves images three times, these have {sample_shape[1:]} pixels: use resnet_small"
             )
         if options.depth or options.feature_dim != 8 * options.width:
-            raise ValueError(f"{options}: depth and feature_dim of resnet9 are fixed by its width; leave them at 0")
-        return cls(sample_shape[0], options.width)
+            raise ValueError(
+                f"{options}: depth and feature_dim of {options.name} are fixed by its width; leave them at 0"
+            )
+        return cls(sample_shape[0], options.width, early=options.name == "resnet9_early")
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.stem(images.contiguous(memory_format=torch.channels_last))

@@ -9,11 +9,13 @@ from ncmi.recipes.recipe import Recipe, Training
 
 _STEPS = 1200  # optimizer steps of a default run on small data, whatever its number of samples
 _FLAT = 256  # images of no more values than this (digits: 8×8) are small enough for a perceptron
-_RESIDUAL = ("resnet9", "resnet18", "resnet34", "resnet50", "resnet101")
+_RESIDUAL = ("resnet9", "resnet9_early", "resnet18", "resnet34", "resnet50", "resnet101")
 # width, depth
 _USUAL = {"mlp": (256, 2), "convnet": (32, 3), "resnet_small": (32, 1)} | dict.fromkeys(_RESIDUAL, (64, 0))
 # D of the networks whose feature is their last stage, in multiples of the width
-_STAGED = {"resnet_small": 4, "resnet9": 8, "resnet18": 8, "resnet34": 8, "resnet50": 32, "resnet101": 32}
+_STAGED = {"resnet_small": 4, "resnet50": 32, "resnet101": 32} | dict.fromkeys(
+    ("resnet9", "resnet9_early", "resnet18", "resnet34"), 8
+)
 
 
 def resolve_network(network: Network, sample_shape: tuple[int, ...], num_classes: int) -> Network:
@@ -63,8 +65,11 @@ def resolve_recipe(recipe: Recipe, sample_shape: tuple[int, ...], num_classes: i
 def _resolve_bag_training(recipe: Recipe) -> Training:
     training = recipe.training
     assert isinstance(recipe.data, BagData)
-    if training.augmentation.enabled or training.compile:
-        raise ValueError("slide classifiers have neither augmentation nor compile: leave --training.augmentation out")
+    if training.augmentation.enabled or training.compile or training.image_sizes:
+        raise ValueError(
+            "slide classifiers have neither augmentation nor compile nor image sizes: leave --training.augmentation, "
+            "--training.compile and --training.image-sizes out"
+        )
     if recipe.data.validation_fraction == 0 and (training.selection == "best" or training.patience is not None):
         has_own = recipe.data.splits is not None or recipe.data.split_column is not None
         if not has_own or recipe.data.folds:

@@ -38,6 +38,7 @@ NETWORKS: dict[str, str] = {
     "convnet": "ConvNet",
     "resnet_small": "ResNet-small",
     "resnet9": "ResNet-9",
+    "resnet9_early": "ResNet-9, pooled early",
     "resnet18": "ResNet-18",
     "resnet34": "ResNet-34",
     "resnet50": "ResNet-50",

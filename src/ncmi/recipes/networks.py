@@ -12,7 +12,8 @@ class Network:
 
     Attributes:
         name: "mlp" (tables, flattened images), "convnet" (images), "resnet18", "resnet34", "resnet50", "resnet101",
-            "resnet9" or "resnet_small" (small color images), or "auto" (mlp or convnet, by the shape of a sample).
+            "resnet9", "resnet9_early" (quicker) or "resnet_small" (small color images), or "auto" (mlp or convnet, by
+            the shape of a sample).
         width: hidden width, or channels of the first block; 0 for the network's usual one.
         depth: hidden layers, or blocks (of each stage, for resnet_small); 0 for the network's usual one.
         feature_dim: D, the width of the feature; 0 for 128, or more where there are more classes. That of a residual

@@ -100,6 +100,9 @@ class Training:
         ema_decay: keep a moving average of the weights and evaluate that; None for none.
         alternation: how network and centroids take turns.
         augmentation: how the training inputs are varied.
+        image_sizes: shorter side of the training images in pixels, in equal parts of the epochs in turn (16 16 24 32:
+            half of the run at 16), varied first and then scaled down; where larger than their own, and by default,
+            their own. Small images cost less; validation and test images keep their size, so end with it.
         sampling: "all": every training sample once an epoch; "balanced": as many draws, each class alike.
         selection: "last" takes the last epoch; "best" the one that does best on the validation part: by accuracy, with
             bags by macro AUC and then loss.
@@ -136,6 +139,7 @@ class Training:
     ema_decay: float | None = None
     alternation: Alternation = field(default_factory=Alternation)
     augmentation: Augmentation = field(default_factory=Augmentation)
+    image_sizes: tuple[int, ...] = ()
     sampling: Literal["all", "balanced"] = "all"
     selection: Literal["last", "best"] = "last"
     patience: int | None = None
@@ -161,6 +165,8 @@ class Training:
         check_range(self, "clip_norm", above=0)
         check_range(self, "momentum", least=0, below=1, cure="usually 0.9")
         check_range(self, "ema_decay", least=0, below=1, cure="usually 0.999")
+        if any(size < 1 for size in self.image_sizes):
+            raise ValueError(f"image_sizes={self.image_sizes}: give sides of at least 1 pixel, e.g. 16 24 32")
         if 0 < self.batch_size < self.devices:
             raise ValueError(
                 f"batch_size={self.batch_size}, devices={self.devices}: each device takes at least one sample "

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from ncmi.data.augmentation import augment_colors, augment_images, augment_table
 from ncmi.data.batches import process_shares
@@ -75,6 +76,13 @@ class SampleSource(Source):
             raise ValueError(
                 "there is no validation part to select by: give a larger --data.validation-fraction, or "
                 "--training.selection last without --training.patience"
+            )
+        if not training.image_sizes:
+            return
+        if len(self.signature.sample_shape) != 3 or recipe.network.name == "mlp":
+            raise ValueError(
+                f"image_sizes={training.image_sizes}: only networks of images of any size can train on smaller ones: "
+                "leave --training.image-sizes out, or use --network.name resnet_small"
             )
 
     @property
@@ -220,6 +228,8 @@ class SampleLoop(Loop):
             whole[place] = raw
             raw = whole
         inputs = self.views(raw, place, self.model.standardize, self.dtype, at)
+        if sizes := self.training.image_sizes:
+            inputs = scaled_down(inputs, sizes[at[0] * len(sizes) // self.training.epochs])
         return split_views(self.network(inputs), self.model.objective.views), None
 
     def features_of(self, model: Classifier, indices: Tensor) -> Tensor:
@@ -284,6 +294,18 @@ class ViewMaker:
 def _standard(inputs: Tensor, standardize: Standardizer, dtype: torch.dtype) -> Tensor:
     standard: Tensor = standardize(inputs)
     return standard.to(dtype)
+
+
+def scaled_down(images: Tensor, side: int) -> Tensor:
+    """Images ``[B, C, H, W]`` with a shorter side of so many pixels, bilinear over all that a pixel covers.
+
+    Images that are not larger stay as they are.
+    """
+    height, width = images.shape[2:]
+    scale = side / min(height, width)
+    if scale >= 1:
+        return images
+    return interpolate(images, size=(round(height * scale), round(width * scale)), mode="bilinear", antialias=True)
 
 
 def split_views(features: Tensor, views: int) -> Tensor:

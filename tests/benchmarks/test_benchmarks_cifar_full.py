@@ -1,0 +1,106 @@
+"""Full-size CIFAR-100: the grid grows while its best is at an edge, runs are made once, and by the recipe asked for."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ncmi.objectives.options import CrossEntropyOptions
+from ncmi.recipes import cifar100
+from ncmi.training.comparison import Plan
+from ncmi.training.run import train
+
+
+def job_of(module: Any, out: Path) -> Any:
+    return module.Job(out, ("cross_entropy",), (0,), rehearsal=True)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "tried", "chosen"),
+    [
+        ({-1: 0.5, 0: 0.6, 1: 0.4}, [-1, 0, 1], 0),
+        ({-3: 0.2, -2: 0.8, -1: 0.7, 0: 0.6, 1: 0.4}, [-3, -2, -1, 0, 1], -2),
+        ({-1: 0.1, 0: 0.2, 1: 0.3, 2: 0.4, 3: -math.inf}, [-1, 0, 1, 2, 3], 2),
+        # rises for ever: it ends all the same
+        ({step: 0.1 * (20 + step) for step in range(-9, 10)}, list(range(-1, 8)), 7),
+        # of equals the lowest
+        ({-2: 0.1, -1: 0.5, 0: 0.5, 1: 0.5}, [-2, -1, 0, 1], -1),
+    ],
+)
+def test_the_grid_grows_while_its_best_is_at_an_edge(
+    bench: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    accuracies: dict[int, float],
+    tried: list[int],
+    chosen: int,
+) -> None:
+    module = bench("cifar_full")
+    base, known = cifar100.cpu(CrossEntropyOptions()).training.learning_rate, dict[float, float]()
+    monkeypatch.setattr(module.Job, "accuracy", lambda self, method, rate: known.get(rate))
+    job = module.Job(tmp_path, ("cross_entropy",), (0,))
+    assert job.rate("cross_entropy") is None
+    while rates := job.open_rates("cross_entropy"):
+        known |= {rate: accuracies[round(math.log2(rate / base))] for rate in rates}
+    assert sorted(known) == [base * 2.0**step for step in tried]
+    assert job.rate("cross_entropy") == base * 2.0**chosen
+
+
+def test_parts_make_what_is_missing_and_nothing_else(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    module = bench("cifar_full")
+    made: list[str] = []
+
+    def here(plans: Sequence[tuple[Plan, Path]], **options: Any) -> None:
+        """As compare_many, in this process."""
+        for plan, folder in plans:
+            for name, recipe in plan.runs():
+                path = folder / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                train(recipe, path.resolve())
+                made.append(path.name)
+
+    def call(*words: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["cifar_full.py", *words, "--rehearse", "--out", str(tmp_path)])
+        code: int = module.main()
+        return code
+
+    monkeypatch.setattr(module, "compare_many", here)
+    monkeypatch.setattr(module.Job, "open_rates", lambda self, method: [0.2] if not self.grid(method) else [])
+    monkeypatch.setattr(module, "TUNING_SEED", 5)
+    only = ("--losses", "cross_entropy", "--seeds", "0")
+    with pytest.raises(SystemExit, match="tune first"):
+        call("full", *only)
+    assert call(*only) == 0
+    name = "cross_entropy-rate0.2"
+    assert made == [f"{name}-seed5", f"{name}-seed0", f"{name}-seed5"]
+    content = json.loads((tmp_path / "cifar_full.json").read_text(encoding="utf-8"))
+    assert {"cpu", "commit"} <= set(content["machine"])
+    assert list(content["grids"]["cross_entropy"]) == ["0.2"]
+    assert content["rates"] == {"cross_entropy": 0.2}
+    run = content["runs"][f"{name}-seed0"]
+    assert set(run["test_accuracy"]) == set(module.READOUTS)
+    assert len(run["train_loss"]) == 4
+    text = (tmp_path / "cifar_full.md").read_text(encoding="utf-8")
+    assert "| Cross-entropy | 1 |" in text
+    assert "\n| 4 |" in text
+    assert call(*only) == 0
+    assert len(made) == 3
+    # a run by another recipe does not count as one of these
+    cpu = cifar100.cpu
+    monkeypatch.setattr(module.cifar100, "cpu", lambda objective: longer(cpu(objective)))
+    with pytest.raises(SystemExit, match="made by another recipe"):
+        call("full", *only)
+    assert len(made) == 3
+
+
+def longer(recipe: Any) -> Any:
+    return replace(recipe, training=replace(recipe.training, weight_decay=0.1))
