@@ -108,7 +108,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Recipe]]:
                 failures[path] = str(error)
         return failures
 
-    monkeypatch.setattr(comparison, "_train_one", train_one)
+    monkeypatch.setattr(comparison, "train_one", train_one)
     monkeypatch.setattr(comparison, "run_side_by_side", in_this_process)
     return runs
 

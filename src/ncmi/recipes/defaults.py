@@ -65,6 +65,8 @@ def _resolve_bag_training(recipe: Recipe) -> Training:
     assert isinstance(recipe.data, BagData)
     if training.augmentation.enabled or training.compile:
         raise ValueError("slide classifiers have neither augmentation nor compile: leave --training.augmentation out")
+    if training.readouts == "own":
+        raise ValueError("slides are judged by all read-outs, side by side: leave --training.readouts out")
     if recipe.data.validation_fraction == 0 and (training.selection == "best" or training.patience is not None):
         has_own = recipe.data.splits is not None or recipe.data.split_column is not None
         if not has_own or recipe.data.folds:
