@@ -137,13 +137,13 @@ class Runs:
     def figures(self) -> dict[str, Any]:
         """For the JSON file, in the order of the seeds: settings, every grid that was tried, measures."""
         sets: dict[str, Any] = {name: {} for name in self.study.sets}
+        known = {key: runs.droplevel(["set", "cell"]) for key, runs in self.frame.groupby(level=["set", "cell"])}
         for name, cells in self.cells.items():
             for key, cell in cells.items():
                 content: dict[str, Any] = {"searched": _tried(cell)} if cell.search.runs else {}
                 if cell.setting is not None:
                     content |= {part: dict(getattr(cell.setting, part)) for part in ("options", "training", "data")}
-                if (name, key) in self.frame.index.droplevel("seed"):
-                    runs = self.frame.loc[(name, key)]
+                if (runs := known.get((name, key))) is not None:
                     content |= {
                         "seeds": runs.index.tolist(),
                         "readout": runs["readout"].iloc[0],
