@@ -99,6 +99,7 @@ class Runs:
     study: Study
     cells: dict[str, Cells]
     frame: pd.DataFrame
+    tables: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict)  # of scores() that have been made
 
     @classmethod
     def of(cls, study: Study, cells_of: plan.CellsOf) -> Runs:
@@ -107,8 +108,11 @@ class Runs:
 
     def scores(self, name: str, measure: str = ACCURACY) -> pd.DataFrame:
         """Of a data set: a row a seed, a column a cell, in the order of the cells, NaN where there is nothing."""
-        of_set = self.frame[measure][self.frame.index.get_level_values("set") == name]
-        return of_set.droplevel("set").unstack("cell").reindex(columns=list(self.cells[name]))
+        if (name, measure) not in self.tables:
+            of_set = self.frame[measure][self.frame.index.get_level_values("set") == name]
+            table = of_set.droplevel("set").unstack("cell").reindex(columns=list(self.cells[name]))
+            self.tables[name, measure] = table
+        return self.tables[name, measure]
 
     def gap(self, name: str, ours: str, theirs: str, measure: str = ACCURACY) -> Paired | None:
         """``ours − theirs``, two cells of a set, at common seeds; None from itself and from nothing."""
