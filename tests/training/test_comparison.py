@@ -327,6 +327,18 @@ def test_the_queue_tells_what_came_out_and_what_failed() -> None:
 
 
 @pytest.mark.usefixtures("fresh_processes")
+def test_what_finished_tasks_decide_is_done_by_the_same_processes() -> None:
+    heard: dict[str, int] = {}
+
+    def more() -> dict[str, int]:
+        # what is asked for next depends on what has come out
+        return {f"x/{len(heard)}": 100} if "a" in heard and len(heard) < 3 else {}
+
+    assert run_side_by_side(double, {"x/a": 1}, 1, heard.__setitem__, more=more) == {}
+    assert heard == {"a": 2, "1": 200, "2": 200}
+
+
+@pytest.mark.usefixtures("fresh_processes")
 def test_runs_in_fresh_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Really trained, two side by side; the second time finished runs just give their results."""
     training = replace(TABLE.training, epochs=1, accelerator="cpu")
