@@ -382,8 +382,10 @@ def setting_of(
 ) -> Setting:
     """A method on a set at a multiple of the recipe's learning rate, with further options; as it is by default."""
     training = {**method.training, **study.common}
-    if rate != 1:
-        training["learning_rate"] = rate * usual_recipe(name, method).training.learning_rate
+    if rate != 1:  # both rates, of network and centroids: one thing is searched for every loss
+        usual = usual_recipe(name, method).training
+        training["learning_rate"] = rate * usual.learning_rate
+        training["centroid_learning_rate"] = rate * usual.centroid_learning_rate
     return Setting.of(method.objective, {**method.options, **options}, training, data)
 
 

@@ -437,6 +437,9 @@ def noise_report(study: Study) -> Report:
         default = {one.label: f"{table}{DEFAULT} {one.name}" for one in methods}
         compare_methods(report, runs, f"Tuned against tuned, {where}", tuned, best_rival_text(runs, tuned))
         compare_methods(report, runs, f"Default against default, {where}", default, best_rival_text(runs, default))
+        unlike = {one.label: (default if one is methods[0] else tuned)[one.label] for one in methods}
+        title = f"{methods[0].label} without search against searched rivals, {where}"
+        compare_methods(report, runs, title, unlike, f"No like with like. {best_rival_text(runs, unlike)}")
     return report
 
 

@@ -255,6 +255,8 @@ def main() -> int:
                 levels=tuple(arguments.levels),
                 kinds=tuple(arguments.kinds),
             )
+            if not study.sets:
+                raise ValueError(f"{name} has no {arguments.role} set among these: leave --role or --sets out")
             if arguments.part != "report":
                 failures = make_runs(study, PARTS[name], tuple(arguments.data_dir), arguments.workers)
             print(f"\n{reports(name, study)}\n", flush=True)
