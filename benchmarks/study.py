@@ -34,7 +34,7 @@ from typing import Any
 
 import _study_plan as plan
 import _study_tables as tables
-from _study_sets import SETS, Folders, named_sets, placed
+from _study_sets import SETS, Folders, named_sets, placed, see_that_all_are_there
 from _timing import command_line
 from ncmi.errors import Interrupted
 from ncmi.files import finite, write_atomically, write_text
@@ -138,6 +138,7 @@ def make_runs(study: plan.Study, part: Part, folders: Folders, workers: int) -> 
     Raises:
         Interrupted: on Ctrl-C; unfinished runs have written checkpoints.
     """
+    see_that_all_are_there([one for one in study.sets if plan.open_runs(study, part.cells, one)], folders)
     queue = Queue(study, part, folders)
     if not (first := queue.more()):
         return {}

@@ -161,6 +161,16 @@ def test_the_library_splits_what_was_divided(bench: Any, tmp_path: Path, name: s
     assert parts[100]["validation"] != parts[101]["validation"]
 
 
+def test_a_set_that_is_missing_or_another_is_told_before_anything_runs(bench: Any, tmp_path: Path) -> None:
+    module = bench("_study_sets")
+    module.see_that_all_are_there(("iris", "digits"), ())
+    (tmp_path / "bupa.dat").write_text("1,2,a\n3,4,b\n")
+    with pytest.raises(ValueError, match="bupa has 2 rows"):
+        module.see_that_all_are_there(("iris", "bupa"), (tmp_path,))
+    with pytest.raises(FileNotFoundError, match="cifar100"):
+        module.see_that_all_are_there(("cifar100",), (tmp_path,))
+
+
 def test_every_real_set_of_the_collection_is_there_once(bench: Any) -> None:
     module = bench("_study_sets")
     assert set(module.named_sets(None, "development")) == module.DEVELOPMENT
