@@ -1,6 +1,9 @@
-"""What the study runs: methods with their small grids, the search over them, the cells of each part's tables.
+"""What the study runs: methods with their grids, the search over them, the cells of each part's tables.
 
-Whatever is chosen is chosen by the mean validation accuracy of seeds 100, 101, …, none of which is reported.
+Whatever is chosen is chosen by the mean validation accuracy of seeds 100, 101, … on rows that no reported test part
+holds. Every loss that is called tuned has the same budget: the learning rate ×0.5, ×1 and ×2, extended by factors of 2
+while the best is at an edge (×1/64 to ×8), then four values of one option of its own at that rate, extended alike where
+they have an order. Cross-entropy, square loss and squentropy have no such option: they have the rates alone.
 """
 
 from __future__ import annotations
@@ -10,25 +13,55 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from _study_sets import SETS
+from _study_sets import FIRST_TUNING_SEED, SETS, TUNING_VALIDATION, VALIDATION_OF_REST
+from ncmi.files import write_json
 from ncmi.objectives.options import objective_options
 from ncmi.recipes import Recipe, recipe_to_dict
 from ncmi.training.run_folder import RunFolder
-from ncmi.training.schema import Readout
+from ncmi.training.schema import Readout, Results
 
-FIRST_TUNING_SEED = 100
+TUNING_SEEDS = 3
 BROKE_DOWN = "broke-down.json"
 Options = Mapping[str, Any]
+NOTHING: Options = MappingProxyType({})
 Pairs = tuple[tuple[str, Any], ...]
 
 
 class StudyError(ValueError):
     """The study cannot be made as asked; the message names the cure."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Values to choose from.
+
+    Attributes:
+        points: in their order; what has none has nothing outside the start.
+        start: the first and the last of those that are always tried. While the best is at an edge of what has been
+            tried and there is a point beyond it, that one is tried as well.
+    """
+
+    points: tuple[Options, ...]
+    start: tuple[int, int]
+
+    @classmethod
+    def of(cls, option: str, start: Sequence[Any], below: Sequence[float] = (), above: Sequence[float] = ()) -> Grid:
+        """Of one option."""
+        points = tuple({option: value} for value in (*below, *start, *above))
+        return cls(points, (len(below), len(below) + len(start) - 1))
+
+
+RATE = "rate"
+RATES = Grid.of(RATE, (0.5, 1.0, 2.0), tuple(2.0**power for power in range(-6, -1)), (4.0, 8.0))
+"""Learning rates, in multiples of the recipe's."""
+NCMI_GRID = Grid.of("label_smoothing", (0.0, 0.05, 0.1, 0.2), (), (0.3, 0.4, 0.6))
+ROBUST_GRID = Grid.of("robustness", ("auto", 0.5, 0.7, 1.0))
 
 
 @dataclass(frozen=True)
@@ -40,32 +73,61 @@ class Method:
         label: in tables.
         objective: name of the loss.
         options: that differ from its default.
-        rates: learning rates that it may choose from, in multiples of the recipe's; a single 1 is no search.
-        grid: further options, each tried at the best of these rates.
+        training: what differs from the recipe's.
+        grid: of the loss's own option, tried at the best learning rate; None where it has none.
     """
 
     name: str
     label: str
     objective: str
     options: Options = field(default_factory=dict)
-    rates: tuple[float, ...] = (1.0,)
-    grid: tuple[Options, ...] = ()
-
-    @property
-    def searched(self) -> bool:
-        return len(self.rates) + len(self.grid) > 1
+    training: Options = field(default_factory=dict)
+    grid: Grid | None = None
 
 
-RATES = (1.0, 0.4, 2.0)
-NCMI = Method("ncmi", "NCMI", "ncmi")
+NCMI = Method("ncmi", "NCMI", "ncmi", grid=NCMI_GRID)
+ROBUST = Method("ncmi_robust", "NCMI (robust)", "ncmi", {"robustness": "auto"}, grid=ROBUST_GRID)
 CROSS_ENTROPY = Method("cross_entropy", "Cross-entropy", "cross_entropy")
-TRANSFER = (
-    NCMI,  # at its default, not searched
-    replace(CROSS_ENTROPY, rates=RATES),
-    Method("label_smoothing", "Label smoothing", "label_smoothing", {}, RATES, ({"epsilon": 0.05}, {"epsilon": 0.2})),
-    Method("focal", "Focal", "focal", {}, RATES, ({"gamma": 1.0},)),
-    Method("poly", "PolyLoss", "poly", {}, RATES, ({"epsilon": 3.0},)),
-    Method("squentropy", "Squentropy", "squentropy", {}, RATES),
+SMOOTHING = Method(
+    "label_smoothing",
+    "Label smoothing",
+    "label_smoothing",
+    grid=Grid.of("epsilon", (0.05, 0.1, 0.2, 0.3), (0.0125, 0.025), (0.4, 0.6, 0.8)),
+)
+SQUARE = Method("square", "Square loss", "square")
+SQUENTROPY = Method("squentropy", "Squentropy", "squentropy")
+GCE = Method(
+    "gce",
+    "GCE",
+    "generalized_cross_entropy",
+    grid=Grid.of("q", (0.3, 0.5, 0.7, 0.9), (0.05, 0.1, 0.2), (1.0,)),
+)
+SCE = Method(
+    "sce",
+    "SCE",
+    "symmetric_cross_entropy",
+    # of two numbers there is no order, and so nothing beyond an edge: the published pairs and two between them
+    grid=Grid(tuple({"alpha": a, "beta": b} for a, b in ((0.1, 1.0), (1.0, 1.0), (6.0, 1.0), (6.0, 0.1))), (0, 3)),
+)
+TABLES = (NCMI, CROSS_ENTROPY, SMOOTHING, SQUARE, SQUENTROPY)
+# by --methods alone
+FURTHER = (
+    Method("focal", "Focal", "focal", grid=Grid.of("gamma", (0.5, 1.0, 2.0, 3.0), (0.125, 0.25), (5.0, 8.0))),
+    Method("poly", "PolyLoss", "poly", grid=Grid.of("epsilon", (0.5, 1.0, 2.0, 3.0), (-0.5, 0.25), (5.0, 8.0))),
+    GCE,
+    SCE,
+    ROBUST,
+)
+# the best epoch is chosen by validation accuracy in every run of this method, searched ones included
+BEST_EPOCH = Method("best_epoch", "Cross-entropy, best epoch", "cross_entropy", training={"selection": "best"})
+NOISE = (NCMI, ROBUST, CROSS_ENTROPY, BEST_EPOCH, SMOOTHING, GCE, SCE)
+TAIL_RATIO = 100.0
+TAIL = (
+    CROSS_ENTROPY,
+    NCMI,
+    Method("ncmi_balanced", "NCMI (balanced)", "ncmi", {"weight": "balanced"}),
+    Method("balanced_ce", "Balanced CE", "cross_entropy", {"weight": "balanced"}),
+    Method("adjusted_ce", "Logit-adjusted CE", "cross_entropy", {"logit_adjustment": 1.0}),
 )
 # label, options of NCMI, and multiples of the recipe's learning rates
 NEIGHBORS: tuple[tuple[str, Options, Mapping[str, float]], ...] = (
@@ -85,30 +147,13 @@ NEIGHBORS: tuple[tuple[str, Options, Mapping[str, float]], ...] = (
     ("fixed centroids", {"centroids": "fixed"}, {}),
     ("frozen center", {"center": "frozen"}, {}),
 )
-# every method has the same rates to choose from here, NCMI as well, and its rivals another value of their own option;
-# NCMI (robust) bounds the likelihood, the more the surer the model is
-NOISE = (
-    replace(CROSS_ENTROPY, rates=RATES),
-    replace(NCMI, rates=RATES),
-    Method("ncmi_robust", "NCMI (robust)", "ncmi", {"robustness": "auto"}, RATES),
-    Method("label_smoothing", "Label smoothing", "label_smoothing", {}, RATES, ({"epsilon": 0.3},)),
-    Method("gce", "GCE", "generalized_cross_entropy", {}, RATES, ({"q": 0.4},)),
-    Method("sce", "SCE", "symmetric_cross_entropy", {}, RATES, ({"alpha": 6.0, "beta": 0.1},)),
-)
-TAIL_RATIO = 100.0
+METHODS = tuple({one.name: one for one in (*TABLES, *FURTHER, *NOISE, *TAIL)}.values())
 LEVELS, KINDS = (0.4, 0.2, 0.0), ("symmetric", "pair")
-BATCH_SIZES: dict[str, tuple[int, ...]] = {
-    "digits": (8, 32, 128, 512, 1024),
-    "letter": (8, 32, 128, 512, 1024),
-    "cifar100": (32, 128, 512),
-}
-TAIL = (
-    CROSS_ENTROPY,
-    NCMI,
-    Method("ncmi_balanced", "NCMI (balanced)", "ncmi", {"weight": "balanced"}),
-    Method("balanced_ce", "Balanced CE", "cross_entropy", {"weight": "balanced"}),
-    Method("adjusted_ce", "Logit-adjusted CE", "cross_entropy", {"logit_adjustment": 1.0}),
-)
+# of wrong labels that go to one other class, 20 % is no condition of the study
+CONDITIONS = ((0.4, "symmetric"), (0.2, "symmetric"), (0.4, "pair"), (0.0, "symmetric"))
+BATCH_SIZES, LENGTHS = (8, 32, 128, 512, 1024), (0.25, 0.5, 1.0, 2.0, 4.0)
+DEAR_SIZES = (32, 128, 512)
+"""Of sets whose runs take minutes."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +166,12 @@ class Setting:
     data: Pairs = ()
 
     @classmethod
-    def of(cls, objective: str, options: Options = {}, training: Options = {}, data: Options = {}) -> Setting:  # noqa: B006
-        """From mappings, in order of their names."""
+    def of(
+        cls, objective: str, options: Options = NOTHING, training: Options = NOTHING, data: Options = NOTHING
+    ) -> Setting:
+        """From mappings, by name; options at the loss's default are left out, so that nothing runs twice."""
+        defaults = {one.name: one.default for one in fields(objective_options(objective))}
+        options = {name: value for name, value in options.items() if name not in defaults or defaults[name] != value}
         return cls(objective, *(tuple(sorted(values.items())) for values in (options, training, data)))
 
     def on(self, data: Options) -> Setting:
@@ -135,6 +184,12 @@ class Setting:
         return " ".join((self.objective, *texts))
 
 
+@cache
+def _name_of(name: str, setting: Setting) -> str:
+    content = json.dumps(recipe_to_dict(Run(name, setting, 0).recipe()), sort_keys=True)
+    return f"{name}-{setting.objective}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+
+
 @dataclass(frozen=True)
 class Run:
     """One run of a setting."""
@@ -143,11 +198,10 @@ class Run:
     setting: Setting
     seed: int
 
-    @cached_property
+    @property
     def name(self) -> str:
-        """Of its entry in a comparison, the same for all seeds; another one where its recipe would be another."""
-        content = json.dumps(recipe_to_dict(replace(self, seed=0).recipe()), sort_keys=True)
-        return f"{self.set}-{self.setting.objective}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+        """The same for all seeds; another one where its recipe would be another."""
+        return _name_of(self.set, self.setting)
 
     @property
     def folder(self) -> Path:
@@ -164,9 +218,15 @@ class Run:
         try:
             recipe = SETS[self.set].recipe(objective_options(setting.objective)(**dict(setting.options)))
             training = replace(recipe.training, **{"accelerator": "cpu", **dict(setting.training)})
-            # runs are short and none is gone on with
-            training = replace(training, seed=self.seed, threads=1, checkpoint_seconds=3600.0)
-            return replace(recipe, data=replace(recipe.data, **dict(setting.data)), training=training)
+            # runs are short and none is gone on with; what is reported is the loss's own read-out
+            training = replace(training, seed=self.seed, threads=1, checkpoint_seconds=3600.0, readouts="own")
+            parts: dict[str, float] = {}
+            if SETS[self.set].read is not None:
+                tuning = self.seed >= FIRST_TUNING_SEED
+                parts = {"validation_fraction": TUNING_VALIDATION if tuning else VALIDATION_OF_REST}
+                parts |= {"test_fraction": 0.0} if tuning else {}
+            data = replace(recipe.data, **parts, **dict(setting.data))
+            return replace(recipe, data=data, training=training)
         except (TypeError, KeyError) as error:
             raise StudyError(f"{self}: this version of ncmi does not know it ({error})") from None
 
@@ -174,27 +234,40 @@ class Run:
         return f"{self.set} {self.setting} seed {self.seed}"
 
 
+def make(path: str, content: dict[str, Any]) -> Results | None:
+    """One run, in a worker; None of one that breaks down, which is a result as well, and is noted in its folder."""
+    from ncmi.training.comparison import train_one  # the process that asks needs no torch
+
+    try:
+        return train_one(path, content)
+    except FloatingPointError as error:
+        write_json(Path(path) / BROKE_DOWN, {"error": str(error)})
+        return None
+
+
 # how a measure is read from a read-out of results.json
 MEASURES: dict[str, Callable[[Readout], float | None]] = {
     "test_accuracy": lambda judged: judged.test.accuracy.value,
     "test_balanced_accuracy": lambda judged: judged.test.balanced_accuracy.value,
+    "test_macro_f1": lambda judged: judged.test.macro_f1.value,
     "validation_accuracy": lambda judged: judged.validation and judged.validation.accuracy.value,
     "test_nll": lambda judged: judged.test.nll,
-    "test_calibration_error": lambda judged: judged.test.calibration_error,
     "test_calibrated_nll": lambda judged: judged.calibration and judged.calibration.nll,
+    "test_calibration_error": lambda judged: judged.test.calibration_error,
     "test_calibrated_error": lambda judged: judged.calibration and judged.calibration.calibration_error,
 }
 
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a finished run: measures by read-out, in 0 … 1; none where training broke down."""
+    """What is known of a finished run: measures in 0 … 1; none where training broke down."""
 
-    primary: str = ""
-    readouts: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    measures: Mapping[str, float | None] = field(default_factory=dict)
+    readout: str = ""
     curve: Sequence[float | None] = ()
     seconds: float = math.nan
-    commit: str | None = None
+    code: str | None = None
+    cpu: str | None = None
 
     @classmethod
     def read(cls, path: Path) -> Record | None:
@@ -205,21 +278,23 @@ class Record:
         if not folder.finished:
             return None
         results = folder.results()
-        readouts = {
-            name: {measure: read(judged) for measure, read in MEASURES.items()}
-            for name, judged in results.readouts.items()
-        }
+        readout = results.primary_readouts[0]
+        judged = results.readouts[readout]
+        measures = {measure: read(judged) for measure, read in MEASURES.items()}
+        if results.judged == "validation":  # of a tuning run, which has no test part
+            measures = {"validation_accuracy": measures["test_accuracy"]}
+        where = folder.environment()
+        code = where.get("commit") or where.get("ncmi")
         curve = [row.validation_accuracy for row in folder.metrics()]
-        commit = folder.environment().get("commit")
-        return cls(results.primary_readouts[0], readouts, curve, results.total_seconds, commit)
+        return cls(measures, readout, curve, results.total_seconds, code, where.get("cpu"))
 
     @property
     def broke_down(self) -> bool:
-        return not self.readouts
+        return not self.measures
 
     def score(self, measure: str) -> float:
-        """By the first read-out by which the loss is judged, in 0 … 1; NaN where it is not known."""
-        value = self.readouts.get(self.primary, {}).get(measure)
+        """In 0 … 1; NaN where it is not known."""
+        value = self.measures.get(measure)
         return math.nan if value is None else value
 
 
@@ -230,8 +305,9 @@ class Study:
     Attributes:
         folder: of runs, tables and figures.
         sets: names of data sets.
+        role: of the sets, where they are of one.
         methods: names of methods to restrict a part to; None for all.
-        seeds, tune_seeds: how many; None for each set's own number.
+        seeds, tune_seeds: how many; None for each set's own number, and for three.
         common: changes of every run's training.
         levels, kinds: of wrong labels.
         known: runs that have been read.
@@ -239,6 +315,7 @@ class Study:
 
     folder: Path
     sets: tuple[str, ...]
+    role: str | None = None
     methods: Sequence[str] | None = None
     seeds: int | None = None
     tune_seeds: int | None = None
@@ -247,19 +324,21 @@ class Study:
     kinds: tuple[str, ...] = KINDS
     known: dict[Run, Record] = field(default_factory=dict)
 
-    def chosen(self, methods: Sequence[Method]) -> list[Method]:
-        """Those that were asked for."""
-        return [method for method in methods if self.methods is None or method.name in self.methods]
+    def chosen(self, methods: Sequence[Method], further: Sequence[Method] = ()) -> list[Method]:
+        """Those that were asked for, by default all but the further ones."""
+        if self.methods is None:
+            return list(methods)
+        return [one for one in (*methods, *further) if one.name in self.methods]
 
-    def tuning_seeds(self, name: str) -> range:
-        """Seeds of a set that are searched with, none of which is reported."""
-        count = SETS[name].tune_seeds if self.tune_seeds is None else self.tune_seeds
+    def tuning_seeds(self) -> range:
+        """Seeds that are searched with, none of which is reported."""
+        count = TUNING_SEEDS if self.tune_seeds is None else self.tune_seeds
         return range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + count)
 
-    def final_runs(self, name: str, setting: Setting | None) -> list[Run]:
-        """A setting with every seed that is reported; none of a setting that is not known yet."""
+    def runs(self, name: str, cell: Cell) -> list[Run]:
+        """The runs that are reported of a cell; none of a setting that is not known yet."""
         seeds = range(SETS[name].seeds if self.seeds is None else self.seeds)
-        return [] if setting is None else [Run(name, setting, seed) for seed in seeds]
+        return [] if cell.setting is None else [Run(name, cell.setting, cell.first_seed + seed) for seed in seeds]
 
     def get(self, run: Run) -> Record | None:
         """What is known of a run."""
@@ -298,38 +377,65 @@ class Search:
     choice: Candidate | None = None
 
 
-def search(study: Study, name: str, method: Method, data: Options = {}) -> Search:  # noqa: B006
-    """The learning rate first, at the method's own options; then its further options at that rate.
+def setting_of(
+    study: Study, name: str, method: Method, rate: float = 1.0, options: Options = NOTHING, data: Options = NOTHING
+) -> Setting:
+    """A method on a set at a multiple of the recipe's learning rate, with further options; as it is by default."""
+    training = {**method.training, **study.common}
+    if rate != 1:  # both rates, of network and centroids: one thing is searched for every loss
+        usual = usual_recipe(name, method).training
+        training["learning_rate"] = rate * usual.learning_rate
+        training["centroid_learning_rate"] = rate * usual.centroid_learning_rate
+    return Setting.of(method.objective, {**method.options, **options}, training, data)
 
-    Judged by the mean validation accuracy over the tuning seeds; the earlier candidate, and so the default, wins ties.
+
+def search(study: Study, name: str, method: Method, data: Options = NOTHING) -> Search:
+    """The learning rate first, at the method's own options; then its further option at that rate.
+
+    Judged by the mean validation accuracy over the tuning seeds; the default wins ties, then the smaller value.
     """
-    seeds = study.tuning_seeds(name) if method.searched else range(0)
-    runs: list[Run] = []
-    tried: list[Candidate] = []
+    seeds = study.tuning_seeds()
+    runs: dict[Run, None] = {}
+    tried: dict[Setting, Candidate] = {}
+    default = setting_of(study, name, method, data=data)
 
-    def stage(points: Sequence[tuple[float, Options]]) -> bool:
-        """Whether all runs of these candidates are known."""
-        candidates = []
-        for rate, more in points:
-            training = dict(study.common)
-            if rate != 1:
-                training["learning_rate"] = rate * usual_recipe(name, method).training.learning_rate
-            setting = Setting.of(method.objective, {**method.options, **more}, training, data)
+    def best(candidates: Sequence[Candidate]) -> Candidate:
+        return max(candidates, key=lambda one: (round(one.accuracy, 9), one.setting == default))
+
+    def candidate(rate: float, options: Options) -> Candidate:
+        setting = setting_of(study, name, method, rate, options, data)
+        if setting not in tried:
             needed = [Run(name, setting, seed) for seed in seeds]
-            candidates.append(Candidate(setting, rate, more, _validated(study, needed)))
-            runs.extend(needed)
-        known = [candidate for candidate in candidates if not (seeds and math.isnan(candidate.accuracy))]
-        tried.extend(known)
-        return len(known) == len(candidates)
+            runs.update(dict.fromkeys(needed))
+            known = Candidate(setting, rate, options, _validated(study, needed))
+            if math.isnan(known.accuracy):
+                return known
+            tried[setting] = known
+        return tried[setting]
 
-    def best() -> Candidate:
-        return max(tried, key=lambda candidate: round(candidate.accuracy, 9)) if seeds else tried[0]
+    def chosen(grid: Grid, of: Callable[[Options], Candidate]) -> Candidate | None:
+        """The best of a grid, as far as it has to be looked at; None while runs are missing."""
+        low, high = grid.start
+        while True:
+            candidates = [of(point) for point in grid.points[low : high + 1]]
+            if any(math.isnan(one.accuracy) for one in candidates):
+                return None
+            place = candidates.index(best(candidates))
+            if place == 0 and low > 0:
+                low -= 1
+            elif place == high - low and high + 1 < len(grid.points):
+                high += 1
+            else:
+                return candidates[place]
 
-    if not stage([(rate, {}) for rate in (method.rates if seeds else method.rates[:1])]):
-        return Search(tuple(runs), tuple(tried))
-    if seeds and not stage([(best().rate, more) for more in method.grid]):
-        return Search(tuple(runs), tuple(tried))
-    return Search(tuple(runs), tuple(tried), best())
+    if not seeds:  # nothing to choose by
+        return Search(choice=Candidate(default, 1.0, {}))
+    choice = chosen(RATES, lambda point: candidate(point[RATE], {}))
+    if choice is not None and method.grid is not None:
+        rate, first = choice.rate, choice
+        choice = chosen(method.grid, lambda point: candidate(rate, point))
+        choice = choice and best([first, choice])  # the method's own option is on its grid, or stands beside it
+    return Search(tuple(runs), tuple(tried.values()), choice)
 
 
 def _validated(study: Study, runs: Sequence[Run]) -> float:
@@ -340,60 +446,81 @@ def _validated(study: Study, runs: Sequence[Run]) -> float:
         if record is None:
             return math.nan
         values.append(-math.inf if record.broke_down else record.score("validation_accuracy"))
-    return statistics.fmean(values) if values else math.nan
+    return statistics.fmean(values)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A method with its setting, once it is known, by the search that serves it; ``table`` and ``column``: where."""
+    """A method with its setting, once it is known, by the search that serves it; ``table`` and ``column``: where.
+
+    Its runs have seeds from ``first_seed`` on, tuning seeds where a choice is made by them.
+    """
 
     method: Method
     setting: Setting | None
     search: Search = Search()
     table: str = ""
     column: str = ""
+    first_seed: int = 0
 
 
 Cells = dict[str, Cell]
 CellsOf = Callable[[Study, str], Cells]
+DEFAULT, TUNED = "default", "tuned"
 
 
-def _searched(study: Study, name: str, method: Method, data: Options = {}) -> Cell:  # noqa: B006
+def _both(study: Study, name: str, method: Method, data: Options = NOTHING, table: str = "") -> Cells:
+    """A method at its default and tuned."""
     outcome = search(study, name, method, data)
-    return Cell(method, outcome.choice and outcome.choice.setting, outcome)
+    return {
+        f"{table}{DEFAULT} {method.name}": Cell(method, setting_of(study, name, method, data=data), table=table),
+        f"{table}{TUNED} {method.name}": Cell(method, outcome.choice and outcome.choice.setting, outcome, table),
+    }
 
 
-def transfer_cells(study: Study, name: str) -> Cells:
-    """Every method searched (NCMI not), by its name."""
-    return {method.name: _searched(study, name, method) for method in study.chosen(TRANSFER)}
+def tables_cells(study: Study, name: str) -> Cells:
+    """Every method at its default and tuned."""
+    cells: Cells = {}
+    for method in study.chosen(TABLES, FURTHER):
+        cells |= _both(study, name, method)
+    return cells
 
 
 def neighborhood_cells(study: Study, name: str) -> Cells:
-    """NCMI at its default and at its neighbors, by label."""
+    """NCMI at its default and at its neighbors, by label; on tuning seeds, as it is a choice."""
     usual = usual_recipe(name, NCMI).training
     cells: Cells = {}
     for label, options, multiples in NEIGHBORS:
         rates = {rate: getattr(usual, rate) * multiple for rate, multiple in multiples.items()}
-        cells[label] = Cell(NCMI, Setting.of("ncmi", options, {**study.common, **rates}))
+        cells[label] = Cell(NCMI, Setting.of("ncmi", options, {**study.common, **rates}), first_seed=FIRST_TUNING_SEED)
     return cells
 
 
+def conditions_of(study: Study) -> list[tuple[float, str]]:
+    """Level and kind of wrong labels; right labels come once."""
+    return [one for one in CONDITIONS if one[0] in study.levels and (one[0] == 0 or one[1] in study.kinds)]
+
+
+def damage_of(level: float, kind: str) -> tuple[str, Options]:
+    """What tables call it, and the options of the data."""
+    if level == 0:
+        return "right labels: ", {}
+    return f"{100 * level:g} % wrong, {kind}: ", {"label_noise": level, "noise_kind": kind}
+
+
 def noise_cells(study: Study, name: str) -> Cells:
-    """Every method in every condition (clean data comes once); a dear set is searched at its first noisy one."""
-    conditions = [(level, kind) for level in study.levels for kind in study.kinds if level > 0]
-    conditions += [(0.0, study.kinds[0])] if 0.0 in study.levels else []
-
-    def damage(level: float, kind: str) -> Options:
-        return {"label_noise": level, "noise_kind": kind} if level > 0 else {}
-
+    """Every method in every condition, default and tuned; a dear set is searched at its first noisy one."""
     cells: Cells = {}
+    conditions = conditions_of(study)
     for level, kind in conditions:
-        table = f"{kind}, {100 * level:g} % wrong" if level else "right labels"
-        searched_at = conditions[0] if level > 0 and SETS[name].dear else (level, kind)
+        table, data = damage_of(level, kind)
         for method in study.chosen(NOISE):
-            cell = _searched(study, name, method, damage(*searched_at))
-            setting = cell.setting and cell.setting.on(damage(level, kind))
-            cells[f"{kind} {level:g}: {method.name}"] = replace(cell, setting=setting, table=table)
+            both = _both(study, name, method, data, table)
+            if level > 0 and SETS[name].dear and (level, kind) != conditions[0]:
+                outcome = search(study, name, method, damage_of(*conditions[0])[1])
+                setting = outcome.choice and outcome.choice.setting.on(data)
+                both[f"{table}{TUNED} {method.name}"] = Cell(method, setting, outcome, table)
+            cells |= both
     return cells
 
 
@@ -403,9 +530,9 @@ def batch_cells(study: Study, name: str) -> Cells:
     Both rates follow the root of the batch size with AdamW, the batch size itself with SGD; epochs stay.
     """
     cells: Cells = {}
-    for method in study.chosen((NCMI, CROSS_ENTROPY)):
+    for method in study.chosen(TABLES[:3]):
         training = usual_recipe(name, method).training
-        for size in BATCH_SIZES.get(name, BATCH_SIZES["digits"]):
+        for size in DEAR_SIZES if SETS[name].dear else BATCH_SIZES:
             ratio, changes = size / training.batch_size, dict(study.common)
             if size != training.batch_size:
                 factor = math.sqrt(ratio) if training.optimizer == "adamw" else ratio
@@ -417,26 +544,37 @@ def batch_cells(study: Study, name: str) -> Cells:
     return cells
 
 
-def tail_cells(study: Study, name: str) -> Cells:
-    """Every method on a long-tailed training part, by its name."""
-    return {method.name: _searched(study, name, method, {"imbalance": TAIL_RATIO}) for method in study.chosen(TAIL)}
-
-
-def curves_cells(study: Study, name: str) -> Cells:
-    """NCMI at its default, and its rival as the search of the part transfer chose it, where that is known."""
+def lengths_cells(study: Study, name: str) -> Cells:
+    """Every method, at its default, with a multiple of the recipe's epochs."""
     cells: Cells = {}
-    for method in study.chosen(TRANSFER[:2]):
-        choice = (
-            search(study, name, method).choice or search(study, name, replace(method, rates=(1.0,), grid=())).choice
-        )
-        cells[method.name] = Cell(method, choice and choice.setting, Search(choice=choice))
+    for method in study.chosen(TABLES):
+        usual = study.common.get("epochs", usual_recipe(name, method).training.epochs)
+        for length in LENGTHS:
+            changes = {**study.common} if length == 1 else {**study.common, "epochs": max(1, round(length * usual))}
+            setting = Setting.of(method.objective, method.options, changes)
+            cells[f"{method.name} {length:g}"] = Cell(method, setting, column=f"×{length:g}")
     return cells
 
 
-def open_runs(study: Study, cells_of: CellsOf) -> list[Run]:
-    """Runs that a part asks for now and that are not there, set by set."""
-    runs: list[Run] = []
-    for name in study.sets:
-        for cell in cells_of(study, name).values():
-            runs += [*cell.search.runs, *study.final_runs(name, cell.setting)]
-    return [run for run in dict.fromkeys(runs) if study.get(run) is None]
+def tail_cells(study: Study, name: str) -> Cells:
+    """Every method on a long-tailed training part, at its default, by its name."""
+    data = {"imbalance": TAIL_RATIO}
+    return {one.name: Cell(one, setting_of(study, name, one, data=data)) for one in study.chosen(TAIL)}
+
+
+def curves_cells(study: Study, name: str) -> Cells:
+    """NCMI at its default, and its rival as the search of the part tables chose it, where that is known."""
+    cells: Cells = {}
+    for method in study.chosen(TABLES[:2]):
+        usual = Candidate(setting_of(study, name, method), 1.0, {})
+        choice = usual if method is NCMI else search(study, name, method).choice or usual
+        cells[method.name] = Cell(method, choice.setting, Search(choice=choice))
+    return cells
+
+
+def open_runs(study: Study, cells_of: CellsOf, name: str) -> list[Run]:
+    """Runs of a set that a part asks for now and that are not there; seed by seed, so that its data is read once."""
+    runs: dict[Run, None] = {}
+    for cell in cells_of(study, name).values():
+        runs |= dict.fromkeys((*cell.search.runs, *study.runs(name, cell)))
+    return sorted((run for run in runs if study.get(run) is None), key=lambda run: run.seed)

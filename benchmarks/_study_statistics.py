@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import altair as alt
 import numpy as np
@@ -15,16 +16,73 @@ from scipy import stats
 
 from ncmi.report.charts import Chart, to_document
 from ncmi.report.palette import TONES
-from ncmi.report.statistics import Difference
+from ncmi.report.statistics import CONFIDENCE, Difference, t_interval
 
+GREAT = 0.003
+"""A difference of accuracy that counts as one, in 0 … 1."""
 Matrix = npt.NDArray[np.float64]
 ALPHA = 0.05
 
 
-def paired(ours: pd.Series, theirs: pd.Series) -> Difference | None:
+@dataclass(frozen=True)
+class Paired(Difference):
+    """Differences at common seeds whose test parts overlap.
+
+    Attributes:
+        overlap: ρ, the share of a test part that is, in expectation, in another seed's; 0 where only training varies,
+            as with an official test part.
+    """
+
+    overlap: float = 0.0
+
+    @cached_property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval by the corrected resampled t-test (Nadeau & Bengio 2003, Machine Learning 52:239–281).
+
+        Their variance of a mean of n is s²·(1/n + ρ/(1−ρ)), where ρ is the correlation of two differences, for which
+        they put the share of common test samples: n_test/(n_train + n_test) of independent draws from all samples, so
+        that the second term is n_test/n_train. Two random halves of one pool share ρ = ½.
+        """
+        count = len(self.values)
+        if count < 2:
+            return None
+        factor = math.sqrt(1 / count + self.overlap / (1 - self.overlap))
+        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) * self.sd * factor
+        return self.mean - half, self.mean + half
+
+
+def paired(ours: pd.Series, theirs: pd.Series, overlap: float = 0.0) -> Paired | None:
     """``ours − theirs`` at the seeds (the index) that both have, or None where they have none in common."""
     gaps = (ours - theirs).dropna()
-    return Difference(tuple(gaps.tolist()), tuple(gaps.index)) if len(gaps) else None
+    return Paired(tuple(gaps.tolist()), tuple(gaps.index), overlap=overlap) if len(gaps) else None
+
+
+@dataclass(frozen=True)
+class OverSets:
+    """Mean differences of several data sets: their mean with a t-interval over sets, and on how many they are great."""
+
+    mean: float
+    interval: tuple[float, float] | None
+    above: int
+    below: int
+    sets: int
+
+    @classmethod
+    def of(cls, gaps: Sequence[float]) -> OverSets:
+        """Of one mean difference a set; NaN of none."""
+        # whole samples: what is great by floating point alone is not
+        above, below = (sum(sign * gap > GREAT + 1e-9 for gap in gaps) for sign in (1, -1))
+        return cls(float(np.mean(gaps)) if gaps else math.nan, t_interval(gaps), above, below, len(gaps))
+
+
+def friedman_p(scores: Matrix) -> float:
+    """p of Friedman's test that all methods (columns) have the same ranks; NaN below three methods or two sets."""
+    if scores.shape[1] < 3 or len(scores) < 2:
+        return math.nan
+    rounded = np.round(scores, 6)
+    if (rounded == rounded[:, :1]).all():
+        return 1.0
+    return float(stats.friedmanchisquare(*rounded.T).pvalue)
 
 
 def ranks(scores: Matrix) -> Matrix:

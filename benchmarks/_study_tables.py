@@ -1,14 +1,14 @@
 """The tables of the study's parts, in Markdown. Values are in 0 … 1, shown in percent and points.
 
-All of them are made of one data frame of finished runs, :func:`frame_of`: a row a run and read-out, indexed by data
-set, cell, read-out and seed.
+All of them are made of one data frame of finished runs, :func:`frame_of`: a row a run, indexed by data set, cell and
+seed. Registered means reported: a table has a row for every set that its part has, with a dash where runs are missing.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,11 +16,23 @@ import pandas as pd
 import torch
 
 import _study_plan as plan
-from _study_plan import Cell, Cells, Study
-from _study_statistics import ALPHA, critical_difference, holm, neighborhood, paired, ranks, ranks_chart
+from _study_plan import DEFAULT, TUNED, Cell, Cells, Study
+from _study_sets import OVERLAP, SETS
+from _study_statistics import (
+    ALPHA,
+    GREAT,
+    OverSets,
+    Paired,
+    critical_difference,
+    friedman_p,
+    holm,
+    neighborhood,
+    paired,
+    ranks,
+    ranks_chart,
+)
 from _timing import machine, markdown
-from ncmi.readouts.metrics import MISSING, PERCENT, fixed
-from ncmi.recipes.names import READOUTS
+from ncmi.readouts.metrics import MISSING, PERCENT, SHARE, Unit, fixed
 from ncmi.report.charts import to_document
 from ncmi.report.epoch_charts import epoch_charts
 from ncmi.report.palette import KNOWN
@@ -29,9 +41,21 @@ from ncmi.report.text import ranges
 
 BAR, BATCH_BAR = 0.002, 0.005
 ACCURACY, BALANCED, VALIDATION = "test_accuracy", "test_balanced_accuracy", "validation_accuracy"
+SHOWN: dict[str, tuple[str, Unit]] = {
+    ACCURACY: ("Accuracy, %", PERCENT),
+    BALANCED: ("Balanced accuracy, %", PERCENT),
+    "test_macro_f1": ("Macro F1, %", PERCENT),
+    "test_nll": ("Log-loss, nats", SHARE),
+    "test_calibrated_nll": ("Log-loss after a temperature, nats", SHARE),
+    "test_calibration_error": ("ECE, %", PERCENT),
+    "test_calibrated_error": ("ECE after a temperature, %", PERCENT),
+}
+"""What measures of the test part are called, and how they are written. The temperature is fitted to validation."""
 SPLITS_NOTE = (
-    "Intervals are 95 % t-intervals of differences paired by seed; the seeds' splits overlap, so they are somewhat too "
-    "narrow (Nadeau & Bengio 2003)."
+    "Differences are paired by seed, with 95 % intervals. Where a set has no official test part its seeds' test parts "
+    "are random halves of one pool and share half of their rows: the interval is corrected for that (Nadeau & Bengio "
+    "2003, ρ = ½). Of an official test part (marked °) it is the plain t-interval: only training and validation part "
+    "vary, and of the choice of test samples it says nothing. In bold: the interval leaves zero out."
 )
 
 
@@ -48,26 +72,24 @@ class Report:
         self.sections.append("\n\n".join([f"### {title}", *filter(None, texts)]))
 
 
-def frame_of(study: Study, cells: dict[str, Cells]) -> pd.DataFrame:
-    """Measures of all final runs that have not broken down; the read-out ``judged`` is the one that counts."""
+def frame_of(study: Study, cells: Mapping[str, Cells]) -> pd.DataFrame:
+    """Measures of all reported runs that have not broken down."""
     rows = []
     for name, of_set in cells.items():
         for key, cell in of_set.items():
-            for run in study.final_runs(name, cell.setting):
+            for run in study.runs(name, cell):
                 record = study.get(run)
-                if record is None or record.broke_down:
-                    continue
-                about = {"set": name, "cell": key, "seed": run.seed, "judged_by": record.primary}
-                for readout, measures in (*record.readouts.items(), ("judged", record.readouts[record.primary])):
-                    rows.append({**about, "readout": readout, "seconds": record.seconds, **measures})
-    index, columns = ["set", "cell", "readout", "seed"], ["judged_by", "seconds", *plan.MEASURES]
+                if record is not None and not record.broke_down:
+                    about = {"set": name, "cell": key, "seed": run.seed, "readout": record.readout}
+                    rows.append({**about, "seconds": record.seconds, **record.measures})
+    index, columns = ["set", "cell", "seed"], ["readout", "seconds", *plan.MEASURES]
     frame = pd.DataFrame(rows, columns=[*index, *columns]).set_index(index)
     return frame.astype(dict.fromkeys(plan.MEASURES, float))
 
 
-def spread(scores: pd.Series) -> str:
+def spread(scores: pd.Series, unit: Unit = PERCENT) -> str:
     """Mean ± sample sd over seeds, the mean alone of one value, a dash of none."""
-    return PERCENT.mean_sd(float(scores.mean()), float(scores.std()))
+    return unit.mean_sd(float(scores.mean()), float(scores.std()))
 
 
 @dataclass(frozen=True)
@@ -77,55 +99,81 @@ class Runs:
     study: Study
     cells: dict[str, Cells]
     frame: pd.DataFrame
+    tables: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict)  # of scores() that have been made
 
     @classmethod
     def of(cls, study: Study, cells_of: plan.CellsOf) -> Runs:
         cells = {name: cells_of(study, name) for name in study.sets}
         return cls(study, cells, frame_of(study, cells))
 
-    @property
-    def sets(self) -> list[str]:
-        """Names of the data sets that have finished runs."""
-        known = set(self.frame.index.get_level_values("set"))
-        return [name for name in self.cells if name in known]
+    def scores(self, name: str, measure: str = ACCURACY) -> pd.DataFrame:
+        """Of a data set: a row a seed, a column a cell, in the order of the cells, NaN where there is nothing."""
+        if (name, measure) not in self.tables:
+            of_set = self.frame[measure][self.frame.index.get_level_values("set") == name]
+            table = of_set.droplevel("set").unstack("cell").reindex(columns=list(self.cells[name]))
+            self.tables[name, measure] = table
+        return self.tables[name, measure]
 
-    def scores(self, name: str, measure: str = ACCURACY, readout: str = "judged") -> pd.DataFrame:
-        """Of a data set: a row a seed, a column a cell, in the order of the cells; those without runs are left out."""
-        of_set = self.frame.loc[[name]]
-        of_readout = of_set[of_set.index.get_level_values("readout") == readout][measure]
-        table = of_readout.droplevel(["set", "readout"]).unstack("cell")
-        return table[[key for key in self.cells[name] if key in table]]
+    def gap(self, name: str, ours: str, theirs: str, measure: str = ACCURACY) -> Paired | None:
+        """``ours − theirs``, two cells of a set, at common seeds; None from itself and from nothing."""
+        scores = self.scores(name, measure)
+        if ours == theirs or ours not in scores or theirs not in scores:
+            return None
+        return paired(scores[ours], scores[theirs], 0.0 if SETS[name].official else OVERLAP)
 
     def grid(
-        self,
-        labels: Mapping[str, str],
-        of: Callable[[pd.Series], Any] = spread,
-        measure: str = ACCURACY,
-        readout: str = "judged",
+        self, keys: Mapping[str, str], of: Callable[[pd.Series], Any] = spread, measure: str = ACCURACY
     ) -> pd.DataFrame:
-        """What is made of the scores of each set (row) and of each of the cells (column), NaN where there are none."""
-        sets = {name: self.scores(name, measure, readout) for name in self.sets}
-        rows = {name: {key: of(scores[key]) for key in scores} for name, scores in sets.items()}
-        return pd.DataFrame.from_dict(rows, orient="index").reindex(columns=list(labels))
+        """A row a registered set, a column a label: what is made of the scores of that label's cell."""
+        rows: dict[str, list[Any]] = {}
+        for name in self.study.sets:
+            scores = self.scores(name, measure)
+            rows[named(name)] = [of(scores[key].dropna()) if key in scores else None for key in keys.values()]
+        return pd.DataFrame.from_dict(rows, orient="index", columns=list(keys))
+
+    def made(self, name: str, keys: Sequence[str]) -> str:
+        """How many runs there are of those that are wanted, the range over cells."""
+        wanted = SETS[name].seeds if self.study.seeds is None else self.study.seeds
+        scores = self.scores(name)
+        counts = tuple(sorted({int(scores[key].count()) if key in scores else 0 for key in keys}))
+        return f"{ranges(counts)} of {wanted}"
 
     def figures(self) -> dict[str, Any]:
-        """For the JSON file, in the order of the seeds."""
-        sets: dict[str, Any] = {}
-        for (name, key), runs in self.frame.groupby(level=["set", "cell"], sort=False):
-            setting, judged = self.cells[name][key].setting, runs.xs("judged", level="readout")
-            assert setting is not None
-            sets.setdefault(name, {})[key] = {
-                **{part: dict(getattr(setting, part)) for part in ("options", "training", "data")},
-                "seeds": judged.index.get_level_values("seed").tolist(),
-                "readout": judged["judged_by"].iloc[0],
-                "measures": {
-                    readout: values[list(plan.MEASURES)].dropna(axis=1, how="all").round(5).to_dict("list")
-                    for readout, values in runs.groupby(level="readout", sort=False)
-                    if readout != "judged"
-                },
-                "seconds": round(float(judged["seconds"].median()), 1),
-            }
+        """For the JSON file, in the order of the seeds: settings, every grid that was tried, measures."""
+        sets: dict[str, Any] = {name: {} for name in self.study.sets}
+        known = {key: runs.droplevel(["set", "cell"]) for key, runs in self.frame.groupby(level=["set", "cell"])}
+        for name, cells in self.cells.items():
+            for key, cell in cells.items():
+                content: dict[str, Any] = {"searched": _tried(cell)} if cell.search.runs else {}
+                if cell.setting is not None:
+                    content |= {part: dict(getattr(cell.setting, part)) for part in ("options", "training", "data")}
+                if (runs := known.get((name, key))) is not None:
+                    content |= {
+                        "seeds": runs.index.tolist(),
+                        "readout": runs["readout"].iloc[0],
+                        "measures": runs[list(plan.MEASURES)].dropna(axis=1, how="all").round(5).to_dict("list"),
+                        "seconds": round(float(runs["seconds"].median()), 1),
+                    }
+                sets[name][key] = content
         return sets
+
+
+def _tried(cell: Cell) -> dict[str, Any]:
+    """A search: [multiple of the rate, options, mean validation accuracy (null: broke down)] of each candidate."""
+    choice = cell.search.choice
+    return {
+        "tried": [
+            [one.rate, dict(one.options), round(one.accuracy, 5) if math.isfinite(one.accuracy) else None]
+            for one in cell.search.tried
+        ],
+        "choice": None if choice is None else [choice.rate, dict(choice.options)],
+        "seeds": sorted({run.seed for run in cell.search.runs}),
+    }
+
+
+def named(name: str) -> str:
+    """A set in a table, marked where its test part is official."""
+    return f"{name}°" if SETS[name].official else name
 
 
 def table_of(head: str, texts: pd.DataFrame) -> str:
@@ -134,46 +182,20 @@ def table_of(head: str, texts: pd.DataFrame) -> str:
     return markdown([head, *texts.columns], [[str(name), *row] for name, row in zip(texts.index, rows, strict=True)])
 
 
-def gap_text(gap: Difference | None, none: str = MISSING) -> str:
+def gap_text(gap: Difference | None, unit: Unit = PERCENT) -> str:
     """Mean with its interval, in bold where that leaves zero out."""
     if gap is None:
-        return none
-    text = f"{PERCENT.signed(gap.mean)} ({PERCENT.interval(gap.interval)})"
+        return MISSING
+    text = f"{unit.signed(gap.mean)} ({unit.interval(gap.interval)})"
     return f"**{text}**" if gap.sign else text
 
 
-def gap_to(scores: pd.DataFrame, key: str, rival: str | None) -> Difference | None:
-    """Difference of two cells, paired by seed; None from nothing and from itself."""
-    return paired(scores[key], scores[rival]) if rival in scores and key in scores and rival != key else None
-
-
-def against(
-    head: tuple[str, str],
-    scores: pd.DataFrame,
-    cells: Cells,
-    rivals: Mapping[str, str | None],
-    more: Mapping[str, Mapping[str, str]],
-) -> str:
-    """A row a method: its score, differences from rivals (cells by heading), further columns, seeds."""
-    columns = {head[1]: scores.agg(spread).to_dict()}
-    for heading, rival in rivals.items():
-        columns[heading] = {key: gap_text(gap_to(scores, key, rival), "") for key in scores}
-    columns |= {**more, "seeds": {key: seeds_text(scores[[key]]) for key in scores}}
-    rows = [[cells[key].method.label, *(column[key] for column in columns.values())] for key in scores]
-    return markdown([head[0], *columns], rows)
-
-
-def seeds_text(scores: pd.DataFrame) -> str:
-    """The seeds behind a row: one count, or the range where columns have different ones."""
-    return ranges(tuple(sorted(set(scores.count().tolist()))))
-
-
-def wins(gaps: Iterable[Difference | None]) -> str:
-    """Wins, ties and losses, by the sign of the mean and by intervals that leave zero out."""
-    known = [gap for gap in gaps if gap is not None]
-    signs = Counter((gap.mean > 1e-9) - (gap.mean < -1e-9) for gap in known)
-    sure = Counter(gap.sign for gap in known)
-    return f"{signs[1]}/{signs[0]}/{signs[-1]} ({sure[1]}/{sure[0]}/{sure[-1]})"
+def over_sets_text(over: OverSets, unit: Unit = PERCENT) -> str:
+    """Mean over sets with its interval, in bold where that leaves zero out."""
+    if not over.sets:
+        return MISSING
+    text = f"{unit.signed(over.mean)} ({unit.interval(over.interval)})"
+    return f"**{text}**" if over.interval and (over.interval[0] > 0 or over.interval[1] < 0) else text
 
 
 def options_text(options: plan.Options) -> str:
@@ -187,75 +209,161 @@ def options_text(options: plan.Options) -> str:
 
 
 def provenance(study: Study) -> dict[str, Any]:
-    """Where the figures come from: this machine and its versions, and the code that made the runs."""
+    """Where the figures come from: this machine and its versions, and code and processor of the runs."""
     records = [record for record in study.known.values() if not record.broke_down]
-    commits = Counter(record.commit for record in records)
     about = machine(torch.device("cpu"))
     about.pop("threads")
     return {
         "machine": about,
-        "code": [{"commit": commit, "runs": runs} for commit, runs in commits.most_common()],
+        "code": [{"commit": code, "runs": runs} for code, runs in Counter(one.code for one in records).most_common()],
+        "processors": [{"cpu": cpu, "runs": runs} for cpu, runs in Counter(one.cpu for one in records).most_common()],
         "seconds": round(sum(record.seconds for record in records)),
         "threads_a_run": 1,
         "broke_down": [str(run) for run, record in study.known.items() if record.broke_down],
     }
 
 
-def transfer_report(study: Study) -> Report:
-    """NCMI at its default against tuned rivals: choices, accuracies, differences, read-outs, ranks."""
-    runs = Runs.of(study, plan.transfer_cells)
-    methods = study.chosen(plan.TRANSFER)
-    labels = {method.name: method.label for method in methods}
-    scores = {name: runs.scores(name) for name in runs.sets}
-    report = Report(figures={"sets": runs.figures()})
-    for name, figures in report.figures["sets"].items():
-        for key, content in figures.items():
-            tried = runs.cells[name][key].search.tried
-            content["searched"] = [
-                [one.rate, dict(one.options), round(one.accuracy, 5)] for one in tried if math.isfinite(one.accuracy)
-            ]
-    searched = [method for method in methods if method.searched]
-    choices = {name: [_choice(cells[one.name]) for one in searched] for name, cells in runs.cells.items()}
-    report.add(
-        "Settings chosen",
-        "By mean validation accuracy of tuning seeds (100, …), none of which is reported: multiple of the recipe's "
-        "learning rate, then the loss's own option where another than its default was chosen. NCMI is not searched.",
-        markdown(
-            ["data set", *(method.label for method in searched)],
-            [[name, *texts] for name, texts in choices.items() if set(texts) != {MISSING}],
-        ),
+def compare_methods(
+    report: Report, runs: Runs, title: str, keys: Mapping[str, str], note: str = "", measure: str = ACCURACY
+) -> None:
+    """The first of some methods against all others, on every registered set and over them; ranks of all.
+
+    Args:
+        keys: cells by label; the first one is ours.
+        measure: by which differences and ranks are taken; of all others follow means and mean differences.
+    """
+    ours, *rivals = keys.values()
+    (label, *others), study = keys, runs.study
+    head, unit = SHOWN[measure]
+    texts, means = (
+        runs.grid(keys, measure=measure),
+        runs.grid(keys, lambda scores: unit.rounded(scores.mean()), measure),
     )
-    texts, means = runs.grid(labels), runs.grid(labels, lambda values: PERCENT.rounded(values.mean()))
-    texts = texts.mask(means.eq(means.max(axis=1), axis=0), texts.map("**{}**".format)).rename(columns=labels)
-    texts["seeds"] = [seeds_text(scores[name]) for name in texts.index]
-    report.add("Test accuracy, %", table_of("data set", texts))
-    others = {key: label for key, label in labels.items() if key != "cross_entropy"}
-    gaps = {name: [gap_to(table, key, "cross_entropy") for key in others] for name, table in scores.items()}
+    texts = texts.mask(means.eq(means.max(axis=1), axis=0) & means.notna(), texts.map("**{}**".format))
+    texts["runs"] = [runs.made(name, list(keys.values())) for name in study.sets]
+    gaps = {name: [runs.gap(name, ours, rival, measure) for rival in rivals] for name in study.sets}
+    of_sets = pd.DataFrame([[gap_text(gap) for gap in row] for row in gaps.values()], columns=others)
+    of_sets.index = pd.Index([named(name) for name in gaps])
+    known = [[gap.mean for gap in column if gap is not None] for column in zip(*gaps.values(), strict=True)]
+    over = [OverSets.of(column) for column in known]
+    raw = [wilcoxon_p(column) for column in known]
+    rows = [
+        [rival, str(one.sets), over_sets_text(one), str(one.above), str(one.below), fixed(p, 4), fixed(adjusted, 4)]
+        for rival, one, p, adjusted in zip(others, over, raw, holm(raw), strict=True)
+    ]
+    points = f"{100 * GREAT:g}"
+    heads = [
+        f"{label} −",
+        "sets",
+        "mean over sets (95 %)",
+        f"above +{points}",
+        f"below −{points}",
+        "Wilcoxon p",
+        "Holm",
+    ]
+    summary = {
+        rival: {"sets": one.sets, "mean": one.mean, "interval": one.interval, "above": one.above, "below": one.below,
+                "wilcoxon_p": p, "holm_p": adjusted}
+        for rival, one, p, adjusted in zip(others, over, raw, holm(raw), strict=True)
+    }  # fmt: skip
+    of_ranks, figures = _ranking(report, runs, title, keys, measure)
+    further = [one for one in SHOWN if one not in (measure, ACCURACY if measure == BALANCED else BALANCED)]
+    report.figures.setdefault("comparisons", {})[title] = {
+        "measure": measure,
+        "against": summary,
+        "ranks": figures,
+        "other_measures": {one: _mean_gaps(runs, ours, keys, one) for one in further},
+    }
     report.add(
-        "Difference from tuned cross-entropy, points",
+        title,
+        note,
+        f"{head}, mean ± standard deviation over seeds; the highest in bold.",
+        table_of("data set", texts),
+        f"{label} − each, points.",
+        table_of("data set", of_sets),
+        "Over the sets on which both have runs, each set's mean difference counting once.",
+        markdown(heads, rows),
+        of_ranks,
+        *(_means(runs, keys, one) for one in further),
+        f"{label} − each, mean over sets (95 % t-interval over sets); of log-loss and ECE less is better.",
         markdown(
-            ["data set", *others.values()],
+            ["measure", *others],
             [
-                *([name, *map(gap_text, row)] for name, row in gaps.items()),
-                ["won/tied/lost (surely)", *map(wins, zip(*gaps.values(), strict=True))],
+                [
+                    SHOWN[one][0],
+                    *(
+                        over_sets_text(OverSets.of(runs_gaps(runs, ours, rival, one)), SHOWN[one][1])
+                        for rival in rivals
+                    ),
+                ]
+                for one in further
             ],
         ),
-        f"{SPLITS_NOTE} Bold, and surely: the interval leaves zero out.",
     )
-    columns = [(key, readout) for key in ("ncmi", "cross_entropy") for readout in READOUTS]
-    by_readout = [runs.grid({key: ""}, readout=readout).iloc[:, 0] for key, readout in columns]
-    heads = [f"{'NCMI' if key == 'ncmi' else 'CE'} {READOUTS[readout]}" for key, readout in columns]
-    report.add(
-        "Read-outs, test accuracy, %", table_of("data set", pd.concat(by_readout, axis=1).set_axis(heads, axis=1))
+
+
+def runs_gaps(runs: Runs, ours: str, theirs: str, measure: str) -> list[float]:
+    """Mean difference of each set on which both have runs."""
+    gaps = [runs.gap(name, ours, theirs, measure) for name in runs.study.sets]
+    return [gap.mean for gap in gaps if gap is not None]
+
+
+def _mean_gaps(runs: Runs, ours: str, keys: Mapping[str, str], measure: str) -> dict[str, Any]:
+    over = {label: OverSets.of(runs_gaps(runs, ours, key, measure)) for label, key in keys.items() if key != ours}
+    return {label: [one.mean, one.interval, one.sets] for label, one in over.items()}
+
+
+def _means(runs: Runs, keys: Mapping[str, str], measure: str) -> str:
+    """Means of a measure on all sets, and over those sets that have runs of all methods."""
+    head, unit = SHOWN[measure]
+    values = runs.grid(keys, lambda scores: float(scores.mean()), measure).astype(float)
+    whole = values.dropna()
+    texts = values.map(unit.fixed)
+    texts.loc[f"mean over {len(whole)}"] = [unit.fixed(value) if len(whole) else MISSING for value in whole.mean()]
+    return f"{head}, mean over seeds.\n\n{table_of('data set', texts)}"
+
+
+def _ranking(
+    report: Report, runs: Runs, title: str, keys: Mapping[str, str], measure: str
+) -> tuple[str, dict[str, Any] | None]:
+    """Ranks over the sets on which all methods have runs, by means over common seeds; text, and figures."""
+    blocks = {}
+    for name in runs.study.sets:
+        scores = runs.scores(name, measure)
+        if set(keys.values()) <= set(scores) and len(block := scores[list(keys.values())].dropna()):
+            blocks[name] = block.mean()
+    if len(blocks) < 2 or len(keys) < 3:
+        return "Ranks: of fewer than two sets or three methods there are none.", None
+    table = pd.DataFrame(blocks).T.to_numpy()
+    average = pd.Series(ranks(table).mean(0), index=list(keys))
+    apart, p = critical_difference(len(keys), len(table)), friedman_p(table)
+    ours = next(iter(keys))
+    picture = f"ranks-{'-'.join(title.lower().replace(',', '').replace('%', 'percent').split())}"
+    report.pictures[picture] = ranks_chart(average, apart, len(table), ours)
+    least = 2.0 ** (1 - len(table))
+    text = (
+        f"Average ranks over {len(table)} sets, 1 is best: "
+        + ", ".join(f"{label} {fixed(rank)}" for label, rank in average.sort_values().items())
+        + f". Friedman p {fixed(p, 4)}; Nemenyi's critical difference at {ALPHA:g} is {apart:.2f} ranks. Wilcoxon's "
+        f"signed ranks over sets have no p below {least:.3g} with so many sets; a large p is no sign that methods are "
+        "equal."
     )
-    measures = [measure for measure in plan.MEASURES if "accuracy" not in measure and runs.frame[measure].notna().any()]
-    if measures:
-        tables = [runs.grid(labels, lambda values: fixed(values.mean(), 3), measure) for measure in measures]
-        texts_of = [table_of("data set", table.rename(columns=labels)) for table in tables]
-        of_measures = [f"`{measure}`\n\n{text}" for measure, text in zip(measures, texts_of, strict=True)]
-        report.add("Probabilities, mean over seeds", *of_measures)
-    report.sections += [text for text in (ranking(report, labels, scores), _bars(labels, scores)) if text]
-    return report
+    figures = {"sets": list(blocks), "average": average.round(3).to_dict(), "friedman_p": p}
+    return text, {**figures, "critical_difference": round(apart, 3)}
+
+
+def choices_text(runs: Runs, methods: Sequence[plan.Method], table: str = "") -> str:
+    """What was chosen on each set, and where a search ended at the last point of a grid that goes on no further."""
+    rows, edges = [], []
+    for name, cells in runs.cells.items():
+        row = [named(name)]
+        for method in methods:
+            cell = cells.get(f"{table}{TUNED} {method.name}", Cell(method, None))
+            row.append(_choice(cell))
+            edges += [f"{name}, {method.label}: {edge}" for edge in _edges(cell)]
+        rows.append(row)
+    last = "; ".join(edges) or "none"
+    return f"{markdown(['data set', *(one.label for one in methods)], rows)}\n\nAt the end of its whole grid: {last}."
 
 
 def _choice(cell: Cell) -> str:
@@ -263,71 +371,162 @@ def _choice(cell: Cell) -> str:
     return ", ".join(filter(None, (f"×{choice.rate:g}", options_text(choice.options)))) if choice else MISSING
 
 
-def _bars(labels: dict[str, str], sets: dict[str, pd.DataFrame]) -> str:
-    rows, gaps = [], []
-    for name, scores in sets.items():
-        gap = gap_to(scores, "ncmi", "cross_entropy")
-        if gap is None:
-            continue
-        gaps.append(gap.mean)
-        best = str(scores.drop(columns="ncmi").mean().idxmax())
-        bar = "✓" if gap.mean >= -BAR else "✗"
-        rows.append([name, gap_text(gap), bar, gap_text(gap_to(scores, "ncmi", best)), labels[best]])
-    if not rows:
+def _edges(cell: Cell) -> list[str]:
+    choice, found = cell.search.choice, []
+    if choice is None or not cell.search.runs:
+        return []
+    rates = [point[plan.RATE] for point in plan.RATES.points]
+    if choice.rate in (rates[0], rates[-1]):
+        found.append(f"rate ×{choice.rate:g}")
+    grid = cell.method.grid
+    # of a grid without order no point is an end
+    if grid and grid.start != (0, len(grid.points) - 1) and choice.options in (grid.points[0], grid.points[-1]):
+        found.append(options_text(choice.options))
+    return found
+
+
+def tables_report(study: Study) -> Report:
+    """Default against default, tuned against tuned, and NCMI without search against searched rivals."""
+    runs = Runs.of(study, plan.tables_cells)
+    methods = study.chosen(plan.TABLES, plan.FURTHER)
+    report = Report(figures={"sets": runs.figures()})
+    # ours is NCMI wherever it takes part
+    methods.sort(key=lambda method: method is not plan.NCMI)
+    report.sections.append(SPLITS_NOTE)
+    report.add(
+        "Settings chosen",
+        "Multiple of the recipe's learning rate, then the loss's own option where it has one, by mean validation "
+        "accuracy of tuning seeds on rows that no reported test part holds. Cross-entropy, square loss and squentropy "
+        "have no option of their own: they choose the rate alone.",
+        choices_text(runs, methods),
+    )
+    for title, first, others, note in (
+        ("Default against default", DEFAULT, DEFAULT, "Nothing is searched for any method."),
+        ("Tuned against tuned", TUNED, TUNED, "Every method, NCMI included, has the same budget."),
+        ("NCMI without search against searched rivals", DEFAULT, TUNED,
+         "NCMI at its default; the others are searched, which NCMI is not: this is no like with like."),
+    ):  # fmt: skip
+        keys = {one.label: f"{first if one is methods[0] else others} {one.name}" for one in methods}
+        compare_methods(report, runs, title, keys, note)
+    return report
+
+
+def noise_report(study: Study) -> Report:
+    """With wrong training labels: the robust setting against rivals, tuned and not, in each condition."""
+    runs = Runs.of(study, plan.noise_cells)
+    report = Report(figures={"sets": runs.figures()})
+    methods = study.chosen(plan.NOISE)
+    methods.sort(key=lambda method: method is not plan.ROBUST)
+    dear = [name for name in study.sets if SETS[name].dear]
+    report.sections += [
+        "Labels of the training part are wrong, in tuning as well; those of validation and test are right, so that "
+        "settings, and the best epoch, are chosen by right labels, as is usual in published comparisons and seldom "
+        "possible in practice. Every method has the same budget. No run is stopped early and the last epoch is "
+        "judged, but for cross-entropy's best epoch by validation accuracy, which stands as a method of its own."
+        + (f" Searched at the first noisy condition only, as runs take minutes: {', '.join(dear)}." if dear else ""),
+        SPLITS_NOTE,
+    ]
+    for level, kind in plan.conditions_of(study):
+        table, _ = plan.damage_of(level, kind)
+        where = table.removesuffix(": ")
+        report.add(f"Settings chosen, {where}", choices_text(runs, methods, table))
+        tuned = {one.label: f"{table}{TUNED} {one.name}" for one in methods}
+        tuned |= {
+            f"{one.label}, not tuned": f"{table}{DEFAULT} {one.name}" for one in methods if one is plan.CROSS_ENTROPY
+        }
+        default = {one.label: f"{table}{DEFAULT} {one.name}" for one in methods}
+        compare_methods(report, runs, f"Tuned against tuned, {where}", tuned, best_rival_text(runs, tuned))
+        compare_methods(report, runs, f"Default against default, {where}", default, best_rival_text(runs, default))
+        unlike = {one.label: (default if one is methods[0] else tuned)[one.label] for one in methods}
+        title = f"{methods[0].label} without search against searched rivals, {where}"
+        compare_methods(report, runs, title, unlike, f"No like with like. {best_rival_text(runs, unlike)}")
+    return report
+
+
+def best_rival_text(runs: Runs, keys: Mapping[str, str]) -> str:
+    """The first method against the best of the others, over sets: that of the highest mean, and on each set its own."""
+    label, *others = keys
+    means = runs.grid(keys, lambda scores: float(scores.mean())).astype(float).dropna()
+    if means.empty or not others:
         return ""
-    points = f"{100 * BAR:g}"
+    rivals = means.drop(columns=label)
+    best = str(rivals.mean().idxmax())
+    overall = OverSets.of((means[label] - means[best]).tolist())
+    of_each = OverSets.of((means[label] - rivals.max(axis=1)).tolist())
     return (
-        "### NCMI at its default against tuned rivals, points\n\n"
-        + markdown(["data set", "− cross-entropy", f"≥ −{points}", "− best rival", "best rival (by test mean)"], rows)
-        + f"\n\nNot below tuned cross-entropy by more than {points} points on {sum(gap >= -BAR for gap in gaps)} of "
-        f"{len(rows)} data sets; above it on {sum(gap > 0 for gap in gaps)}. The best rival is picked by test "
-        "accuracy, in its favor."
+        f"{label} − {best}, the best other by mean test accuracy over {len(means)} sets: {over_sets_text(overall)} "
+        f"points; − the best other of each set by test accuracy, in its favor: {over_sets_text(of_each)}."
     )
 
 
-def ranking(report: Report, labels: dict[str, str], sets: dict[str, pd.DataFrame]) -> str:
-    """The section on ranks of the sets on which all methods have a common seed; figures and a chart for the report.
+def by_column(runs: Runs, title: str, note: str, methods: Sequence[plan.Method], bar: float | None = None) -> Report:
+    """Test accuracy by method and column on each set, and the first method's mean differences over sets."""
+    report = Report(figures={"sets": runs.figures()})
+    report.sections.append(f"{note} {SPLITS_NOTE}")
+    for name in runs.study.sets:
+        cells, scores = runs.cells[name], runs.scores(name)
+        columns = list(dict.fromkeys(cell.column for cell in cells.values()))
+        rows = []
+        for method in methods:
+            keys = {cell.column: key for key, cell in cells.items() if cell.method is method}
+            means = scores[list(keys.values())].mean()
+            apart = means.max() - means.min()
+            texts = [spread(scores[keys[column]]) for column in columns]
+            mark = [] if bar is None else [MISSING if math.isnan(apart) else "✓" if apart <= bar else "✗"]
+            rows.append([method.label, *texts, PERCENT.fixed(apart), *mark])
+        head = [f"{named(name)}, {title}", *columns, "range", *([] if bar is None else [f"≤ {100 * bar:g}"])]
+        report.sections.append(markdown(head, rows))
+    first, *others = methods
+    columns = list(dict.fromkeys(cell.column for cells in runs.cells.values() for cell in cells.values()))
+    rows = []
+    for rival in others:
+        over = []
+        for column in columns:
+            gaps = [
+                runs.gap(name, f"{first.name} {column.removeprefix('×')}", f"{rival.name} {column.removeprefix('×')}")
+                for name in runs.study.sets
+            ]
+            over.append(OverSets.of([gap.mean for gap in gaps if gap is not None]))
+        rows.append([rival.label, *map(over_sets_text, over)])
+        report.figures.setdefault("over_sets", {})[rival.name] = {
+            column: [one.mean, one.interval, one.sets] for column, one in zip(columns, over, strict=True)
+        }
+    if rows:
+        report.add(f"{first.label} − each, mean over sets, points", markdown([title, *columns], rows))
+    return report
 
-    Args:
-        labels: of methods, by name.
-        sets: scores, a row a seed, a column a method, by data set.
-    """
-    keys = list(labels)
-    blocks = {name: scores[keys].dropna() for name, scores in sets.items() if set(keys) <= set(scores)}
-    blocks = {name: block for name, block in blocks.items() if len(block)}
-    if len(blocks) < 2 or len(keys) < 3:
-        return ""
-    scores = pd.DataFrame({name: block.mean() for name, block in blocks.items()}).T
-    average = pd.Series(ranks(scores.to_numpy()).mean(0), index=keys)
-    apart = critical_difference(len(keys), len(scores))
-    named = average.rename(index=labels)
-    report.pictures["critical-difference"] = ranks_chart(named, apart, len(scores), labels.get("ncmi", ""))
-    figures = {"sets": list(blocks), "average": average.round(3).to_dict(), "critical_difference": round(apart, 3)}
-    report.figures["ranks"] = figures
-    lines = [
-        "### Ranks",
-        markdown(["", *labels.values()], [["average rank", *map(fixed, average)]]),
-        f"Over {len(scores)} data sets ({', '.join(blocks)}), by mean test accuracy over seeds; 1 is best. "
-        f"Nemenyi's critical difference at {ALPHA:g} is {apart:.2f} ranks.",
-    ]
-    return "\n\n".join([*lines, _signed_ranks(labels, scores)] if "ncmi" in keys else lines)
 
-
-def _signed_ranks(labels: dict[str, str], scores: pd.DataFrame) -> str:
-    """NCMI against each of the others over data sets: Wilcoxon with Holm's correction, and what it can show."""
-    gaps = scores.drop(columns="ncmi").rsub(scores["ncmi"], axis=0)
-    raw = [wilcoxon_p(gaps[key].tolist()) for key in gaps]
-    rows = [
-        [labels[key], PERCENT.signed(gaps[key].mean()), *(MISSING if math.isnan(p) else f"{p:.3g}" for p in pair)]
-        for key, *pair in zip(gaps, raw, holm(raw), strict=True)
-    ]
-    table = markdown(["NCMI against", "mean difference", "Wilcoxon p", "Holm"], rows)
-    least, first = 2.0 ** (1 - len(scores)), ALPHA / len(rows)
-    return (
-        f"{table}\n\nSigned ranks over data sets: with {len(scores)} of them the least possible p is {least:.3g} (all "
-        f"differences of one sign), Holm's first threshold {first:.3g}. Where the first is above the second no "
-        "difference can come out as significant; a p above it is no sign that methods are equal."
+def batch_report(study: Study) -> Report:
+    """Test accuracy by batch size, and how far apart the means are."""
+    note = (
+        "All methods at their defaults. Learning rates follow the batch size: its root with AdamW, in proportion with "
+        "SGD, from the recipe's. The number of epochs is the same. Range: highest minus lowest mean, points."
     )
+    runs = Runs.of(study, plan.batch_cells)
+    return by_column(runs, "batch", note, study.chosen(plan.TABLES[:3]), BATCH_BAR)
+
+
+def lengths_report(study: Study) -> Report:
+    """Test accuracy by length of training."""
+    note = "All methods at their defaults, with multiples of the recipe's epochs; schedules are as long as training."
+    return by_column(Runs.of(study, plan.lengths_cells), "epochs", note, study.chosen(plan.TABLES))
+
+
+def tail_report(study: Study) -> Report:
+    """Balanced test accuracy after training on a long tail."""
+    runs = Runs.of(study, plan.tail_cells)
+    report = Report(figures={"sets": runs.figures(), "ratio": plan.TAIL_RATIO})
+    report.sections.append(
+        f"The training part's largest class has {plan.TAIL_RATIO:g} times the samples of its smallest; validation and "
+        f"test are as they were. All methods at their defaults. {SPLITS_NOTE}"
+    )
+    labels = {one.name: one.label for one in study.chosen(plan.TAIL)}
+    plain = {labels[name]: name for name in ("ncmi", "cross_entropy") if name in labels}
+    aware = {labels[name]: name for name in ("ncmi_balanced", "balanced_ce", "adjusted_ce", "ncmi") if name in labels}
+    for title, keys in (("Losses that know nothing of the tail", plain), ("Losses that do", aware)):
+        if len(keys) > 1:
+            compare_methods(report, runs, title, keys, measure=BALANCED)
+    return report
 
 
 def neighborhood_report(study: Study) -> Report:
@@ -337,8 +536,8 @@ def neighborhood_report(study: Study) -> Report:
     labels = {label: label for label, _, _ in plan.NEIGHBORS}
     default, *_ = labels
     rows = []
-    for name in runs.sets:
-        best = neighborhood(runs.scores(name, VALIDATION), default)
+    for name in study.sets:
+        best = neighborhood(runs.scores(name, VALIDATION).dropna(axis=1, how="all"), default)
         if best is None:
             continue
         bounds = PERCENT.interval(best.gain.interval) if best.best != default else MISSING
@@ -347,7 +546,7 @@ def neighborhood_report(study: Study) -> Report:
         rows.append([name, best.best, gain, bounds, honest, bar, halves])
         report.figures["sets"][name]["split_half_gain"] = round(best.honest, 5)
     head = ["data set", "best", "gain", "95 % interval", "split-half gain", f"≤ {100 * BAR:g}", "default chosen"]
-    means = table_of("data set", runs.grid(labels, measure=VALIDATION))
+    means = table_of("data set", runs.grid({label: label for label in labels}, measure=VALIDATION))
     report.add("Validation accuracy of NCMI and its neighbors, %", means)
     report.add(
         "What choosing a neighbor would gain over the default, points of validation accuracy",
@@ -356,75 +555,6 @@ def neighborhood_report(study: Study) -> Report:
         f"{len(labels)} noisy means. The split-half gain chooses on one half of the seeds and measures on the "
         "other, over all halvings: no such bias, but chosen on half as many seeds.",
     )
-    return report
-
-
-def noise_report(study: Study) -> Report:
-    """Test accuracy with wrong training labels, against cross-entropy and against the better robust rival."""
-    runs = Runs.of(study, plan.noise_cells)
-    report = Report(figures={"sets": runs.figures()})
-    report.sections.append(
-        "Labels of the training part are wrong, those of validation and test are right. Learning rates and options are "
-        "chosen on the validation part with seeds of their own, and so with right labels, as is usual in published "
-        "comparisons and seldom possible in practice; every method has the same number of rates to choose from."
-    )
-    for name in runs.sets:
-        tables: dict[str, str] = {}
-        for title in dict.fromkeys(cell.table for cell in runs.cells[name].values()):
-            cells = {key: cell for key, cell in runs.cells[name].items() if cell.table == title}
-            scores = runs.scores(name)
-            scores = scores[[key for key in cells if key in scores]]
-            by_name = {cells[key].method.name: key for key in scores}
-            robust = scores[[by_name[rival] for rival in ("gce", "sce") if rival in by_name]].mean()
-            best = None if robust.empty else str(robust.idxmax())
-            rivals = {"− cross-entropy": by_name.get("cross_entropy"), "− better of GCE and SCE": best}
-            settings = {key: cells[key].setting for key in scores}
-            chosen = {key: options_text(dict(one.options + one.training)) for key, one in settings.items() if one}
-            more = {"chosen": {key: text or "as usual" for key, text in chosen.items()}}
-            if len(scores.columns):
-                tables[title] = against((title, "test accuracy, %"), scores, cells, rivals, more)
-        dear = "; searched at its first noisy level only" if study.tune_seeds != 0 and plan.SETS[name].dear else ""
-        report.sections.append("\n\n".join([f"### {name}: wrong labels{dear}", *tables.values()]))
-    report.sections.append(SPLITS_NOTE)
-    return report
-
-
-def batch_report(study: Study) -> Report:
-    """Test accuracy by batch size, and how far apart the means are."""
-    runs = Runs.of(study, plan.batch_cells)
-    report = Report(figures={"sets": runs.figures()})
-    report.sections.append(
-        "Learning rates follow the batch size: its root with AdamW, in proportion with SGD, from the recipe's. The "
-        "number of epochs is the same. Range: highest minus lowest mean, points."
-    )
-    for name in runs.sets:
-        cells, scores = runs.cells[name], runs.scores(name)
-        sizes = sorted({cell.column for cell in cells.values()}, key=int)
-        rows = []
-        for method in dict.fromkeys(cells[key].method.label for key in scores):
-            keys = {cells[key].column: key for key in scores if cells[key].method.label == method}
-            means = scores[list(keys.values())].mean()
-            apart = means.max() - means.min()
-            texts = [spread(scores[keys[size]]) if size in keys else MISSING for size in sizes]
-            rows.append([method, *texts, PERCENT.fixed(apart), "✓" if apart <= BATCH_BAR else "✗"])
-        head = [f"{name}, batch", *sizes, "range", f"≤ {100 * BATCH_BAR:g}"]
-        report.sections.append(markdown(head, rows))
-    return report
-
-
-def tail_report(study: Study) -> Report:
-    """Balanced test accuracy after training on a long tail."""
-    runs = Runs.of(study, plan.tail_cells)
-    report = Report(figures={"sets": runs.figures(), "ratio": plan.TAIL_RATIO})
-    report.sections.append(
-        f"The training part's largest class has {plan.TAIL_RATIO:g} times the samples of its smallest; validation and "
-        f"test are as they were. All methods at the recipe's settings. {SPLITS_NOTE}"
-    )
-    for name in runs.sets:
-        scores, accuracies = runs.scores(name, BALANCED), runs.scores(name)
-        rivals = {"− cross-entropy": "cross_entropy", "− balanced CE": "balanced_ce"}
-        more = {"accuracy, %": accuracies.agg(spread)}
-        report.sections.append(against((name, "balanced accuracy, %"), scores, runs.cells[name], rivals, more))
     return report
 
 
@@ -437,7 +567,7 @@ def curves_report(study: Study) -> Report:
         metrics: dict[str, list[pd.DataFrame]] = {}
         looks = {}
         for key, cell in plan.curves_cells(study, name).items():
-            records = {run.seed: study.get(run) for run in study.final_runs(name, cell.setting)}
+            records = {run.seed: study.get(run) for run in study.runs(name, cell)}
             seeds = {seed: record.curve for seed, record in records.items() if record and not record.broke_down}
             if not seeds or cell.search.choice is None:
                 continue

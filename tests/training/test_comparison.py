@@ -108,7 +108,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Recipe]]:
                 failures[path] = str(error)
         return failures
 
-    monkeypatch.setattr(comparison, "_train_one", train_one)
+    monkeypatch.setattr(comparison, "train_one", train_one)
     monkeypatch.setattr(comparison, "run_side_by_side", in_this_process)
     return runs
 
@@ -324,6 +324,18 @@ def test_the_queue_tells_what_came_out_and_what_failed() -> None:
     failures = run_side_by_side(double, {"x/a": 1, "x/b": -3, "x/c": 5}, 2, heard.__setitem__)
     assert heard == {"a": 2, "c": 10}
     assert failures == {"x/b": "-3 is negative"}
+
+
+@pytest.mark.usefixtures("fresh_processes")
+def test_what_finished_tasks_decide_is_done_by_the_same_processes() -> None:
+    heard: dict[str, int] = {}
+
+    def more() -> dict[str, int]:
+        # what is asked for next depends on what has come out
+        return {f"x/{len(heard)}": 100} if "a" in heard and len(heard) < 3 else {}
+
+    assert run_side_by_side(double, {"x/a": 1}, 1, heard.__setitem__, more=more) == {}
+    assert heard == {"a": 2, "1": 200, "2": 200}
 
 
 @pytest.mark.usefixtures("fresh_processes")

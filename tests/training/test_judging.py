@@ -18,11 +18,15 @@ from sklearn.metrics import (
 )
 from training_helpers import make_recipe
 
+from ncmi.data.load import load_dataset
 from ncmi.data.signature import Signature
+from ncmi.objectives.options import CrossEntropyOptions, NCMIOptions, ObjectiveOptions
 from ncmi.readouts.calibration import fit_temperature
 from ncmi.readouts.scores import calibration_error, judge
+from ncmi.training.evaluation import evaluate_run
 from ncmi.training.judging import Features, fit_readouts, judge_readouts, log_probabilities
 from ncmi.training.model import Classifier
+from ncmi.training.prediction import predict
 from ncmi.training.run import train
 from ncmi.training.schema import Readout, read_record, write_record
 
@@ -111,3 +115,27 @@ def test_information_holds_both_separations(tmp_path: Path) -> None:
     assert information.ncmi == pytest.approx(information.cmi / information.separation)
     assert information.cross_entropy_ncmi == pytest.approx(information.cmi / information.cross_entropy_separation)
     assert information.cross_entropy_separation != pytest.approx(information.separation)
+
+
+@pytest.mark.parametrize(
+    ("objective", "own"), [(CrossEntropyOptions(), "head"), (NCMIOptions(centroids="fixed"), "cc")]
+)
+def test_a_run_judged_by_its_own_read_out_alone(objective: ObjectiveOptions, own: str, tmp_path: Path) -> None:
+    whole = train(make_recipe(objective), tmp_path / "whole")
+    results = train(make_recipe(objective, readouts="own"), tmp_path / "own")
+    assert results.primary_readouts == [own] == list(results.readouts)
+    assert results.readouts[own] == whole.readouts[own]
+    evaluation = evaluate_run(tmp_path / "own")
+    assert list(evaluation.readouts) == [own]
+    # what was never fitted decides nothing
+    table = tmp_path / "new.csv"
+    features = load_dataset("wine")
+    names = ",".join(features.feature_names)
+    table.write_text(names + "\n" + ",".join(str(float(value)) for value in features.inputs[0]) + "\n")
+    for readout in ("lp", "knn"):
+        with pytest.raises(ValueError, match=r"training\.readouts own"):
+            predict(tmp_path / "own", table, tmp_path / "out.csv", readout=readout)
+    assert not (tmp_path / "out.csv").exists()
+    predict(tmp_path / "own", table, tmp_path / "out.csv")
+    predict(tmp_path / "whole", table, tmp_path / "whole.csv")
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()

@@ -119,7 +119,8 @@ class RunCounter(_Bar):
         """One run has finished."""
         scores = ", ".join(
             f"{READOUTS[readout]} {_in_brief(results.kind, results.readouts[readout].test)}"
-            for readout in ("head", "cc", "lp")
+            for readout in results.readouts
+            if readout != "knn"
         )
         self._advance(f"{self.count + 1}/{self._total}  {name}: {scores}, {results.total_seconds:.1f} s")
 

@@ -70,6 +70,8 @@ def _resolve_bag_training(recipe: Recipe) -> Training:
             "slide classifiers have neither augmentation nor compile nor image sizes: leave --training.augmentation, "
             "--training.compile and --training.image-sizes out"
         )
+    if training.readouts == "own":
+        raise ValueError("slides are judged by all read-outs, side by side: leave --training.readouts out")
     if recipe.data.validation_fraction == 0 and (training.selection == "best" or training.patience is not None):
         has_own = recipe.data.splits is not None or recipe.data.split_column is not None
         if not has_own or recipe.data.folds:

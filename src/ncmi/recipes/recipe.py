@@ -118,6 +118,8 @@ class Training:
         tensorboard: also write TensorBoard logs.
         neighbors_limit: after training, kNN looks for neighbors among at most so many training samples, each class by
             its share; 0 leaves kNN out. By default all up to 22,360; of N above that 5·10⁸/N, or 1,000 or 10 a class.
+        readouts: by which a trained model is judged: "all", or of tables and images "own": the first of those that the
+            objective is meant for, mostly its head. LP and kNN are then not fitted: a tenth to a fifth of a short run.
         seed: of initialization, order and augmentation.
     """
 
@@ -152,6 +154,7 @@ class Training:
     checkpoint_seconds: float = 0.0
     tensorboard: bool = False
     neighbors_limit: int | None = None
+    readouts: Literal["all", "own"] = "all"
     seed: int = 0
 
     def __post_init__(self) -> None:

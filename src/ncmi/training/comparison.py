@@ -253,7 +253,7 @@ def compare_many(
             folder.mkdir(parents=True, exist_ok=True)
             write_record(folder / RECORD, record)
 
-    failures = run_side_by_side(partial(_train_one, imports=first.imports), tasks, first.workers, on_run, begin)
+    failures = run_side_by_side(partial(train_one, imports=first.imports), tasks, first.workers, on_run, begin)
     seconds = time.perf_counter() - started
     for (plan, folder), record in zip(plans, records, strict=True):
         machine = RunFolder(folder / plan.runs()[0][0]).environment()
@@ -360,8 +360,8 @@ def _with_fold(recipe: Recipe, fold: int) -> Recipe:
     return replace(recipe, data=replace(recipe.data, fold=fold))
 
 
-def _train_one(path: str, content: dict[str, Any], imports: tuple[str, ...]) -> Results:
-    """One run, in a worker."""
+def train_one(path: str, content: dict[str, Any], imports: tuple[str, ...] = ()) -> Results:
+    """One run, in a worker: by a recipe as plain values, into a folder; gone on with where it has been begun."""
     from ncmi.training.rehearsal import loaded
     from ncmi.training.run import train
 

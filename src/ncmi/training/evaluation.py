@@ -94,7 +94,7 @@ def evaluate_run(
         data=title,
         objective=recipe.objective.name,
         class_names=list(model.signature.class_names),
-        primary_readouts=list(model.objective.readouts),
+        primary_readouts=[name for name in model.objective.readouts if name in model.judged],
         readouts=readouts,
         information=information(model, parts["test"]),
         ood={}

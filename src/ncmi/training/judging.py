@@ -16,6 +16,7 @@ from ncmi.readouts.calibration import (
 from ncmi.readouts.linear_probe import stratified_sample
 from ncmi.readouts.neighbors import NearestNeighbors, usual_neighbors
 from ncmi.readouts.scores import calibration_error, defined, judge
+from ncmi.recipes.names import READOUTS_IN_WORDS
 from ncmi.training.model import Classifier
 from ncmi.training.schema import Calibration, Fit, InformationRecord, Readout
 
@@ -82,21 +83,23 @@ def say_nothing(stage: str) -> None:
 def fit_readouts(
     model: Classifier, train: Features, neighbors_limit: int | None = None, on_stage: Stages = say_nothing
 ) -> NearestNeighbors | None:
-    """Fit CC and LP of the model to the training features, and return kNN fitted to them, or to a part of them.
+    """Fit CC, and LP if it is judged, to the training features, and return kNN fitted to them, or to a part of them.
 
     Args:
         model: whose ``cc`` and ``lp`` are fitted.
         train: the training part.
-        neighbors_limit: see :class:`ncmi.recipes.Training`; 0 for no kNN.
+        neighbors_limit: see :class:`ncmi.recipes.Training`; no kNN for 0, or of a model judged by its own read-out.
         on_stage: told what is begun.
     """
     count, classes = len(train.labels), model.objective.num_classes
-    on_stage(f"fitting centroid comparison and the linear probe to {count:,} samples, {classes:,} classes …")
+    probe = " and the linear probe" if "lp" in model.judged else ""
+    on_stage(f"fitting centroid comparison{probe} to {count:,} samples, {classes:,} classes …")
     # a new one, with the center as it now is; and as every process has gathered all features, its sums are the sums
     classifier = model.objective.centroid_classifier().to(train.features.device)
     model.cc = classifier.partial_fit(train.features, train.labels)
-    model.lp.fit(train.features, train.labels)
-    return fit_neighbors(model, train, neighbors_limit)
+    if "lp" in model.judged:
+        model.lp.fit(train.features, train.labels)
+    return fit_neighbors(model, train, neighbors_limit) if len(model.judged) > 1 else None
 
 
 def fit_neighbors(model: Classifier, train: Features, limit: int | None = None) -> NearestNeighbors | None:
@@ -115,10 +118,9 @@ def fit_neighbors(model: Classifier, train: Features, limit: int | None = None) 
 
 @torch.no_grad()
 def log_probabilities(model: Classifier, neighbors: NearestNeighbors | None, part: Features) -> dict[str, Tensor]:
-    """Log-probabilities ``[N, C]`` of every read-out: head, CC, LP and, where it is fitted, kNN."""
+    """Log-probabilities ``[N, C]`` of every read-out that is judged, and, where it is fitted, of kNN."""
     by_readout = {
-        name: torch.cat([model.log_proba(rows, name) for rows in part.features.split(_ROWS)])
-        for name in ("head", "cc", "lp")
+        name: torch.cat([model.log_proba(rows, name) for rows in part.features.split(_ROWS)]) for name in model.judged
     }
     if neighbors is not None:
         by_readout["knn"] = neighbors.predict_log_proba(part.features)
@@ -147,11 +149,12 @@ def judge_readouts(
     judged = [name for name in ("validation", "test") if name in parts]
     decided = sum(len(parts[part].labels) for part in judged)
     among = "" if neighbors is None else f", nearest neighbors among {len(neighbors.labels):,}"
-    on_stage(f"deciding {decided:,} samples by all read-outs{among} …")
+    which = "all read-outs" if len(model.judged) > 1 else READOUTS_IN_WORDS[model.judged[0]]
+    on_stage(f"deciding {decided:,} samples by {which}{among} …")
     log_p = {part: log_probabilities(model, neighbors, parts[part]) for part in judged}
     on_stage("judging the decisions …")
     fits = {}
-    if train is not None:
+    if train is not None and "lp" in model.judged:
         fits["lp"] = Fit(
             samples=model.lp.samples,
             available=len(train.labels),

@@ -55,6 +55,9 @@ class Classifier(nn.Module):
     Args:
         recipe: network and objective, resolved.
         signature: of the data.
+
+    Attributes:
+        judged: the read-outs by which it is judged, but for kNN.
     """
 
     def __init__(self, recipe: Recipe, signature: Signature) -> None:
@@ -66,6 +69,8 @@ class Classifier(nn.Module):
         self.objective = recipe.objective.build(len(signature.class_names), feature_dim)
         self.cc = self.objective.centroid_classifier()
         self.lp = LinearProbe(self.objective.num_classes, self.objective.feature_dim)
+        every = ("head", "cc", "lp")
+        self.judged: tuple[str, ...] = self.objective.readouts[:1] if recipe.training.readouts == "own" else every
         self.standardize = Standardizer(signature.sample_shape[0], signature.kind)
 
     @property
@@ -94,13 +99,15 @@ class Classifier(nn.Module):
         """Log-probabilities ``[B, C]`` of a read-out: ``"head"``, ``"cc"`` or ``"lp"``.
 
         Raises:
-            ValueError: for another read-out.
+            ValueError: for another read-out, and for a linear probe that the run has not fitted.
         """
         if readout == "head":
             return torch.log_softmax(self.objective.scores(features), dim=-1)
         if readout == "cc":
             return self.cc.predict_log_proba(features)
         if readout == "lp":
+            if "lp" not in self.judged:
+                raise ValueError("this run has no linear probe (--training.readouts own): choose another --readout")
             return self.lp.predict_log_proba(features)
         raise ValueError(f"unknown read-out {readout!r}: use 'head', 'cc' or 'lp'")
 

@@ -90,6 +90,8 @@ def predict(
     if path is not None:
         _check_out(path, Path(inputs), folder, overwrite)
     name = model.objective.readouts[0] if readout == "auto" else readout
+    if name == "knn" and len(model.judged) == 1:
+        raise ValueError("this run has no nearest neighbors (--training.readouts own): choose another --readout")
     temperature = _temperature(folder, name) if calibrated else None
     data = folder.recipe().data
     notes: tuple[str, ...] = ()

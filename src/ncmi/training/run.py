@@ -182,7 +182,7 @@ def _finish(loop: Loop, source: Source, recipe: Recipe, started: float, on_stage
         num_validation=len(split.validation),
         num_test=len(split.test),
         judged=source.judged_part,
-        primary_readouts=list(model.objective.readouts),
+        primary_readouts=[name for name in model.objective.readouts if name in model.judged],
         readouts=judgment.readouts,
         class_counts={
             name: torch.bincount(part.labels.cpu(), minlength=len(class_names)).tolist() for name, part in parts.items()

@@ -43,6 +43,7 @@ def run_side_by_side(
     workers: int,
     on_run: Callable[[str, Any], None],
     before: Callable[[Ask], None] = lambda ask: None,
+    more: Callable[[], Mapping[str, Any]] | None = None,
 ) -> dict[str, str]:
     """Do ``work(path, content)`` for each task, in fresh processes; what failed, by path, with its message.
 
@@ -55,17 +56,20 @@ def run_side_by_side(
         on_run: called with each finished task's folder name and results, in this process.
         before: called first, with what lets one of the processes do something, while the others start; what it
             raises ends them all.
+        more: gives further tasks, such as finished ones have decided on; asked when none waits and a process is idle.
 
     Raises:
         Interrupted: on Ctrl-C, SIGTERM and SIGHUP; runs in progress have written checkpoints to go on from. A second
             signal ends them at once.
     """
-    count = max(1, min(workers or processors(), len(tasks)))
+    count = workers or processors()
+    if more is None:
+        count = max(1, min(count, len(tasks)))
     with StopRequest() as stop:
         pool = [_Worker() for _ in range(count)]
         try:
             before(lambda work, *arguments: _ask(pool[0], stop, work, arguments))
-            return _work_off(pool, stop, work, deque(tasks.items()), on_run)
+            return _work_off(pool, stop, work, deque(tasks.items()), on_run, more or dict)
         except BaseException:
             for worker in pool:
                 worker.process.kill()
@@ -130,11 +134,16 @@ def _work_off(
     work: Callable[[str, Any], Any],
     waiting: deque[tuple[str, Any]],
     on_run: Callable[[str, Any], None],
+    more: Callable[[], Mapping[str, Any]],
 ) -> dict[str, str]:
     failures: dict[str, str] = {}
     asked = False
     idle, busy = list(pool), list[_Worker]()
-    while busy or (waiting and not stop.requested):
+    while True:
+        if idle and not waiting and not stop.requested:
+            waiting.extend(more().items())
+        if not busy and (not waiting or stop.requested):
+            break
         while idle and waiting and not stop.requested:
             worker = idle.pop()
             worker.path, content = waiting.popleft()
