@@ -23,6 +23,7 @@ MODES: list[dict[str, Any]] = [
 # the form of the authors' script
 RELEASED: dict[str, Any] = {
     "temperature": 0.2,
+    "feature_length": "own",
     "anchor_scale": 10.0,
     "separation_power": 1.0,
     "separation_direction": "centroid_to_sample",

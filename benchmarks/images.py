@@ -24,7 +24,7 @@ from _timing import Row, in_turns, measure_parts, measuring_line, of_value, of_v
 from ncmi.objectives.options import CrossEntropyOptions, NCMIOptions, ObjectiveOptions
 from ncmi.recipes import Recipe, cifar100
 
-POWER = NCMIOptions(centroids="fixed", anchor_scale=10.0, separation_power=-4.0)
+POWER = NCMIOptions(feature_length="own", centroids="fixed", anchor_scale=10.0, separation_power=-4.0)
 OBJECTIVES: dict[str, ObjectiveOptions] = {
     "cross-entropy": CrossEntropyOptions(),
     "NCMI p = 1 (released)": cifar100.RELEASED_NCMI,

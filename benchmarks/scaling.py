@@ -2,8 +2,9 @@
 
     python benchmarks/scaling.py
 
-Pure computation in float64, seconds. Features are made with a given cosine to their own class's direction and none to
-the others'; what is told is the ratio a/b, what the likelihood makes of it, and how steeply centroids can move.
+Pure computation in float64, seconds; each feature has its own length (``feature_length="own"``). Features are made with
+a given cosine to their own class's direction and none to the others'; what is told is the ratio a/b, what the
+likelihood makes of it, and how steeply centroids can move.
 """
 
 import math
@@ -77,8 +78,9 @@ def power_table() -> None:
     print("\ncosine to the own class that makes π_y = 0.9 where all others are orthogonal\n")
     rows = []
     for classes in (2, 3, 10, 26, 100, 1000):
-        needed = [1 - (9 * (classes - 1)) ** (-1 / p) for p in (likelihood_power(classes), *powers)]
-        rows.append([str(classes), f"{likelihood_power(classes):.1f}", *(f"{cosine:.2f}" for cosine in needed)])
+        default = likelihood_power(classes, own_length=True)
+        needed = [1 - (9 * (classes - 1)) ** (-1 / p) for p in (default, *powers)]
+        rows.append([str(classes), f"{default:.1f}", *(f"{cosine:.2f}" for cosine in needed)])
     print(markdown(["C", "default γ", "at the default", *(f"at γ = {p:g}" for p in powers)], rows))
 
 
@@ -87,7 +89,7 @@ def pull_table() -> None:
     print("\npull of a sample on its feature (|dL/df̂| along the own direction), and the nearest wrong class's share\n")
     rows = []
     for classes in (26, 100):
-        gamma = likelihood_power(classes)
+        gamma = likelihood_power(classes, own_length=True)
         for name, q in (("p = 1", None), ("likelihood", 0.0), ("likelihood, q = 0.7", 0.7)):
             # K_c ∝ 1 − cos_c; uninformed: all cosines 0; sure and wrong: 0.8 to another class, 0 to the label's
             near = torch.full((classes - 1,), 0.9, dtype=torch.float64)
@@ -121,7 +123,7 @@ def merging_table() -> None:
         "likelihood, default γ": {
             "direction": "sample_to_centroid",
             "form": "likelihood",
-            "power": -likelihood_power(classes),
+            "power": -likelihood_power(classes, own_length=True),
         },
     }
     for name, options in forms.items():

@@ -7,8 +7,8 @@ DATA holds bags/musk1.npz, bags/musk2.npz (x, bag, bag_label) and bags/colon_nuc
 described by color and texture as ``ncmi slides embed`` does). The same command goes on where it was stopped. At the end
 FOLDER/SET.md is written, and FOLDER/SET-NETWORK.csv. Every bag is its own group; each repeat draws ten folds anew,
 which are pooled. One setting for all, the last epoch; docs/slides.md says how it was chosen. "plain" is ABMIL
-without the gate. "-length" adds, to the same runs of cross-entropy, NCMI with a homogeneous coordinate (h = 1), by
-which the length of a bag vector counts, and cross-entropy that sees its direction alone.
+without the gate. NCMI sees the direction of a bag vector alone; "-length" adds, to the same runs of cross-entropy,
+NCMI with one length for all, by which their own lengths count, and cross-entropy that sees the direction alone.
 
 Repeats share their bags: the interval is a bootstrap over bags. Published: Ilse et al. 2018, Tables 1 and 3; five
 repeats of 10-fold, ± standard error as printed there.
@@ -65,7 +65,7 @@ def recipe_of(features: Path, network: str, quick: bool) -> Recipe:
     data = BagData(str(features), folds=2 if quick else 10, validation_fraction=0.0, standardize=True)
     name, length = network.removesuffix("-length"), network.endswith("-length")
     chosen = BagNetwork("abmil" if name == "plain" else name, gated=name != "plain", dropout=0.5)  # type: ignore[arg-type]
-    return Recipe(data, chosen, NCMIOptions(homogeneous=1.0 if length else 0.0), training)
+    return Recipe(data, chosen, NCMIOptions(feature_length="auto" if length else "own"), training)
 
 
 def features_of(name: str, data_dir: Path, cache: Path) -> Path:

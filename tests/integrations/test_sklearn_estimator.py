@@ -30,6 +30,7 @@ from ncmi import NCMIClassifier, objective_names
 from ncmi.data.batches import weighted_draws
 from ncmi.data.dataset import Dataset
 from ncmi.data.splits import split_dataset
+from ncmi.loss.forms import likelihood_power
 from ncmi.objectives.interface import LinearHeadObjective
 from ncmi.objectives.options import CrossEntropyOptions, FocalOptions, NCMIOptions, ObjectiveOptions, SupConOptions
 from ncmi.recipes import Network, Recipe, TableData, Training
@@ -101,11 +102,15 @@ def probabilities_of(centroids: np.ndarray, p: np.ndarray, power: float) -> np.n
 def features_and_distributions(fitted: NCMIClassifier, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     with torch.no_grad():
         features = fitted.model_(torch.tensor(inputs)).numpy()
-    return features, normalized_sigmoid(unit_rows(features) / fitted.model_.objective.temperature)
+    return features, distributions(fitted, features)
 
 
-def unit_rows(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+def distributions(fitted: NCMIClassifier, vectors: np.ndarray) -> np.ndarray:
+    objective = fitted.model_.objective
+    own = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return normalized_sigmoid(
+        vectors / (own if objective.feature_length is None else objective.feature_length) / objective.temperature
+    )
 
 
 def normalized_sigmoid(z: np.ndarray) -> np.ndarray:
@@ -114,12 +119,13 @@ def normalized_sigmoid(z: np.ndarray) -> np.ndarray:
 
 
 def test_head_is_the_likelihood_over_the_training_centroids() -> None:
-    """Directions on the features' sphere by default, free logits where the anchors have a length."""
-    fitted = NCMIClassifier(**QUICK, readout="head", separation_power=-3.0, temperature=0.7).fit(X, Y)
-    _, p = features_and_distributions(fitted, X)
-    directions = fitted.model_.objective.centroid_logits.detach().numpy()
-    expected = probabilities_of(normalized_sigmoid(unit_rows(directions) / 0.7), p, 3.0)
-    np.testing.assert_allclose(fitted.predict_proba(X), expected, rtol=1e-8)
+    """Points of the features' space by default, or directions; free logits where the anchors have a length."""
+    for length in ("auto", "own"):
+        options = NCMIOptions(feature_length=length, separation_power=-3.0, temperature=0.7)  # type: ignore[arg-type]
+        fitted = NCMIClassifier(**QUICK, readout="head", objective=options).fit(X, Y)
+        _, p = features_and_distributions(fitted, X)
+        centroids = distributions(fitted, fitted.model_.objective.centroid_logits.detach().numpy())
+        np.testing.assert_allclose(fitted.predict_proba(X), probabilities_of(centroids, p, 3.0), rtol=1e-8)
     options = NCMIOptions(anchor_scale=10.0, separation_power=-3.0, temperature=0.7)
     free = NCMIClassifier(**QUICK, readout="head", objective=options).fit(X, Y)
     _, p = features_and_distributions(free, X)
@@ -137,9 +143,9 @@ def test_learned_centroids_decide_for_themselves(centroids: Any, expected: str) 
 
 
 def test_the_default_power_follows_the_number_of_classes() -> None:
-    """2 log 10 for ten classes; 4 for three."""
     x, y = make_blobs(100, centers=10, n_features=4, random_state=0)
-    for inputs, labels, power in ((x, y, 2 * np.log(10)), (X, Y, 4.0)):
+    for inputs, labels in ((x, y), (X, Y)):
+        power = likelihood_power(len(np.unique(labels)))
         default = NCMIClassifier(**QUICK).fit(inputs, labels).loss_curve_
         assert default == NCMIClassifier(**QUICK, separation_power=-power).fit(inputs, labels).loss_curve_
 
@@ -204,7 +210,7 @@ def test_options_of_an_objective_are_used() -> None:
         {"temperature": 0.9},
         {"centroids": "fixed"},
         {"anchors": "etf"},
-        {"separation_power": -2.0},
+        {"separation_power": -5.0},
         {"robustness": 0.5},
         {"form": "mean_of_ratios"},
         {"form": "mean_of_ratios", "separation_direction": "centroid_to_sample"},
@@ -357,7 +363,8 @@ def test_readouts_count_a_sample_as_its_weight_says() -> None:
     cc = NCMIClassifier(**QUICK, readout="cc").fit(X, Y, sample_weight=weights)
     _, p = features_and_distributions(cc, X)
     means = np.stack([np.average(p[c == Y], axis=0, weights=weights[c == Y]) for c in range(3)])
-    np.testing.assert_allclose(cc.predict_proba(X), probabilities_of(means, p, 4.0), rtol=1e-8)
+    expected = probabilities_of(means, p, cc.model_.objective.likelihood_power)
+    np.testing.assert_allclose(cc.predict_proba(X), expected, rtol=1e-8)
     lp = NCMIClassifier(**QUICK, readout="lp").fit(X, Y, sample_weight=weights)
     features = StandardScaler().fit_transform(features_and_distributions(lp, X)[0])
     reference = LogisticRegression(C=1 / (1e-3 * weights.sum()), tol=1e-8, max_iter=5000)

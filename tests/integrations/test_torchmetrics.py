@@ -62,14 +62,12 @@ def test_inputs_of_every_kind() -> None:
     expected = ncmi.measure(log_p, LABELS, C).ncmi
     taken = fed(NCMIMetric(C, inputs="log_probabilities"), [(log_p, LABELS)])
     assert float(taken.compute()) == pytest.approx(expected, rel=1e-12)
-    for homogeneous in (0.0, 1.0):
-        criterion = ncmi.NCMILoss(C, 6, temperature=0.3, distribution="softmax", homogeneous=homogeneous)
+    for length in ("own", "auto", 1.3):
+        criterion = ncmi.NCMILoss(C, 6, temperature=0.3, distribution="softmax", feature_length=length)  # type: ignore[arg-type]
         features = torch.randn(40, 6, dtype=torch.float64)
         labels = torch.arange(40) % C
         expected = ncmi.measure(criterion.log_distribution(features), labels, C).ncmi
-        metric = NCMIMetric(
-            C, inputs="features", dim=6, temperature=0.3, distribution="softmax", homogeneous=homogeneous
-        )
+        metric = NCMIMetric(C, inputs="features", dim=6, temperature=0.3, distribution="softmax", feature_length=length)
         metric.update(features.reshape(2, 20, 6).movedim(-1, 1), labels.reshape(2, 20).int())
         assert float(metric.compute()) == pytest.approx(expected, rel=1e-12)
     head = ncmi.NCMIHead(6, C)

@@ -6,18 +6,27 @@ import math
 
 from torch import Tensor
 
+import ncmi
 from ncmi.loss import equation
+from ncmi.loss.forms import FeatureLength
 
 POWERS = (1.0, 2.0, 0.0, -1.0, -4.0, -12.0, math.inf, -math.inf)
 DIRECTIONS = ("centroid_to_sample", "sample_to_centroid")
 KINDS = ("nsf", "softmax")
+LENGTHS: tuple[FeatureLength, ...] = ("own", "auto")
 
 
-def centroids(logits: Tensor, temperature: float | None, kind: str) -> Tensor:
-    """Centroids of free logits, or with a temperature of directions on the features' sphere."""
-    if temperature is None:
-        return equation.simplex(logits, kind)
-    return equation.distribution(logits, None, temperature, kind)
+def samples(loss: ncmi.NCMILoss, features: Tensor) -> Tensor:
+    """Distributions of features by the equation, ``[..., D]``, with a loss's options and center."""
+    center = None if loss.center is None else loss.center.to(features.dtype)
+    return equation.distribution(features, center, loss.temperature, loss.distribution, loss.feature_length)
+
+
+def centroids(loss: ncmi.NCMILoss, logits: Tensor) -> Tensor:
+    """Those of a loss that has ``logits [C, D]`` for its own: free ones, or points of the features' space."""
+    if loss.as_features:
+        return equation.distribution(logits, None, loss.temperature, loss.distribution, loss.feature_length)
+    return equation.simplex(logits, loss.distribution)
 
 
 def relative_error(value: Tensor, expected: Tensor) -> float:

@@ -15,10 +15,11 @@ PAPER: dict[str, Any] = {
     "form": "mean_of_ratios",
     "separation_power": 1.0,
     "separation_direction": "centroid_to_sample",
+    "feature_length": "own",
 }
 FORMS: dict[str, dict[str, Any]] = {
     "default": {},
-    "robust": {"robustness": "auto", "weight": "balanced"},
+    "robust": {"robustness": "auto", "weight": "balanced", "feature_length": "own"},
     "paper": {**PAPER, "centroids": "fixed", "center": "ema"},
     "paper, learned": {**PAPER, "centroids": "learned", "center": "frozen"},
     "class means": {"centroids": "class_mean", "weight": "balanced"},

@@ -1,4 +1,4 @@
-"""Only directions count in the default form: steps cannot run away, and a large temperature drops out."""
+"""Where each feature has its own length: steps cannot run away, and a large temperature drops out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def problem(size: tuple[int, int, int], seed: int, temperature: float) -> tuple[
     """A loss with random directions, features, labels; float64."""
     batch, classes, dim = size
     generator = torch.Generator().manual_seed(seed)
-    loss = ncmi.NCMILoss(classes, dim, temperature=temperature).double()
+    loss = ncmi.NCMILoss(classes, dim, temperature=temperature, feature_length="own").double()
     with torch.no_grad():
         loss.centroid_logits.normal_(generator=generator)
     features = torch.randn(batch, dim, dtype=torch.float64, generator=generator)

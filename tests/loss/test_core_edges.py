@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import comparison
 import pytest
 import torch
 from torch import Tensor
@@ -40,7 +41,11 @@ def assert_trains(loss: ncmi.NCMILoss, features: Tensor, labels: Tensor) -> Tens
 @pytest.mark.parametrize("options", FORMS)
 @pytest.mark.parametrize("center", ["none", "ema", "frozen"])
 def test_unusual_batches(options: dict[str, Any], center: str) -> None:
-    loss = ncmi.NCMILoss(4, 6, center=center, temperature=0.2, **options)  # type: ignore[arg-type]
+    for length in comparison.LENGTHS:
+        take_unusual_batches(ncmi.NCMILoss(4, 6, center=center, temperature=0.2, feature_length=length, **options))  # type: ignore[arg-type]
+
+
+def take_unusual_batches(loss: ncmi.NCMILoss) -> None:
     random = torch.randn(5, 6)
     assert_trains(loss, random, torch.tensor([0, 1, 1, 0, 3]))  # class 2 is absent
     assert_trains(loss, random, torch.full((5,), 2))  # one class only
@@ -48,6 +53,7 @@ def test_unusual_batches(options: dict[str, Any], center: str) -> None:
     assert_trains(loss, random, torch.eye(4)[torch.tensor([0, 1, 1, 0, 3])])  # soft targets
     assert_trains(loss, torch.zeros(5, 6), torch.tensor([0, 1, 2, 3, 0]))
     assert_trains(loss, random * 1e4, torch.tensor([0, 1, 2, 3, 0]))
+    assert_trains(loss, -random.abs() * 1e4, torch.tensor([0, 1, 2, 3, 0]))
     assert_trains(loss, random * 1e-4, torch.tensor([0, 1, 2, 3, 0]))
     assert_trains(loss, (random * 1e4).half(), torch.tensor([0, 1, 2, 3, 0]))
     assert_trains(loss, torch.full((5, 6), 6e4, dtype=torch.float16), torch.tensor([0, 1, 2, 3, 0]))
@@ -87,7 +93,7 @@ def test_integer_types_of_labels() -> None:
             assert_trains(losses[0], features, labels.to(dtype))
 
 
-@pytest.mark.parametrize("form", [{}, PAPER])
+@pytest.mark.parametrize("form", [{}, PAPER | {"feature_length": "own"}])
 @pytest.mark.parametrize("training", [True, False])
 def test_errors_of_a_batch_name_the_cure(form: dict[str, Any], training: bool) -> None:
     loss = ncmi.NCMILoss(10, 12, weight="balanced", center="ema", centroids="fixed", **form).train(training)
@@ -109,7 +115,8 @@ def test_errors_of_a_batch_name_the_cure(form: dict[str, Any], training: bool) -
         (features[:, :11], labels, r"features \[3, 11\]: expected \[B, 12\]"),
         (features.masked_fill(torch.arange(12) == 3, torch.nan), labels, "row 0.*NaN.*lower the learning rate"),
         (features / torch.tensor([[1.0], [0.0], [1.0]]), labels, "row 1.*infinite.*clip gradients"),
-        (features * torch.tensor([[1.0], [1.0], [1e30]]), labels, "row 2.*beyond 1e19"),
+        # a length is a sum of squares
+        (features * torch.tensor([[1.0], [1.0], [1e30 if form else 3e38]]), labels, "row 2.*beyond 1e19"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             loss(wrong_features, wrong_labels)

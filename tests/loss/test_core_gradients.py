@@ -13,6 +13,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from ncmi import NCMILoss
 from ncmi.loss import equation, likelihood, sweep
 from ncmi.loss.divergence import CentroidSums, CentroidView, pairwise_divergence, wrong_sum
+from ncmi.loss.forms import FeatureLength
 from ncmi.loss.functional import wrong_class_mean
 from ncmi.loss.likelihood import Map, likelihood_scores, likelihood_surprisal, plain_scores, plain_surprisal
 from ncmi.loss.simplex import log_nsf, log_ratio, to_log_distribution, unit_vector
@@ -32,22 +33,27 @@ def test_unit_vector() -> None:
     assert gradcheck(lambda f: unit_vector(f, center), (random(3, 5),))
 
 
-def test_log_nsf_of_direction() -> None:
+@pytest.mark.parametrize("length", ["own", "auto", 0.7])
+def test_log_nsf_of_feature(length: FeatureLength) -> None:
     center = torch.randn(5, dtype=torch.float64)
-    assert gradcheck(lambda f: to_log_distribution(f, center, 0.3), (random(3, 5),))
-    assert gradcheck(lambda f: to_log_distribution(f, center, 0.3, "nsf", 0.7), (random(3, 5),))
+    assert gradcheck(lambda f: to_log_distribution(f, center, 0.3, "nsf", length), (random(3, 5),))
 
 
 @pytest.mark.parametrize("block", [12, 2**16], ids=["many blocks", "joined"])
-@pytest.mark.parametrize("temperature", [0.1, 0.5])
-def test_likelihood_by_hand(monkeypatch: pytest.MonkeyPatch, block: int, temperature: float) -> None:
+@pytest.mark.parametrize(
+    ("temperature", "length", "looked_at"), [(0.1, None, True), (0.5, None, True), (0.5, 0.8, True), (0.5, 3.0, False)]
+)
+def test_likelihood_by_hand(
+    monkeypatch: pytest.MonkeyPatch, block: int, temperature: float, length: float | None, looked_at: bool
+) -> None:
     """Value, gradient and second derivative of loss and scores, by features and centroids, against the equation."""
+    monkeypatch.setattr(likelihood, "_is_looked_at", lambda x: looked_at)  # if not, as on a GPU
     monkeypatch.setattr(likelihood, "_BLOCK", block)
     monkeypatch.setattr(likelihood, "_JOINED", block)
-    labels, to = torch.tensor([0, 2, 2, 1, 0]), Map(temperature, "nsf", -4.0)
+    labels, to = torch.tensor([0, 2, 2, 1, 0]), Map(temperature, "nsf", length, -4.0)
     features, directions = random(5, 6), random(3, 6)
     beta = log_ratio(3 * torch.randn(3, 6, dtype=torch.float64), "nsf").requires_grad_()
-    p, q = (equation.distribution(x.detach(), None, temperature) for x in (features, directions))
+    p, q = (equation.distribution(x.detach(), None, temperature, "nsf", length) for x in (features, directions))
     expected = equation.likelihoods(p, q, -4.0).log()
     torch.testing.assert_close(likelihood_scores(features, directions, None, to).detach(), expected)
     own = -expected.gather(1, labels[:, None]).squeeze(1)
@@ -65,11 +71,12 @@ def test_likelihood_by_hand(monkeypatch: pytest.MonkeyPatch, block: int, tempera
         )
 
 
+@pytest.mark.parametrize("length", [None, 1.0])
 @pytest.mark.parametrize("close", [0.0, 1e-3, 1e-2])
-def test_close_by_a_wrong_centroid(close: float) -> None:
+def test_close_by_a_wrong_centroid(close: float, length: float | None) -> None:
     """float32 by hand and in ordinary operations, of loss and scores, against float64."""
     torch.manual_seed(0)
-    directions, labels, to = torch.eye(10, 512), torch.arange(10), Map(0.5, "nsf", -4.6)
+    directions, labels, to = torch.eye(10, 512), torch.arange(10), Map(0.5, "nsf", length, -4.6)
     base = directions.roll(1, 0) + close * torch.nn.functional.normalize(torch.randn(10, 512), dim=1)
 
     def derivatives(dtype: torch.dtype, loss: Callable[..., Tensor]) -> list[Tensor]:
@@ -78,7 +85,7 @@ def test_close_by_a_wrong_centroid(close: float) -> None:
         return [x.double() for x in (value.detach(), *torch.autograd.grad(value.sum(), (f, w)))]
 
     def reference(f: Tensor, w: Tensor) -> Tensor:
-        p, q = (equation.distribution(x, None, 0.5) for x in (f, w))
+        p, q = (equation.distribution(x, None, 0.5, "nsf", length) for x in (f, w))
         return -equation.likelihoods(p, q, -4.6).log().diagonal()
 
     forms = {
@@ -98,30 +105,37 @@ def test_close_by_a_wrong_centroid(close: float) -> None:
                 assert (gradient - want).norm() <= (1e-3 if close >= 1e-2 else 1e-2) * want.norm()
 
 
+@pytest.mark.parametrize("length", [None, 8.0])
 @pytest.mark.parametrize("loss", [likelihood_surprisal, plain_surprisal])
-def test_where_all_centroids_are_in_one_place_nothing_pulls(loss: Callable[..., Tensor]) -> None:
+def test_where_all_centroids_are_in_one_place_nothing_pulls(loss: Callable[..., Tensor], length: float | None) -> None:
     """Rounding is all that differs between the classes there, and it must not decide for one."""
-    place = torch.randn(64)
-    features = (place * torch.arange(1.0, 7.0).unsqueeze(1)).requires_grad_()
-    directions = (place * torch.arange(1.0, 5.0).unsqueeze(1)).requires_grad_()
-    value = loss(features, directions, None, torch.tensor([0, 1, 2, 3, 0, 1]), Map(0.5, "nsf", -4.0))
+    place, to = torch.randn(64), Map(0.5, "nsf", length, -4.0)
+    # in a place by directions, or up to rounding
+    features, directions = (
+        (
+            place * (torch.arange(1.0, n) if length is None else 1 + 1e-7 * torch.randn(n - 1)).unsqueeze(1)
+        ).requires_grad_()
+        for n in (7, 5)
+    )
+    value = loss(features, directions, None, torch.tensor([0, 1, 2, 3, 0, 1]), to)
     torch.testing.assert_close(value.detach(), torch.full((6,), 4.0).log())
     value.sum().backward()
     assert features.grad is not None
     assert directions.grad is not None
     assert features.grad.norm() + directions.grad.norm() == 0
     for scores in (likelihood_scores, plain_scores):
-        log_likelihood = scores(features, directions, None, Map(0.5, "nsf", -4.0))
+        log_likelihood = scores(features, directions, None, to)
         torch.testing.assert_close(log_likelihood.detach(), torch.full((6, 4), 0.25).log())
         gradients = torch.autograd.grad(log_likelihood[:, 0].sum(), (features, directions))
         assert not any(gradient.any() for gradient in gradients)
 
 
+@pytest.mark.parametrize("length", ["own", 1.0])
 @pytest.mark.parametrize("distance", [0.1, 0.05, 0.02, 0.01])
-def test_what_is_left_to_learn_is_not_lost_in_rounding(distance: float) -> None:
+def test_what_is_left_to_learn_is_not_lost_in_rounding(distance: float, length: FeatureLength) -> None:
     """Features close to their centroids: losses down to 1e-17, whose gradient float32 keeps."""
     torch.manual_seed(0)
-    loss = NCMILoss(20, 256, temperature=0.1)
+    loss = NCMILoss(20, 256, temperature=0.1, feature_length=length, separation_power=-6.0)
     labels = torch.randint(20, (16,))
     features = torch.eye(256)[labels] + distance * torch.nn.functional.normalize(torch.randn(16, 256), dim=1)
     found = []
@@ -135,10 +149,11 @@ def test_what_is_left_to_learn_is_not_lost_in_rounding(distance: float) -> None:
     assert (gradient - expected_gradient).norm() <= 1e-4 * expected_gradient.norm()
 
 
-def test_a_sample_at_a_wrong_centroid_has_a_large_finite_loss() -> None:
+@pytest.mark.parametrize("length", ["own", 1.0])
+def test_a_sample_at_a_wrong_centroid_has_a_large_finite_loss(length: FeatureLength) -> None:
     """π_y down to e^−300, which float32 does not hold."""
     torch.manual_seed(0)
-    loss = NCMILoss(1000, 1024)
+    loss = NCMILoss(1000, 1024, feature_length=length, separation_power=-14.0)
     labels = torch.arange(8)
     wrong = torch.eye(1024)[labels + 1] + 3e-4 * torch.randn(8, 1024)
     found = []
@@ -196,13 +211,18 @@ FORMS: dict[str, dict[str, Any]] = {
     "robust": {"robustness": 0.5},
     "smoothed": {"label_smoothing": 0.1},
     "weighted": {"weight": [1.0, 2.0, 0.5]},
-    "homogeneous": {"homogeneous": 1.0},
+    "directions": {"feature_length": "own"},
     "fixed": {"centroids": "fixed"},
     "scaled": {"anchor_scale": 3.0},
     "softmax": {"distribution": "softmax"},
-    "cold": {"temperature": 0.1},
+    "cold": {"temperature": 0.1, "feature_length": "own"},
     "paper": {"form": "ratio_of_means", "separation_power": 1.0, "separation_direction": "centroid_to_sample"},
-    "released": {"form": "mean_of_ratios", "separation_power": 1.0, "separation_direction": "centroid_to_sample"},
+    "released": {
+        "form": "mean_of_ratios",
+        "separation_power": 1.0,
+        "separation_direction": "centroid_to_sample",
+        "feature_length": "own",
+    },
     "released, smoothed": {
         "form": "mean_of_ratios",
         "separation_power": 1.0,

@@ -42,15 +42,12 @@ def make(classes: int, dim: int, dtype: torch.dtype, **options: Any) -> ncmi.NCM
     return loss.to(dtype)  # fixed centroids are looked at again
 
 
-def expected(loss: ncmi.NCMILoss, features: Tensor, labels: Tensor, temperature: float) -> list[Tensor]:
+def expected(loss: ncmi.NCMILoss, features: Tensor, labels: Tensor) -> list[Tensor]:
     """Loss and gradients of features and centroid logits, float64."""
     f = features.detach().double().requires_grad_()
     z = loss.centroid_logits.detach().double().requires_grad_()
-    center = None if loss.center is None else loss.center.double()
-    p = equation.distribution(f, center, temperature, loss.distribution)
-    on_sphere = temperature if loss.on_feature_sphere else None
-    class_means = loss.class_means
-    q = comparison.centroids(z, on_sphere, loss.distribution) if class_means is None else class_means.means.double()
+    p = comparison.samples(loss, f)
+    q = comparison.centroids(loss, z) if loss.class_means is None else loss.class_means.means.double()
     value = equation.loss(
         p,
         labels.double() if labels.is_floating_point() else labels,
@@ -71,10 +68,13 @@ def found(loss: ncmi.NCMILoss, features: Tensor, labels: Tensor) -> list[Tensor]
 
 @pytest.mark.parametrize("centroids", ["fixed", "learned", "class_mean"])
 @pytest.mark.parametrize("center", ["none", "ema"])
+@pytest.mark.parametrize("length", comparison.LENGTHS)
 @pytest.mark.parametrize("form", FORMS)
-def test_all_modes(form: dict[str, Any], center: str, centroids: str) -> None:
+def test_all_modes(form: dict[str, Any], length: str, center: str, centroids: str) -> None:
     starts: tuple[tuple[str, float | None], ...] = (("axis", 3.0), ("etf", 3.0), ("random", 3.0), ("auto", None))
-    for kind, (anchors, scale), temperature in itertools.product(comparison.KINDS, starts, (0.05, 0.7)):
+    # with a common length T = 0.05 is so far out that the plain sum itself loses digits
+    temperatures = (0.05 if length == "own" else 0.3, 0.7)
+    for kind, (anchors, scale), temperature in itertools.product(comparison.KINDS, starts, temperatures):
         loss = make(
             5,
             7,
@@ -84,73 +84,80 @@ def test_all_modes(form: dict[str, Any], center: str, centroids: str) -> None:
             centroids=centroids,
             anchors=anchors,
             center=center,
+            feature_length=length,
             **form | {"anchor_scale": scale},
         )
-        assert loss.on_feature_sphere == (centroids == "learned" and scale is None)
+        assert loss.as_features == (centroids == "learned" and scale is None)
         features, labels = torch.randn(6, 7, dtype=torch.float64), torch.randint(5, (6,))
         for targets in (labels, torch.rand(6, 5, dtype=torch.float64).softmax(1)):
-            for one, other in zip(
-                found(loss, features, targets), expected(loss, features, targets, temperature), strict=True
-            ):
+            for one, other in zip(found(loss, features, targets), expected(loss, features, targets), strict=True):
                 assert comparison.relative_error(one, other) <= 1e-10
 
 
 @pytest.mark.parametrize("centroids", ["fixed", "learned"])
+@pytest.mark.parametrize("length", comparison.LENGTHS)
 @pytest.mark.parametrize(
     ("classes", "dim", "temperature"), [(2, 2, 0.3), (2, 2048, 0.07), (1000, 2, 0.5), (1000, 64, 0.2)]
 )
-def test_papers_form_from_small_to_large(classes: int, dim: int, temperature: float, centroids: str) -> None:
-    loss = make(classes, dim, torch.float64, temperature=temperature, centroids=centroids, anchors="random", **PAPER)
+def test_papers_form_from_small_to_large(
+    classes: int, dim: int, temperature: float, length: str, centroids: str
+) -> None:
+    options = PAPER | {"temperature": temperature, "feature_length": length, "anchors": "random"}
+    loss = make(classes, dim, torch.float64, centroids=centroids, **options)
     features, labels = torch.randn(5, dim, dtype=torch.float64), torch.randint(classes, (5,))
-    for one, other in zip(found(loss, features, labels), expected(loss, features, labels, temperature), strict=True):
+    for one, other in zip(found(loss, features, labels), expected(loss, features, labels), strict=True):
         assert comparison.relative_error(one, other) <= 1e-10
 
 
 @pytest.mark.parametrize("centroids", ["fixed", "learned"])
+@pytest.mark.parametrize("length", ["own", 10.0])
 @pytest.mark.parametrize("shift", [0.0, -70.0], ids=["usual logits", "logits of a vanishing sigmoid"])
-def test_near_convergence_and_far_logits(centroids: str, shift: float) -> None:
+def test_near_convergence_and_far_logits(centroids: str, length: Any, shift: float) -> None:
     """Samples close to their own centroid, whose a is a small difference, and one at T·κ' far out in σ's tail."""
-    loss = ncmi.NCMILoss(4, 6, temperature=1 / 55, centroids=centroids, **PAPER | {"anchor_scale": 4.0}).double()
+    options = PAPER | {"anchor_scale": 4.0, "feature_length": length}
+    loss = ncmi.NCMILoss(4, 6, temperature=1 / 55, centroids=centroids, **options).double()
     with torch.no_grad():
         loss.centroid_logits[:, 0] += shift
     loss.to(torch.float64)
     labels = torch.tensor([0, 1, 2, 3])
     features = 10 * torch.eye(4, 6, dtype=torch.float64) + 0.01 * torch.randn(4, 6, dtype=torch.float64)
-    for one, other in zip(found(loss, features, labels), expected(loss, features, labels, 1 / 55), strict=True):
+    for one, other in zip(found(loss, features, labels), expected(loss, features, labels), strict=True):
         assert comparison.relative_error(one, other) <= 1e-10
 
 
 @pytest.mark.parametrize("centroids", ["fixed", "learned"])
+@pytest.mark.parametrize("length", comparison.LENGTHS)
 @pytest.mark.parametrize("whole_row", [False, True])
-def test_sigmoids_that_float32_cannot_hold(centroids: str, whole_row: bool) -> None:
+def test_sigmoids_that_float32_cannot_hold(centroids: str, length: Any, whole_row: bool) -> None:
     """σ(−200) is 0 in float32, and its logarithm −200 all the same."""
-    loss = ncmi.NCMILoss(4, 6, temperature=0.1, centroids=centroids, **PAPER)
+    loss = ncmi.NCMILoss(4, 6, temperature=0.1, centroids=centroids, feature_length=length, **PAPER)
     with torch.no_grad():
         loss.centroid_logits[:, 3] -= 200
         if whole_row:
             loss.centroid_logits[1] -= 120
     loss.to(torch.float32)
     features, labels = torch.randn(5, 6), torch.tensor([0, 1, 2, 3, 1])
-    for one, other in zip(found(loss, features, labels), expected(loss, features, labels, 0.1), strict=True):
+    for one, other in zip(found(loss, features, labels), expected(loss, features, labels), strict=True):
         assert comparison.relative_error(one, other) <= 1e-5
 
 
 @pytest.mark.parametrize("centroids", ["fixed", "learned"])
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("length", comparison.LENGTHS)
 @pytest.mark.parametrize(("classes", "dim", "temperature"), [(1000, 512, 0.2), (100, 2048, 0.07)])
 def test_float32_against_float64(
-    classes: int, dim: int, temperature: float, form: dict[str, Any], centroids: str
+    classes: int, dim: int, temperature: float, length: str, form: dict[str, Any], centroids: str
 ) -> None:
     """The float64 side is the plain form, by matrix products; it is held to the B×C×D tensors elsewhere."""
     anchors = "axis" if dim >= classes else "random"
-    loss = make(classes, dim, torch.float32, temperature=temperature, centroids=centroids, anchors=anchors, **form)
+    options = form | {"temperature": temperature, "feature_length": length, "anchors": anchors}
+    loss = make(classes, dim, torch.float32, centroids=centroids, **options)
     features, labels = torch.randn(256, dim), torch.randint(classes, (256,))
     value, gradient, *_ = found(loss, features, labels)
 
     f = features.double().requires_grad_()
-    log_p = equation.distribution(f, None, temperature, "nsf").log()
-    on_sphere = temperature if loss.on_feature_sphere else None
-    q = comparison.centroids(loss.centroid_logits.detach().double(), on_sphere, "nsf")
+    log_p = comparison.samples(loss, f).log()
+    q = comparison.centroids(loss, loss.centroid_logits.detach().double())
     to_centroid = (log_p.exp() * log_p).sum(1, keepdim=True) - log_p.exp() @ q.log().T
     to_sample = (q * q.log()).sum(1) - log_p @ q.T
     divergence = to_sample if loss.separation_direction == "centroid_to_sample" else to_centroid
@@ -212,16 +219,21 @@ def test_predict_proba_against_its_definition() -> None:
     for form in FORMS:
         loss = make(4, 6, torch.float64, temperature=0.3, **form)
         features = torch.randn(5, 6, dtype=torch.float64)
-        p = equation.distribution(features, None, 0.3, "nsf")
-        q = comparison.centroids(loss.centroid_logits.detach(), 0.3 if loss.on_feature_sphere else None, "nsf")
+        p, q = comparison.samples(loss, features), comparison.centroids(loss, loss.centroid_logits.detach())
         power = loss.separation_power if loss.separation_power < 0 else -1.0
         torch.testing.assert_close(loss.predict_proba(features), equation.likelihoods(p, q, power))
 
 
 def test_reachable_anchor_has_no_concentration() -> None:
     """At T = 1/κ a feature along its axis anchor is the anchor's distribution: a = 0 and the loss is 0."""
-    loss = ncmi.NCMILoss(3, 5, temperature=0.1, **PAPER)
     features = torch.eye(3, 5) * 7
+    assert ncmi.NCMILoss(3, 5, temperature=0.1, feature_length=70.0, **PAPER).loss(features, torch.arange(3)) > 1e-3
+    for length in ("own", 7.0):
+        loss = ncmi.NCMILoss(3, 5, temperature=0.1, feature_length=length, **PAPER)
+        assert_reached(loss, features)
+
+
+def assert_reached(loss: ncmi.NCMILoss, features: Tensor) -> None:
     assert loss.loss(features, torch.arange(3)).item() == pytest.approx(0.0, abs=1e-6)
     assert loss.loss(features, torch.tensor([1, 2, 0])).item() > 0.5
     assert math.isclose(loss.predict_proba(features)[0, 0].item(), 1.0, abs_tol=1e-4)

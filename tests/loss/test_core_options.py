@@ -42,7 +42,8 @@ def test_every_option_is_a_keyword_without_a_default_of_its_own(name: str) -> No
 BAD_OPTIONS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("ncmi", {"temperature": -1.0}, "must be above 0"),
     ("ncmi", {"distribution": "sparsemax"}, "use one of nsf, softmax"),
-    ("ncmi", {"homogeneous": -1.0}, "homogeneous=-1.0"),
+    ("ncmi", {"feature_length": -1.0}, "feature_length=-1.0.* above 0"),
+    ("ncmi", {"feature_length": "unit"}, "feature_length=unit: use own"),
     ("ncmi", {"centroids": "moving"}, "use one of fixed, learned, class_mean"),
     ("ncmi", {"anchors": "corners"}, "use one of auto, axis, etf, random"),
     ("ncmi", {"anchor_scale": 0.0}, "anchor_scale=0.0: must be above 0"),

@@ -44,11 +44,15 @@ def each(loss: ncmi.NCMILoss, features: Tensor, labels: Tensor) -> Tensor:
 @pytest.mark.parametrize("direction", comparison.DIRECTIONS)
 @pytest.mark.parametrize("weights", [None, [1.0, 2.0, 0.5, 3.0]])
 @pytest.mark.parametrize("robustness", [0.0, 0.2, 0.7, 1.0])
-def test_all_paths_against_the_plain_formula(robustness: float, weights: list[float] | None, direction: str) -> None:
+@pytest.mark.parametrize("length", comparison.LENGTHS)
+def test_all_paths_against_the_plain_formula(
+    length: str, robustness: float, weights: list[float] | None, direction: str
+) -> None:
     """Labels, the same labels as one-hot targets, mixed targets: values, and gradients of features and directions."""
     features, labels, directions = problem((9, 4, 6), 1)
     loss = make(
         directions,
+        feature_length=length,
         robustness=robustness,
         weight=weights,
         separation_power=-5.0,
@@ -58,7 +62,7 @@ def test_all_paths_against_the_plain_formula(robustness: float, weights: list[fl
     mixed = 0.7 * one_hot + 0.3 * one_hot.roll(1, 0)
     for targets, plain in ((labels, labels), (one_hot, one_hot), (mixed, mixed)):
         f, w = features.clone().requires_grad_(), directions.clone().requires_grad_()
-        p, q = (equation.distribution(x, None, 0.5, "nsf") for x in (f, w))
+        p, q = comparison.samples(loss, f), comparison.centroids(loss, w)
         expected = equation.loss(
             p,
             plain,
@@ -161,10 +165,11 @@ def test_the_likelihood_is_not_symmetric() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("robustness", [0.0, 0.05, 0.7, 1.0])
 @pytest.mark.parametrize("power", [-4.0, -60.0])
-def test_gradients_are_finite_at_certainty(power: float, robustness: float, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("length", ["own", 1.0])
+def test_gradients_are_finite_at_certainty(length: Any, power: float, robustness: float, dtype: torch.dtype) -> None:
     """Samples at their own centroid, where π_y is 1, and at a wrong one, where π_y underflows; hard and soft."""
-    loss = make(torch.eye(4, 6, dtype=dtype), robustness=robustness, separation_power=power)
-    features, right = 3 * torch.eye(4, 6, dtype=dtype), torch.arange(4)
+    loss = make(torch.eye(4, 6, dtype=dtype), robustness=robustness, separation_power=power, feature_length=length)
+    features, right = (3 if length == "own" else 1) * torch.eye(4, 6, dtype=dtype), torch.arange(4)
     for labels, expected in ((right, 0.0), (right.roll(1), 1 / robustness if robustness else math.inf)):
         for targets in (labels, torch.eye(4, dtype=dtype)[labels]):
             loss.zero_grad()

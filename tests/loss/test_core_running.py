@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import comparison
 import numpy as np
 import pytest
 import torch
@@ -72,7 +73,7 @@ def test_moving_class_means(soft: bool) -> None:
     for features, labels in steps():
         targets = torch.rand(len(labels), 4, dtype=torch.float64).softmax(1) if soft else torch.eye(4).double()[labels]
         step(loss, features, targets if soft else labels)
-        p = equation.distribution(features, None, 0.3, "nsf").numpy()
+        p = comparison.samples(loss, features).numpy()
         weights = targets.numpy()
         for c in range(4):
             if weights[:, c].sum() > 0:

@@ -17,6 +17,7 @@ import ncmi
 
 FREE: dict[str, Any] = {"anchor_scale": 10.0}
 ROBUST: dict[str, Any] = {"robustness": "auto"}
+DIRECTIONS: dict[str, Any] = ROBUST | {"feature_length": "own"}
 PAPER: dict[str, Any] = FREE | {
     "form": "mean_of_ratios",
     "separation_power": 1.0,
@@ -25,7 +26,10 @@ PAPER: dict[str, Any] = FREE | {
 MODES = [
     {"centroids": centroids, "center": center, "weight": weights, "anchors": "random", **form}
     for centroids, center, weights, form in itertools.product(
-        ("fixed", "learned", "class_mean"), ("none", "ema", "frozen"), (None, "balanced"), (ROBUST, FREE, PAPER)
+        ("fixed", "learned", "class_mean"),
+        ("none", "ema", "frozen"),
+        (None, "balanced"),
+        (ROBUST, DIRECTIONS, PAPER),
     )
 ]
 
@@ -35,7 +39,7 @@ def trained(seed: int = 0, **options: Any) -> ncmi.NCMILoss:
     loss = ncmi.NCMILoss(5, 7, anchor_seed=seed, **options)
     for _ in range(3):
         loss(torch.randn(8, 7) + 1, torch.randint(5, (8,)))
-    if loss.on_feature_sphere:
+    if loss.as_features and loss.feature_length is None:
         with torch.no_grad():
             loss.centroid_logits.normal_()
     else:

@@ -23,9 +23,11 @@ def test_from_feature_to_distribution() -> None:
     p = equation.distribution(table([4.0, 5.0]), table([1.0, 1.0]), 0.5)
     assert p[0].tolist() == pytest.approx([1 / (1 + odds), odds / (1 + odds)])
     assert equation.simplex(table([0.0, math.log(3)]), "softmax")[0].tolist() == pytest.approx(ASKEW)
-    lifted = equation.distribution(table([3.0, 4.0]), None, 1.0, homogeneous=1.0)
-    expected = equation.distribution(table([3.0, 4.0, math.sqrt(2)]), None, 1.0)
-    torch.testing.assert_close(lifted, expected)
+    # where all have one length, the same pattern twice as far out is another distribution
+    for feature in (table([4.0, 5.0]), table([7.0, 9.0])):
+        p = equation.distribution(feature, table([1.0, 1.0]), 0.5, length=2.0)
+        one, other = ((1 / (1 + math.exp(-(x - 1) / 2 / 0.5))) for x in feature[0].tolist())
+        assert p[0].tolist() == pytest.approx([one / (one + other), other / (one + other)])
 
 
 def test_divergence_has_a_direction() -> None:

@@ -181,7 +181,7 @@ def by_state(options: dict[str, Any], module: nn.Module) -> ncmi.NCMIHead:
 EXPORTED: list[dict[str, Any]] = [
     {},
     {"centroids": "class_mean", "center": "ema", "form": "ratio_of_means", "separation_power": 1.0},
-    {"centroids": "fixed", "center": "frozen", "homogeneous": 0.5, "distribution": "softmax"},
+    {"centroids": "fixed", "center": "frozen", "feature_length": "own", "distribution": "softmax"},
 ]
 
 

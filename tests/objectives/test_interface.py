@@ -23,7 +23,7 @@ def test_every_objective_has_a_centroid_classifier_and_says_whether_it_sets_cent
 
 
 def test_the_classifier_of_ncmi_has_its_map() -> None:
-    objective = NCMIOptions(temperature=0.2, distribution="softmax", homogeneous=1.0, center="ema").build(3, 6)
+    objective = NCMIOptions(temperature=0.2, distribution="softmax", feature_length=1.3, center="ema").build(3, 6)
     assert isinstance(objective, ncmi.NCMILoss)
     objective(torch.randn(5, 6), torch.tensor([0, 1, 2, 0, 1]))
     classifier = objective.centroid_classifier()
@@ -38,11 +38,12 @@ def test_centroids_go_where_they_are_put_or_say_why_not() -> None:
         NCMIOptions(centroids="fixed"),
         NCMIOptions(anchor_scale=10.0),
         NCMIOptions(centroids="class_mean"),
+        NCMIOptions(),
     ):
         objective = options.build(3, 6)
         objective.check_settable()
         objective.set_centroids(target)
         assert isinstance(objective, ncmi.NCMILoss)
         torch.testing.assert_close(objective.log_centroids().exp().detach(), target)
-    with pytest.raises(ValueError, match="use anchor_scale=10, or centroids='fixed'"):
-        NCMIOptions().build(3, 6).check_settable()
+    with pytest.raises(ValueError, match="use anchor_scale=10, centroids='fixed', or a common feature_length"):
+        NCMIOptions(feature_length="own").build(3, 6).check_settable()

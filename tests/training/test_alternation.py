@@ -69,10 +69,19 @@ def test_without_centroids_the_network_always_moves(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ema_decay", [None, 0.5])
-@pytest.mark.parametrize("centroids", ["fixed", "learned", "class_mean"])
+@pytest.mark.parametrize(
+    ("centroids", "length", "scale"),
+    [("fixed", "own", 10.0), ("learned", "own", 10.0), ("learned", "auto", None), ("class_mean", "auto", 10.0)],
+)
 @pytest.mark.parametrize("distribution", ["nsf", "softmax"])
 def test_class_means_are_the_true_ones(
-    centroids: Any, distribution: Any, ema_decay: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    centroids: Any,
+    length: Any,
+    scale: float | None,
+    distribution: Any,
+    ema_decay: float | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     errors: list[float] = []
     extract = SampleLoop.extract
@@ -83,7 +92,8 @@ def test_class_means_are_the_true_ones(
         with torch.no_grad():
             features = model.eval()(loop.inputs[indices]).double()
             centered = features if model.objective.center is None else features - model.objective.center.double()
-            z = torch.nn.functional.normalize(centered) / model.objective.temperature
+            z = centered / (model.objective.feature_length or centered.norm(dim=1, keepdim=True))
+            z = z / model.objective.temperature
             p = torch.sigmoid(z) if distribution == "nsf" else z.exp()
             p = p / p.sum(-1, keepdim=True)
             means = torch.stack([p[loop.labels[indices] == c].mean(0) for c in range(3)])
@@ -100,7 +110,12 @@ def test_class_means_are_the_true_ones(
 
     monkeypatch.setattr(SampleLoop, "extract", checked)
     options = NCMIOptions(
-        centroids=centroids, anchor_scale=10.0, distribution=distribution, center="ema", center_decay=0.5
+        centroids=centroids,
+        feature_length=length,
+        anchor_scale=scale,
+        distribution=distribution,
+        center="ema",
+        center_decay=0.5,
     )
     train(make_recipe(options, alternation=Alternation("class_means"), ema_decay=ema_decay), tmp_path / "run")
     assert len(errors) == 6
@@ -108,7 +123,7 @@ def test_class_means_are_the_true_ones(
 
 
 def test_class_means_for_centroids_that_cannot_go_there_are_refused_at_once(tmp_path: Path) -> None:
-    recipe = make_recipe(NCMIOptions(), alternation=Alternation("class_means"))
-    with pytest.raises(ValueError, match="use anchor_scale=10, or centroids='fixed'"):
+    recipe = make_recipe(NCMIOptions(feature_length="own"), alternation=Alternation("class_means"))
+    with pytest.raises(ValueError, match="use anchor_scale=10, centroids='fixed', or a common feature_length"):
         train(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -16,6 +16,7 @@ from ncmi.data.batches import epoch_order
 from ncmi.data.load import load_dataset
 from ncmi.data.splits import split_dataset
 from ncmi.loss.alternating import AlternatingOptimizer, Alternation
+from ncmi.loss.forms import common_length
 from ncmi.objectives.ncmi import NCMIObjective
 from ncmi.objectives.options import (
     CMICOptions,
@@ -271,9 +272,10 @@ def test_validation_metrics_are_those_of_the_model_after_the_epoch(tmp_path: Pat
         features = model(data.inputs[split.validation])
         labels = data.labels[split.validation]
         # P and Q by their definitions
-        p = torch.sigmoid(torch.nn.functional.normalize(features.double()) / 0.5)
+        unit = 0.5 * common_length("auto", features.shape[1])  # type: ignore[operator]
+        p = torch.sigmoid(features.double() / unit)
         p = p / p.sum(-1, keepdim=True)
-        q = torch.sigmoid(found["/model/objective.centroid_logits"].double())
+        q = torch.sigmoid(found["/model/objective.centroid_logits"].double() / unit)
         q = q / q.sum(-1, keepdim=True)
         divergence = (p[:, None] * (p[:, None].log() - q.log())).sum(-1)
         means = torch.stack([p[labels == c].mean(0) for c in range(3)])

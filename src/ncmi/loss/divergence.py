@@ -24,6 +24,8 @@ from torch import Tensor
 from ncmi.loss.autograd import by_hand, full_products
 from ncmi.loss.forms import Direction
 
+_VANISHED = 60.0  # what has this for −log has no part in a sum, nor its entropy, in any dtype
+
 
 class CentroidSums(NamedTuple):
     """All that a separation with p = 1 needs of the centroids, whatever C is.
@@ -47,6 +49,8 @@ def ratio_to_uniform(log_p: Tensor) -> Tensor:
 def divergence_from_uniform(beta: Tensor, excess: Tensor, *, forward: bool) -> Tensor:
     """``KL(Q‖U)`` (forward) or ``KL(U‖Q)`` of rows ``β = log(D·Q)`` with ``excess = e^β − 1``: ``[..., D] → [...]``."""
     if forward:
+        # r log r is 0 long before, and a larger β would leave its rounding
+        beta = beta.clamp_min(-_VANISHED)
         divergence: Tensor = (torch.linalg.vecdot(beta, excess) + (beta - excess).sum(-1)) / beta.shape[-1]
         return divergence
     return (excess - beta).mean(-1)
@@ -143,9 +147,16 @@ def rounding_of(apart: Tensor) -> Tensor:
 
 def concentration(alpha: Tensor, beta: Tensor) -> Tensor:
     """``KL(P‖Q)`` row by row: ``α [B, D]`` and ``β [B, D]`` → ``[B]``, ≥ 0."""
+    return concentration_terms(alpha, beta).mean(-1)
+
+
+def concentration_terms(alpha: Tensor, beta: Tensor) -> Tensor:
+    """``e^α (e^δ − 1 − δ)`` of ``α [B, D]`` and ``β [B, D]``, ``[B, D]``, ≥ 0; finite also where e^α is 0."""
     delta = beta - alpha
-    divergence: Tensor = torch.linalg.vecdot(alpha.exp(), torch.expm1(delta) - delta) / alpha.shape[-1]
-    return divergence
+    ratio = alpha.exp()
+    # beyond 1 nothing cancels, and e^δ may be more than a number holds
+    near = delta.clamp_max(1.0)
+    return torch.where(delta > 1, beta.exp() - ratio * (1 + delta), ratio * (torch.expm1(near) - near))
 
 
 class _Product(torch.autograd.Function):
@@ -166,11 +177,11 @@ class _Product(torch.autograd.Function):
         by_x, by_y = ctx.needs_input_grad
         with full_products(x):
             gradient = gradients[0]
-            return _product(gradient, y.T) if by_x else None, _product(gradient.T, x.T) if by_y else None
+            return row_products(gradient, y.T) if by_x else None, row_products(gradient.T, x.T) if by_y else None
 
 
-def _product(x: Tensor, y: Tensor) -> Tensor:
-    """``x @ yᵀ`` in full precision, differentiable any number of times."""
+def row_products(x: Tensor, y: Tensor) -> Tensor:
+    """``x @ yᵀ``, ``[B, D]`` by ``[C, D]``, in full precision, differentiable any number of times."""
     if by_hand(x, y):
         product: Tensor = _Product.apply(x, y)  # type: ignore[no-untyped-call]
         return product
@@ -192,6 +203,6 @@ def pairwise_divergence(alpha: Tensor, side: Tensor, gap: Tensor, direction: Dir
     to_sample = direction == "centroid_to_sample"
     excess = torch.expm1(alpha)
     apart = gap + divergence_from_uniform(alpha, excess, forward=not to_sample).unsqueeze(-1)
-    product = _product(alpha if to_sample else excess, side)
+    product = row_products(alpha if to_sample else excess, side)
     divergence = apart - product / alpha.shape[-1]
     return _at_least_rounding(divergence, apart)

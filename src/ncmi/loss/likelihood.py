@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ncmi.loss.autograd import by_hand, differentiable_backward, full_products
-from ncmi.loss.divergence import rounding_of
+from ncmi.loss.divergence import concentration_terms, rounding_of, row_products
 from ncmi.loss.forms import Distribution
 from ncmi.loss.simplex import length, log_ratio, logits_of
 
@@ -129,15 +129,14 @@ def _table(alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
     """``D·KL(P‖Q_c)``, ``[B, C]``, and the largest of the terms that each row is the difference of, ``[B, 1]``."""
     excess = torch.expm1(alpha)
     gap = (torch.expm1(beta) - beta).sum(-1)
-    from_uniform = (torch.linalg.vecdot(alpha, excess) + (alpha - excess).sum(-1)).unsqueeze(-1)
-    with full_products(alpha):
-        return gap + from_uniform - excess @ beta.T, gap.detach().amax(0) + from_uniform.detach()
+    bent = alpha.clamp_min(-STEEPEST)
+    from_uniform = (torch.linalg.vecdot(bent, excess) + (bent - excess).sum(-1)).unsqueeze(-1)
+    return gap + from_uniform - row_products(excess, beta), gap.detach().amax(0) + from_uniform.detach()
 
 
 def _exactly(alpha: Tensor, beta: Tensor) -> Tensor:
     """``D·KL(P‖Q)`` row by row, without cancellation: ``[B, D]`` and ``[B, D]`` → ``[B, 1]``."""
-    delta = beta - alpha
-    return (alpha.exp() * (torch.expm1(delta) - delta)).sum(-1, keepdim=True)
+    return concentration_terms(alpha, beta).sum(-1, keepdim=True)
 
 
 def _floor(values: Tensor) -> float:
@@ -190,10 +189,15 @@ def _fits(to: Map, features: Tensor, directions: Tensor | None) -> bool:
         return False
     if to.length is None:
         return to.temperature * STEEPEST >= 1
-    if features.device.type != "cpu":
-        return True  # a look would wait, and logarithms are taken of sigmoids that need not be held
+    if not _is_looked_at(features):
+        return True  # logarithms are then taken of sigmoids that need not be held
     limit = STEEPEST / to.factor
     return all(_within(x, limit) for x in (features, directions) if x is not None)
+
+
+def _is_looked_at(x: Tensor) -> bool:
+    """Whether code may depend on values: elsewhere a look would wait for the device."""
+    return x.device.type == "cpu"
 
 
 def _within(x: Tensor, limit: float) -> bool:
@@ -260,6 +264,7 @@ def _to_simplex(features: Tensor, directions: Tensor | None, to: Map) -> tuple[_
     samples, width = features.shape
     one, share = (_number(x, features.dtype, features.device) for x in (1.0, 1 / width))
     count = samples + (0 if directions is None else len(directions))
+    looked_at = to.length is None or _is_looked_at(features)  # no logit is beyond STEEPEST
     joined = _joined(features, directions)
     inverse = features.new_full((count, 1), to.factor) if to.length is None else None
     excess, alpha, sigma = (features.new_empty(count, width) for _ in range(3))
@@ -269,23 +274,30 @@ def _to_simplex(features: Tensor, directions: Tensor | None, to: Map) -> tuple[_
     ) -> tuple[Tensor, Tensor | None]:
         z, norm = (x * to.factor, None) if inverse is None else _scaled(x, inverse)
         torch.sigmoid(z, out=s)
-        torch.div(s, s.sum(-1, keepdim=True).mul_(share), out=r)
-        if norm is None and x.device.type != "cpu":
-            torch.sub(F.logsigmoid(z), s.sum(-1, keepdim=True).mul_(share).log_(), out=log_r)
-        else:
+        if looked_at:
+            torch.div(s, s.sum(-1, keepdim=True).mul_(share), out=r)
             torch.log(r, out=log_r)
+        else:
+            torch.exp(log_r.copy_(log_ratio(z, to.kind)), out=r)
         return torch.sub(log_r, r.sub_(one), out=z), norm
+
+    def bend(curve: Tensor, log_r: Tensor, e: Tensor) -> None:
+        if looked_at:
+            curve.addcmul_(log_r, e)
+        else:
+            log_r = log_r.clamp_min(-STEEPEST)
+            torch.sub(log_r, e, out=curve).addcmul_(log_r, e)
 
     if joined is not None:
         curve, norm = one_block(joined, inverse, excess, alpha, sigma)
-        curve[:samples].addcmul_(alpha[:samples], excess[:samples])
+        bend(curve[:samples], alpha[:samples], excess[:samples])
         return _Rows(excess, alpha, sigma, norm, inverse, joined), curve.sum(-1, keepdim=True)
     norms, curves = [], []
     for x, rows in _blocks(features, directions):
         part = None if inverse is None else inverse[rows]
         curve, norm = one_block(x, part, excess[rows], alpha[rows], sigma[rows])
         if rows.start < samples:
-            curve.addcmul_(alpha[rows], excess[rows])
+            bend(curve, alpha[rows], excess[rows])
         curves.append(curve.sum(-1, keepdim=True))
         if norm is not None:
             norms.append(norm)
@@ -346,7 +358,11 @@ class _Table(NamedTuple):
 
     def distance(self, column: Tensor) -> _Distance:
         """The divergences from the centroids that ``column [B, 1]`` names, without cancellation."""
-        delta = self.beta.index_select(0, column.view(-1)).sub_(self.alpha)
+        rows = self.beta.index_select(0, column.view(-1))
+        if not _is_looked_at(rows):
+            terms = concentration_terms(self.alpha, rows)
+            return _Distance(column, rows.sub_(self.alpha), terms.sum(-1, keepdim=True))
+        delta = rows.sub_(self.alpha)
         growth = torch.expm1(delta).sub_(delta)
         return _Distance(column, delta, torch.addcmul(growth, growth, self.excess).sum(-1, keepdim=True))
 

@@ -58,7 +58,7 @@ EXPERIMENTS: dict[Experiment, Design] = {
     "figure5": Design("Figure 5: clusters of features", ("cross_entropy", "ncmi-released", *_POWERS)),
 }
 _RELEASED = cifar100.RELEASED_NCMI
-_POWER = NCMIOptions(anchor_scale=10.0, separation_power=-4.0)
+_POWER = NCMIOptions(feature_length="own", anchor_scale=10.0, separation_power=-4.0)
 VARIANTS: dict[str, tuple[str, ObjectiveOptions]] = {
     "ncmi-paper": ("NCMI (paper)", cifar100.PAPER_NCMI),
     "ncmi-released": ("NCMI (released)", _RELEASED),
