@@ -65,7 +65,7 @@ def recipe_of(features: Path, network: str, quick: bool) -> Recipe:
     data = BagData(str(features), folds=2 if quick else 10, validation_fraction=0.0, standardize=True)
     name, length = network.removesuffix("-length"), network.endswith("-length")
     chosen = BagNetwork("abmil" if name == "plain" else name, gated=name != "plain", dropout=0.5)  # type: ignore[arg-type]
-    return Recipe(data, chosen, NCMIOptions(feature_length="auto" if length else "own"), training)
+    return Recipe(data, chosen, NCMIOptions(feature_length="common" if length else "own"), training)
 
 
 def features_of(name: str, data_dir: Path, cache: Path) -> Path:

@@ -120,7 +120,7 @@ def normalized_sigmoid(z: np.ndarray) -> np.ndarray:
 
 def test_head_is_the_likelihood_over_the_training_centroids() -> None:
     """Points of the features' space by default, or directions; free logits where the anchors have a length."""
-    for length in ("auto", "own"):
+    for length in ("common", "own"):
         options = NCMIOptions(feature_length=length, separation_power=-3.0, temperature=0.7)  # type: ignore[arg-type]
         fitted = NCMIClassifier(**QUICK, readout="head", objective=options).fit(X, Y)
         _, p = features_and_distributions(fitted, X)

@@ -62,7 +62,7 @@ def test_inputs_of_every_kind() -> None:
     expected = ncmi.measure(log_p, LABELS, C).ncmi
     taken = fed(NCMIMetric(C, inputs="log_probabilities"), [(log_p, LABELS)])
     assert float(taken.compute()) == pytest.approx(expected, rel=1e-12)
-    for length in ("own", "auto", 1.3):
+    for length in ("own", "common", 1.3):
         criterion = ncmi.NCMILoss(C, 6, temperature=0.3, distribution="softmax", feature_length=length)  # type: ignore[arg-type]
         features = torch.randn(40, 6, dtype=torch.float64)
         labels = torch.arange(40) % C

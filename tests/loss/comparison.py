@@ -13,7 +13,7 @@ from ncmi.loss.forms import FeatureLength
 POWERS = (1.0, 2.0, 0.0, -1.0, -4.0, -12.0, math.inf, -math.inf)
 DIRECTIONS = ("centroid_to_sample", "sample_to_centroid")
 KINDS = ("nsf", "softmax")
-LENGTHS: tuple[FeatureLength, ...] = ("own", "auto")
+LENGTHS: tuple[FeatureLength, ...] = ("own", "common")
 
 
 def samples(loss: ncmi.NCMILoss, features: Tensor) -> Tensor:

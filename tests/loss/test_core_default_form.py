@@ -113,7 +113,9 @@ def test_constants_of_the_default(classes: int, power: float) -> None:
     """The one place where tests know them: γ grows with the logarithm of the number of classes, s with the width's root."""
     assert likelihood_power(classes) == pytest.approx(power, rel=1e-12)
     assert likelihood_power(classes, own_length=True) == pytest.approx(2 * power, rel=1e-12)
-    assert common_length("auto", 400) == pytest.approx(6.0, rel=1e-12)
+    assert common_length("common", 400) == pytest.approx(6.0, rel=1e-12)
+    # a module knows no network: there "auto" is the paper's
+    assert ncmi.NCMIHead(400, classes).feature_length is None
 
 
 @pytest.mark.parametrize("length", comparison.LENGTHS)

@@ -35,7 +35,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "paper": PAPER | {"anchor_scale": 5.0, "center": "ema"},
     "paper, points": PAPER,
 }
-LENGTHS: tuple[FeatureLength, ...] = ("own", "auto", 0.7)
+LENGTHS: tuple[FeatureLength, ...] = ("own", "common", 0.7)
 
 
 def make(length: FeatureLength, dtype: torch.dtype = torch.float64, **form: Any) -> ncmi.NCMILoss:
@@ -120,7 +120,7 @@ def test_features_centroids_and_length_have_one_unit(
 
 
 def test_lengths_count_or_do_not() -> None:
-    for length, counts in (("own", False), ("auto", True), (3.0, True)):
+    for length, counts in (("own", False), ("common", True), (3.0, True)):
         loss = make(length)
         features, labels = torch.randn(B, D, dtype=torch.float64), torch.randint(C, (B,))
         once, twice = loss.loss(features, labels), loss.loss(2 * features, labels)
@@ -144,7 +144,7 @@ def test_classes_along_one_ray() -> None:
         classifier = loss.centroid_classifier().fit(features, labels)
         guesses = loss.scores(features).argmax(1), classifier.predict(features)
         right[length] = [float((guess == labels).float().mean()) for guess in guesses]
-    assert right["auto"] == [1.0, 1.0]
+    assert right["common"] == [1.0, 1.0]
     assert max(right["own"]) < 0.9
 
 
@@ -161,7 +161,7 @@ def test_near_and_far_features_in_float32(monkeypatch: pytest.MonkeyPatch, times
     """A sigmoid of e^−100, or 0, has its logarithm all the same; where the values are not looked at, by hand as well."""
     monkeypatch.setattr(likelihood, "_is_looked_at", lambda x: looked_at)
     for form in ({}, {"centroids": "fixed"}, {"centroids": "class_mean"}, PAPER):
-        loss = make("auto", torch.float32, **form)
+        loss = make("common", torch.float32, **form)
         s = loss.feature_length
         assert s is not None
         features, labels = torch.randn(B, D), torch.randint(C, (B,))
@@ -182,7 +182,7 @@ def test_near_and_far_features_in_float32(monkeypatch: pytest.MonkeyPatch, times
 
 def test_one_sample_far_out_leaves_the_others_as_they_are() -> None:
     """It takes the whole batch to ordinary operations, which must not differ."""
-    loss = make("auto", torch.float32)
+    loss = make("common", torch.float32)
     features, labels = torch.randn(B, D), torch.randint(C, (B,))
     value, gradient, _ = single(loss, features, labels)
     far = torch.cat([features, torch.full((1, D), 1e3) * torch.arange(-4.0, 5.0)])
@@ -194,7 +194,7 @@ def test_one_sample_far_out_leaves_the_others_as_they_are() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision(dtype: torch.dtype) -> None:
-    loss = make("auto", torch.float32)
+    loss = make("common", torch.float32)
     features, labels = (3 * torch.randn(B, D)).to(dtype), torch.randint(C, (B,))
     for one, other in zip(single(loss, features, labels), single(loss, features.float(), labels), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-3)
@@ -253,7 +253,7 @@ def test_a_state_of_another_length_is_refused(trained: FeatureLength, here: Feat
 
 
 @pytest.mark.parametrize("distribution", comparison.KINDS)
-@pytest.mark.parametrize("length", ["auto", 0.7])
+@pytest.mark.parametrize("length", ["common", 0.7])
 def test_points_can_be_put_to_any_distribution(length: FeatureLength, distribution: Any) -> None:
     loss = ncmi.NCMILoss(C, D, feature_length=length, distribution=distribution)
     for wanted in (torch.randn(C, D).softmax(1), (5 * torch.randn(C, D)).softmax(1), torch.full((C, D), 1 / D)):
@@ -270,7 +270,7 @@ def test_not_a_length(length: Any) -> None:
         lambda: ncmi.CentroidClassifier(C, D, feature_length=length),
         lambda: ncmi.to_log_distribution(torch.ones(1, D), None, 0.5, "nsf", length),
     ):
-        with pytest.raises(ValueError, match=r"feature_length=.*own.*auto"):
+        with pytest.raises(ValueError, match=r"feature_length.*own"):
             refuse()
 
 

@@ -33,7 +33,7 @@ def test_unit_vector() -> None:
     assert gradcheck(lambda f: unit_vector(f, center), (random(3, 5),))
 
 
-@pytest.mark.parametrize("length", ["own", "auto", 0.7])
+@pytest.mark.parametrize("length", ["own", "common", 0.7])
 def test_log_nsf_of_feature(length: FeatureLength) -> None:
     center = torch.randn(5, dtype=torch.float64)
     assert gradcheck(lambda f: to_log_distribution(f, center, 0.3, "nsf", length), (random(3, 5),))

@@ -43,7 +43,7 @@ BAD_OPTIONS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("ncmi", {"temperature": -1.0}, "must be above 0"),
     ("ncmi", {"distribution": "sparsemax"}, "use one of nsf, softmax"),
     ("ncmi", {"feature_length": -1.0}, "feature_length=-1.0.* above 0"),
-    ("ncmi", {"feature_length": "unit"}, "feature_length=unit: use own"),
+    ("ncmi", {"feature_length": "unit"}, "unknown feature_length .unit.: use one of auto, own, common"),
     ("ncmi", {"centroids": "moving"}, "use one of fixed, learned, class_mean"),
     ("ncmi", {"anchors": "corners"}, "use one of auto, axis, etf, random"),
     ("ncmi", {"anchor_scale": 0.0}, "anchor_scale=0.0: must be above 0"),

@@ -220,6 +220,30 @@ def test_default_training(num_train: int, batch_size: int, epochs: int) -> None:
     assert (resolved.training, resolved.objective, resolved.data) == (asked.training, asked.objective, asked.data)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "shape", "length"),
+    [
+        (Recipe(TableData("t")), (5,), "common"),
+        (Recipe(ImageData("i")), (3, 32, 32), "common"),
+        (Recipe(BagData("b")), (512,), "common"),
+        (Recipe(ImageData("i"), Network("resnet_small")), (3, 32, 32), "own"),
+        (Recipe(TableData("t"), training=Training(optimizer="sgd")), (5,), "own"),
+        (Recipe(TableData("t"), objective=NCMIOptions(feature_length="own")), (5,), "own"),
+        (Recipe(ImageData("i"), Network("resnet_small"), NCMIOptions(feature_length=2.0)), (3, 32, 32), 2.0),
+    ],
+)
+def test_length_of_features_by_network_and_optimizer(recipe: Recipe, shape: tuple[int, ...], length: Any) -> None:
+    objective = resolve_recipe(recipe, shape, 3, 600).objective
+    assert isinstance(objective, NCMIOptions)
+    assert objective.feature_length == length
+    assert objective == replace(recipe.objective, feature_length=length)
+
+
+def test_other_losses_are_left_as_they_are() -> None:
+    recipe = Recipe(TableData("t"), objective=CrossEntropyOptions())
+    assert resolve_recipe(recipe, (5,), 3, 600).objective == recipe.objective
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_named_recipes_survive_json_and_say_what_to_expect(name: str, tmp_path: Path) -> None:
     recipe = named_recipe(name)

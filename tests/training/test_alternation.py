@@ -71,7 +71,7 @@ def test_without_centroids_the_network_always_moves(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ema_decay", [None, 0.5])
 @pytest.mark.parametrize(
     ("centroids", "length", "scale"),
-    [("fixed", "own", 10.0), ("learned", "own", 10.0), ("learned", "auto", None), ("class_mean", "auto", 10.0)],
+    [("fixed", "own", 10.0), ("learned", "own", 10.0), ("learned", "common", None), ("class_mean", "common", 10.0)],
 )
 @pytest.mark.parametrize("distribution", ["nsf", "softmax"])
 def test_class_means_are_the_true_ones(

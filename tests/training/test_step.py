@@ -272,7 +272,7 @@ def test_validation_metrics_are_those_of_the_model_after_the_epoch(tmp_path: Pat
         features = model(data.inputs[split.validation])
         labels = data.labels[split.validation]
         # P and Q by their definitions
-        unit = 0.5 * common_length("auto", features.shape[1])  # type: ignore[operator]
+        unit = 0.5 * common_length("common", features.shape[1])  # type: ignore[operator]
         p = torch.sigmoid(features.double() / unit)
         p = p / p.sum(-1, keepdim=True)
         q = torch.sigmoid(found["/model/objective.centroid_logits"].double() / unit)

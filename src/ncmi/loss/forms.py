@@ -12,7 +12,7 @@ Distribution = Literal["nsf", "softmax"]
 CentroidMode = Literal["fixed", "learned", "class_mean"]
 Anchors = Literal["auto", "axis", "etf", "random"]
 Center = Literal["none", "ema", "frozen"]
-FeatureLength = float | Literal["auto", "own"]
+FeatureLength = float | Literal["auto", "own", "common"]
 Separation = Literal["centroid_kl", "cross_entropy"]
 
 
@@ -25,8 +25,9 @@ class NCMIForm:
     Attributes:
         temperature: T > 0, which the unit-length feature is divided by.
         distribution: from features to distributions: normalized sigmoid, or softmax (an ablation).
-        feature_length: s, the one length that all features are divided by, so that their own lengths count; "auto" is
-            0.3·√D. "own" divides each by its own, as the paper does, so that directions alone count.
+        feature_length: "own" divides each feature by its own length, as the paper does, so that directions alone count;
+            "common" divides all by s = 0.3·√D, a number by that, so that lengths count as well. "auto" is "own", but
+            recipes for tables and bags, and for images with the small ConvNet, take "common" with AdamW.
         centroids: learned by gradient, fixed at the anchors, or moving averages of the class means.
         anchors: where centroids start, see :func:`ncmi.anchor_directions`; "auto" takes axes, or where D < C directions
             as far apart as can be.
@@ -36,7 +37,7 @@ class NCMIForm:
         center: what is subtracted from features: nothing, their moving average, or the first batches' mean.
         center_decay, centroid_decay: share of the old value that the moving averages keep.
         separation_power: p of the mean over the wrong classes, 1 in the paper; by default −max(2, log C), or twice that
-            with feature_length="own".
+            where each feature has its own length.
         separation_direction: KL(P‖Q_c), or as in the paper KL(Q_c‖P), for the wrong classes.
         form: a likelihood, the released script's mean of ratios, or the paper's ratio of means.
         robustness: 0 for clean labels, up to 1; or "auto" where many labels are wrong: as large as the model is sure,
@@ -144,11 +145,11 @@ def check_reduction(form: str, reduction: str) -> None:
 def common_length(feature_length: FeatureLength, feature_dim: int) -> float | None:
     """The length s that features ``[..., D]`` are divided by, or None for each one's own.
 
-    >>> common_length("auto", 100), common_length(2.0, 100), common_length("own", 100)
+    >>> common_length("common", 100), common_length(2.0, 100), common_length("own", 100)
     (3.0, 2.0, None)
     """
     if isinstance(feature_length, str):
-        return 0.3 * math.sqrt(feature_dim) if feature_length == "auto" else None
+        return 0.3 * math.sqrt(feature_dim) if feature_length == "common" else None
     return float(feature_length)
 
 
@@ -157,11 +158,10 @@ def check_map(temperature: Any, distribution: str, feature_length: FeatureLength
     if isinstance(temperature, (int, float)) and not temperature > 0:
         raise ValueError(f"temperature={temperature}: it divides the feature and must be above 0 (usual: 0.05 to 2)")
     check_choice("distribution", distribution, Distribution)
-    known = feature_length in ("auto", "own") if isinstance(feature_length, str) else 0 < feature_length < math.inf
-    if not known:
-        raise ValueError(
-            f"feature_length={feature_length}: use own (directions alone, the paper), auto, or a length above 0"
-        )
+    if isinstance(feature_length, str):
+        check_choice("feature_length", feature_length, get_args(FeatureLength)[1])
+    elif not 0 < feature_length < math.inf:
+        raise ValueError(f"feature_length={feature_length}: use own, common, or a length above 0")
 
 
 def check_loss(form: str, separation_power: float, separation_direction: str, robustness: Any = 0.0) -> None:

@@ -88,7 +88,7 @@ def to_log_distribution(
         center: μ, ``[D]``, or None for no centering.
         temperature: T > 0.
         kind: ``"nsf"`` (the paper) or ``"softmax"`` (its ablation).
-        feature_length: ``"own"`` (the paper), ``"auto"`` for 0.3·√D, or a length above 0.
+        feature_length: ``"own"`` (the paper), ``"common"`` for 0.3·√D, or a length above 0.
 
     Returns:
         ``[..., D]`` log-probabilities, float32 (float64 for float64 features), also inside autocast. A feature that

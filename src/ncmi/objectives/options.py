@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 from ncmi.loss.forms import NCMIForm, check_range, check_weight
 
@@ -33,6 +33,10 @@ class ObjectiveOptions:
     name: ClassVar[str]
     label: ClassVar[str]
     target: ClassVar[str]
+
+    def settled(self, *, common_length: bool) -> Self:
+        """These options with what they leave to the recipe: whether features do well with one length for all."""
+        return self
 
     def build(self, num_classes: int, feature_dim: int) -> Objective:
         """Make the objective for ``num_classes`` classes on features of width ``feature_dim``."""
@@ -94,6 +98,11 @@ class NCMIOptions(NCMIForm, ObjectiveOptions):
     """NCMI: within-class concentration over between-class separation (arXiv 2601.02543); see :class:`ncmi.NCMILoss`."""
 
     target: ClassVar[str] = "ncmi.objectives.ncmi:NCMIObjective"
+
+    def settled(self, *, common_length: bool) -> Self:
+        if self.feature_length != "auto":
+            return self
+        return replace(self, feature_length="common" if common_length else "own")
 
     @classmethod
     def robust(cls) -> NCMIOptions:

@@ -36,6 +36,17 @@ def bag_network_width(instance_dim: int) -> int:
     return 128 if instance_dim <= 384 else 256 if instance_dim <= 512 else 512
 
 
+def takes_common_length(recipe: Recipe) -> bool:
+    """Whether NCMI divides features by one length for all where its options leave that open.
+
+    So it does better for perceptrons and bag networks. For residual networks, whose features are averages of rectified
+    maps, and for SGD, whose steps do not follow the scale of features, it learns more slowly (docs/findings.md).
+    """
+    name = recipe.network.name
+    is_free = isinstance(recipe.network, BagNetwork) or name in ("mlp", "convnet")
+    return is_free and recipe.training.optimizer == "adamw"
+
+
 def resolve_recipe(recipe: Recipe, sample_shape: tuple[int, ...], num_classes: int, num_train: int) -> Recipe:
     """The recipe with everything settled that it leaves open: this is what a run folder holds.
 
@@ -50,16 +61,22 @@ def resolve_recipe(recipe: Recipe, sample_shape: tuple[int, ...], num_classes: i
     """
     if isinstance(recipe.network, BagNetwork):
         network = replace(recipe.network, width=recipe.network.width or bag_network_width(sample_shape[0]))
-        return replace(recipe, network=network, training=_resolve_bag_training(recipe))
+        return _settled(replace(recipe, network=network, training=_resolve_bag_training(recipe)))
     training = recipe.training
     batch_size = training.batch_size or (64 if num_train >= 512 else 32)
     steps_per_epoch = max(1, math.ceil(num_train / batch_size))
     epochs = training.epochs or min(100, max(40, round(_STEPS / steps_per_epoch)))
-    return replace(
-        recipe,
-        network=resolve_network(recipe.network, sample_shape, num_classes),
-        training=replace(training, batch_size=batch_size, epochs=epochs),
+    return _settled(
+        replace(
+            recipe,
+            network=resolve_network(recipe.network, sample_shape, num_classes),
+            training=replace(training, batch_size=batch_size, epochs=epochs),
+        )
     )
+
+
+def _settled(recipe: Recipe) -> Recipe:
+    return replace(recipe, objective=recipe.objective.settled(common_length=takes_common_length(recipe)))
 
 
 def _resolve_bag_training(recipe: Recipe) -> Training:
