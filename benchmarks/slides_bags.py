@@ -7,8 +7,8 @@ DATA holds bags/musk1.npz, bags/musk2.npz (x, bag, bag_label) and bags/colon_nuc
 described by color and texture as ``ncmi slides embed`` does). The same command goes on where it was stopped. At the end
 FOLDER/SET.md is written, and FOLDER/SET-NETWORK.csv. Every bag is its own group; each repeat draws ten folds anew,
 which are pooled. One setting for all, the last epoch; docs/slides.md says how it was chosen. "plain" is ABMIL
-without the gate. NCMI sees the direction of a bag vector alone; "-length" adds, to the same runs of cross-entropy,
-NCMI with one length for all, by which their own lengths count, and cross-entropy that sees the direction alone.
+without the gate. "-direction" adds, to the same runs of cross-entropy, NCMI and cross-entropy that see the direction of
+a bag vector alone.
 
 Repeats share their bags: the interval is a bootstrap over bags. Published: Ilse et al. 2018, Tables 1 and 3; five
 repeats of 10-fold, ± standard error as printed there.
@@ -35,7 +35,7 @@ from ncmi.training.comparison import Plan, compare_many, entries_of
 from ncmi.training.run_folder import write_arrays
 from ncmi.training.schema import Results
 
-NETWORKS = ("abmil", "plain", "aem", "asmil", "transmil", "abmil-length", "plain-length")
+NETWORKS = ("abmil", "plain", "aem", "asmil", "transmil", "abmil-direction", "plain-direction")
 LABELS = {"abmil": "ABMIL, gated", "plain": "ABMIL, plain", "aem": "AEM", "asmil": "ASMIL", "transmil": "TransMIL"}
 # set, network: accuracy, then AUC where it is printed, each with its printed error
 PUBLISHED: dict[tuple[str, str], tuple[tuple[float, float], ...]] = {
@@ -63,9 +63,9 @@ def recipe_of(features: Path, network: str, quick: bool) -> Recipe:
         accelerator="cpu",
     )
     data = BagData(str(features), folds=2 if quick else 10, validation_fraction=0.0, standardize=True)
-    name, length = network.removesuffix("-length"), network.endswith("-length")
+    name, direction = network.removesuffix("-direction"), network.endswith("-direction")
     chosen = BagNetwork("abmil" if name == "plain" else name, gated=name != "plain", dropout=0.5)  # type: ignore[arg-type]
-    return Recipe(data, chosen, NCMIOptions(feature_length="common" if length else "own"), training)
+    return Recipe(data, chosen, NCMIOptions(feature_length="own" if direction else "auto"), training)
 
 
 def features_of(name: str, data_dir: Path, cache: Path) -> Path:
@@ -88,12 +88,12 @@ def features_of(name: str, data_dir: Path, cache: Path) -> Path:
 def run(name: str, network: str, arguments: argparse.Namespace, data_dir: Path) -> Path:
     """All runs of one network on one set; the folder of the comparison."""
     recipe = recipe_of(features_of(name, data_dir, arguments.out), network, arguments.quick)
-    plain = network.removesuffix("-length")
+    plain = network.removesuffix("-direction")
     others = [] if plain == network else [DirectionOnlyOptions.name]
     # entries of the same recipe have the same name, and share their runs
-    length = "-length" if network != plain else ""
+    direction = "-direction" if network != plain else ""
     entries = [
-        replace(entry, name=f"{entry.name}{length}") if entry.recipe.objective.name == "ncmi" else entry
+        replace(entry, name=f"{entry.name}{direction}") if entry.recipe.objective.name == "ncmi" else entry
         for entry in entries_of(recipe, [CrossEntropyOptions.name, *others, NCMIOptions.name])
     ]
     title, seeds = f"{name}, {network}", tuple(range(arguments.repeats))
@@ -111,7 +111,7 @@ def run(name: str, network: str, arguments: argparse.Namespace, data_dir: Path) 
 
 def rows_of(name: str, network: str, folder: Path) -> list[list[str]]:
     """Rows of one network: each loss by each read-out, against cross-entropy by the same one."""
-    lines, plain = [], network.removesuffix("-length")
+    lines, plain = [], network.removesuffix("-direction")
     for row in comparison_rows(read_comparison(folder)):
         if row.is_baseline and network != plain:
             continue  # stands with the network's own rows
@@ -126,7 +126,7 @@ def rows_of(name: str, network: str, folder: Path) -> list[list[str]]:
             gap_to_it = row.scores[score].mean - value
             place = "inside" if abs(gap_to_it) <= error else "above" if gap_to_it > 0 else "below"
             published.append(f"{heading}{value:.3f} ± {error:.3f}: {place}")
-        method = f"{row.method}, h = 1" if network != plain and row.entry.objective == "ncmi" else row.method
+        method = f"{row.method}, direction alone" if network != plain and row.entry.objective == "ncmi" else row.method
         lines.append([LABELS[plain], method, str(len(row.seeds)), *cells, "; ".join(published)])
     return lines
 

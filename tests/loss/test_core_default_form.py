@@ -185,7 +185,7 @@ def test_it_trains_in_any_width(classes: int, dim: int, length: FeatureLength) -
 def test_centroids_that_are_directions_cannot_be_put_elsewhere() -> None:
     loss = ncmi.NCMILoss(3, 6, feature_length="own")
     before = loss.centroid_logits.detach().clone()
-    with pytest.raises(ValueError, match=r"anchor_scale=10, centroids='fixed', or a common feature_length"):
+    with pytest.raises(ValueError, match=r"anchor_scale=10, centroids='fixed', or feature_length='common'"):
         loss.set_centroids(torch.full((3, 6), 1 / 6))
     assert torch.equal(loss.centroid_logits, before)
 

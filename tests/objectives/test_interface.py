@@ -38,12 +38,12 @@ def test_centroids_go_where_they_are_put_or_say_why_not() -> None:
         NCMIOptions(centroids="fixed"),
         NCMIOptions(anchor_scale=10.0),
         NCMIOptions(centroids="class_mean"),
-        NCMIOptions(),
+        NCMIOptions(feature_length="common"),
     ):
         objective = options.build(3, 6)
         objective.check_settable()
         objective.set_centroids(target)
         assert isinstance(objective, ncmi.NCMILoss)
         torch.testing.assert_close(objective.log_centroids().exp().detach(), target)
-    with pytest.raises(ValueError, match="use anchor_scale=10, centroids='fixed', or a common feature_length"):
+    with pytest.raises(ValueError, match="use anchor_scale=10, centroids='fixed', or feature_length='common'"):
         NCMIOptions(feature_length="own").build(3, 6).check_settable()

@@ -124,6 +124,6 @@ def test_class_means_are_the_true_ones(
 
 def test_class_means_for_centroids_that_cannot_go_there_are_refused_at_once(tmp_path: Path) -> None:
     recipe = make_recipe(NCMIOptions(feature_length="own"), alternation=Alternation("class_means"))
-    with pytest.raises(ValueError, match="use anchor_scale=10, centroids='fixed', or a common feature_length"):
+    with pytest.raises(ValueError, match="use anchor_scale=10, centroids='fixed', or feature_length='common'"):
         train(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -261,7 +261,7 @@ class NCMIBase(nn.Module):
         if self.as_features and self.feature_length is None:
             raise ValueError(
                 "learned centroids without anchor_scale are directions where each feature has its own length, which "
-                "class means are not: use anchor_scale=10, centroids='fixed', or a common feature_length"
+                "class means are not: use anchor_scale=10, centroids='fixed', or feature_length='common'"
             )
 
     @torch.no_grad()
