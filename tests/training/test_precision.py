@@ -13,6 +13,7 @@ from training_helpers import make_recipe, metrics, weights
 from ncmi.data.load import load_dataset
 from ncmi.data.splits import split_dataset
 from ncmi.objectives.options import CrossEntropyOptions, NCMIOptions, ObjectiveOptions, SupConOptions
+from ncmi.training.environment import precision_note
 from ncmi.training.model import load_model
 from ncmi.training.run import train
 from ncmi.training.run_folder import RunFolder
@@ -73,3 +74,22 @@ def test_a_float64_model_is_loaded_as_such(tmp_path: Path) -> None:
     assert features.dtype == torch.float64
     predicted = RunFolder(tmp_path / "run").outputs().predictions["head"]
     np.testing.assert_array_equal(predicted, model.log_proba(features, "head").argmax(-1))
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision", "device", "is_slow"),
+    [
+        ("AVX2", "bf16-mixed", "cpu", True),
+        ("DEFAULT", "bf16-mixed", "cpu", True),
+        ("AVX512", "bf16-mixed", "cpu", False),
+        ("AVX2", "32-true", "cpu", False),
+        ("AVX2", "bf16-mixed", "cuda", False),
+    ],
+)
+def test_emulated_bfloat16_is_told(
+    capability: str, precision: str, device: str, is_slow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    note = precision_note(precision, torch.device(device))
+    assert (note is not None) == is_slow
+    assert note is None or "--training.precision 32-true" in note
