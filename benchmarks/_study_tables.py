@@ -393,19 +393,21 @@ def tables_report(study: Study) -> Report:
     # ours is NCMI wherever it takes part
     methods.sort(key=lambda method: method is not plan.NCMI)
     report.sections.append(SPLITS_NOTE)
-    report.add(
-        "Settings chosen",
-        "Multiple of the recipe's learning rate, then the loss's own option where it has one, by mean validation "
-        "accuracy of tuning seeds on rows that no reported test part holds. Cross-entropy, square loss and squentropy "
-        "have no option of their own: they choose the rate alone.",
-        choices_text(runs, methods),
-    )
-    for title, first, others, note in (
-        ("Default against default", DEFAULT, DEFAULT, "Nothing is searched for any method."),
-        ("Tuned against tuned", TUNED, TUNED, "Every method, NCMI included, has the same budget."),
-        ("NCMI without search against searched rivals", DEFAULT, TUNED,
-         "NCMI at its default; the others are searched, which NCMI is not: this is no like with like."),
-    ):  # fmt: skip
+    comparisons = [("Default against default", DEFAULT, DEFAULT, "Nothing is searched for any method.")]
+    if study.tune_seeds != 0:
+        report.add(
+            "Settings chosen",
+            "Multiple of the recipe's learning rate, then the loss's own option where it has one, by mean validation "
+            "accuracy of tuning seeds on rows that no reported test part holds. Cross-entropy, square loss and "
+            "squentropy have no option of their own: they choose the rate alone.",
+            choices_text(runs, methods),
+        )
+        comparisons += [
+            ("Tuned against tuned", TUNED, TUNED, "Every method, NCMI included, has the same budget."),
+            ("NCMI without search against searched rivals", DEFAULT, TUNED,
+             "NCMI at its default; the others are searched, which NCMI is not: this is no like with like."),
+        ]  # fmt: skip
+    for title, first, others, note in comparisons:
         keys = {one.label: f"{first if one is methods[0] else others} {one.name}" for one in methods}
         compare_methods(report, runs, title, keys, note)
     return report
@@ -429,14 +431,16 @@ def noise_report(study: Study) -> Report:
     for level, kind in plan.conditions_of(study):
         table, _ = plan.damage_of(level, kind)
         where = table.removesuffix(": ")
+        default = {one.label: f"{table}{DEFAULT} {one.name}" for one in methods}
+        compare_methods(report, runs, f"Default against default, {where}", default, best_rival_text(runs, default))
+        if study.tune_seeds == 0:
+            continue
         report.add(f"Settings chosen, {where}", choices_text(runs, methods, table))
         tuned = {one.label: f"{table}{TUNED} {one.name}" for one in methods}
         tuned |= {
             f"{one.label}, not tuned": f"{table}{DEFAULT} {one.name}" for one in methods if one is plan.CROSS_ENTROPY
         }
-        default = {one.label: f"{table}{DEFAULT} {one.name}" for one in methods}
         compare_methods(report, runs, f"Tuned against tuned, {where}", tuned, best_rival_text(runs, tuned))
-        compare_methods(report, runs, f"Default against default, {where}", default, best_rival_text(runs, default))
         unlike = {one.label: (default if one is methods[0] else tuned)[one.label] for one in methods}
         title = f"{methods[0].label} without search against searched rivals, {where}"
         compare_methods(report, runs, title, unlike, f"No like with like. {best_rival_text(runs, unlike)}")

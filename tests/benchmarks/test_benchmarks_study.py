@@ -293,7 +293,7 @@ def known_study(bench: Any, folder: Path, sets: tuple[str, ...], known: Any = la
             measures = dict.fromkeys(plan.MEASURES, value)
             return self.known.setdefault(run, plan.Record(measures, "head", [value - 0.1, value], 1.0, "abc", "cpu"))
 
-    return Fake(folder, sets, seeds=2, tune_seeds=1, **options)
+    return Fake(folder, sets, **{"seeds": 2, "tune_seeds": 1, **options})
 
 
 @pytest.mark.parametrize(
@@ -333,6 +333,13 @@ def test_every_part_has_its_tables(bench: Any, tmp_path: Path, part: str, words:
         assert content["sets"]["digits"]["tuned label_smoothing"]["searched"]["choice"] == [1.0, {}]
         # vowel has an official test part: there the interval is the plain one; equal gaps have no width
         assert "vowel°" in text
+
+
+@pytest.mark.parametrize("part", ["tables", "noise"])
+def test_nothing_is_called_tuned_that_is_not(bench: Any, tmp_path: Path, part: str) -> None:
+    text = bench("study").write_report(part, known_study(bench, tmp_path, ("digits",), tune_seeds=0))
+    assert "Default against default" in text
+    assert not any(words in text for words in ("Tuned against tuned", "searched rivals", "Settings chosen"))
 
 
 def test_what_is_registered_has_its_row_though_runs_are_missing(bench: Any, tmp_path: Path) -> None:
