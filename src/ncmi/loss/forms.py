@@ -160,7 +160,7 @@ def check_map(temperature: Any, distribution: str, feature_length: FeatureLength
     check_choice("distribution", distribution, Distribution)
     if isinstance(feature_length, str):
         check_choice("feature_length", feature_length, get_args(FeatureLength)[1])
-    elif not 0 < feature_length < math.inf:
+    elif feature_length is None or isinstance(feature_length, bool) or not 0 < feature_length < math.inf:
         raise ValueError(f"feature_length={feature_length}: use own, common, or a length above 0")
 
 
