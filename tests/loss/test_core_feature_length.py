@@ -192,6 +192,33 @@ def test_one_sample_far_out_leaves_the_others_as_they_are() -> None:
     torch.testing.assert_close((with_far * (B + 1) - rest) / B, value, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("form", ["default", "fixed", "robust", "power", "paper"])
+def test_nothing_to_learn_from(form: str) -> None:
+    """All samples are ignored, or there are none to score."""
+    loss = make("common", torch.float32, **FORMS[form])
+    features = torch.randn(B, D, requires_grad=True)
+    value = loss(features, torch.full((B,), -100))
+    value.backward()
+    assert value == 0
+    assert features.grad is not None
+    assert not features.grad.any()
+    assert loss.scores(torch.zeros(0, D)).shape == (0, C)
+
+
+@pytest.mark.parametrize("looked_at", [True, False])
+@pytest.mark.parametrize("far", [math.inf, -math.inf, 3e38])
+def test_features_that_overflow_are_said(monkeypatch: pytest.MonkeyPatch, far: float, looked_at: bool) -> None:
+    """A sigmoid takes infinity for a number as good as any."""
+    monkeypatch.setattr(likelihood, "_is_looked_at", lambda x: looked_at)
+    for form in FORMS.values():
+        loss = make(0.7, torch.float32, **form).eval()
+        features, labels = torch.randn(B, D), torch.randint(C, (B,))
+        features[2, 3] = far
+        for refuse in (lambda: loss(features, labels), lambda: loss.scores(features)):  # noqa: B023
+            with pytest.raises(ValueError, match=r"row 2.*infinite"):
+                refuse()
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision(dtype: torch.dtype) -> None:
     loss = make("common", torch.float32)
@@ -248,8 +275,11 @@ def test_a_state_of_another_length_is_refused(trained: FeatureLength, here: Feat
     if trained == here:
         other.load_state_dict(one.state_dict())
         return
-    with pytest.raises(RuntimeError, match="feature_length="):
+    with pytest.raises(RuntimeError) as error:
         other.load_state_dict(one.state_dict())
+    for length in (trained, here):
+        argument = f"{common_length(length, D)}" if length != "own" else "own"
+        assert argument in str(error.value).split("feature_length=")[1]
 
 
 @pytest.mark.parametrize("distribution", comparison.KINDS)
@@ -263,7 +293,7 @@ def test_points_can_be_put_to_any_distribution(length: FeatureLength, distributi
         torch.testing.assert_close(loss.log_distribution(loss.centroid_logits.detach()).exp(), wanted)
 
 
-@pytest.mark.parametrize("length", [-1.0, 0.0, math.inf, math.nan, "unit"])
+@pytest.mark.parametrize("length", [-1.0, 0.0, math.inf, math.nan, "unit", None, True])
 def test_not_a_length(length: Any) -> None:
     for refuse in (
         lambda: ncmi.NCMILoss(C, D, feature_length=length),

@@ -195,7 +195,7 @@ def test_smallest_images() -> None:
         (Network("resnet18"), (13,), r"resnet18 takes images, not samples of shape \[13\]: use network 'mlp'"),
         (Network("resnet9"), (13,), r"resnet9 takes images, not samples of shape \[13\]: use network 'mlp'"),
         (Network("resnet18", depth=3), (3, 8, 8), "depth=3: the depth of resnet18 is fixed; leave it at 0"),
-        (Network("resnet9", depth=3), (3, 8, 8), "depth and feature_dim of resnet9 are fixed by its width"),
+        (Network("resnet9", depth=3), (3, 8, 8), "depth=3.* of resnet9 are fixed by its width"),
         (Network("resnet50", feature_dim=9), (3, 8, 8), "feature_dim=9: resnet50 of width 64 has features of 2048;"),
         (Network("resnet34", dropout=0.1), (3, 8, 8), "dropout=0.1: resnet34 has none; leave it at 0"),
     ],

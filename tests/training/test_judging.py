@@ -23,6 +23,7 @@ from ncmi.data.signature import Signature
 from ncmi.objectives.options import CrossEntropyOptions, NCMIOptions, ObjectiveOptions
 from ncmi.readouts.calibration import fit_temperature
 from ncmi.readouts.scores import calibration_error, judge
+from ncmi.training import evaluation
 from ncmi.training.evaluation import evaluate_run
 from ncmi.training.judging import Features, fit_readouts, judge_readouts, log_probabilities
 from ncmi.training.model import Classifier
@@ -135,7 +136,22 @@ def test_a_run_judged_by_its_own_read_out_alone(objective: ObjectiveOptions, own
     for readout in ("lp", "knn"):
         with pytest.raises(ValueError, match=r"training\.readouts own"):
             predict(tmp_path / "own", table, tmp_path / "out.csv", readout=readout)
+    other: Any = "cc" if own == "head" else "head"
+    with pytest.raises(ValueError, match=r"without --calibrated"):
+        predict(tmp_path / "own", table, tmp_path / "out.csv", readout=other, calibrated=True)
     assert not (tmp_path / "out.csv").exists()
     predict(tmp_path / "own", table, tmp_path / "out.csv")
     predict(tmp_path / "whole", table, tmp_path / "whole.csv")
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_a_run_without_its_data_says_by_what_it_is_judged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def gone(folder: Any) -> Any:
+        raise OSError("the data is gone")
+
+    monkeypatch.setattr(evaluation, "open_own_source", gone)
+    for readouts, said in (("own", False), ("all", True)):
+        train(make_recipe(readouts=readouts), tmp_path / readouts)
+        found = evaluate_run(tmp_path / readouts, on="wine")
+        (note,) = (note for note in found.notes if "the data is gone" in note)
+        assert ("LP" in note) is ("lp" in found.readouts) is said

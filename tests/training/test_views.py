@@ -186,7 +186,8 @@ def test_images_grow_in_equal_parts_of_the_run(monkeypatch: pytest.MonkeyPatch, 
     train(replace(recipe, data=ImageData("digits", train_per_class=5)), tmp_path / "run")
     assert sides[True] == [4, 4, 6]  # the second of three epochs begins in the first half
     assert set(sides[False]) == {8}
-    for data, network in (("wine", Network("mlp")), ("digits", Network("mlp"))):
+    small = Network("resnet9_early", width=4)
+    for data, network in (("wine", Network("mlp")), ("digits", Network("mlp")), ("digits", small)):
         with pytest.raises(ValueError, match=r"--training\.image-sizes"):
             train(make_recipe(data=data, network=network, image_sizes=(4,)), tmp_path / data)
         assert not (tmp_path / data).exists()

@@ -23,11 +23,11 @@ class NCMIForm:
     The defaults are meant to need no search; docs/findings.md has the reasons and the figures.
 
     Attributes:
-        temperature: T > 0, which the unit-length feature is divided by.
+        temperature: T > 0, which the feature is divided by, besides its length.
         distribution: from features to distributions: normalized sigmoid, or softmax (an ablation).
-        feature_length: "own" divides each feature by its own length, as the paper does, so that directions alone count;
-            "common" divides all by s = 0.3·√D, a number by that, so that lengths count as well. "auto" is "own", but
-            recipes for tables and bags, and for images with the small ConvNet, take "common" with AdamW.
+        feature_length: what features are divided by. "own": each by its own length, as in the paper, so that only
+            directions count. "common": all by s = 0.3·√D, so that lengths count as well; a number: all by that s.
+            "auto": "own", but in recipes with AdamW and a perceptron (tables), the ConvNet or a bag network "common".
         centroids: learned by gradient, fixed at the anchors, or moving averages of the class means.
         anchors: where centroids start, see :func:`ncmi.anchor_directions`; "auto" takes axes, or where D < C directions
             as far apart as can be.
@@ -160,7 +160,7 @@ def check_map(temperature: Any, distribution: str, feature_length: FeatureLength
     check_choice("distribution", distribution, Distribution)
     if isinstance(feature_length, str):
         check_choice("feature_length", feature_length, get_args(FeatureLength)[1])
-    elif not 0 < feature_length < math.inf:
+    elif feature_length is None or isinstance(feature_length, bool) or not 0 < feature_length < math.inf:
         raise ValueError(f"feature_length={feature_length}: use own, common, or a length above 0")
 
 

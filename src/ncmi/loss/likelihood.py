@@ -272,7 +272,11 @@ def _to_simplex(features: Tensor, directions: Tensor | None, to: Map) -> tuple[_
     def one_block(
         x: Tensor, inverse: Tensor | None, r: Tensor, log_r: Tensor, s: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        z, norm = (x * to.factor, None) if inverse is None else _scaled(x, inverse)
+        norm = None
+        if inverse is not None:
+            z, norm = _scaled(x, inverse)
+        else:
+            z = x * to.factor if looked_at else logits_of(x, to.temperature, to.length)
         torch.sigmoid(z, out=s)
         if looked_at:
             torch.div(s, s.sum(-1, keepdim=True).mul_(share), out=r)
@@ -415,8 +419,10 @@ def _any_close(table: _Table, bound: float | None) -> bool:
     """
     if table.value.device.type != "cpu":
         return True
+    if len(table.value) == 0:
+        return False
     apart = table.apart().amax().item() if bound is None else bound
-    return len(table.value) > 0 and not table.value.amin().item() >= apart * _CLOSE
+    return not table.value.amin().item() >= apart * _CLOSE
 
 
 def _look_closer(table: _Table, own: Tensor | None = None) -> _Nearest:

@@ -175,7 +175,7 @@ class NCMIBase(nn.Module):
         if theirs[0] != own[0]:
             return  # no tensor fits, which is said of them, or wanted: a body that is trained on for other classes
         different = [
-            f"{name}={_WORDS[name][int(number)] if name in _WORDS else type(value)(number)} (here {value})"
+            f"{name}={_as_given(name, value, number)} (here {_as_given(name, value, here)})"
             for (name, value), number, here in zip(self._meaning(), theirs, own, strict=True)
             if not math.isclose(number, here, rel_tol=1e-12)
         ]
@@ -510,6 +510,13 @@ class NCMIBase(nn.Module):
             power=power or self.likelihood_power,
         )
         return classifier.to(self.centroid_logits.device)
+
+
+def _as_given(name: str, value: Any, number: float) -> Any:
+    """An option as an argument would have it: its number in a state, and a value of its type."""
+    if name == "feature_length" and number == 0:
+        return "own"
+    return _WORDS[name][int(number)] if name in _WORDS else type(value)(number)
 
 
 def _average_gradient(parameter: Tensor) -> None:

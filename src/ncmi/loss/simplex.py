@@ -33,7 +33,14 @@ def log_nsf(z: Tensor) -> Tensor:
         >>> log_nsf(torch.zeros(4)).exp()
         tensor([0.2500, 0.2500, 0.2500, 0.2500])
     """
-    return F.log_softmax(F.logsigmoid(full_precision(z)), dim=-1)
+    return F.log_softmax(_log_sigmoid(full_precision(z)), dim=-1)
+
+
+def _log_sigmoid(z: Tensor) -> Tensor:
+    if not torch.compiler.is_exporting():
+        return F.logsigmoid(z)
+    # ONNX has the logarithm of a sigmoid that has become 0; minimum() halves the gradient of a tie, as it must at 0
+    return torch.minimum(z, z.new_zeros(())) - torch.log1p(torch.exp(-z.abs()))
 
 
 def length(f: Tensor) -> Tensor:
@@ -48,7 +55,7 @@ def log_ratio(z: Tensor, kind: Distribution) -> Tensor:
 
     A log-distribution plus ``log D`` would have the rounding of ``log D``, which is 1e-5 of a usual α.
     """
-    log_weight = F.logsigmoid(z) if kind == "nsf" else z
+    log_weight = _log_sigmoid(z) if kind == "nsf" else z
     log_weight = log_weight - log_weight.amax(-1, keepdim=True).detach()
     return log_weight - log_weight.exp().mean(-1, keepdim=True).log()
 
@@ -66,10 +73,15 @@ def centered_feature(feature: Tensor, center: Tensor | None) -> Tensor:
 
 
 def logits_of(centered: Tensor, temperature: float | Tensor, feature_length: float | None) -> Tensor:
-    """What the distribution is made of, ``[..., D]``: features over T and over a length, each one's own for None."""
+    """What the distribution is made of, ``[..., D]``: features over T and over a length, each one's own for None.
+
+    NaN where they overflow.
+    """
     if feature_length is None:
         return centered / (length(centered) * temperature)
-    return centered / (feature_length * temperature)
+    z = centered / (feature_length * temperature)
+    # the sigmoid of infinity would be as good as any
+    return z + (z - z)
 
 
 def to_log_distribution(

@@ -156,6 +156,9 @@ def _shortcut(in_channels: int, out: int, stride: int) -> nn.Module:
     return nn.Sequential(kind(in_channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
 
 
+LEAST_SIDE = 8  # pixels that ResNet9 can halve three times
+
+
 class ResNet9(nn.Module):
     """Eight 3×3 convolutions, two of the stages with a residual pair: ``[B, channels, H, W] → [B, 8·width]``.
 
@@ -191,13 +194,14 @@ class ResNet9(nn.Module):
             ValueError: for samples that are not images of at least 8×8 pixels, or options that it does not have.
         """
         check_images(sample_shape, options)
-        if min(sample_shape[1:]) < 8:
+        if min(sample_shape[1:]) < LEAST_SIDE:
             raise ValueError(
                 f"{options.name} halves images three times, these have {sample_shape[1:]} pixels: use resnet_small"
             )
         if options.depth or options.feature_dim != 8 * options.width:
             raise ValueError(
-                f"{options}: depth and feature_dim of {options.name} are fixed by its width; leave them at 0"
+                f"depth={options.depth}, feature_dim={options.feature_dim}: those of {options.name} are fixed by its "
+                "width; leave them out"
             )
         return cls(sample_shape[0], options.width, early=options.name == "resnet9_early")
 

@@ -20,7 +20,7 @@ from ncmi.loss.simplex import to_log_distribution
 from ncmi.readouts.out_of_distribution import check_ood_features, compare_ood, ood_scores
 from ncmi.readouts.scores import defined
 from ncmi.recipes import BagData, Data, SampleData
-from ncmi.recipes.names import NOT_THE_TEST_PART
+from ncmi.recipes.names import NOT_THE_TEST_PART, READOUTS
 from ncmi.training.identity import located
 from ncmi.training.judging import information, information_of, judge_readouts
 from ncmi.training.model import Classifier, load_model
@@ -67,7 +67,8 @@ def evaluate_run(
     except (OSError, ValueError) as error:
         if on is None or ood:
             raise
-        notes.append(f"judged by head, CC and LP as model.safetensors holds them, without kNN and temperature: {error}")
+        which = "head, CC and LP" if len(model.judged) > 1 else READOUTS[model.judged[0]]
+        notes.append(f"judged by {which} from model.safetensors alone, without kNN and temperature: {error}")
     else:
         outside = {name: source.ood_features(model, name) for name in ood}
         for name, features in outside.items():

@@ -92,6 +92,11 @@ def predict(
     name = model.objective.readouts[0] if readout == "auto" else readout
     if name == "knn" and len(model.judged) == 1:
         raise ValueError("this run has no nearest neighbors (--training.readouts own): choose another --readout")
+    if calibrated and len(model.judged) == 1 and name not in model.judged:
+        raise ValueError(
+            f"this run was judged by {READOUTS[model.judged[0]]} alone (--training.readouts own), and has a "
+            f"temperature for nothing else: predict without --calibrated, or give --readout {model.judged[0]}"
+        )
     temperature = _temperature(folder, name) if calibrated else None
     data = folder.recipe().data
     notes: tuple[str, ...] = ()

@@ -21,6 +21,7 @@ from ncmi.data.splits import Split, noisy_labels, split_dataset
 from ncmi.data.standardize import Standardizer
 from ncmi.data.tables.table import LabeledTable
 from ncmi.errors import left_out_in_words, naming
+from ncmi.networks.resnet import LEAST_SIDE
 from ncmi.recipes import Augmentation, Data, ImageData, Kind, Recipe, SampleData, TableData
 from ncmi.training.judging import Features, Judgment
 from ncmi.training.loop import Loop, Setup
@@ -82,7 +83,12 @@ class SampleSource(Source):
         if len(self.signature.sample_shape) != 3 or recipe.network.name == "mlp":
             raise ValueError(
                 f"image_sizes={training.image_sizes}: only networks of images of any size can train on smaller ones: "
-                "leave --training.image-sizes out, or use --network.name resnet_small"
+                "leave --training.image-sizes out, or for images use --network.name resnet_small"
+            )
+        if recipe.network.name.startswith("resnet9") and min(training.image_sizes) < LEAST_SIDE:
+            raise ValueError(
+                f"image_sizes={training.image_sizes}: {recipe.network.name} halves images three times: "
+                f"give --training.image-sizes of at least {LEAST_SIDE}, or use --network.name resnet_small"
             )
 
     @property
