@@ -13,7 +13,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import ncmi
 from ncmi.data.saved_outputs import read_outputs
+from ncmi.loss.forms import FeatureLength
 from ncmi.training.evaluation import measure_file
 
 LOGITS = torch.randn(60, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -129,3 +131,12 @@ def test_missing_and_unknown_files(tmp_path: Path) -> None:
     (tmp_path / "a.mat").write_text("")
     with pytest.raises(ValueError, match=r"files of type \.mat are not read: write numpy\.savez"):
         read_outputs(tmp_path / "a.mat")
+
+
+@pytest.mark.parametrize("length", ["own", "common", 2.5])
+def test_features_by_the_length_asked_for(length: FeatureLength, tmp_path: Path) -> None:
+    features, labels = torch.randn(40, 6), torch.arange(40) % 4
+    np.savez(tmp_path / "f.npz", features=features.numpy(), labels=labels.numpy())
+    measured = measure_file(tmp_path / "f.npz", temperature=0.3, feature_length=length)
+    log_p = ncmi.to_log_distribution(features, None, 0.3, feature_length=length)
+    assert measured.information.cmi == pytest.approx(ncmi.measure(log_p, labels, 4).cmi.item(), rel=1e-6)

@@ -286,6 +286,7 @@ def measure(
     *,
     values: Literal["auto", "logits", "probabilities", "log_probabilities", "features"] = "auto",
     temperature: float = 0.5,
+    feature_length: Literal["own", "common"] | float = "own",
     labels: Path | None = None,
     json: Path | None = None,
 ) -> None:
@@ -295,7 +296,8 @@ def measure(
         file: .npz, .safetensors or .pt with arrays called logits, probabilities, log_probabilities, features, outputs
             or x, and labels or y; or an .npy of outputs.
         values: what the outputs are; by default told by the array's name, else by its values.
-        temperature: of the map from features to distributions (features only).
+        temperature, feature_length: of the map from features to distributions (features only): as of the NCMI loss,
+            and for features of a model trained with it those of its recipe.json.
         labels: file of the labels, where they are not in FILE: .npy, .txt, or any of the others.
         json: file to write the figures to.
     """
@@ -304,7 +306,7 @@ def measure(
     for path in (file, labels):
         if path is not None:
             check_regular(path)
-    measured = measure_file(file, values, temperature, labels)
+    measured = measure_file(file, values, temperature, labels, feature_length)
     output.print_measured(measured)
     _write_json(json, measured)
 

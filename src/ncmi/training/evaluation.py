@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ncmi.data.saved_outputs import read_outputs
+from ncmi.loss.forms import FeatureLength
 from ncmi.loss.information import InformationAccumulator
 from ncmi.loss.simplex import to_log_distribution
 from ncmi.readouts.out_of_distribution import check_ood_features, compare_ood, ood_scores
@@ -156,9 +157,15 @@ def keep_ood(run: str | Path, evaluation: Evaluation) -> list[Path]:
 
 
 def measure_file(
-    path: str | Path, values: Values = "auto", temperature: float = 0.5, labels_file: str | Path | None = None
+    path: str | Path,
+    values: Values = "auto",
+    temperature: float = 0.5,
+    labels_file: str | Path | None = None,
+    feature_length: FeatureLength = "own",
 ) -> Measured:
     """CMI, Γ by both definitions and NCMI of saved outputs ``[N, D]`` and labels ``[N]``.
+
+    Features become distributions by temperature and feature_length, as of :class:`ncmi.NCMILoss`.
 
     Raises:
         ValueError: if the arrays are missing, damaged or do not fit together; the message names file and cure.
@@ -169,7 +176,7 @@ def measure_file(
     x = torch.from_numpy(np.ascontiguousarray(outputs))
     x = x if x.dtype == torch.float32 else x.double()
     try:
-        log_p = _log_distributions(x, kind, temperature)
+        log_p = _log_distributions(x, kind, temperature, feature_length)
         accumulator = InformationAccumulator(int(labels.max()) + 1, log_p.shape[1])
         accumulator.update(log_p, torch.from_numpy(labels.astype(np.int64)))
     except ValueError as error:
@@ -184,9 +191,9 @@ def measure_file(
     )
 
 
-def _log_distributions(x: Tensor, kind: str, temperature: float) -> Tensor:
+def _log_distributions(x: Tensor, kind: str, temperature: float, feature_length: FeatureLength) -> Tensor:
     if kind == "features":
-        return to_log_distribution(x, None, temperature)
+        return to_log_distribution(x, None, temperature, feature_length=feature_length)
     if kind == "logits":
         return torch.log_softmax(x, dim=-1)
     return x.log() if kind == "probabilities" else x
