@@ -120,6 +120,7 @@ def against_cross_entropy(blocks: int, threads: int) -> Iterator[Row]:
         modules: dict[str, tuple[torch.nn.Module, float | None]] = {
             "default": (ncmi.NCMILoss(classes, width), bar),
             "default, as a head": (Head(classes, width), bar),
+            "common length": (ncmi.NCMILoss(classes, width, feature_length="common"), bar),
         }
         for name, (options, its_bar) in FORMS.items() if number == 0 else ():
             modules[name] = ncmi.NCMILoss(classes, width, **options), its_bar
