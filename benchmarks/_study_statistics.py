@@ -172,9 +172,7 @@ def ranks_chart(average_ranks: pd.Series, difference: float, sets: int, marked: 
     color = alt.condition("datum.marked", alt.value(TONES["vermilion"][0]), alt.value(TONES["ink"][0]))
     axis = f"average rank; bars that overlap cannot be told apart (Nemenyi, {ALPHA:.0%})"
     base = alt.Chart().encode(y=alt.Y("method:N", sort=[str(row["method"]) for row in rows], title=None), color=color)
-    bars = base.mark_rule(strokeWidth=3).encode(
-        x=alt.X("low:Q", title=axis, scale=alt.Scale(zero=False)), x2="high:Q"
-    )
+    bars = base.mark_rule(strokeWidth=3).encode(x=alt.X("low:Q", title=axis, scale=alt.Scale(zero=False)), x2="high:Q")
     points = base.mark_point(filled=True, size=70).encode(x="rank:Q")
     title = f"Average rank over {sets} data sets"
     description = "Average ranks: " + ", ".join(f"{row['method']} {row['rank']:.2f}" for row in rows)

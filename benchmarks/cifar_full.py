@@ -43,9 +43,10 @@ from ncmi.report.text import duration
 from ncmi.training.comparison import RECORD, ComparisonError, Entry, Plan, compare_many
 from ncmi.training.run_folder import RunFolder
 from ncmi.training.schema import Results, write_record
-from study import DIVERGED
 
 PARTS = ("tune", "full", "curve", "report")
+# what training says of a run whose numbers are no longer finite
+DIVERGED = "lower the learning rate"
 TUNING_SEED, MOST_RATES = 100, 9
 # the first is what the others are compared with
 METHODS: dict[str, tuple[str, ObjectiveOptions]] = {
@@ -276,16 +277,14 @@ def report(job: Job) -> str:
         write_text(job.out / "cifar_full.csv", to_csv(comparison))
         about["runs"] = {}
         for path in sorted(path for entry in plan.entries for path in (job.out / "full").glob(f"{entry.name}-seed*")):
-            if RunFolder(path).finished:
-                record = Record.read(path)
-                assert record is not None
-                accuracies = {readout: values["test_accuracy"] for readout, values in record.readouts.items()}
-                losses = [row.train_loss for row in RunFolder(path).metrics()]
+            run = RunFolder(path)
+            if run.finished:
+                results = run.results()
                 about["runs"][path.name] = {
-                    "commit": record.commit,
-                    "seconds": record.seconds,
-                    "test_accuracy": accuracies,
-                    "train_loss": losses,
+                    "commit": run.environment().get("commit"),
+                    "seconds": results.total_seconds,
+                    "test_accuracy": {name: judged.test.accuracy.value for name, judged in results.readouts.items()},
+                    "train_loss": [row.train_loss for row in run.metrics()],
                 }
     if text := curves(job, rates):
         sections += ["Training loss and validation accuracy by epoch:", text]

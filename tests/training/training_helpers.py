@@ -7,6 +7,7 @@ import math
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor
 from ncmi.loss.alternating import Alternation
 from ncmi.objectives.options import CrossEntropyOptions, NCMIOptions, ObjectiveOptions, SupConOptions
 from ncmi.recipes import Augmentation, ImageData, Network, Recipe, TableData, Training
+from ncmi.recipes.defaults import takes_common_length
 from ncmi.training.checkpoint import load_checkpoint
 from ncmi.training.loop import Loop
 from ncmi.training.run_folder import RunFolder
@@ -32,10 +34,14 @@ TIMES = {"seconds", "epoch_seconds", "total_seconds", "peak_memory_mb"}
 def make_recipe(
     objective: ObjectiveOptions | None = None, *, data: str = "wine", network: Network = SMALL, **training: Any
 ) -> Recipe:
-    """Three epochs of wine (115 training samples, so 4 steps of 32 with a short last one) on a tiny perceptron."""
+    """Three epochs of wine (115 training samples, so 4 steps of 32 with a short last one) on a tiny perceptron.
+
+    The objective is settled, as a run settles it: with what a loop of its own makes of the recipe runs can be compared.
+    """
     options = {"epochs": 3, "batch_size": 32, "accelerator": "cpu", "threads": 1, **training}
     section = ImageData(data) if data == "digits" else TableData(data)
-    return Recipe(section, network, objective or NCMIOptions(), Training(**options))
+    recipe = Recipe(section, network, objective or NCMIOptions(), Training(**options))
+    return replace(recipe, objective=recipe.objective.settled(common_length=takes_common_length(recipe)))
 
 
 RESUME_CASES: dict[str, Callable[..., Recipe]] = {
