@@ -63,19 +63,25 @@ def runs_in_order(seeds: tuple[int, ...]) -> list[tuple[str, int]]:
     return [*rivals, ("ncmi-released", seeds[0]), *larger, ("resnet18-ncmi-released", seeds[0])]
 
 
+def rehearsal_images(folder: Path) -> ImageData:
+    """300 images of 12×12 pixels that can be learned, the brighter the higher the class, kept in the folder."""
+    path = folder.resolve() / "rehearsal.npz"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        labels = np.arange(300) % 10
+        images = np.random.default_rng(0).integers(100, size=(300, 3, 12, 12), dtype=np.uint8)
+        np.savez(path, x=images + (15 * labels).astype(np.uint8)[:, None, None, None], y=labels)
+    return ImageData(str(path), validation_fraction=0.1, train_on_all=True)
+
+
 def recipe_of(name: str, seed: int, session: Session) -> Recipe:
     """A run's recipe on this session's device and data; a rehearsal's on a few small images, for two short epochs."""
     recipe = METHODS[name][1]
     training = replace(recipe.training, seed=seed, accelerator=session.device.type)
     if not session.quick:
         return replace(recipe, data=replace(recipe.data, data_dir=session.data_dir), training=training)
-    path = session.out / "rehearsal.npz"
-    if not path.exists():
-        random = np.random.default_rng(0)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, x=random.integers(256, size=(300, 3, 8, 8), dtype=np.uint8), y=np.arange(300) % 10)
     training = replace(training, epochs=2, batch_size=64, compile=False, precision="32-true", threads=1)
-    data = ImageData(str(path), validation_fraction=0.1, train_on_all=True)
+    data = rehearsal_images(session.out)
     return replace(recipe, data=data, network=replace(recipe.network, width=8), training=training)
 
 

@@ -27,15 +27,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+from _gpu_train import rehearsal_images
 from _study_plan import BROKE_DOWN, Record
 from _timing import command_line, machine, machine_text, markdown
 from ncmi.errors import Interrupted
 from ncmi.files import finite, write_json, write_text
 from ncmi.objectives.options import CrossEntropyOptions, LabelSmoothingOptions, NCMIOptions, ObjectiveOptions
-from ncmi.recipes import ImageData, Recipe, cifar100, recipe_from_dict, resolve_recipe
+from ncmi.recipes import Recipe, cifar100, recipe_from_dict, resolve_recipe
 from ncmi.recipes.names import READOUTS
 from ncmi.report import to_csv, to_markdown
 from ncmi.report.records import read_comparison
@@ -75,13 +75,7 @@ class Job:
         training = replace(recipe.training, **({"learning_rate": rate, "centroid_learning_rate": rate} if rate else {}))
         if not self.rehearsal:
             return replace(recipe, data=replace(recipe.data, data_dir=self.data_dir), training=training)
-        path = self.out / "rehearsal.npz"
-        if not path.exists():
-            random = np.random.default_rng(0)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            images, labels = random.integers(100, size=(300, 3, 12, 12), dtype=np.uint8), np.arange(300) % 10
-            np.savez(path, x=images + (15 * labels).astype(np.uint8)[:, None, None, None], y=labels)
-        data = ImageData(str(path.resolve()), validation_fraction=0.1, train_on_all=True)
+        data = rehearsal_images(self.out)
         training = replace(training, epochs=4, batch_size=64, image_sizes=(8, 12))
         return replace(recipe, data=data, network=replace(recipe.network, width=16), training=training)
 

@@ -80,7 +80,8 @@ def test_distance_is_to_the_nearest_centroid_by_any_readout(run: Path, tmp_path:
     inputs = load_dataset("iris").inputs[::30]
     write_table(tmp_path / "new.csv", inputs)
     weights = load_file(run / "model.safetensors")
-    centroids = weights["/model/cc.sums"] / weights["/model/cc.counts"][:, None]
+    # of a class's mean in float32 the sum is 1 to seven digits, which is not enough beside a distance of 1e-5
+    centroids = weights["/model/cc.sums"] / weights["/model/cc.sums"].sum(1, keepdims=True)
     model = load_model(run)
     with torch.no_grad():
         p = model.cc.log_distribution(model(inputs).double()).exp().numpy()
@@ -88,8 +89,7 @@ def test_distance_is_to_the_nearest_centroid_by_any_readout(run: Path, tmp_path:
     for readout in ("auto", "head", "lp"):
         ncmi("predict", run, "new.csv", "--readout", readout, "--overwrite", cwd=tmp_path)
         found = [float(row["distance"]) for row in rows(tmp_path / "predictions.csv")]
-        # a distance in float32 is exact to the rounding of KL(·‖U)
-        assert found == pytest.approx(expected.tolist(), rel=1e-3, abs=1e-7)
+        assert found == pytest.approx(expected.tolist(), rel=1e-3)
 
 
 def test_evaluate_leaves_the_results_of_a_run_as_they_are(run: Path, tmp_path: Path) -> None:

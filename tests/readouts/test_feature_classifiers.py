@@ -16,6 +16,8 @@ from torch import Tensor
 import ncmi
 from ncmi.loss import equation
 from ncmi.loss.centroids import CentroidClassifier, FeatureClassifier
+from ncmi.loss.divergence import pairwise_divergence
+from ncmi.loss.forms import common_length
 
 C, D = 4, 6
 MAKERS: dict[str, Callable[[], FeatureClassifier]] = {
@@ -169,3 +171,31 @@ def test_the_state_of_neighbors_loads_into_unfitted_ones() -> None:
     other.fit(*problem(20, seed=5))
     assert torch.equal(neighbors(features), before)
     assert not torch.equal(other(features), before)
+
+
+@pytest.mark.parametrize("chunk", [2, 4096])
+@pytest.mark.parametrize("length", ["own", "common"])
+def test_a_small_distance_from_a_centroid_is_exact(length: Any, chunk: int) -> None:
+    """Such as that of a training sample from its class: a millionth of KL(·‖U), whose rounding the matrix product has."""
+    classes, dim = 5, 64
+    centers = 3 * torch.randn(classes, dim, generator=torch.Generator().manual_seed(1))
+    model = CentroidClassifier(classes, dim, feature_length=length, chunk_classes=chunk)
+    model.fit(centers, torch.arange(classes))
+    near = centers + 1e-3 * torch.randn(classes, dim, generator=torch.Generator().manual_seed(2))
+    s = common_length(length, dim)
+    p, q = (equation.distribution(x.double(), None, model.temperature, length=s) for x in (near, centers))
+    expected = equation.kl(p, q)
+    found = model.divergences(near)
+    torch.testing.assert_close(found.diagonal().double(), expected, rtol=1e-2, atol=0.0)
+    # without the exact form this would not hold
+    alpha, (_, tables) = (p * dim).log().float(), model._tables(torch.float32)
+    product = torch.cat([pairwise_divergence(alpha, *table, "sample_to_centroid") for table in tables], dim=1)
+    assert ((product.diagonal().double() - expected) / expected).abs().max() > 0.02
+    assert torch.equal(found.argmin(1), torch.arange(classes))
+
+
+def test_centroids_in_one_place_are_equally_near() -> None:
+    """What rounding leaves of their distances favors none of them."""
+    center = torch.randn(1, 16, generator=torch.Generator().manual_seed(0))
+    model = CentroidClassifier(3, 16).fit(torch.cat([center, center, -center]), torch.arange(3))
+    assert model.predict_proba(center)[0].tolist() == pytest.approx([0.5, 0.5, 0.0], abs=1e-6)

@@ -14,7 +14,15 @@ from torch.nn import functional as F
 
 from ncmi.loss.checks import check_labels, check_tensor
 from ncmi.loss.distributed import all_reduce_sum
-from ncmi.loss.divergence import centroid_table, pairwise_divergence, ratio_to_uniform
+from ncmi.loss.divergence import (
+    centroid_table,
+    concentration,
+    divergence_from_uniform,
+    least_exactly,
+    pairwise_divergence,
+    ratio_to_uniform,
+    rounding_of,
+)
 from ncmi.loss.forms import Anchors, Distribution, FeatureLength, NCMIForm, check_choice, check_map
 from ncmi.loss.simplex import to_log_distribution
 
@@ -209,7 +217,7 @@ class CentroidClassifier(FeatureClassifier):
     sums: Tensor
     counts: Tensor
     center: Tensor
-    _kept: tuple[tuple[Any, ...], list[tuple[Tensor, Tensor]]] | None = None
+    _kept: tuple[tuple[Any, ...], tuple[Tensor, list[tuple[Tensor, Tensor]]]] | None = None
 
     def __init__(
         self,
@@ -297,8 +305,8 @@ class CentroidClassifier(FeatureClassifier):
         present = (self.counts > 0).unsqueeze(-1)
         return torch.where(present, self.sums / self.counts.clamp_min(1).unsqueeze(-1), 1 / self.sums.shape[1])
 
-    def _tables(self, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
-        """Side and gap of the centroids, by chunks; kept while the buffers that they come from are unchanged."""
+    def _tables(self, dtype: torch.dtype) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """β, and by chunks side and gap of the centroids; kept while the buffers that they come from are unchanged."""
         if torch.compiler.is_compiling() or self.sums.is_inference() or self.counts.is_inference():
             return self._new_tables(dtype)
         source = (self.sums, self.counts, self.sums._version, self.counts._version, self.chunk_classes, dtype)
@@ -308,18 +316,26 @@ class CentroidClassifier(FeatureClassifier):
             self._kept = source, self._new_tables(dtype)
         return self._kept[1]
 
-    def _new_tables(self, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+    def _new_tables(self, dtype: torch.dtype) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         beta = ratio_to_uniform(self.centroids.log()).to(dtype)
-        return [centroid_table(rows, "sample_to_centroid") for rows in beta.split(self.chunk_classes)]
+        return beta, [centroid_table(rows, "sample_to_centroid") for rows in beta.split(self.chunk_classes)]
 
     @torch.no_grad()
     def divergences(self, features: Tensor) -> Tensor:
-        """``KL(P‖S_c)`` in nats, ``[B, D] → [B, C]``; +inf for a class that had no sample in :meth:`fit`."""
+        """``KL(P‖S_c)`` in nats, ``[B, D] → [B, C]``; +inf for a class that had no sample in :meth:`fit`.
+
+        The nearest centroid's is exact also where it is small.
+        """
         alpha = ratio_to_uniform(self.log_distribution(features))
         with torch.autocast(alpha.device.type, enabled=False):
-            tables = self._tables(alpha.dtype)
+            beta, tables = self._tables(alpha.dtype)
             parts = [pairwise_divergence(alpha, *table, "sample_to_centroid") for table in tables]
-        return torch.cat(parts, dim=1).masked_fill(self.counts == 0, torch.inf)
+            divergence = torch.cat(parts, dim=1).masked_fill(self.counts == 0, torch.inf)
+            nearest = divergence.argmin(1, keepdim=True)
+            exact = concentration(alpha, beta.index_select(0, nearest.squeeze(1))).unsqueeze(-1)
+            farthest = torch.stack([gap.amax(0) for _, gap in tables]).amax(0)
+            apart = farthest + divergence_from_uniform(alpha, torch.expm1(alpha), forward=True).unsqueeze(-1)
+            return least_exactly(divergence, nearest, exact, rounding_of(apart))
 
     def evidence(self, features: Tensor) -> Tensor:
         """``−KL(P‖S_c)``: the class of the nearest centroid is the likeliest, ``[B, D] → [B, C]``."""

@@ -24,6 +24,7 @@ from torch import Tensor
 from ncmi.loss.autograd import by_hand, full_products
 from ncmi.loss.forms import Direction
 
+ROUNDED = 64  # a divergence of so many rounding errors is one
 _VANISHED = 60.0  # what has this for −log has no part in a sum, nor its entropy, in any dtype
 
 
@@ -143,6 +144,30 @@ def rounding_of(apart: Tensor) -> Tensor:
     """Rounding error of terms of the size of ``apart``, above 0; a constant."""
     limits = torch.finfo(apart.dtype)
     return (apart.detach() * limits.eps).clamp_min(limits.tiny)
+
+
+def least_exactly(divergence: Tensor, column: Tensor, exact: Tensor, rounding: Tensor) -> Tensor:
+    """A table of divergences ``[B, C]`` with each row's least one as it is exactly, the others at least their rounding.
+
+    Where rounding is all that is known of several of a row's entries they are made equal: else it would count as
+    certain of the one that is exact, or that rounding favors.
+
+    Args:
+        divergence: by one matrix product, as of :func:`pairwise_divergence`.
+        column: of the least one, ``[B, 1]``.
+        exact: that one by :func:`concentration`, ``[B, 1]``.
+        rounding: of the table's entries, ``[B, 1]``.
+    """
+    limit = rounding * ROUNDED
+    crowded = (divergence <= limit).sum(1, keepdim=True) >= 2
+    divergence = torch.maximum(divergence, torch.where(crowded, limit, rounding))
+    exact = exact.clamp_min(least_exact(exact))
+    return torch.where(crowded, divergence, divergence.scatter(1, column, exact))
+
+
+def least_exact(values: Tensor) -> float:
+    """What divergences computed exactly are raised to, so that they have a logarithm: less than their own rounding."""
+    return torch.finfo(values.dtype).eps ** 2 / 64
 
 
 def concentration(alpha: Tensor, beta: Tensor) -> Tensor:

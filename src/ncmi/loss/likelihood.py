@@ -27,14 +27,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ncmi.loss.autograd import by_hand, differentiable_backward, full_products
-from ncmi.loss.divergence import concentration_terms, rounding_of, row_products
+from ncmi.loss.divergence import ROUNDED, concentration_terms, least_exact, least_exactly, rounding_of, row_products
 from ncmi.loss.forms import Distribution
 from ncmi.loss.simplex import length, log_ratio, logits_of
 
 STEEPEST = 60.0  # logits within ± this have a sigmoid that float32 holds, with room for ratios
 _COLD = 0.25  # temperature below which 1 − σ is not to be had by subtraction
 _CLOSE = 1 / 64  # share of KL(Q‖U) below which a divergence from a wrong centroid is computed once more
-_ROUNDED = 64  # a divergence of so many rounding errors is one
 _BLOCK = 2**17  # elements worked on at a time: 512 KB in float32, in the cache of a core
 _JOINED = 2**18  # features and directions with fewer elements are worked on together
 
@@ -98,9 +97,9 @@ def surprisal_of_ratios(alpha: Tensor, beta: Tensor, labels: Tensor, power: floa
     rounding = rounding_of(apart)
     wrong = table.scatter(1, label, math.inf)
     nearest = wrong.detach().argmin(1, keepdim=True)
-    floor = _floor(alpha)
+    floor = least_exact(alpha)
     own, near = (_exactly(alpha, beta.index_select(0, x.squeeze(1))).clamp_min(floor) for x in (label, nearest))
-    limit = rounding * _ROUNDED
+    limit = rounding * ROUNDED
     crowded = ((wrong <= limit).sum(1, keepdim=True) + (own <= limit)) >= 2
     raised = torch.maximum(wrong, torch.where(crowded, limit, rounding))
     own = torch.where(crowded, torch.maximum(table.gather(1, label), limit), own)
@@ -117,11 +116,8 @@ def scores_of_ratios(alpha: Tensor, beta: Tensor, power: float) -> Tensor:
     table, apart = _table(alpha, beta)
     rounding = rounding_of(apart)
     nearest = table.detach().argmin(1, keepdim=True)
-    near = _exactly(alpha, beta.index_select(0, nearest.squeeze(1))).clamp_min(_floor(alpha))
-    limit = rounding * _ROUNDED
-    crowded = (table <= limit).sum(1, keepdim=True) >= 2
-    table = torch.maximum(table, torch.where(crowded, limit, rounding))
-    table = torch.where(crowded, table, table.scatter(1, nearest, near))
+    near = _exactly(alpha, beta.index_select(0, nearest.squeeze(1)))
+    table = least_exactly(table, nearest, near, rounding)
     return torch.log_softmax(table.log() * power, dim=-1)
 
 
@@ -137,11 +133,6 @@ def _table(alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
 def _exactly(alpha: Tensor, beta: Tensor) -> Tensor:
     """``D·KL(P‖Q)`` row by row, without cancellation: ``[B, D]`` and ``[B, D]`` → ``[B, 1]``."""
     return concentration_terms(alpha, beta).sum(-1, keepdim=True)
-
-
-def _floor(values: Tensor) -> float:
-    """What divergences computed exactly are raised to, so that they have a logarithm: less than their own rounding."""
-    return torch.finfo(values.dtype).eps ** 2 / 64
 
 
 # By hand
@@ -438,14 +429,14 @@ def _look_closer(table: _Table, own: Tensor | None = None) -> _Nearest:
     value = table.value
     distance = table.distance(value.argmin(1, keepdim=True))
     rounding = rounding_of(table.apart())
-    limit = rounding * _ROUNDED
+    limit = rounding * ROUNDED
     count = (value <= limit).sum(1, keepdim=True)
     crowded = (count if own is None else count + (own <= limit)) >= 2
     # equal, and so without a pull towards any of them
     known = torch.where(crowded, limit, rounding)
     raised = value <= known
     torch.maximum(value, known, out=value)
-    floor = _floor(value)
+    floor = least_exact(value)
     value.scatter_(
         1, distance.column, torch.where(crowded, value.gather(1, distance.column), distance.value.clamp_min(floor))
     )
@@ -462,13 +453,13 @@ def _look_closer_at_own(table: _Table, label: Tensor, bound: float | None) -> tu
     """
     value = table.value
     rounded, own = value.gather(1, label), table.distance(label)
-    divergence = own.value.clamp_min(_floor(value))
+    divergence = own.value.clamp_min(least_exact(value))
     exact: tuple[Tensor, ...] = (label, own.delta)
     value.scatter_(1, label, math.inf)
     raised = None
     if _any_close(table, bound):
         nearest = _look_closer(table, divergence)
-        limit = rounding_of(table.apart()) * _ROUNDED
+        limit = rounding_of(table.apart()) * ROUNDED
         raised = nearest.raised.scatter_(1, label, nearest.crowded & (rounded <= limit))
         divergence = torch.where(nearest.crowded, torch.maximum(rounded, limit), divergence)
         exact = (*exact, *nearest.distance[:2])
