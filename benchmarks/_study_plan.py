@@ -117,6 +117,7 @@ FURTHER = (
     GCE,
     SCE,
     ROBUST,
+    Method("ncmi_own", "NCMI (own lengths)", "ncmi", {"feature_length": "own"}, grid=NCMI_GRID),
 )
 # the best epoch is chosen by validation accuracy in every run of this method, searched ones included
 BEST_EPOCH = Method("best_epoch", "Cross-entropy, best epoch", "cross_entropy", training={"selection": "best"})
@@ -313,6 +314,7 @@ class Study:
         seeds, tune_seeds: how many; None for each set's own number, and for three.
         common: changes of every run's training.
         levels, kinds: of wrong labels.
+        lengths: multiples of the recipe's epochs.
         known: runs that have been read.
     """
 
@@ -325,6 +327,7 @@ class Study:
     common: Options = field(default_factory=dict)
     levels: tuple[float, ...] = LEVELS
     kinds: tuple[str, ...] = KINDS
+    lengths: tuple[float, ...] = LENGTHS
     known: dict[Run, Record] = field(default_factory=dict)
 
     def chosen(self, methods: Sequence[Method], further: Sequence[Method] = ()) -> list[Method]:
@@ -550,9 +553,9 @@ def batch_cells(study: Study, name: str) -> Cells:
 def lengths_cells(study: Study, name: str) -> Cells:
     """Every method, at its default, with a multiple of the recipe's epochs."""
     cells: Cells = {}
-    for method in study.chosen(TABLES):
+    for method in study.chosen(TABLES, FURTHER):
         usual = study.common.get("epochs", usual_recipe(name, method).training.epochs)
-        for length in LENGTHS:
+        for length in study.lengths:
             changes = {**study.common} if length == 1 else {**study.common, "epochs": max(1, round(length * usual))}
             setting = Setting.of(method.objective, method.options, changes)
             cells[f"{method.name} {length:g}"] = Cell(method, setting, column=f"×{length:g}")

@@ -513,7 +513,7 @@ def batch_report(study: Study) -> Report:
 def lengths_report(study: Study) -> Report:
     """Test accuracy by length of training."""
     note = "All methods at their defaults, with multiples of the recipe's epochs; schedules are as long as training."
-    return by_column(Runs.of(study, plan.lengths_cells), "epochs", note, study.chosen(plan.TABLES))
+    return by_column(Runs.of(study, plan.lengths_cells), "epochs", note, study.chosen(plan.TABLES, plan.FURTHER))
 
 
 def tail_report(study: Study) -> Report:

@@ -234,6 +234,7 @@ def main() -> int:
     command.add_argument("--tune-seeds", type=int, help="tuning seeds 100, 101, …: how many; 0 takes all as usual")
     command.add_argument("--levels", nargs="+", type=float, default=plan.LEVELS, help="of wrong labels")
     command.add_argument("--kinds", nargs="+", choices=plan.KINDS, default=plan.KINDS, help="of wrong labels")
+    command.add_argument("--lengths", nargs="+", type=float, default=plan.LENGTHS, help="multiples of the usual epochs")
     command.add_argument("--epochs", type=int, help="of all runs, for a rehearsal")
     arguments = command.parse_args()
     if arguments.part != "report" and arguments.parts:
@@ -255,6 +256,7 @@ def main() -> int:
                 common={} if arguments.epochs is None else {"epochs": arguments.epochs},
                 levels=tuple(arguments.levels),
                 kinds=tuple(arguments.kinds),
+                lengths=tuple(arguments.lengths),
             )
             if not study.sets:
                 raise ValueError(f"{name} has no {arguments.role} set among these: leave --role or --sets out")
