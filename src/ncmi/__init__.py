@@ -97,6 +97,11 @@ __all__ = [
 ]
 
 
+# from ncmi import * gives what works with torch alone where the rest is not installed
+if find_spec("sklearn") is None or find_spec("msgspec") is None:
+    for _name in [name for name in __all__ if _HOME[name] in _NEED_APP]:
+        __all__.remove(_name)
+
 if not TYPE_CHECKING:  # or a misspelled name would be Any to a type checker
 
     def __getattr__(name: str) -> Any:
@@ -115,7 +120,4 @@ if not TYPE_CHECKING:  # or a misspelled name would be Any to a type checker
 
 
 def __dir__() -> list[str]:
-    names = set(__all__)
-    if find_spec("sklearn") is None:  # for help(ncmi), which looks at each
-        names -= {name for name in names if _HOME[name] in _NEED_APP}
-    return sorted({*names, *(name for name in globals() if name.startswith("__"))})
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

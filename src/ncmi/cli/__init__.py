@@ -39,8 +39,7 @@ def _carried_out(arguments: Sequence[str] | None) -> int:
         from ncmi.cli.app import in_typed_words, run
         from ncmi.errors import Interrupted, Terminated, in_one_line
     except ModuleNotFoundError as error:
-        _complain(f"ncmi: error: {error.name} is not installed: pip install 'ncmi[app]'")
-        return 2
+        return _without_app(list(sys.argv[1:] if arguments is None else arguments), str(error.name))
     if os.environ.get("NCMI_TRACEBACK"):
         run(arguments)
         return 0
@@ -64,6 +63,20 @@ def _carried_out(arguments: Sequence[str] | None) -> int:
         bad_input = (ValueError, OSError, ArithmeticError, KeyError, RuntimeError, MemoryError)
         return 2 if isinstance(error, bad_input) else 1
     return 0
+
+
+def _without_app(arguments: Sequence[str], missing: str) -> int:
+    """Where the packages of the command line are missing, the doctor alone can be asked."""
+    complaint = f"{missing} is not installed: pip install 'ncmi[app]'"
+    if arguments == ["doctor"]:
+        from ncmi.cli.doctor import tell
+
+        try:
+            tell()
+        except ValueError as error:
+            complaint = str(error)
+    _complain(f"ncmi: error: {complaint}")
+    return 2
 
 
 def _complain(line: str) -> None:

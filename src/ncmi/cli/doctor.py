@@ -1,10 +1,12 @@
-"""What is installed, and what works here."""
+"""What is installed, and what works here. Runs without any package but torch, or where even that is missing."""
 
 import os
 import platform
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from ncmi.errors import printable
 
 _NEEDED = ("torch", "lightning_fabric", "msgspec", "numpy", "pandas", "safetensors", "scipy", "sklearn", "tyro")
 _OPTIONAL = {
@@ -30,9 +32,26 @@ def examine() -> list[Finding]:
     """(works, name, detail) for each thing looked at; ``None`` for something optional that is absent."""
     findings: list[Finding] = [(True, "python", platform.python_version())]
     findings += [_package(name, needed=True) for name in _NEEDED]
-    if all(works for works, _, _ in findings):
-        findings += [_devices(), _arithmetic(), _loss(), *_data()]
+    works = {name: there for there, name, _ in findings}
+    if works["torch"]:  # the loss needs nothing else
+        findings += [_devices(), _loss()]
+    if all(works.values()):
+        findings += [_arithmetic(), *_data()]
     return findings + [_package(name, needed=False) for name in _OPTIONAL]
+
+
+def tell() -> None:
+    """Print what :func:`examine` finds, a line each.
+
+    Raises:
+        ValueError: if something that is needed does not work.
+    """
+    findings = examine()
+    marks = {True: "✓", False: "✗", None: "–"}
+    for works, name, detail in findings:
+        print(printable(f"{marks[works]} {name:<24} {detail}"), flush=True)
+    if any(works is False for works, _, _ in findings):
+        raise ValueError("something that ncmi needs does not work: see the lines marked ✗")
 
 
 def _package(name: str, *, needed: bool) -> Finding:

@@ -389,11 +389,3 @@ def print_cohort(cohort: Cohort, split: Split) -> None:
     _list((*cohort.skipped, *getattr(split, "left_out", ())))
     if cohort.unused:
         say(f"{len(cohort.unused)} slides have features but no row in the table, such as {cohort.unused[0]}")
-
-
-def print_findings(findings: list[tuple[bool | None, str, str]]) -> bool:
-    """Print what the doctor found; whether all that is needed works."""
-    marks = {True: "✓", False: "✗", None: "–"}
-    for works, name, detail in findings:
-        say(f"{marks[works]} {name:<24} {detail}")
-    return all(works is not False for works, _, _ in findings)
