@@ -1,4 +1,4 @@
-"""The code of docs/recipes.md runs as it is shown."""
+"""The code of README and docs runs as it is shown, and their links lead somewhere."""
 
 from __future__ import annotations
 
@@ -9,7 +9,19 @@ from pathlib import Path
 
 import pytest
 
-RECIPES = Path(__file__).resolve().parents[1] / "docs" / "recipes.md"
+from ncmi.objectives import options
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPES = ROOT / "docs" / "recipes.md"
+PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = [
+    pytest.param(page, code, id=f"{page.stem}-{place}")
+    for page in PAGES
+    if page != RECIPES
+    for place, code in enumerate(
+        re.findall(r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    )
+]
 PIECES = re.findall(r"^## (.+?)$(.*?)^```python\n(.*?)^```$", RECIPES.read_text("utf-8"), re.MULTILINE | re.DOTALL)
 LONGEST = 25
 
@@ -50,3 +62,42 @@ def test_recipe(
         assert float(printed) > 0.85
     if name == "accelerate":
         assert printed.split() == ["2"]
+
+
+@pytest.mark.parametrize(("page", "code"), BLOCKS)
+def test_block_runs_by_itself(
+    page: Path, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if "register_objective" in code:  # a class of another process than the one that asks for it by its module
+        monkeypatch.setattr("ncmi.objectives.options._REGISTRY", dict(vars(options)["_REGISTRY"]))
+    exec(compile(code, page.name, "exec"), {"__name__": "__main__"})
+    # what a block says it prints
+    for expected in re.findall(r"^print\(.*\)  # (.+)$", code, re.MULTILINE):
+        assert expected in capsys.readouterr().out
+
+
+def anchor(heading: str) -> str:
+    """Of a heading, as pages are shown: lower case, no punctuation, dashes between words."""
+    return re.sub(r"[^\w\- ]", "", heading.lower().replace("`", "")).strip().replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith(("http://", "https://")):
+            continue
+        name, _, fragment = target.partition("#")
+        there = (page.parent / name).resolve() if name else page
+        assert there.exists(), target
+        if fragment:
+            headings = re.findall(r"^#+ (.+)$", there.read_text("utf-8"), re.MULTILINE)
+            assert fragment in {anchor(heading) for heading in headings}, target
+
+
+def test_the_index_page_is_short_and_has_both_commands() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert len(text.splitlines()) <= 150
+    for command in ('pip install -c constraints.txt -e ".[app]" && ncmi compare digits', '-e ".[dev]" && pytest'):
+        assert command in text
