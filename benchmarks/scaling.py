@@ -1,15 +1,20 @@
 """How the loss depends on width, temperature and number of classes: the figures behind docs/findings.md.
 
-    python benchmarks/scaling.py
+    python benchmarks/scaling.py [--pictures docs/images]
 
 Pure computation in float64, seconds; each feature has its own length (``feature_length="own"``). Features are made with
 a given cosine to their own class's direction and none to the others'; what is told is the ratio a/b, what the
 likelihood makes of it, and how steeply centroids can move.
 """
 
+import argparse
 import math
+from pathlib import Path
 from typing import Any
 
+import altair as alt
+import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -136,7 +141,40 @@ def merging_table() -> None:
     print(markdown(["loss", *merged], rows))
 
 
+def power_picture(folder: Path) -> Path:
+    """π_y by the cosine to the own class, all others orthogonal, for three numbers of classes and two choices of γ."""
+    cosine = np.linspace(0, 1, 201)
+    frames = []
+    for classes in (10, 100, 1000):
+        for name, power in (("γ = 4", 4.0), ("γ = max(4, 2 log C)", likelihood_power(classes, own_length=True))):
+            likelihood = 1 / (1 + (classes - 1) * (1 - cosine) ** power)
+            frames.append(pd.DataFrame({"cosine": cosine, "π": likelihood, "power": name, "classes": f"{classes:,}"}))
+    chart = (
+        alt.Chart(pd.concat(frames))
+        .mark_line()
+        .encode(
+            x=alt.X("cosine:Q", title="cosine of the feature to its own centroid"),
+            y=alt.Y("π:Q", title="π of its own class"),
+            color=alt.Color("classes:N", title="classes", sort=None),
+        )
+        .properties(width=260, height=200)
+        .facet(facet=alt.Facet("power:N", title=None, sort="descending"), columns=2)
+        .configure(font="Liberation Sans, Arial, sans-serif", background="white")
+    )
+    path = folder / "mathematics-power.png"
+    chart.save(str(path), ppi=120)
+    return path
+
+
 if __name__ == "__main__":
+    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command.add_argument(
+        "--pictures", type=Path, help="folder for the picture of docs/mathematics.md, and nothing else"
+    )
+    arguments = command.parse_args()
+    if arguments.pictures is not None:
+        print(power_picture(arguments.pictures))
+        raise SystemExit
     ratios_table()
     mobility_table()
     power_table()
