@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import torch
 from packaging.version import Version
 
 from ncmi.recipes import Training
+from ncmi.training.launch import Launch, find_launch
 from ncmi.training.stopping import end_with_parent
 
 
@@ -31,6 +34,11 @@ def _fulfills(package: str, compare: Callable[[Version, Version], bool], bound: 
 with patch("lightning_utilities.core.imports.compare_version", _fulfills):
     from lightning_fabric import Fabric
     from lightning_fabric.plugins import DoublePrecision
+    from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+    from lightning_fabric.strategies.ddp import DDPStrategy
     from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 
@@ -41,36 +49,40 @@ class FeaturesInFloat64(DoublePrecision):
         return data
 
 
+class _Torchrun(TorchElasticEnvironment):
+    """Fabric's own, for hosts with different numbers of processes too."""
+
+    def validate_settings(self, num_devices: int, num_nodes: int) -> None:
+        return
+
+
 @contextmanager
-def session(training: Training) -> Iterator[Fabric]:
+def session(training: Training, *, alone: bool = False) -> Iterator[Fabric]:
     """Start the devices and processes that train together; afterwards the caller's process is as it was.
 
-    Threads, torch's random state and cuDNN's flags are put back.
+    Which processes they are, a launcher says; without one ``training.devices`` are started. Threads, torch's random
+    state and cuDNN's flags are put back.
+
+    Args:
+        training: the recipe's section.
+        alone: this process and one device, whatever launcher and recipe say.
 
     Raises:
-        ValueError: for an accelerator or a number of devices that this machine does not have.
+        ValueError: for an accelerator or a number of devices that this machine does not have, or that is not what the
+            launcher has started.
     """
+    launch = None if alone else find_launch()
+    devices, processes = _numbers(training, launch, alone)
     threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
     used = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices=used):
         try:
             if training.threads is not None:
                 torch.set_num_threads(training.threads)
-            precision: dict[str, Any] = {"precision": training.precision}
-            try:
-                fabric = Fabric(
-                    accelerator=training.accelerator,
-                    devices=training.devices,
-                    strategy="ddp" if training.devices > 1 else "auto",
-                    **({"plugins": [FeaturesInFloat64()]} if training.precision == "64-true" else precision),
-                )
-            except (RuntimeError, MisconfigurationException):
-                raise ValueError(
-                    f"--training.accelerator {training.accelerator} with --training.devices {training.devices}: this "
-                    "machine does not have them: choose cpu or auto, or fewer devices"
-                ) from None
-            fabric.launch()
-            if fabric.global_rank > 0:
+            fabric = _fabric(training, launch, devices, processes)
+            with _quiet():
+                fabric.launch()
+            if launch is None and fabric.global_rank > 0:
                 end_with_parent(os.getppid())  # of processes that train together the first one has started the others
             if fabric.device.type == "cuda":
                 torch.backends.cudnn.benchmark = True  # batches keep their shape
@@ -78,6 +90,56 @@ def session(training: Training) -> Iterator[Fabric]:
         finally:
             torch.set_num_threads(threads)
             torch.backends.cudnn.benchmark = benchmark
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what Fabric tells of processes that find each other: warnings and errors alone."""
+    logger = logging.getLogger("lightning_fabric")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _numbers(training: Training, launch: Launch | None, alone: bool) -> tuple[int, int]:
+    """Devices on this host, and processes on all of them."""
+    if launch is None:
+        devices = 1 if alone else training.devices
+        return devices, devices
+    if training.devices not in (1, launch.local_world_size):
+        raise ValueError(
+            f"--training.devices {training.devices}: {launch.launcher} has started {launch.local_world_size} processes "
+            f"on this host, {launch.world_size} in all: leave --training.devices out, all of them train"
+        )
+    return launch.local_world_size, launch.world_size
+
+
+def _fabric(training: Training, launch: Launch | None, devices: int, processes: int) -> Fabric:
+    environment: ClusterEnvironment = LightningEnvironment()
+    if launch is not None:
+        environment = _Torchrun() if launch.launcher == "torchrun" else SLURMEnvironment()
+    plugins: list[Any] = [environment]
+    precision: dict[str, Any] = {"precision": training.precision}
+    if training.precision == "64-true":
+        plugins, precision = [*plugins, FeaturesInFloat64()], {}
+    try:
+        return Fabric(
+            accelerator=training.accelerator,
+            devices=devices,
+            num_nodes=1 if launch is None else launch.nodes,
+            strategy=DDPStrategy(timeout=timedelta(seconds=training.timeout_seconds)) if processes > 1 else "auto",
+            plugins=plugins,
+            **precision,
+        )
+    except (RuntimeError, MisconfigurationException):
+        wanted = f"--training.devices {devices}" if launch is None else f"{devices} processes by {launch.launcher}"
+        raise ValueError(
+            f"--training.accelerator {training.accelerator} with {wanted}: this machine does not have them: choose cpu "
+            "or auto, or fewer devices"
+        ) from None
 
 
 @contextmanager
