@@ -86,6 +86,8 @@ def exit_code_of(error: BaseException) -> int:
         return 128 + signal.SIGINT
     if isinstance(error, PeerLost | ToldElsewhere):
         return error.exit_code
+    if is_of_peer(error):
+        return PeerLost.exit_code
     bad_input = (ValueError, OSError, ArithmeticError, KeyError, RuntimeError, MemoryError)
     return 2 if isinstance(error, bad_input) else 1
 

@@ -1,21 +1,34 @@
 """Runs trained by two processes: ``python process_driver.py FOLDER``; Lightning runs this file again for the second.
 
-At the end it asks for a folder that is taken, which must end both processes.
+Then what must reach both: a signal to one of them, a folder that is taken; at last the second one stands still. Each
+writes what it met with into ``FOLDER/met-RANK.json``.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from batch_normalized_driver import FOLDER_CASES, folder_recipe, train_and_write_down
-from training_helpers import make_recipe
+from training_helpers import make_recipe, signal_at
 
+from ncmi.errors import Interrupted, ToldElsewhere
 from ncmi.loss.alternating import Alternation
-from ncmi.objectives.options import CrossEntropyOptions, NCMIOptions, OPLOptions, SupConOptions
-from ncmi.recipes import Recipe
+from ncmi.objectives.options import (
+    CrossEntropyOptions,
+    NCMIOptions,
+    OPLOptions,
+    SupConOptions,
+    objective_names,
+    objective_options,
+)
+from ncmi.recipes import Network, Recipe
+from ncmi.training.launch import place_of_process
 
 # wine has 115 training samples; the shares of an epoch's last batch: 10 and 9, 3 and 2, 1 and none
 UNEVEN, FEW, ZERO = 32, 11, 38
@@ -43,19 +56,77 @@ PROCESS_CASES: dict[str, Callable[..., Recipe]] = {
 }
 
 
+STOPPED_AT = 5  # steps: in the second epoch of four
+
+
 def recipe_of(case: str, devices: int, **more: Any) -> Recipe:
     return PROCESS_CASES[case](devices=devices, epochs=1, precision="32-true", **more)
+
+
+def double_recipe(objective: str, devices: int) -> Recipe:
+    """An epoch in double precision, whose last batch leaves the second process without a sample."""
+    options = {"devices": devices, "epochs": 1, "precision": "64-true", "readouts": "own", "batch_size": ZERO}
+    return make_recipe(objective_options(objective)(), **options)
+
+
+def stopped_recipe() -> Recipe:
+    """With draws of the network in every step."""
+    network = Network("mlp", width=16, depth=1, feature_dim=8, dropout=0.3)
+    return make_recipe(network=network, devices=2, epochs=2, batch_size=ZERO, readouts="own")
+
+
+def stop_and_go_on(folder: Path) -> list[Any]:
+    """A run of which one process alone hears a signal; what this process met with."""
+    from ncmi.training.run import train
+
+    met: list[Any] = []
+    try:
+        if place_of_process()[0] == 0:
+            train(stopped_recipe(), folder)
+        else:
+            with signal_at(STOPPED_AT, signal.SIGUSR1):
+                train(stopped_recipe(), folder)
+    except Interrupted as stopped:
+        met += [stopped.signal_number, str(stopped), (folder / "checkpoints" / "last.safetensors").exists()]
+    train(stopped_recipe(), folder, resume=True)
+    return met
+
+
+def ask_for_a_taken_folder(folder: Path) -> str:
+    from ncmi.training.run import train
+
+    try:
+        train(recipe_of("ncmi", 2), folder)
+    except (ValueError, ToldElsewhere) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def stand_still(folder: Path) -> None:
+    """The second process stops in a step; the first must end by itself."""
+    from ncmi.training.run import train
+
+    if place_of_process()[0] == 0:
+        train(recipe_of("ncmi", 2, timeout_seconds=5), folder)
+    with signal_at(2, signal.SIGSTOP):
+        train(recipe_of("ncmi", 2, timeout_seconds=5), folder)
 
 
 def main(root: Path) -> None:
     from ncmi.training.run import train
 
+    for objective in objective_names():
+        train(double_recipe(objective, 2), root / f"double-{objective}")
     for case in PROCESS_CASES:
         train(recipe_of(case, 2), root / case)
     train_and_write_down(str(root / "images.npz"), root)
     for where, gigabytes in FOLDER_CASES.items():
         train(folder_recipe(root / "images", gigabytes, devices=2, epochs=1), root / where)
-    train(recipe_of("ncmi", 2), root / "ncmi")
+    train(stopped_recipe(), root / "whole")
+    met = {"pid": os.getpid(), "signal": stop_and_go_on(root / "stopped")}
+    met["taken"] = ask_for_a_taken_folder(root / "ncmi")
+    (root / f"met-{place_of_process()[0]}.json").write_text(json.dumps(met))
+    stand_still(root / "still")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     _see_to_streams()
     try:
-        with _heard_signals():
+        with _heard_signals(), _printed_by_the_first():
             code = _carried_out(arguments)
             sys.stdout.flush()
             return code
@@ -104,15 +104,20 @@ def _heard_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _see_to_streams() -> None:
-    """Streams that are closed swallow what is written, and no character is one too many for them.
-
-    Of processes that train together the first alone is heard.
-    """
+@contextlib.contextmanager
+def _printed_by_the_first() -> Iterator[None]:
+    """Of processes that train together the others print nothing."""
     from ncmi.training.launch import place_of_process
 
-    if place_of_process()[0] > 0:
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    if place_of_process()[0] == 0:
+        yield
+        return
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
+
+
+def _see_to_streams() -> None:
+    """Streams that are closed swallow what is written, and no character is one too many for them."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

@@ -89,8 +89,8 @@ class Objective(nn.Module, ABC):
     def observe(self, features: Tensor, labels: Tensor, synchronize: bool = False) -> None:
         """Add a micro-batch's sums and counts to the statistics that :meth:`update` will use. Default: nothing.
 
-        With ``synchronize`` the micro-batch is that of all processes, of which each has a part, which may be empty: sums
-        and counts are added up over them. So it is where ``couples_samples`` is False; else each has the whole of it.
+        With ``synchronize`` each process has a part of the micro-batch, which may be empty, and sums and counts are
+        added up over them: so it is where ``couples_samples`` is False. Else each has the whole of it.
         """
 
     def update(self) -> None:

@@ -109,8 +109,8 @@ class Training:
         patience: stop after so many epochs that are not better in this sense; None for never.
         precision: "32-true", "bf16-mixed" or "64-true".
         accelerator: "cpu", "cuda", "mps" or "auto".
-        devices: processes on this machine, one device each, where no launcher (torchrun, srun) has started them. No part
-            of what makes two recipes equal: a run goes on with another number of them and the same batches.
+        devices: processes on this machine, one device each, where no launcher (torchrun, srun) has started them. Two
+            recipes that differ in it are equal: a run goes on with another number of them and the same batches.
         threads: CPU threads of each process; None for torch's own choice.
         compile: torch.compile of the network.
         checkpoint_steps: also write a checkpoint after so many steps.

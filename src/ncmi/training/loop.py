@@ -111,7 +111,7 @@ class Loop(ABC):
         if training.compile:
             # a shorter last batch gets a graph of its own: else all would get the slower one for any size
             network = cast(nn.Module, torch.compile(network, dynamic=False))
-        # the network goes through DDP; the objective's own gradient is averaged here, or is that of the whole batch already
+        # the network goes through DDP; the objective's gradient is averaged here, or is that of the whole batch already
         self.network, of_network = fabric.setup(network, of_network)
         if of_centroids is not None:
             of_centroids = cast(Optimizer, fabric.setup_optimizers(of_centroids))

@@ -93,7 +93,8 @@ def train(
         # a table is told from images by what is in the file
         recipe = resolve_recipe(recipe, signature.sample_shape, len(signature.class_names), len(source.split.train))
         model = _new_model(recipe, source, fabric, begun)
-        # the folder comes last: what cannot be trained leaves nothing behind
+        # the folder comes last: what cannot be trained, on any of the processes, leaves nothing behind
+        fabric.barrier()
         folder = _open_folder(recipe, path, resume, fabric)
         if begun:
             source.check_unchanged(folder, record)
@@ -181,9 +182,14 @@ def _open_folder(recipe: Recipe, path: str | Path, resume: bool, fabric: Fabric)
         if folder.recipe() != recipe:
             raise RunFolderError(f"{folder.path} holds another recipe: resume it with its own, or choose another --out")
         return folder
+    problem: Exception | None = None
     if fabric.is_global_zero:
-        RunFolder.create(path, recipe)
-    fabric.barrier()
+        try:
+            RunFolder.create(path, recipe)
+        except (RunFolderError, OSError) as error:
+            problem = error
+    if (problem := fabric.broadcast(problem)) is not None:
+        raise problem
     folder = RunFolder(path)
     until = time.monotonic() + _SHARED
     while not folder.exists:  # file systems of several hosts take their time

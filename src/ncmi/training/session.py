@@ -82,8 +82,9 @@ def session(training: Training, *, alone: bool = False) -> Iterator[Fabric]:
             fabric = _fabric(training, launch, devices, processes)
             with _quiet():
                 fabric.launch()
-            if launch is None and fabric.global_rank > 0:
-                end_with_parent(os.getppid())  # of processes that train together the first one has started the others
+            by_srun = launch is not None and launch.launcher == "srun"
+            if processes > 1 and not by_srun and (launch is not None or fabric.global_rank > 0):
+                end_with_parent(os.getppid())  # torchrun's agent, or the first process, which has started the others
             if fabric.device.type == "cuda":
                 torch.backends.cudnn.benchmark = True  # batches keep their shape
             yield fabric

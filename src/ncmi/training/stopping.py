@@ -13,7 +13,7 @@ from ncmi.errors import Terminated
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 STOP_SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
-"""Ctrl-C, an end that is asked for, a terminal that is closed, and the warning of a scheduler that time is running out."""
+"""Ctrl-C, an end that is asked for, a terminal that is closed, and a scheduler's warning that time is running out."""
 _LOOK = 0.5  # seconds between two looks at the parent
 _GRACE = 60.0  # seconds from the parent's end in which a step must have been finished
 

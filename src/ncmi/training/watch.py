@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 _BEAT = 1.0  # seconds
+_LOOK = 0.05  # seconds between two looks for the ends of the others, at the end
 _SILENCE = 5.0  # seconds without a beat, after which a process has ended where a connection to one is lost
 _LINGER = 15.0  # seconds in which all have told each other what they end of
 _RANKS_A_SECOND = 64
@@ -35,14 +37,16 @@ class _Beat(msgspec.Struct, frozen=True):
         place: the same in words.
         state: ``"fails"`` with an error of its own; ``"leaves"`` because of another's; ``"done"``.
         text, code: of its error.
+        knows: whether it does not work any more, and has heard the same of all others.
     """
 
     number: int = 0
     step: int = 0
-    place: str = "before the first step"
+    place: str = "the start"
     state: str = "works"
     text: str = ""
     code: int = 0
+    knows: bool = False
 
 
 @dataclass
@@ -69,7 +73,6 @@ class Watch:
         self._own = _Beat()
         self._heard: list[_Heard] = []
         self._round_at = 0.0
-        self._published = 0
         self._store_lost = False
         self._over, self._wake = threading.Event(), threading.Event()
         self._threads: list[threading.Thread] = []
@@ -141,12 +144,15 @@ class Watch:
             except Exception:  # RuntimeError and its kin, by torch's version
                 self._store_lost = True
                 return
-            self._published, self._round_at = number, time.monotonic()
+            self._round_at = time.monotonic()
             for heard, value in zip(self._heard, values, strict=True):
                 beat = msgspec.json.decode(value, type=_Beat)
                 if beat.number != heard.beat.number:
                     heard.beat, heard.at = beat, self._round_at
-            self._wake.wait(max(_BEAT, self.world_size / _RANKS_A_SECOND))
+            ends = self._own.state != "works"
+            if ends and not self._still_there():
+                self._say(knows=True)
+            self._wake.wait(_LOOK if ends else max(_BEAT, self.world_size / _RANKS_A_SECOND))
             self._wake.clear()
 
     def _judge(self) -> None:
@@ -168,11 +174,7 @@ class Watch:
                 failed_at = now
             # one that is told of what it has no part in may wait in the middle of a step
             if failed_at is not None and now - failed_at > _SILENCE and (failure := self._failure()):
-                self._say(state="leaves")
-                self._wake.set()
-                self._until(lambda: self._published_state("leaves"), _BEAT)
-                if self.rank == 0:
-                    self._until(lambda: not self._still_there(), _LINGER)
+                self._leave("leaves")
                 os._exit(failure.code)
 
     def _end_process(self, silent: list[int]) -> None:
@@ -187,8 +189,9 @@ class Watch:
     def _silent(self, seconds: float) -> list[int]:
         """Ranks that have not been heard of for so long, and have not said that they leave."""
         now = time.monotonic()
+        first = self._heard[0].beat.state
         if self.rank > 0 and (self._store_lost or now - self._round_at > seconds):
-            return [0]
+            return [0] if first == "works" else []
         return [
             rank
             for rank, heard in enumerate(self._heard)
@@ -205,9 +208,10 @@ class Watch:
     def _missing(self, ranks: list[int], what: str = "") -> str:
         rank = ranks[0]
         what = what or "has ended, or stands still"
+        beat = max(self._heard[rank].beat, self._own, key=lambda beat: beat.step)  # no step is made without all
         return (
-            f"rank {rank} {what} (last heard of at {self._heard[rank].beat.place}), and the other processes end: "
-            f"go on with the same command and --resume auto, or ncmi resume RUN"
+            f"rank {rank} {what} (after {beat.place}), and the other processes end: go on with the same command and "
+            "--resume auto, or ncmi resume RUN"
         )
 
     # In the main thread, at its end
@@ -218,27 +222,29 @@ class Watch:
         while not condition():
             if time.monotonic() > end:
                 return False
-            time.sleep(0.02)
+            time.sleep(_LOOK)
         return True
 
-    def _published_state(self, state: str) -> bool:
-        return self._store_lost or self._heard[self.rank].beat.state == state
-
     def _leave(self, state: str, **news: Any) -> None:
-        """Tell the others, and keep the store for them until they have told too."""
+        """Tell the others, and wait until all have told the same; the first one keeps the store for them until then."""
         self._say(state=state, **news)
         self._wake.set()
-        self._until(lambda: self._published_state(state), _LINGER)
-        if self.rank == 0:
-            self._until(lambda: not self._still_there() or bool(self._silent(_SILENCE)), _LINGER)
+        self._until(lambda: self._store_lost or self._all_know(), _LINGER)
+
+    def _all_know(self) -> bool:
+        """Whether nobody is there any more who waits to be told."""
+        now = time.monotonic()
+        others = [heard for rank, heard in enumerate(self._heard) if rank != self.rank]
+        gone = [now - heard.at > _SILENCE for heard in others]
+        if self.rank > 0:
+            return self._own.knows or all(gone)
+        return all(heard.beat.knows or lost for heard, lost in zip(others, gone, strict=True))
 
     def _raise_own(self, error: BaseException) -> None:
         text, code = in_one_line(error) if isinstance(error, Exception) else str(error), exit_code_of(error)
         self._leave("fails", text=text, code=code)
         if not isinstance(error, Exception):
             return  # a second signal, which is no fault
-        if self.rank > 0:
-            self._until(lambda: self._store_lost or not self._still_there(), _SILENCE * 2)
         alike = [heard.beat.state == "fails" and heard.beat.text == text for heard in self._heard]
         if any(alike[: self.rank]):
             raise ToldElsewhere(code) from error
@@ -247,7 +253,8 @@ class Watch:
 
     def _raise_of_peer(self, error: Exception) -> None:
         """A connection is lost: who has gone, and does it say why?"""
-        self._until(lambda: self._failure() is not None or bool(self._silent(_SILENCE)), _SILENCE * 2)
+        with suppress(KeyboardInterrupt):  # a launcher that ends all, and this process ends as it is
+            self._until(lambda: self._failure() is not None or bool(self._silent(_SILENCE)), _SILENCE * 2)
         failure, silent = self._failure(), self._silent(_SILENCE)
         self._leave("leaves")
         if failure is not None:
