@@ -6,9 +6,9 @@ any weight, relative to 1 + |weight| (bar: 1e-6). ``killed`` sends SIGKILL to a 
 under ``--max-restarts`` and compares the end bit by bit with that of an undisturbed run. ``resized`` goes on with a
 killed run on other numbers of processes, and prints how often each sample was used in each epoch and the largest
 difference of the epochs' losses (bar: 1e-5). ``signals`` sends SIGTERM and SIGUSR1 to one of two, and prints exit codes
-and where they stopped. ``lost`` kills and freezes one of two without restarts, and prints what ends the other, and when.
-``share`` times the loss of a rank: the whole batch against its own half. Each prints the machine; ``--objectives`` and
-``--seed`` choose.
+and where they stopped. ``lost`` kills and freezes one of two without restarts, and prints what ends the other, and
+when. ``share`` times the loss of a rank: the whole batch against its own half. Each prints the machine;
+``--objectives``, ``--seed`` and the like choose.
 """
 
 from __future__ import annotations
@@ -123,15 +123,13 @@ def _tensors(tree: Any) -> list[torch.Tensor]:
 def uses(log: Path) -> dict[int, Counter[int]]:
     """How often each sample was used in each epoch, by the last time that each step was made."""
     steps: dict[tuple[int, int], dict[int, dict[int, list[int]]]] = {}
-    order: dict[tuple[int, int], int] = {}
     for path in sorted(log.glob("samples-*.jsonl")):
         for line in path.read_text().splitlines():
             epoch, step, world, rank, samples = json.loads(line)
             steps.setdefault((epoch, step), {}).setdefault(world, {})[rank] = samples
-            order[epoch, step] = world
     counts: dict[int, Counter[int]] = {}
-    for (epoch, step), worlds in steps.items():
-        # a step that was made on two numbers of processes counts as it was made last: on the last of them
+    for (epoch, _), worlds in steps.items():
+        # a step that was begun on two numbers of processes was made by the later one; the first process lists both
         shares = worlds[list(worlds)[-1]]
         for samples in shares.values():
             counts.setdefault(epoch, Counter()).update(samples)
@@ -183,8 +181,9 @@ def agents(folder: Path, log: Path, objective: str, *, namespaces: tuple[str, ..
     return max(abs(code) for code, _ in ended), "\n".join(out for _, out in ended)
 
 
-def equal(root: Path, objectives: list[str]) -> None:
-    """Bar 1e-6."""
+def equal(root: Path, objectives: list[str]) -> list[float]:
+    """Bar 1e-6. Returns the differences."""
+    differences = []
     for objective in objectives:
         folder = root / objective
         code, out = run(alone(command(folder / "one", objective=objective)), folder / "log-one")
@@ -197,19 +196,22 @@ def equal(root: Path, objectives: list[str]) -> None:
             at = folder / f"way-{number}"
             code, out = train(at, folder / f"log-{number}")
             assert code == 0, out
-            print(f"{objective:>24}  {way:<28} {difference(folder / 'one', at):.2e}", flush=True)
+            differences.append(difference(folder / "one", at))
+            print(f"{objective:>24}  {way:<28} {differences[-1]:.2e}", flush=True)
         with Namespaces() as trouble:
             if trouble is None:
                 at = folder / "way-namespaces"
                 code, out = agents(at, folder / "log-namespaces", objective, namespaces=Namespaces.names)
                 assert code == 0, out
-                print(f"{objective:>24}  {'2 agents × 1, 2 namespaces':<28} {difference(folder / 'one', at):.2e}")
+                differences.append(difference(folder / "one", at))
+                print(f"{objective:>24}  {'2 agents × 1, 2 namespaces':<28} {differences[-1]:.2e}", flush=True)
             else:
                 print(f"network namespaces cannot be made here ({trouble})")
+    return differences
 
 
-def killed(root: Path, seed: int, objective: str, processes: int = 2) -> None:
-    """Bar: bit by bit the same."""
+def killed(root: Path, seed: int, objective: str, processes: int = 2) -> bool:
+    """Bar: bit by bit the same. Returns whether it is."""
     draw, epochs = random.Random(seed), 5
     total = epochs * 4  # steps: 115 samples in batches of 38
     steps = sorted(draw.sample(range(1, total), 5))
@@ -232,10 +234,11 @@ def killed(root: Path, seed: int, objective: str, processes: int = 2) -> None:
         print(out[-4000:])
     elif not same:
         print(f"largest difference {difference(root / 'whole', root / 'cut'):.2e}")
+    return same
 
 
-def resized(root: Path, seed: int, objective: str) -> None:
-    """Bars: each sample once an epoch, losses within 1e-5."""
+def resized(root: Path, seed: int, objective: str) -> tuple[bool, float]:
+    """Bars: each sample once an epoch, losses within 1e-5. Returns both."""
     epochs, more = 3, ("--resume", "auto", "--training.checkpoint-steps", "1")
     code, out = run(alone(command(root / "one", objective=objective, epochs=epochs)), root / "log-one")
     assert code == 0, out
@@ -252,9 +255,10 @@ def resized(root: Path, seed: int, objective: str) -> None:
     once = all(set(counts.values()) == {1} and len(counts) == 115 for counts in used.values())
     worst = max(abs(a - b) for a, b in zip(losses(root / "one"), losses(at), strict=True))
     print(
-        f"{objective}, 2 processes, from step {step} on 3, from step {step + 4} on 1: each of 115 samples once in each of "
-        f"{len(used)} epochs: {once}; losses differ by {worst:.1e}, weights by {difference(root / 'one', at):.1e}"
+        f"{objective}, 2 processes, from step {step} on 3, from step {step + 4} on 1: each of 115 samples once in each "
+        f"of {len(used)} epochs: {once}; losses differ by {worst:.1e}, weights by {difference(root / 'one', at):.1e}"
     )
+    return once, worst
 
 
 def signals(root: Path) -> None:

@@ -14,7 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from batch_normalized_driver import FOLDER_CASES, folder_recipe, train_and_write_down
+from torch import Tensor
 from training_helpers import make_recipe, signal_at
 
 from ncmi.errors import Interrupted, ToldElsewhere
@@ -22,6 +24,7 @@ from ncmi.loss.alternating import Alternation
 from ncmi.objectives.options import (
     CrossEntropyOptions,
     NCMIOptions,
+    ObjectiveOptions,
     OPLOptions,
     SupConOptions,
     objective_names,
@@ -29,6 +32,10 @@ from ncmi.objectives.options import (
 )
 from ncmi.recipes import Network, Recipe
 from ncmi.training.launch import place_of_process
+from ncmi.training.loop import Setup
+from ncmi.training.run_folder import RunFolder
+from ncmi.training.sources import open_source
+from ncmi.training.stopping import StopRequest
 
 # wine has 115 training samples; the shares of an epoch's last batch: 10 and 9, 3 and 2, 1 and none
 UNEVEN, FEW, ZERO = 32, 11, 38
@@ -63,10 +70,36 @@ def recipe_of(case: str, devices: int, **more: Any) -> Recipe:
     return PROCESS_CASES[case](devices=devices, epochs=1, precision="32-true", **more)
 
 
-def double_recipe(objective: str, devices: int) -> Recipe:
-    """An epoch in double precision, whose last batch leaves the second process without a sample."""
-    options = {"devices": devices, "epochs": 1, "precision": "64-true", "readouts": "own", "batch_size": ZERO}
-    return make_recipe(objective_options(objective)(), **options)
+# statistics that move are made of all processes' samples, whether each has all of them or its own
+LOOP_CASES: dict[str, tuple[ObjectiveOptions, dict[str, Any]]] = {
+    **{name: (objective_options(name)(), {}) for name in objective_names()},
+    "ncmi-accumulated": (NCMIOptions(), {"accumulate": 3, "clip_norm": 0.1}),
+    "ncmi-robust": (NCMIOptions.robust(), {"accumulate": 3}),
+    "ncmi-robust-half": (NCMIOptions(robustness=0.5), {}),
+    "ncmi-fixed-frozen": (NCMIOptions(centroids="fixed", center="frozen"), {}),
+    "ncmi-class-mean-ema": (NCMIOptions(centroids="class_mean", center="ema", center_decay=0.9), {"accumulate": 2}),
+    "ncmi-ratio-of-means": (NCMIOptions(form="ratio_of_means", separation_power=1.0), {}),
+    "ncmi-balanced": (NCMIOptions(weight="balanced"), {}),
+    "cross-entropy-adjusted": (CrossEntropyOptions(logit_adjustment=1.0), {"optimizer": "sgd"}),
+}
+
+
+def loop_of(case: str, devices: int, path: Path) -> dict[str, Tensor]:
+    """An epoch in double precision, whose last batch leaves the second process without a sample: where it ends."""
+    from ncmi.training.run import build_model
+    from ncmi.training.session import session
+
+    objective, options = LOOP_CASES[case]
+    recipe = make_recipe(objective, devices=devices, epochs=1, precision="64-true", batch_size=ZERO, **options)
+    path.mkdir()
+    with session(recipe.training) as fabric, StopRequest(enabled=False) as stop:
+        source = open_source(recipe)
+        model = build_model(recipe, source).to(dtype=torch.float64)
+        source.fit_standardizer(model)
+        loop = source.loop(Setup(fabric, model, recipe.training, RunFolder(path)))
+        loop.run(stop)
+    rows = torch.tensor(loop.progress.rows[0]["train_loss"], dtype=torch.float64)
+    return {**model.state_dict(), "train_loss": rows}
 
 
 def stopped_recipe() -> Recipe:
@@ -115,8 +148,9 @@ def stand_still(folder: Path) -> None:
 def main(root: Path) -> None:
     from ncmi.training.run import train
 
-    for objective in objective_names():
-        train(double_recipe(objective, 2), root / f"double-{objective}")
+    rank = place_of_process()[0]
+    for case in LOOP_CASES:
+        torch.save(loop_of(case, 2, root / f"loop-{case}-{rank}"), root / f"{case}-{rank}.pt")
     for case in PROCESS_CASES:
         train(recipe_of(case, 2), root / case)
     train_and_write_down(str(root / "images.npz"), root)
@@ -125,7 +159,7 @@ def main(root: Path) -> None:
     train(stopped_recipe(), root / "whole")
     met = {"pid": os.getpid(), "signal": stop_and_go_on(root / "stopped")}
     met["taken"] = ask_for_a_taken_folder(root / "ncmi")
-    (root / f"met-{place_of_process()[0]}.json").write_text(json.dumps(met))
+    (root / f"met-{rank}.json").write_text(json.dumps(met))
     stand_still(root / "still")
 
 

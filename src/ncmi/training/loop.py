@@ -269,7 +269,8 @@ class Loop(ABC):
             place = (self.training.seed, self.progress.epoch, self.progress.step, self.fabric.global_rank)
             torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
         micro_batches = self.micro_batches(batch)
-        sums = torch.zeros(2, dtype=torch.float64, device=self.fabric.device)
+        # those of a step are added up over processes first
+        sums = (self.loss_sum, self.penalty_sum) if processes == 1 else self.loss_sum.new_zeros(2).unbind()
         for number, micro in enumerate(micro_batches):
             at = (self.progress.epoch, self.progress.step, number)
             share = self.share_of(micro)
@@ -278,7 +279,7 @@ class Loop(ABC):
                 # DDP takes the mean over processes where the sum over samples is wanted
                 weight = len(share) * processes / len(batch)
                 if penalty is not None:
-                    sums[1] += penalty.detach().double() * len(share)
+                    sums[1].add_(penalty.detach().double() * len(share))
                 if self.takes_share:
                     counted = share
                 else:
@@ -290,11 +291,9 @@ class Loop(ABC):
                 labels = self.labels.index_select(0, counted)
                 loss = self.step.add(features, labels, share=weight, penalty=penalty, synchronize=self.takes_share)
             if self.takes_share or self.fabric.is_global_zero:
-                sums[0] += loss.double() * len(counted)
+                sums[0].add_(loss.double() * len(counted))
         if processes > 1:
-            self._exchange(sums)
-        self.loss_sum += sums[0]
-        self.penalty_sum += sums[1]
+            self._exchange(torch.stack(sums))
         self.step.finish(step=self.progress.total_steps, epoch=self.progress.epoch)
         self.after_step()
         if self.average is not None:
@@ -307,7 +306,8 @@ class Loop(ABC):
         asked = [float(self.stop.requested and number == self.stop.signal_number) for number in STOP_SIGNALS]
         together = torch.cat([sums, sums.new_tensor(asked)])
         all_reduce_sum(together)
-        sums.copy_(together[:2])
+        self.loss_sum += together[0]
+        self.penalty_sum += together[1]
         self.signals += together[2:]
 
     def micro_batches(self, batch: Tensor) -> list[Tensor]:
