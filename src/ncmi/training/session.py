@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -13,11 +14,16 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+import torch.distributed as dist
 from packaging.version import Version
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from ncmi.recipes import Training
 from ncmi.training.launch import Launch, find_launch
 from ncmi.training.stopping import end_with_parent
+
+_STORE = "ncmi/store"
+_ANSWER = timedelta(seconds=5)
 
 
 def _fulfills(package: str, compare: Callable[[Version, Version], bool], bound: str, base: bool = False) -> bool:
@@ -80,6 +86,8 @@ def session(training: Training, *, alone: bool = False) -> Iterator[Fabric]:
             if training.threads is not None:
                 torch.set_num_threads(training.threads)
             fabric = _fabric(training, launch, devices, processes)
+            if processes > 1 and "TORCHELASTIC_USE_AGENT_STORE" in os.environ and launch is not None:
+                _meet(launch, fabric.device, training.timeout_seconds)
             with _quiet():
                 fabric.launch()
             by_srun = launch is not None and launch.launcher == "srun"
@@ -91,6 +99,41 @@ def session(training: Training, *, alone: bool = False) -> Iterator[Fabric]:
         finally:
             torch.set_num_threads(threads)
             torch.backends.cudnn.benchmark = benchmark
+
+
+def _meet(launch: Launch, device: torch.device, timeout: float) -> None:
+    """Join the other processes that torchrun has started, through a store of their own.
+
+    torchrun's store outlives them, and with it the addresses of those that have ended: processes that are started again
+    would look for them there. Here it only says where the first process has a new one.
+    """
+    if dist.is_initialized():
+        return
+    host, wait = os.environ["MASTER_ADDR"], timedelta(seconds=timeout)
+    outer = TCPStore(host, int(os.environ["MASTER_PORT"]), is_master=False, wait_for_workers=False, timeout=wait)
+    if launch.rank == 0:
+        store = TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=wait)
+        outer.set(_STORE, str(store.port))
+    else:
+        store = _store_of_first(outer, host, wait)
+    where: dict[str, Any] = {"device_id": device} if device.type == "cuda" else {}
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.world_size, timeout=wait, **where)
+
+
+def _store_of_first(outer: TCPStore, host: str, wait: timedelta) -> TCPStore:
+    """The store of the first process; what an earlier one has left written does not answer any more."""
+    until = time.monotonic() + wait.total_seconds()
+    while True:
+        port = int(outer.get(_STORE))
+        try:
+            store = TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=_ANSWER)
+        except RuntimeError:
+            if time.monotonic() > until:
+                raise
+            continue
+        store.set_timeout(wait)
+        return store
 
 
 @contextmanager
