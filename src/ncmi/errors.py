@@ -18,7 +18,7 @@ _MEMORY_CURE = (
     "take a smaller batch (--training.batch-size, or --training.accumulate), a narrower network (--network.width), "
     "smaller images (--data.image-size), or fewer --workers"
 )
-_PEER = re.compile(r"gloo|NCCL|Connection (closed|reset) by peer|Broken pipe")
+_PEER = re.compile(r"gloo|NCCL|Connection (closed|reset) by peer|Broken pipe|clients joined|Socket Timeout")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -41,6 +41,60 @@ class Terminated(KeyboardInterrupt):
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"signal {signal_number}")
         self.signal_number = int(signal_number)
+
+
+class PeerLost(Exception):
+    """Another process of a training has ended or stands still; the run can be gone on with from its checkpoint."""
+
+    exit_code = 75
+    """Of a command that is to be tried again: EX_TEMPFAIL."""
+
+
+class RankError(ValueError):
+    """An error of one of the processes that train together, which the others do not have.
+
+    Args:
+        rank: of the process.
+        text: of the error.
+    """
+
+    def __init__(self, rank: int, text: str) -> None:
+        super().__init__(f"rank {rank}: {text}")
+
+
+class ToldElsewhere(Exception):
+    """A training has ended, and another of its processes says of what.
+
+    Args:
+        exit_code: of that process.
+    """
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("another process of this training says what has ended it")
+        self.exit_code = exit_code
+
+
+def exit_code_of(error: BaseException) -> int:
+    """Exit code of a command that an error ends: 128 and the signal, 2 for bad input, 1 for a fault of this program.
+
+    >>> exit_code_of(ValueError()), exit_code_of(Interrupted("stopped", signal.SIGTERM)), exit_code_of(TypeError())
+    (2, 143, 1)
+    """
+    if isinstance(error, Interrupted | Terminated):
+        return 128 + error.signal_number
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    if isinstance(error, PeerLost | ToldElsewhere):
+        return error.exit_code
+    if is_of_peer(error):
+        return PeerLost.exit_code
+    bad_input = (ValueError, OSError, ArithmeticError, KeyError, RuntimeError, MemoryError)
+    return 2 if isinstance(error, bad_input) else 1
+
+
+def is_of_peer(error: BaseException) -> bool:
+    """Whether an error says that another process of a training cannot be reached."""
+    return isinstance(error, RuntimeError) and _PEER.search(str(error)) is not None
 
 
 def listing(names: Sequence[str], limit: int = 20) -> str:
@@ -77,7 +131,7 @@ def in_one_line(error: BaseException) -> str:
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError | ValueError) and _NO_MEMORY.search(text)):
         said = f" ({_shortened(text)})" if text else ""
         return f"not enough memory{said}: {_MEMORY_CURE}"
-    if isinstance(error, RuntimeError) and _PEER.search(text):
+    if is_of_peer(error):
         return "another process of this training has ended: see what it says; a run goes on with ncmi resume RUN"
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
         where = "" if error.filename is None else f"{error.filename}: "

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from batch_normalized_driver import FOLDER_CASES, image_recipe, write_image_folder, write_images
-from process_driver import FEW, PROCESS_CASES, UNEVEN, ZERO, recipe_of
+from process_driver import FEW, LOOP_CASES, PROCESS_CASES, STOPPED_AT, UNEVEN, ZERO, loop_of, recipe_of
 from training_helpers import assert_same_run, leaves, metrics, results, weights, without_times
 
 from ncmi.data.batches import process_shares
 from ncmi.data.load import load_dataset, load_samples
 from ncmi.data.splits import split_dataset
+from ncmi.errors import PeerLost
 from ncmi.training.model import load_model
 from ncmi.training.run import train
 from ncmi.training.run_folder import RunFolder
@@ -31,10 +35,12 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Com
     write_images(root / "images.npz")
     write_image_folder(root / "images.npz", root / "images")
     driver = Path(__file__).with_name("process_driver.py")
-    ended = subprocess.run(
-        [sys.executable, str(driver), str(root)], check=False, timeout=240, capture_output=True, text=True
-    )
-    return root, ended
+    with (root / "errors.txt").open("w") as errors:  # no pipe: the process that stands still would hold it
+        ended = subprocess.run([sys.executable, str(driver), str(root)], check=False, timeout=480, stderr=errors)
+    if (root / "met-1.json").exists():
+        with suppress(ProcessLookupError):
+            os.kill(json.loads((root / "met-1.json").read_text())["pid"], signal.SIGKILL)
+    return root, subprocess.CompletedProcess(ended.args, ended.returncode, "", (root / "errors.txt").read_text())
 
 
 def test_the_batches_are_uneven() -> None:
@@ -114,7 +120,42 @@ def test_images_in_files_train_as_those_in_memory(pair: tuple[Path, subprocess.C
     assert_same_run(held, lazy)
 
 
-def test_an_error_ends_both_processes(pair: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
-    _, ended = pair
-    assert ended.returncode != 0
-    assert "exists and is not empty" in ended.stderr
+Pair = tuple[Path, subprocess.CompletedProcess[str]]
+
+
+@pytest.mark.parametrize("case", LOOP_CASES)
+def test_every_objective_is_the_same_on_two_processes(case: str, pair: Pair, tmp_path: Path) -> None:
+    root, ended = pair
+    assert (root / f"{case}-1.pt").exists(), ended.stderr[-2000:]
+    one = loop_of(case, 1, tmp_path / "one")
+    for rank in (0, 1):
+        state = torch.load(root / f"{case}-{rank}.pt", weights_only=True)
+        torch.testing.assert_close(state, one, rtol=1e-9, atol=1e-9)
+
+
+def test_a_signal_to_one_stops_both_after_the_same_step(pair: Pair) -> None:
+    root, ended = pair
+    met = [json.loads((root / f"met-{rank}.json").read_text())["signal"] for rank in (0, 1)]
+    number, where, saved = met[0]
+    assert met[0] == met[1]
+    assert (number, saved) == (signal.SIGUSR1, True), ended.stderr[-2000:]
+    assert f"epoch 2 after step {STOPPED_AT - 4}" in where
+    # the network's draws go on too
+    assert_same_run(root / "whole", root / "stopped")
+    environment = RunFolder(root / "stopped").environment()
+    assert environment["processes"] == 2
+    assert len(environment["resumed"]) == 1
+
+
+def test_an_error_of_all_is_told_by_the_first(pair: Pair) -> None:
+    root, _ = pair
+    taken = [json.loads((root / f"met-{rank}.json").read_text())["taken"] for rank in (0, 1)]
+    assert "exists and is not empty" in taken[0]
+    assert taken[1].startswith("ToldElsewhere")
+
+
+def test_one_that_stands_still_ends_the_other(pair: Pair) -> None:
+    root, ended = pair
+    assert not (root / "still" / "results.json").exists()
+    assert ended.returncode == PeerLost.exit_code
+    assert re.search(r"rank 1 .*epoch 1, step 1", ended.stderr)

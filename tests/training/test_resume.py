@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from ncmi.training import run as run_module
 from ncmi.training.checkpoint import load_checkpoint
 from ncmi.training.loop import Loop
 from ncmi.training.run import train
+from ncmi.training.run_folder import RunFolder, RunFolderError
 
 STEPS = 4  # of an epoch
 
@@ -148,3 +151,52 @@ def test_killed_and_resumed(death: str, dead: Path, tmp_path: Path) -> None:
     train(recipe_of(death), folder, resume=True)
     assert_same_run(tmp_path / "whole", folder)
     assert list(folder.rglob("*.partial")) == []
+
+
+def test_the_same_call_begins_goes_on_and_gives_results(tmp_path: Path) -> None:
+    recipe = make_recipe(batch_size=0)  # to be settled by the data
+    train(recipe, tmp_path / "whole")
+    cut = tmp_path / "cut"
+    with signal_at(STEPS + 2, signal.SIGUSR1), pytest.raises(Interrupted, match="epoch 2 after step 2"):
+        train(recipe, cut, resume="auto")
+    # how many devices there are is no part of a run
+    train(replace(recipe, training=replace(recipe.training, checkpoint_minutes=5.0)), cut, resume="auto")
+    assert_same_run(tmp_path / "whole", cut)
+    before = {path: path.stat().st_mtime_ns for path in cut.rglob("*")}
+    assert train(recipe, cut, resume="auto") == results(cut)
+    assert {path: path.stat().st_mtime_ns for path in cut.rglob("*")} == before
+
+
+def test_another_recipe_does_not_go_on_by_itself(tmp_path: Path) -> None:
+    train(make_recipe(epochs=1), tmp_path / "run", resume="auto")
+    before = (tmp_path / "run" / "recipe.json").read_bytes()
+    with pytest.raises(RunFolderError, match=r"another recipe: .*choose another --out"):
+        train(make_recipe(epochs=1, seed=1), tmp_path / "run", resume="auto")
+    assert (tmp_path / "run" / "recipe.json").read_bytes() == before
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("not a run")
+    with pytest.raises(RunFolderError, match="choose another folder"):
+        train(make_recipe(epochs=1), tmp_path / "notes", resume="auto")
+
+
+def test_the_number_of_devices_is_no_part_of_a_recipe(tmp_path: Path) -> None:
+    one, two = make_recipe(epochs=1), make_recipe(epochs=1, devices=2)
+    assert one == two
+    folder = RunFolder.create(tmp_path / "run", two)
+    assert folder.recipe().training.devices == 1
+
+
+def test_checkpoints_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr("ncmi.training.loop.time.monotonic", lambda: 40.0 * next(clock))
+    saved: list[int] = []
+    save = Loop._save
+
+    def noted(self: Loop) -> None:
+        saved.append(self.progress.total_steps)
+        save(self)
+
+    monkeypatch.setattr(Loop, "_save", noted)
+    train(make_recipe(epochs=1, batch_size=8, checkpoint_minutes=2.0), tmp_path / "run")
+    assert saved[0] == 3  # of fifteen: a look at the clock is two thirds of a minute
+    assert len(saved) > 3

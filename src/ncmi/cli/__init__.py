@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 _SLIDE_PACKAGES = ("h5py", "onnxruntime", "openslide", "openslide_bin", "skimage")
 _LONGEST = 1400  # signs of a message: names and paths may be of any length
@@ -17,12 +18,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``ncmi`` with the given arguments (by default the process's) and return the exit code.
 
     0: done. 2: bad input, or too little memory or disk, told in one line without traceback (``NCMI_TRACEBACK=1`` shows
-    it). 1: a fault of this program. 128 and the number of the signal: stopped by Ctrl-C (130), SIGTERM (143) or SIGHUP
-    (129); what was stopped can be gone on with.
+    it). 1: a fault of this program. 128 and the number of the signal: stopped by Ctrl-C (130), SIGTERM (143), SIGHUP
+    (129) or SIGUSR1 (138); what was stopped can be gone on with. 75: another process of a training was lost; it can be
+    gone on with as well.
+
+    Of processes that train together the first prints; an error is told by one of them.
     """
     _see_to_streams()
     try:
-        with _heard_signals():
+        with _heard_signals(), _printed_by_the_first():
             code = _carried_out(arguments)
             sys.stdout.flush()
             return code
@@ -37,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _carried_out(arguments: Sequence[str] | None) -> int:
     try:
         from ncmi.cli.app import in_typed_words, run
-        from ncmi.errors import Interrupted, Terminated, in_one_line
+        from ncmi.errors import Interrupted, PeerLost, RankError, ToldElsewhere, exit_code_of, in_one_line
     except ModuleNotFoundError as error:
         return _without_app(list(sys.argv[1:] if arguments is None else arguments), str(error.name))
     if os.environ.get("NCMI_TRACEBACK"):
@@ -45,12 +49,14 @@ def _carried_out(arguments: Sequence[str] | None) -> int:
         return 0
     try:
         run(arguments)
-    except Interrupted as stopped:
-        _complain(f"ncmi: {stopped}")
-        return 128 + stopped.signal_number
+    except (Interrupted, PeerLost) as stopped:
+        _complain(f"ncmi: {stopped}", by="any" if isinstance(stopped, PeerLost) else "first")
+        return exit_code_of(stopped)
+    except ToldElsewhere as stopped:
+        return stopped.exit_code
     except KeyboardInterrupt as stopped:
         _complain(f"ncmi: stopped; {_GO_ON}")
-        return 128 + (stopped.signal_number if isinstance(stopped, Terminated) else signal.SIGINT)
+        return exit_code_of(stopped)
     except BrokenPipeError:
         _give_up_stdout()  # the reader has gone
         return 0
@@ -59,9 +65,10 @@ def _carried_out(arguments: Sequence[str] | None) -> int:
         _complain(f"ncmi: error: {error.name} is not installed: pip install 'ncmi[{extra}]'")
         return 2
     except Exception as error:
-        _complain(f"ncmi: error: {in_typed_words(in_one_line(error))}")
-        bad_input = (ValueError, OSError, ArithmeticError, KeyError, RuntimeError, MemoryError)
-        return 2 if isinstance(error, bad_input) else 1
+        _complain(
+            f"ncmi: error: {in_typed_words(in_one_line(error))}", by="any" if isinstance(error, RankError) else "host"
+        )
+        return exit_code_of(error)
     return 0
 
 
@@ -79,9 +86,14 @@ def _without_app(arguments: Sequence[str], missing: str) -> int:
     return 2
 
 
-def _complain(line: str) -> None:
+def _complain(line: str, *, by: Literal["first", "host", "any"] = "host") -> None:
+    """Print a line to standard error, by the first process that trains, the first one of each host, or whichever."""
     from ncmi.errors import printable
+    from ncmi.training.launch import place_of_process
 
+    rank, local_rank = place_of_process()
+    if (by == "first" and rank > 0) or (by == "host" and local_rank > 0):
+        return
     if len(line) > _LONGEST:
         line = f"{line[: _LONGEST - 500]} … {line[-400:]}"
     with contextlib.suppress(OSError, ValueError):  # standard error may be closed
@@ -103,6 +115,18 @@ def _heard_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _printed_by_the_first() -> Iterator[None]:
+    """Of processes that train together the others print nothing."""
+    from ncmi.training.launch import place_of_process
+
+    if place_of_process()[0] == 0:
+        yield
+        return
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
 
 
 def _see_to_streams() -> None:

@@ -23,6 +23,7 @@ from ncmi.data.kinds import EMBEDDED, kind_of
 from ncmi.objectives.options import ObjectiveOptions, objective_names, objective_options
 from ncmi.recipes import DATA, Kind, Recipe, default_training, named_recipe, recipe_names
 from ncmi.recipes.names import NETWORKS
+from ncmi.training.launch import check_verb
 from ncmi.training.reproduction import VARIANTS
 
 _SHELLS = ("bash", "zsh", "fish", "tcsh")
@@ -99,7 +100,9 @@ def run(arguments: Sequence[str] | None = None) -> None:
     if shells:
         _print_completion(as_spelled(shells[-1], _SHELLS))
         return
-    _dispatch(words, _Taken(**given))()
+    work = _dispatch(words, _Taken(**given))
+    check_verb(verb or "")
+    work()
 
 
 def _dispatch(words: list[str], taken: _Taken) -> Callable[[], None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from ncmi.files import check_regular
 from ncmi.objectives.options import NCMIOptions, ObjectiveOptions, objective_names
 from ncmi.recipes import BagNetwork, Data, Network, Recipe, Training, describe_recipe, recipe_names, recipe_to_dict
 from ncmi.training import comparison, reproduction
+from ncmi.training.launch import find_launch, place_of_process
 from ncmi.training.schema import MISTAKES, Record, write_record
 
 COMMAND: list[str] = []
@@ -132,16 +133,19 @@ def train(
     data: Data,
     *,
     out: Path | None = None,
+    resume: Literal["never", "auto"] = "never",
     objective: ObjectiveOptions = NCMIOptions(),
     network: Network | BagNetwork = Network(),
     training: Training = Training(),
 ) -> None:
-    """Train one classifier into a run folder.
+    """Train one classifier into a run folder; under torchrun or srun by all their processes together.
 
     Args:
         data: digits, wine, breast_cancer, iris; a table, images or a folder of them, features of slides (with
             --data.labels); or a name below the data folder.
         out: the run folder; by default runs/DATA-OBJECTIVE-seedSEED, of slides runs/DATA-NETWORK-OBJECTIVE-seedSEED.
+        resume: auto goes on with the run that the folder holds, by the same command and on any number of processes, and
+            begins one where there is none: for torchrun --max-restarts, and jobs that are queued again.
         objective: options of the objective that --objective names (by default ncmi).
         network: the network.
         training: the training.
@@ -150,12 +154,15 @@ def train(
     if DRY_RUN:
         from ncmi.training.run_folder import RunFolder
 
+        if place_of_process()[0] > 0:
+            return
         folder = out or Path("runs") / _run_name(recipe)
-        RunFolder.check_free(folder)
+        if resume == "never" or not RunFolder(folder).exists:
+            RunFolder.check_free(folder)
         say(f"1 run into {folder}")
         _say_plans([comparison.Plan((comparison.Entry("run", "run", recipe),), (training.seed,), 1, tuple(IMPORTS))])
         return
-    _train(recipe, out or Path("runs") / _run_name(recipe), resume=False)
+    _train(recipe, out or Path("runs") / _run_name(recipe), resume="auto" if resume == "auto" else False)
 
 
 def _run_name(recipe: Recipe) -> str:
@@ -167,7 +174,7 @@ def _run_name(recipe: Recipe) -> str:
     return "-".join(parts)
 
 
-def resume(run: Path, *, epochs: int | None = None) -> None:
+def resume(run: Path, *, epochs: int | None = None, devices: int | None = None) -> None:
     """Go on with a run that was stopped; on a CPU the result is the same, bit by bit, as without the stop.
 
     Args:
@@ -175,17 +182,27 @@ def resume(run: Path, *, epochs: int | None = None) -> None:
         epochs: train a stopped or finished run to so many epochs in all. The learning rate's schedule is drawn anew
             over them, so that the result is not that of a run of so many epochs from the start; the earlier recipe and
             results are kept as recipe-before.json and results-before.json.
+        devices: processes on this machine, one device each; by default as many as began the run, and under torchrun or
+            srun theirs.
     """
     from ncmi.training.run_folder import RunFolder
 
+    launch = find_launch()
     if epochs is not None:
         from ncmi.training.extension import extend
 
+        if launch is not None and launch.world_size > 1:
+            raise ValueError(f"--epochs {epochs}: without {launch.launcher}, by one process, give --epochs; stop it "
+                             "then, and go on by many")  # fmt: skip
         say(extend(run, epochs))
-    _train(RunFolder.open(run).recipe(), run, resume=True)
+    folder = RunFolder.open(run)
+    recipe = folder.recipe()
+    if devices is None:
+        devices = 1 if launch is not None else folder.environment().get("processes", 1)
+    _train(replace(recipe, training=replace(recipe.training, devices=devices)), run, resume=True)
 
 
-def _train(recipe: Recipe, folder: Path, *, resume: bool) -> None:
+def _train(recipe: Recipe, folder: Path, *, resume: bool | Literal["auto"]) -> None:
     from ncmi.training.run import train
 
     go_on = f"ncmi resume {shlex.quote(str(folder))}"
@@ -196,7 +213,8 @@ def _train(recipe: Recipe, folder: Path, *, resume: bool) -> None:
         raise Interrupted(f"{stopped}; go on with: {go_on}", stopped.signal_number) from None
     except Exception:
         # what came to nothing is not in the way of the corrected command
-        if not resume and not was_there and not (folder / "checkpoints").exists():
+        began = place_of_process()[0] == 0 and resume is not True and not was_there
+        if began and not (folder / "checkpoints").exists():
             shutil.rmtree(folder, ignore_errors=True)
         raise
     output.print_results(results)

@@ -74,6 +74,7 @@ def as_rows(
     ignore_index: int = IGNORE,
     last: bool = False,
     what: str = "features",
+    may_be_empty: bool = False,
 ) -> Batch:
     """Check a loss's input and lay it out as rows.
 
@@ -86,6 +87,7 @@ def as_rows(
         ignore_index: label of samples that do not count.
         last: whether the dimension of features is the last one instead of the second.
         what: the values' name in messages.
+        may_be_empty: whether there may be no samples, as of a process whose part of a batch is empty.
 
     Raises:
         TypeError: for what is no tensor.
@@ -122,6 +124,8 @@ def as_rows(
         )
     rows = values if values.dim() == 2 else values.reshape(-1, values.shape[-1])
     if len(rows) == 0:
+        if may_be_empty:
+            return Batch(rows, labels.reshape(0, num_classes) if soft else labels.reshape(-1).long(), None, None, outer)
         raise ValueError("empty batch: the mean over no samples is undefined; skip batches without samples")
     if soft:
         return Batch(rows, labels.reshape(len(rows), num_classes), None, None, outer)

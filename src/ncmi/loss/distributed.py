@@ -1,10 +1,11 @@
 """Sums over processes, and batches gathered from all of them. With one process, everything here is the identity."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def world_size() -> int:
@@ -17,6 +18,28 @@ def all_reduce_sum(*tensors: Tensor) -> None:
     if world_size() > 1:
         for tensor in tensors:
             dist.all_reduce(tensor)
+
+
+@torch.no_grad()
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace the gradients of some parameters, in place, by their mean over all processes, as DDP does.
+
+    One sum for all of them. A process without a gradient, as of an empty part of a batch, has one of zeros; what has
+    none on any of them is left without. Every process must call it.
+    """
+    processes, trained = world_size(), [parameter for parameter in parameters if parameter.requires_grad]
+    if processes == 1 or not trained:
+        return
+    filled = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+    given = filled[0].new_tensor([0.0 if parameter.grad is None else 1.0 for parameter in trained])
+    flat = torch.cat([given, *(gradient.flatten() for gradient in filled)])
+    dist.all_reduce(flat)
+    flat /= processes
+    counts, *parts = flat.split([len(trained), *(parameter.numel() for parameter in trained)])
+    anywhere = [True] * len(trained) if all(p.grad is not None for p in trained) else (counts > 0).tolist()
+    for parameter, part, has in zip(trained, parts, anywhere, strict=True):
+        if has:
+            parameter.grad = part.view_as(parameter).to(parameter.dtype)
 
 
 class _GatherRows(torch.autograd.Function):

@@ -306,7 +306,7 @@ class NCMIBase(nn.Module):
             return self.centroid_logits.to(dtype), None, to
         return None, self._view(dtype).beta, to
 
-    def _batch(self, features: Tensor, labels: Tensor) -> Batch:
+    def _batch(self, features: Tensor, labels: Tensor, may_be_empty: bool = False) -> Batch:
         return as_rows(
             features,
             labels,
@@ -314,6 +314,7 @@ class NCMIBase(nn.Module):
             width=self.feature_dim,
             ignore_index=self.ignore_index,
             last=self.dim == -1,
+            may_be_empty=may_be_empty,
         )
 
     def loss(self, features: Tensor, labels: Tensor) -> Tensor:
@@ -448,7 +449,7 @@ class NCMIBase(nn.Module):
         """Add a micro-batch's sums and counts, with ``synchronize`` those of all processes, for :meth:`update`."""
         if not self._moves and self.class_weights is None:
             return
-        batch = self._batch(features, labels)
+        batch = self._batch(features, labels, may_be_empty=synchronize)
         if self.class_weights is not None:
             self.class_weights.observe(batch, synchronize)
         self._observe(batch, synchronize)

@@ -87,7 +87,7 @@ class CMICObjective(LinearHeadObjective):
         return cmic_loss(logits, labels, self.centroids.means(), *weights)
 
     @torch.no_grad()
-    def observe(self, features: Tensor, labels: Tensor) -> None:
+    def observe(self, features: Tensor, labels: Tensor, synchronize: bool = False) -> None:
         self.centroids.observe(torch.softmax(self.scores(features), dim=-1), labels)
 
     def update(self) -> None:

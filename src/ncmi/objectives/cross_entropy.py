@@ -67,9 +67,9 @@ class CrossEntropyObjective(LinearHeadObjective):
                 counted.observe(as_rows(features, labels, self.num_classes), synchronize=True)
         return self.loss(features, labels)
 
-    def observe(self, features: Tensor, labels: Tensor) -> None:
+    def observe(self, features: Tensor, labels: Tensor, synchronize: bool = False) -> None:
         for counted in self._counted():
-            counted.observe(as_rows(features, labels, self.num_classes))
+            counted.observe(as_rows(features, labels, self.num_classes, may_be_empty=synchronize), synchronize)
 
     def set_class_counts(self, counts: Tensor) -> None:
         for counted in self._counted():

@@ -39,7 +39,8 @@ class Objective(nn.Module, ABC):
         views: how many differently augmented views of each sample a step needs. With ``views == 1`` the features
             are ``[B, D]``; otherwise ``[B, views, D]``.
         couples_samples: whether the mean loss of a batch is anything but the mean of its samples' own losses. Where it
-            does, gradient accumulation over 4×16 samples is not the same as one batch of 64.
+            does, gradient accumulation over 4×16 samples is not the same as one batch of 64, and of several processes
+            each computes the loss of the whole batch; else that of its own samples.
         readouts: how the objective is judged when it is compared: ``"head"`` (its own scores), ``"cc"`` (centroid
             comparison), ``"lp"`` (linear probe).
         sets_centroids: whether it has centroids that :meth:`set_centroids` can put somewhere, as alternation by class
@@ -85,8 +86,12 @@ class Objective(nn.Module, ABC):
         """Parameters that have an optimizer of their own (learned centroids): by default, none."""
         return iter(())
 
-    def observe(self, features: Tensor, labels: Tensor) -> None:
-        """Add a micro-batch's sums and counts to the statistics that :meth:`update` will use. Default: nothing."""
+    def observe(self, features: Tensor, labels: Tensor, synchronize: bool = False) -> None:
+        """Add a micro-batch's sums and counts to the statistics that :meth:`update` will use. Default: nothing.
+
+        With ``synchronize`` each process has a part of the micro-batch, which may be empty, and sums and counts are
+        added up over them: so it is where ``couples_samples`` is False. Else each has the whole of it.
+        """
 
     def update(self) -> None:
         """Bring center, class means and the like up to date; once per optimizer step. Default: nothing."""

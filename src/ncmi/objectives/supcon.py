@@ -94,7 +94,7 @@ class SupConObjective(Objective):
         return torch.log_softmax(self.scores(features) / self.options.temperature, dim=-1)
 
     @torch.no_grad()
-    def observe(self, features: Tensor, labels: Tensor) -> None:
+    def observe(self, features: Tensor, labels: Tensor, synchronize: bool = False) -> None:
         embeddings = self.embed(features.reshape(len(labels), -1, self.feature_dim))
         self.prototypes.observe(embeddings.flatten(0, 1), labels.repeat_interleave(embeddings.shape[1]))
 

@@ -109,12 +109,15 @@ class Training:
         patience: stop after so many epochs that are not better in this sense; None for never.
         precision: "32-true", "bf16-mixed" or "64-true".
         accelerator: "cpu", "cuda", "mps" or "auto".
-        devices: processes, one device each.
+        devices: processes on this machine, one device each, where no launcher (torchrun, srun) has started them. Two
+            recipes that differ in it are equal: a run goes on with another number of them and the same batches.
         threads: CPU threads of each process; None for torch's own choice.
         compile: torch.compile of the network.
         checkpoint_steps: also write a checkpoint after so many steps.
+        checkpoint_minutes: also write a checkpoint within an epoch when the last one is so old.
         checkpoint_seconds: leave out an epoch's checkpoint where the last one is not so old; by default each epoch
             writes one. Where epochs take seconds and checkpoints 100 MB, writing them would cost more than the epochs.
+        timeout_seconds: of processes that train together: how long one may give no sign of life before the others end.
         tensorboard: also write TensorBoard logs.
         neighbors_limit: after training, kNN looks for neighbors among at most so many training samples, each class by
             its share; 0 leaves kNN out. By default all up to 22,360; of N above that 5·10⁸/N, or 1,000 or 10 a class.
@@ -147,11 +150,13 @@ class Training:
     patience: int | None = None
     precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
     accelerator: Literal["cpu", "cuda", "mps", "auto"] = "auto"
-    devices: int = 1
+    devices: int = field(default=1, compare=False)
     threads: int | None = None
     compile: bool = False
     checkpoint_steps: int | None = None
+    checkpoint_minutes: float | None = field(default=None, compare=False)
     checkpoint_seconds: float = 0.0
+    timeout_seconds: float = field(default=600.0, compare=False)
     tensorboard: bool = False
     neighbors_limit: int | None = None
     readouts: Literal["all", "own"] = "all"
@@ -165,7 +170,8 @@ class Training:
         check_range(self, "checkpoint_seconds", least=0)
         check_range(self, "accumulate", "devices", "patience", "threads", "checkpoint_steps", least=1)
         check_range(self, "learning_rate", "centroid_learning_rate", "decay_factor", above=0, below=math.inf)
-        check_range(self, "clip_norm", above=0)
+        check_range(self, "clip_norm", "checkpoint_minutes", above=0)
+        check_range(self, "timeout_seconds", least=5, most=10**6)
         check_range(self, "momentum", least=0, below=1, cure="usually 0.9")
         check_range(self, "ema_decay", least=0, below=1, cure="usually 0.999")
         if any(size < 1 for size in self.image_sizes):

@@ -18,8 +18,8 @@ _CLEAR = Path("/proc/self/clear_refs")
 _PACKAGES = ("lightning-fabric", "numpy", "pandas", "safetensors", "scikit-learn", "scipy")
 
 
-def describe_environment(device: torch.device) -> dict[str, Any]:
-    """Versions, processor, device, threads, commit and date, as plain values."""
+def describe_environment(device: torch.device, processes: int = 1) -> dict[str, Any]:
+    """Versions, processor, device, processes that train together, threads, commit and date, as plain values."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "ncmi": ncmi.__version__,
@@ -30,6 +30,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "cpu": _processor(),
         **describe_arithmetic(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "processes": processes,
         "threads": torch.get_num_threads(),
         "commit": _commit(),
     }

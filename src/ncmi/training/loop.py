@@ -22,7 +22,7 @@ from ncmi.data.batches import batch_slices, epoch_order, process_shares
 from ncmi.data.splits import Split
 from ncmi.errors import Interrupted
 from ncmi.loss.alternating import AlternatingOptimizer
-from ncmi.loss.distributed import gather_rows
+from ncmi.loss.distributed import all_reduce_sum, average_gradients, gather_rows
 from ncmi.readouts.calibration import negative_log_likelihood
 from ncmi.recipes import Training
 from ncmi.training.checkpoint import (
@@ -39,12 +39,14 @@ from ncmi.training.optimizers import learning_rate_factor, make_optimizers
 from ncmi.training.run_folder import RunFolder
 from ncmi.training.schema import EpochMetrics
 from ncmi.training.step import TrainingStep
-from ncmi.training.stopping import StopRequest
+from ncmi.training.stopping import STOP_SIGNALS, StopRequest
+from ncmi.training.watch import Watch
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 _METRICS_SECONDS = 1.0
+_STEPS_A_LOOK = 8  # steps from one look to the next at what other processes say, where looking waits for the device
 _BEGIN_AGAIN = "remove this file and resume the run, which then begins again"
 _LOG = logging.getLogger("ncmi")
 
@@ -72,6 +74,7 @@ class Setup:
         training: the recipe's section.
         folder: where checkpoints and metrics go.
         on_epoch: each is called with each epoch's row of metrics, on the first process.
+        watch: over the processes that train together; None for a process alone.
     """
 
     fabric: Fabric
@@ -79,6 +82,7 @@ class Setup:
     training: Training
     folder: RunFolder
     on_epoch: Sequence[Callable[[dict[str, Any]], None]] = ()
+    watch: Watch | None = None
 
 
 class Loop(ABC):
@@ -94,6 +98,9 @@ class Loop(ABC):
         fabric, model, training = setup.fabric, setup.model, setup.training
         self.fabric, self.model, self.split, self.training = fabric, model, split, training
         self.folder, self.on_epoch = setup.folder, setup.on_epoch
+        self.watch, self.stop = setup.watch, StopRequest(enabled=False)
+        # where samples do not couple, each process computes the loss of its own
+        self.takes_share = fabric.world_size > 1 and not model.objective.couples_samples
         self.labels = labels.to(fabric.device)
         self.dtype = torch.float64 if training.precision == "64-true" else torch.float32
         counts = torch.bincount(self.labels[split.train.to(fabric.device)], minlength=model.objective.num_classes)
@@ -104,7 +111,7 @@ class Loop(ABC):
         if training.compile:
             # a shorter last batch gets a graph of its own: else all would get the slower one for any size
             network = cast(nn.Module, torch.compile(network, dynamic=False))
-        # the network goes through DDP; the objective sees the batch of all processes on each of them and needs none
+        # the network goes through DDP; the objective's gradient is averaged here, or is that of the whole batch already
         self.network, of_network = fabric.setup(network, of_network)
         if of_centroids is not None:
             of_centroids = cast(Optimizer, fabric.setup_optimizers(of_centroids))
@@ -126,9 +133,10 @@ class Loop(ABC):
             else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(training.ema_decay), use_buffers=True)
         )
         self.progress = Progress()
-        self.saved_at = self.metrics_at = -math.inf
+        self.begun_at, self.saved_at, self.metrics_at = time.monotonic(), -math.inf, -math.inf
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=fabric.device)
         self.penalty_sum = torch.zeros_like(self.loss_sum)
+        self.signals = torch.zeros(len(STOP_SIGNALS), dtype=torch.float64, device=fabric.device)
 
     @abstractmethod
     def forward(self, share: Tensor, micro: Tensor, at: tuple[int, int, int]) -> tuple[Tensor, Tensor | None]:
@@ -201,6 +209,7 @@ class Loop(ABC):
             Interrupted: when asked to stop; a checkpoint has been written.
             FloatingPointError: when the loss is no longer finite.
         """
+        self.stop = stop
         while self.progress.epoch < self.training.epochs and not self._out_of_patience():
             self._run_epoch(stop)
         if self.fabric.is_global_zero:
@@ -226,36 +235,80 @@ class Loop(ABC):
                 progress.step += 1
                 progress.total_steps += 1
                 progress.epoch_seconds = time.perf_counter() - started
-                every = self.training.checkpoint_steps
-                if stop.requested:
+                if self.watch is not None:
+                    self.watch.at(progress.total_steps, progress.epoch, progress.step)
+                if (number := self._signal()) is not None:
                     self._save()
+                    self.fabric.barrier()  # a launcher ends all when one has ended, also in the middle of writing
                     where = f"stopped in epoch {progress.epoch + 1} after step {progress.step}"
-                    raise Interrupted(where, stop.signal_number)
-                if every is not None and progress.total_steps % every == 0:
+                    raise Interrupted(where, number)
+                if self._is_checkpoint_due():
                     self._save()
         self._finish_epoch(len(order), started)
 
+    def _signal(self) -> int | None:
+        """The signal that has asked to stop after this step; all processes hear of it in the same one."""
+        if self.fabric.world_size == 1:
+            return self.stop.signal_number if self.stop.requested else None
+        if self.fabric.device.type != "cpu" and self.progress.total_steps % _STEPS_A_LOOK:
+            return None
+        return next((int(n) for n, asked in zip(STOP_SIGNALS, self.signals.tolist(), strict=True) if asked), None)
+
+    def _is_checkpoint_due(self) -> bool:
+        steps, minutes = self.training.checkpoint_steps, self.training.checkpoint_minutes
+        if steps is not None and self.progress.total_steps % steps == 0:
+            return True
+        # of several processes the first one writes, by its own clock
+        return minutes is not None and time.monotonic() - max(self.saved_at, self.begun_at) >= 60 * minutes
+
     def _step(self, batch: Tensor) -> None:
         self.step.begin()
+        processes = self.fabric.world_size
+        if processes > 1:
+            # what the network draws differs by process, and is the same for a run that goes on
+            place = (self.training.seed, self.progress.epoch, self.progress.step, self.fabric.global_rank)
+            torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
         micro_batches = self.micro_batches(batch)
+        # those of a step are added up over processes first
+        sums = (self.loss_sum, self.penalty_sum) if processes == 1 else self.loss_sum.new_zeros(2).unbind()
         for number, micro in enumerate(micro_batches):
             at = (self.progress.epoch, self.progress.step, number)
             share = self.share_of(micro)
-            # index_select: several times as fast on a CPU as indexing with a tensor
-            labels = self.labels.index_select(0, micro)
             with self.fabric.no_backward_sync(self.network, enabled=number < len(micro_batches) - 1):
                 features, penalty = self.forward(share, micro, at)
-                features = self.gather(features, micro)
+                # DDP takes the mean over processes where the sum over samples is wanted
+                weight = len(share) * processes / len(batch)
                 if penalty is not None:
-                    self.penalty_sum += penalty.detach().double() * len(share)
-                    # DDP takes the mean over processes where the sum over samples is wanted
-                    penalty = penalty * (len(share) * self.fabric.world_size / len(micro))
-                loss = self.step.add(features, labels, share=len(micro) / len(batch), penalty=penalty)
-            self.loss_sum += loss.double() * len(micro)
+                    sums[1].add_(penalty.detach().double() * len(share))
+                if self.takes_share:
+                    counted = share
+                else:
+                    features, counted = self.gather(features, micro), micro
+                    if penalty is not None:
+                        penalty = penalty * (weight * len(batch) / len(micro))
+                    weight = len(micro) / len(batch)
+                # index_select: several times as fast on a CPU as indexing with a tensor
+                labels = self.labels.index_select(0, counted)
+                loss = self.step.add(features, labels, share=weight, penalty=penalty, synchronize=self.takes_share)
+            if self.takes_share or self.fabric.is_global_zero:
+                sums[0].add_(loss.double() * len(counted))
+        if processes > 1:
+            self._exchange(torch.stack(sums))
         self.step.finish(step=self.progress.total_steps, epoch=self.progress.epoch)
         self.after_step()
         if self.average is not None:
             self.average.update_parameters(self.model)
+
+    def _exchange(self, sums: Tensor) -> None:
+        """Add up over processes what each has of a step: gradients of the objective, losses, signals to stop."""
+        if self.takes_share:
+            average_gradients(self.model.objective.parameters())
+        asked = [float(self.stop.requested and number == self.stop.signal_number) for number in STOP_SIGNALS]
+        together = torch.cat([sums, sums.new_tensor(asked)])
+        all_reduce_sum(together)
+        self.loss_sum += together[0]
+        self.penalty_sum += together[1]
+        self.signals += together[2:]
 
     def micro_batches(self, batch: Tensor) -> list[Tensor]:
         """The parts that a batch is worked through in."""

@@ -86,7 +86,7 @@ def _source(recipe: Recipe, data: Any) -> Source | str:
 def _fault_of_model(recipe: Recipe, source: Source) -> str:
     signature = source.signature
     try:
-        with session(recipe.training):
+        with session(recipe.training, alone=True):
             resolved = resolve_recipe(
                 recipe, signature.sample_shape, len(signature.class_names), len(source.split.train)
             )

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from ncmi.training.schema import Results, Skipped
 from ncmi.training.session import session, tensorboard
 from ncmi.training.sources import Source, open_source
 from ncmi.training.stopping import StopRequest
+from ncmi.training.watch import Watch
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -35,12 +36,14 @@ if TYPE_CHECKING:
     from ncmi.data.dataset import Dataset
     from ncmi.data.tables.table import LabeledTable
 
+_SHARED = 10.0  # seconds in which a new folder must be seen by all hosts
+
 
 def train(
     recipe: Recipe,
     path: str | Path,
     *,
-    resume: bool = False,
+    resume: bool | Literal["auto"] = False,
     data: Dataset | LabeledTable | Cohort | None = None,
     on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
     on_stage: Stages = say_nothing,
@@ -48,12 +51,14 @@ def train(
 ) -> Results:
     """Train by a recipe into a new run folder, or go on with an unfinished one.
 
+    Where a launcher (torchrun, srun) has started several processes, each of them calls this, and they train together.
     Threads, random state and cuDNN flags of the caller's process are afterwards as they were.
 
     Args:
-        recipe: data, network, objective, training. With ``resume`` it must be the folder's own.
-        path: the run folder.
-        resume: go on from the last checkpoint; a finished run just gives its results.
+        recipe: data, network, objective, training. With ``resume`` it must be the folder's own, but for ``devices``.
+        path: the run folder; of processes on several hosts, on a file system that they share.
+        resume: go on from the last checkpoint; a finished run just gives its results. ``"auto"``: so where there is a
+            run already, else begin one.
         data: the recipe's data, where it has been read already: see :func:`ncmi.training.sources.load_data`.
         on_epoch: called with each epoch's metrics.
         on_stage: told what was understood of the data, and what is begun that may take long.
@@ -66,47 +71,75 @@ def train(
         ValueError: for a recipe with a misspelt or mistyped value, data or a split that cannot be trained on, weights
             that do not fit the network, or alternation by class means with centroids that cannot be put there.
         RunFolderError: if the folder exists (without ``resume``), or holds another recipe or other data (with it).
-        Interrupted: when asked to stop.
+        Interrupted: when asked to stop, which of several processes any one may be.
+        PeerLost: when another process of this training has ended or stands still.
+        RankError: of several processes, on the one that has failed alone.
+        ToldElsewhere: of several processes, on those that another one's error has ended.
         FloatingPointError: when the run diverges; the message names the cure.
     """
     recipe = recipe_from_dict(recipe_to_dict(recipe))  # as a folder would give it back: every value is checked
-    with session(recipe.training) as fabric:
+    with session(recipe.training) as fabric, Watch(fabric, recipe.training.timeout_seconds) as watch:
         started = time.perf_counter()
+        folder, on_stage = RunFolder(path), on_stage if fabric.is_global_zero else say_nothing
+        # the first process looks for all: it soon changes what there is to see
+        exists, begun, finished = fabric.broadcast((folder.exists, folder.begun, folder.finished))
+        resume = exists if resume == "auto" else resume
         # what a stopped run has read it need not read again
-        begun = resume and RunFolder(path).begun
-        data_section = located(recipe.data, RunFolder(path)) if resume and data is None else recipe.data
+        begun = resume and begun
+        recipe = _for_processes(recipe, fabric.world_size, folder.recipe() if resume and exists else None)
+        data_section = located(recipe.data, folder) if resume and data is None else recipe.data
         source = open_source(replace(recipe, data=data_section), data, read=not begun)
         signature, record = source.signature, source.record()
         # a table is told from images by what is in the file
         recipe = resolve_recipe(recipe, signature.sample_shape, len(signature.class_names), len(source.split.train))
         model = _new_model(recipe, source, fabric, begun)
-        # the folder comes last: what cannot be trained leaves nothing behind
+        # the folder comes last: what cannot be trained, on any of the processes, leaves nothing behind
+        fabric.barrier()
         folder = _open_folder(recipe, path, resume, fabric)
-        if resume and folder.begun:
+        if begun:
             source.check_unchanged(folder, record)
-        if folder.finished:
+        if resume and finished:
             return folder.results()
-        if fabric.is_global_zero:
-            note = precision_note(recipe.training.precision, fabric.device)
-            for line in (f"{record.summary}; {fabric.device}", *record.notes, note):
-                if line:
-                    on_stage(line)
+        note = precision_note(recipe.training.precision, fabric.device)
+        for line in (f"{record.summary}; {_in_words(fabric)}", *record.notes, note):
+            if line:
+                on_stage(line)
         model.to(device=fabric.device, dtype=torch.float64 if recipe.training.precision == "64-true" else None)
-        # with several processes a signal reaches some of them a step earlier: there the last epoch's checkpoint must do
-        catch_signals = catch_signals and recipe.training.devices == 1
         shown = recipe.training.tensorboard and fabric.is_global_zero
         with folder.lock(enabled=fabric.is_global_zero), tensorboard(folder.path / "tensorboard", shown) as board:
             if resume and fabric.is_global_zero:
                 folder.remove_partial_files()
             with StopRequest(enabled=catch_signals) as stop:
-                loop = source.loop(Setup(fabric, model, recipe.training, folder, (board, on_epoch)))
-                if resume and folder.checkpoint.exists():
+                loop = source.loop(Setup(fabric, model, recipe.training, folder, (board, on_epoch), watch))
+                if begun:
                     loop.resume()
-                elif fabric.is_global_zero:
-                    write_json(folder.path / "environment.json", describe_environment(fabric.device))
-                    source.begin(folder, record)
+                if fabric.is_global_zero:
+                    _write_environment(folder, fabric, loop.progress.total_steps if begun else None)
+                    if not begun:
+                        source.begin(folder, record)
                 loop.run(stop)
             return _finish(loop, source, recipe, started, on_stage)
+
+
+def _for_processes(recipe: Recipe, processes: int, earlier: Recipe | None) -> Recipe:
+    """The recipe for so many processes; of a run that goes on, with the batches that it has."""
+    batch_size = recipe.training.batch_size
+    if earlier is not None and batch_size == 0:
+        batch_size = earlier.training.batch_size  # which may follow from the number of processes
+    return replace(recipe, training=replace(recipe.training, devices=processes, batch_size=batch_size))
+
+
+def _in_words(fabric: Fabric) -> str:
+    return f"{fabric.device}" if fabric.world_size == 1 else f"{fabric.world_size} × {fabric.device.type}"
+
+
+def _write_environment(folder: RunFolder, fabric: Fabric, done: int | None) -> None:
+    """Write where the run is made, or, where so many steps are done, where it is gone on with."""
+    environment = describe_environment(fabric.device, fabric.world_size)
+    if done is not None and (earlier := folder.environment()):
+        later = f"{environment['date']} after step {done}: {environment['processes']} × {environment['device']}"
+        environment = earlier | {"resumed": [*earlier.get("resumed", []), later]}
+    write_json(folder.path / "environment.json", environment)
 
 
 def build_model(recipe: Recipe, source: Source, *, begun: bool = False) -> Classifier:
@@ -149,10 +182,24 @@ def _open_folder(recipe: Recipe, path: str | Path, resume: bool, fabric: Fabric)
         if folder.recipe() != recipe:
             raise RunFolderError(f"{folder.path} holds another recipe: resume it with its own, or choose another --out")
         return folder
+    problem: Exception | None = None
     if fabric.is_global_zero:
-        RunFolder.create(path, recipe)
-    fabric.barrier()
-    return RunFolder(path)
+        try:
+            RunFolder.create(path, recipe)
+        except (RunFolderError, OSError) as error:
+            problem = error
+    if (problem := fabric.broadcast(problem)) is not None:
+        raise problem
+    folder = RunFolder(path)
+    until = time.monotonic() + _SHARED
+    while not folder.exists:  # file systems of several hosts take their time
+        if time.monotonic() > until:
+            raise RunFolderError(
+                f"{folder.path}: the first process has made this folder, and this host does not see it: choose one "
+                "(--out) on a file system that all hosts share"
+            )
+        time.sleep(_SHARED / 100)
+    return folder
 
 
 def _finish(loop: Loop, source: Source, recipe: Recipe, started: float, on_stage: Stages) -> Results:

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -84,7 +84,9 @@ class RunFolder:
         folder = cls(path)
         cls.check_free(path)
         folder.path.mkdir(parents=True, exist_ok=True)
-        write_json(folder.path / "recipe.json", recipe_to_dict(recipe))
+        # by how many processes a run is made is no part of it: environment.json tells
+        training = replace(recipe.training, devices=1)
+        write_json(folder.path / "recipe.json", recipe_to_dict(replace(recipe, training=training)))
         return folder
 
     @classmethod
@@ -102,7 +104,7 @@ class RunFolder:
         if any(entry.name != ".lock" and not entry.name.endswith(PARTIAL) for entry in folder.iterdir()):
             raise RunFolderError(
                 f"{folder} exists and is not empty: choose another folder (--out), or go on with it (ncmi resume "
-                f"{quote(str(folder))}, or ncmi compare --resume)"
+                f"{quote(str(folder))}, ncmi train --resume auto, or ncmi compare --resume)"
             )
 
     @classmethod
@@ -113,7 +115,7 @@ class RunFolder:
             RunFolderError: if the path holds no run.
         """
         folder = cls(path)
-        if not (folder.path / "recipe.json").is_file():
+        if not folder.exists:
             raise RunFolderError(f"{folder.path}: no run here (recipe.json is missing): give a run folder of ncmi")
         return folder
 
@@ -159,6 +161,11 @@ class RunFolder:
             raise RunFolderError(f"{self.path / 'recipe.json'}: {error}") from None
 
     @property
+    def exists(self) -> bool:
+        """Whether there is a run here, however far it has come."""
+        return (self.path / "recipe.json").is_file()
+
+    @property
     def begun(self) -> bool:
         """Whether it holds trained weights, of an epoch or of the end."""
         return self.finished or self.checkpoint.exists()
@@ -171,7 +178,7 @@ class RunFolder:
         """``"finished"``, ``"not started"``, or how far the run came."""
         if self.finished:
             return "finished"
-        if not (self.path / "recipe.json").is_file():
+        if not self.exists:
             return "not started"
         rows = self.metrics()
         return f"stopped after epoch {rows[-1].epoch if rows else 0} of {self.recipe().training.epochs or '?'}"

@@ -49,14 +49,23 @@ class TrainingStep:
         """Drop the gradients of the step before."""
         self.optimizer.zero_grad()
 
-    def add(self, features: Tensor, labels: Tensor, *, share: float = 1.0, penalty: Tensor | None = None) -> Tensor:
+    def add(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        *,
+        share: float = 1.0,
+        penalty: Tensor | None = None,
+        synchronize: bool = False,
+    ) -> Tensor:
         """Loss and backward pass of a micro-batch; the objective observes it.
 
         Args:
-            features: ``[n, D]`` or ``[n, views, D]``, with gradient.
+            features: ``[n, D]`` or ``[n, views, D]``, with gradient; of one process's part of a micro-batch n may be 0.
             labels: ``[n]``.
             share: of the batch that the micro-batch is.
             penalty: what the network adds to the loss.
+            synchronize: whether other processes have the rest of the micro-batch, which the objective observes too.
 
         Returns:
             The objective's loss, without gradient.
@@ -65,12 +74,13 @@ class TrainingStep:
             ValueError: if the loss is not one number.
         """
         with self.autocast():
-            loss = self.objective.loss(features, labels)
+            # no samples, and all the same a way back through the network, as the others wait for its gradient
+            loss = self.objective.loss(features, labels) if len(labels) else features.sum() * 0
         if loss.dim() > 0:
             raise ValueError(f"the loss has shape {list(loss.shape)}: training needs a reduction to one number")
         total = loss if penalty is None else loss + penalty
         self.backward(total * share)
-        self.objective.observe(features.detach(), labels)
+        self.objective.observe(features.detach(), labels, synchronize)
         return loss.detach()
 
     def finish(self, *, step: int = 0, epoch: int = 0) -> None:

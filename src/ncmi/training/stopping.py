@@ -11,8 +11,9 @@ from typing import Any
 
 from ncmi.errors import Terminated
 
-STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""Ctrl-C, an end that is asked for, and a terminal that is closed."""
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+STOP_SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+"""Ctrl-C, an end that is asked for, a terminal that is closed, and a scheduler's warning that time is running out."""
 _LOOK = 0.5  # seconds between two looks at the parent
 _GRACE = 60.0  # seconds from the parent's end in which a step must have been finished
 
