@@ -93,7 +93,7 @@ class StreamedScores:
 
     def column(self, name: str) -> Tensor:
         """One number of each sample, ``[n]`` float64."""
-        return torch.cat(self._rows)[:, _COLUMNS.index(name)]
+        return torch.cat(self._rows)[:, _COLUMNS.index(name)].contiguous()
 
     def compute(self, class_names: Sequence[str], *, per_class: bool = True) -> Scores:
         """The scores, as of :func:`ncmi.readouts.scores.judge` without groups.

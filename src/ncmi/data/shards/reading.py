@@ -268,11 +268,12 @@ class ShardImages(TorchDataset[Chunk]):
 
     def _replace(self, row: int, place: int, out: Pixels, broken: list[tuple[int, str]]) -> bool:
         assert self.variation is not None
-        alike = self.train[self.labels[self.train] == self.labels[row]]
+        alike = self.train[(self.labels[self.train] == self.labels[row]) & (self.train != row)]
         raw = np.random.PCG64(
             np.random.SeedSequence((self.variation.seed, self.variation.epoch, place, _REPLACEMENT))
         ).random_raw(_ATTEMPTS)
-        if any(self._put(int(alike[draw % len(alike)]), place, out, broken) for draw in raw.tolist()):
+        draws = [int(alike[draw % len(alike)]) for draw in raw.tolist() if len(alike)]
+        if any(self._put(other, place, out, broken) for other in draws):
             return True
         raise ValueError(f"{self.files.names[row]} is broken, and so is all that could replace it: shard the data anew")
 
