@@ -69,11 +69,11 @@ def test_linear_probe_of_a_stream_comes_near_the_minimum() -> None:
     moments, order = Moments(20), torch.randperm(6000, generator=generator)
     moments.update(features)
     probe = LinearProbe(5, 20).fit_stream(
-        lambda: ((features[rows], labels[rows]) for rows in order.split(100)),
+        lambda: ((features[rows], labels[rows]) for rows in order.split(500)),
         moments,
         passes=50,
-        batches_per_pass=60,
-        batches_per_step=10,
+        batches_per_pass=12,
+        batches_per_step=2,
     )
     best = LinearProbe(5, 20, solver="lbfgs").fit(features, labels)
     assert (probe.samples, probe.iterations) == (6000, 300)

@@ -26,8 +26,8 @@ Box = tuple[float, float, float, float]
 _COLORSPACES = ("Gray", "YCbCr", "RGB")
 _ORIENTATION = 0x0112
 _EXIF_WITHIN = 65536  # bytes from the beginning
-_AREA_FROM = 1.5
-"""Scale from which every pixel is averaged; below it bilinear sampling misses next to nothing and takes a third."""
+_AREA_FROM = 2.0
+"""Scale from which every pixel is averaged; up to it bilinear sampling looks at each of them, in a third of the time."""
 
 
 def codecs() -> tuple[ModuleType, ModuleType]:
