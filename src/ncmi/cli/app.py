@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import tyro
 
 import ncmi
-from ncmi.cli import output, slides, verbs
+from ncmi.cli import data, output, slides, verbs
 from ncmi.cli.config import read_config
 from ncmi.cli.options import Options, as_spelled, as_typed, nearest, options_of, parse_error, spell
 from ncmi.data.kinds import EMBEDDED, kind_of
@@ -38,6 +38,11 @@ Completion: ncmi --print-completion bash (or {", ".join(_SHELLS[1:])}) prints wh
 _SLIDES = """From a folder of slides to features of their patches, a look at a cohort, and simulated cohorts.
 
 Then, as for other data: ncmi train FEATURES --data.labels labels.csv, compare, evaluate, predict, report."""
+_DATA = """Large folders of images, such as ImageNet, made into shards that are read many times as fast.
+
+Then, as for other data: ncmi train SHARDS, compare, evaluate, predict, report."""
+_GROUPS = {"slides": (slides.VERBS, _SLIDES), "data": (data.VERBS, _DATA)}
+"""Verbs that stand behind a word, and what is said of them."""
 
 _CONFIG = (tyro.conf.PositionalRequiredArgs, tyro.conf.FlagCreatePairsOff)
 _MODELED = ("compare", "train")
@@ -107,13 +112,14 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
 def _dispatch(words: list[str], taken: _Taken) -> Callable[[], None]:
     """Parse the words of a command line; what carries it out."""
-    if words[:1] == ["slides"]:
-        table, prog, description, words = slides.VERBS, "ncmi slides", _SLIDES, words[1:]
+    if words[:1] and words[0] in _GROUPS:
+        group, description = _GROUPS[words[0]]
+        table, prog, words = group, f"ncmi {words[0]}", words[1:]
     else:
         prog, description = "ncmi", _DESCRIPTION
         words, defaults = _defaults(words, taken)
         table = verbs.VERBS | {name: _typed(verbs.VERBS[name], defaults) for name in _MODELED}
-        table["slides"] = _slides
+        table |= {"slides": _slides, "data": _data}
     table = {name: _shown(name, verb, taken) for name, verb in table.items()}
     if words[:1] and words[0] in table:  # the verb alone: its errors name options as they are typed
         verb, name = table[words[0]], words[0]
@@ -177,7 +183,7 @@ def _import(modules: list[str]) -> None:
 def _see_where_options_work(verb: str | None, given: list[str], flags: dict[str, bool]) -> None:
     for option in [*given, *(name for name, is_given in flags.items() if is_given)]:
         where = _TAKEN[option][0]
-        if verb is not None and verb not in where and verb in {*verbs.VERBS, "slides"} and option != "--quiet":
+        if verb is not None and verb not in where and verb in {*verbs.VERBS, *_GROUPS} and option != "--quiet":
             raise ValueError(f"{option} does not go with {verb}: it is for {', '.join(where)}")
 
 
@@ -205,6 +211,11 @@ def _print_completion(shell: str) -> None:
 
 def _slides() -> None:
     """Whole-slide images: tile, embed, check, simulate; ncmi slides --help tells them."""
+    raise AssertionError("handled before it is parsed")
+
+
+def _data() -> None:
+    """Large folders of images, made into shards; ncmi data --help tells it."""
     raise AssertionError("handled before it is parsed")
 
 

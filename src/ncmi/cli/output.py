@@ -133,6 +133,13 @@ def _in_brief(kind: str, scores: Scores) -> str:
     return _percent(scores.accuracy.value)
 
 
+def _offer_again(kind: type[BaseException] | None, details: Sequence[object]) -> None:
+    """Where work was stopped, say how it goes on."""
+    if kind is not None and issubclass(kind, KeyboardInterrupt):
+        number = details[0].signal_number if isinstance(details[0], Terminated) else signal.SIGINT
+        raise Interrupted("stopped; the same command goes on", number) from None
+
+
 class SlideCounter(_Bar):
     """Progress over slides."""
 
@@ -142,9 +149,7 @@ class SlideCounter(_Bar):
 
     def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
         super().__exit__(kind, *details)
-        if kind is not None and issubclass(kind, KeyboardInterrupt):
-            number = details[0].signal_number if isinstance(details[0], Terminated) else signal.SIGINT
-            raise Interrupted("stopped; the same command goes on", number) from None
+        _offer_again(kind, details)
 
     def done(self, result: SlideResult) -> None:
         """One slide is done, or left out."""
@@ -158,6 +163,21 @@ class SlideCounter(_Bar):
     def patches(self, slide: str, done: int, total: int) -> None:
         """So many of a slide's patches are embedded."""
         self._bar.update(self._patches, visible=True, description=slide, completed=done, total=total)
+
+
+class ImageCounter(_Bar):
+    """Progress over images that become shards."""
+
+    def __init__(self) -> None:
+        super().__init__("images", None)
+
+    def show(self, done: int, total: int) -> None:
+        """So many are done."""
+        self._bar.update(self._task, completed=done, total=total)
+
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        super().__exit__(kind, *details)
+        _offer_again(kind, details)
 
 
 class EpochLog:

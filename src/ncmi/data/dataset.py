@@ -74,7 +74,7 @@ class Dataset:
     times: npt.NDArray[Any] | None = None
     left_out: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
-    names: tuple[str, ...] | None = None
+    names: Sequence[str] | None = None
     contents: str | None = None
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,8 @@ _AHEAD_BYTES = 128 * 2**20
 _CHUNK = 16  # images that a thread decodes at a time
 _DIGEST_BYTES = 16
 _SHOWN = 20
+Decoder = Callable[[Path | BinaryIO, tuple[int, int], int | None], Pixels]
+"""What makes pixels ``[channels, H, W]`` of a file; see :func:`ncmi.data.images.decode_image`."""
 
 
 class ImageFiles:
@@ -45,6 +47,7 @@ class ImageFiles:
         size: (H, W).
         channels: 1 or 3.
         as_found: that they have one channel was seen from the files, all gray, not asked for.
+        decode: how files become pixels; see :func:`ncmi.data.images.decode_image`.
 
     Example:
         ``for images in files.batches([torch.tensor([3, 1]), torch.tensor([2])]): network(images.float())``
@@ -52,11 +55,20 @@ class ImageFiles:
 
     dtype = torch.uint8
     ndim = 4
+    are_shards = False
 
     def __init__(
-        self, root: Path, names: Sequence[str], size: tuple[int, int], channels: int, as_found: bool = False
+        self,
+        root: Path,
+        names: Sequence[str],
+        size: tuple[int, int],
+        channels: int,
+        as_found: bool = False,
+        decode: Decoder = decode_image,
     ) -> None:
-        self.root, self.names, self.size, self.channels, self.as_found = root, tuple(names), size, channels, as_found
+        self.root, self.size, self.channels, self.as_found = root, size, channels, as_found
+        self.decode = decode
+        self.names: Sequence[str] = tuple(names)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -74,7 +86,7 @@ class ImageFiles:
         """The files of some images, by int64 indices or a mask ``[N]``; nothing is decoded."""
         chosen = indices.nonzero().flatten() if indices.dtype == torch.bool else indices
         names = [self.names[i] for i in chosen.tolist()]
-        return ImageFiles(self.root, names, self.size, self.channels, self.as_found)
+        return ImageFiles(self.root, names, self.size, self.channels, self.as_found, self.decode)
 
     def select(self, indices: Tensor) -> Tensor:
         """Images ``[n, channels, H, W]`` uint8 of some indices, in their order."""
@@ -125,7 +137,7 @@ class ImageFiles:
         for index, place in zip(indices, out, strict=True):
             path = self.root / self.names[index]
             try:
-                place[:] = decode_image(path, self.size, None if self.as_found else self.channels)
+                place[:] = self.decode(path, self.size, None if self.as_found else self.channels)
             except Exception as error:  # damaged bytes raise whatever the decoder was doing
                 raise ValueError(
                     f"{path}: {why_unreadable(error)}, but it could be read before: restore it, or begin a new run"
@@ -172,6 +184,7 @@ def open_images(
     *,
     memory_gigabytes: float = MEMORY_GIGABYTES,
     bad: Literal["error", "skip"] = "error",
+    decode: Decoder = decode_image,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> OpenImages:
     """Check image files, every one of them, and decode them into memory if they fit there.
@@ -186,6 +199,7 @@ def open_images(
         root: folder that names in messages are relative to.
         memory_gigabytes: limit of the pixels in memory, in 10⁹ bytes.
         bad: "error", or "skip", which leaves out what cannot be used.
+        decode: how files become pixels.
         progress: called with the number of files seen and of all.
 
     Raises:
@@ -208,7 +222,7 @@ def open_images(
                 if images is None:
                     verify_image(content)
                 if images is not None or (channels is None and not colored.is_set()):
-                    pixels = decode_image(io.BytesIO(content), size, channels)
+                    pixels = decode(io.BytesIO(content), size, channels)
                     gray[index] = len(pixels) == 1
                     if not gray[index]:
                         colored.set()
@@ -231,7 +245,7 @@ def open_images(
     names = [_relative(paths[index], root) for index in kept]
     inputs: Tensor | ImageFiles
     if images is None:
-        inputs = ImageFiles(root, names, size, 1 if all_gray else shape[1], as_found=all_gray)
+        inputs = ImageFiles(root, names, size, 1 if all_gray else shape[1], all_gray, decode)
     else:
         for place, index in enumerate(kept):
             if place != index:

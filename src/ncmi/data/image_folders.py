@@ -14,8 +14,9 @@ import torch
 
 from ncmi.data.columns import NONE, PART_NAMES, TEST, TRAIN, VALIDATION
 from ncmi.data.dataset import Dataset
-from ncmi.data.image_files import open_images, unusable
+from ncmi.data.image_files import Decoder, open_images, unusable
 from ncmi.data.image_layouts import ImageLayout, read_layout, settle_parts
+from ncmi.data.images import decode_image
 from ncmi.data.kinds import find_data
 from ncmi.errors import listing, naming
 from ncmi.recipes.data import ImageData
@@ -35,6 +36,7 @@ def load_folder(
     *,
     channels: int | None = None,
     class_names: Sequence[str] | None = None,
+    decode: Decoder = decode_image,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Dataset:
     """Images in class folders, in folders of parts, or named by a file of labels; see ``image_layouts.read_layout``.
@@ -48,6 +50,7 @@ def load_folder(
         data: how it is to be read.
         channels: 1 for gray, 3 for RGB, ``None``: 1 if every image is gray, otherwise 3.
         class_names: of a run that is to be judged on these images, where they may lack some; parts are not looked at.
+        decode: how files become pixels.
         progress: called with the number of files seen and of all.
 
     Returns:
@@ -88,6 +91,7 @@ def load_folder(
         layout.root,
         memory_gigabytes=data.memory_gigabytes,
         bad="skip",
+        decode=decode,
         progress=progress,
     )
     left_out += opened.left_out

@@ -33,7 +33,7 @@ def decode_image(file: Path | BinaryIO, size: tuple[int, int], channels: int | N
     with Image.open(file, formats=FORMATS) as opened:
         # lets the JPEG decoder skip detail far beyond the wanted size; other formats ignore it
         opened.draft(None, (2 * max(size), 2 * max(size)))
-        image = _eight_bit(ImageOps.exif_transpose(opened))
+        image = eight_bit(ImageOps.exif_transpose(opened))
     # gray levels need not be scaled three times over; in each channel the same numbers come out
     gray = channels == 1 or image.mode in ("1", "L")
     image = image.convert("L" if gray else "RGB")
@@ -54,7 +54,7 @@ def verify_image(content: bytes) -> None:
     """
     with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
         opened.draft(None, (1, 1))
-        _eight_bit(ImageOps.exif_transpose(opened))
+        eight_bit(ImageOps.exif_transpose(opened))
 
 
 def why_unreadable(error: Exception) -> str:
@@ -79,7 +79,7 @@ def with_channels(images: Tensor, channels: int | None) -> Tensor:
     return torch.cat([chunk.to(torch.uint8) for chunk in chunks])
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
+def eight_bit(image: Image.Image) -> Image.Image:
     """The image with 8 bits a channel and without transparency."""
     if image.mode.startswith("I"):
         levels: npt.NDArray[Any] = np.asarray(image)

@@ -8,6 +8,7 @@ from ncmi.data.arrays import archive_shapes
 from ncmi.data.cifar_sets import CIFAR_SETS, CifarSource, cifar_at, find_cifar, not_found
 from ncmi.data.columns import COORDS_KEYS, FEATURE_KEYS, INPUT_ARRAYS, LABEL_COLUMNS, called_like
 from ncmi.data.image_labels import IMAGE_SUFFIXES, LABEL_FILE_SUFFIXES, names_images
+from ncmi.data.shards.index import is_address, is_shards
 from ncmi.errors import listing, naming
 from ncmi.files import check_regular, is_system_file, visible
 from ncmi.recipes.data import Kind
@@ -57,6 +58,8 @@ def kind_of(name: str, data_dir: str | None = None, images: str | None = None) -
     """
     if name in EMBEDDED:
         return EMBEDDED[name]
+    if is_address(name):
+        return "image"
     path, cifar = find_source(name, data_dir)
     if cifar is not None:
         return "image"
@@ -197,6 +200,8 @@ def _are_labeled(shapes: dict[str, tuple[int, ...]]) -> bool:
 
 
 def _kind_of_folder(folder: Path) -> Kind:
+    if is_shards(folder):
+        return "image"
     entries = visible(folder)
     folders = [entry for entry in entries if entry.is_dir()]
     files = [entry for entry in entries if entry.is_file()]

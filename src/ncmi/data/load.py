@@ -14,10 +14,11 @@ from ncmi.data.arrays import archive_shapes, as_inputs, find_key, load_npz, read
 from ncmi.data.cifar import load_cifar
 from ncmi.data.columns import INPUT_ARRAYS, LABEL_COLUMNS, TEST, TRAIN, called_like
 from ncmi.data.dataset import Dataset
-from ncmi.data.image_files import ImageFiles, list_images, open_images
+from ncmi.data.image_files import Decoder, ImageFiles, list_images, open_images
 from ncmi.data.image_folders import load_folder
-from ncmi.data.images import with_channels
+from ncmi.data.images import decode_image, with_channels
 from ncmi.data.kinds import EMBEDDED, find_data, find_source, kind_of
+from ncmi.data.shards.index import is_address, is_shards
 from ncmi.data.signature import Signature
 from ncmi.data.splits import parts_to_draw
 from ncmi.data.tables.load import load_table, read_rows
@@ -88,6 +89,8 @@ def _load(data: TableData | ImageData) -> Dataset | LabeledTable:
     if data.name in EMBEDDED:
         _without_options(data, _OF_FILES, "embedded data")
         return load_embedded(data.name)
+    if is_address(data.name):
+        return _load_shards(data.name, data)
     path, cifar = find_source(data.name, data.data_dir)
     others = {
         part: None if name is None else find_data(name, data.data_dir)
@@ -101,8 +104,19 @@ def _load(data: TableData | ImageData) -> Dataset | LabeledTable:
             _without_options(data, set(_OF_FILES) - {"label_column"}, "an .npz archive")
             return load_npz(path, data.label_column)
         if isinstance(data, ImageData):
-            return load_folder(path, data)
+            return _load_shards(str(path), data) if is_shards(path) else load_folder(path, data)
     return load_table(path, data, **others)
+
+
+def _load_shards(place: str, data: TableData | ImageData) -> Dataset:
+    # torch's loader comes with it
+    from ncmi.data.shards.reading import load_shards
+
+    if not isinstance(data, ImageData):
+        raise ValueError(f"{place} are images: use ImageData({place!r})")
+    _without_options(data, _OF_FILES, "shards, whose index says labels and parts")
+    with naming(place):
+        return load_shards(place, data)
 
 
 def _without_options(data: TableData | ImageData, names: Collection[str], what: str) -> None:
@@ -376,11 +390,23 @@ def known_labels(class_names: Sequence[str], signature: Signature) -> Tensor:
     return torch.tensor([signature.class_names.index(name) for name in class_names], dtype=torch.int64)
 
 
+def decoder_of(signature: Signature) -> Decoder:
+    """How image files become pixels as those that a model was trained on."""
+    if signature.crop_fraction is None:
+        return decode_image
+    from ncmi.data.shards.decoding import FileDecoder
+
+    return FileDecoder(signature.crop_fraction)
+
+
 def _new_images(path: Path, signature: Signature, data: ImageData, labeled: bool) -> NewSamples:
     shape = signature.sample_shape
+    if is_shards(path):
+        return _new_shards(path, signature, data, labeled)
     if labeled:
         section = dataclasses.replace(data, image_size=shape[1], test=None, validation=None)
-        dataset = load_folder(path, section, channels=shape[0], class_names=signature.class_names)
+        decode = decoder_of(signature)
+        dataset = load_folder(path, section, channels=shape[0], class_names=signature.class_names, decode=decode)
         names = list(dataset.names or map(str, range(len(dataset))))
         notes = (*dataset.notes, *left_out_in_words(dataset.left_out))
         return _usable(dataset.inputs, names, labels=dataset.labels, notes=notes)
@@ -388,13 +414,28 @@ def _new_images(path: Path, signature: Signature, data: ImageData, labeled: bool
     if not files:
         raise ValueError("no image inside: give a folder with images")
     images = open_images(
-        files, (shape[1], shape[2]), shape[0], root, memory_gigabytes=data.memory_gigabytes, bad="skip"
+        files,
+        (shape[1], shape[2]),
+        shape[0],
+        root,
+        memory_gigabytes=data.memory_gigabytes,
+        bad="skip",
+        decode=decoder_of(signature),
     )
     usable = torch.zeros(len(files), dtype=torch.bool)
     usable[images.kept] = True
     places = [place for place, is_usable in enumerate(usable.tolist()) if not is_usable]
     reasons = {place: reason for place, (_, reason) in zip(places, images.left_out, strict=True)}
     return NewSamples(images.inputs, [file.relative_to(root).as_posix() for file in files], usable, reasons)
+
+
+def _new_shards(path: Path, signature: Signature, data: ImageData, labeled: bool) -> NewSamples:
+    from ncmi.data.shards.reading import load_shards
+
+    section = dataclasses.replace(data, test_size=signature.sample_shape[1])
+    dataset = load_shards(str(path), section)
+    labels = known_labels(dataset.class_names, signature)[dataset.labels] if labeled else None
+    return _usable(dataset.inputs, list(dataset.names or ()), labels=labels, notes=dataset.notes)
 
 
 def _usable(

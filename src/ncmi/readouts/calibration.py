@@ -159,13 +159,17 @@ def reliability(log_p: Tensor, labels: Tensor, bins: int = BINS) -> Reliability:
     if bins < 1:
         raise ValueError(f"bins={bins}: needs at least 1")
     highest, decided = log_p.double().max(1)
-    confidence = highest.exp().clamp_max(1)  # rounding may lift it above
-    edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64, device=log_p.device)
+    return reliability_of(highest.exp().clamp_max(1), decided == labels, bins)  # rounding may lift it above 1
+
+
+def reliability_of(confidence: Tensor, right: Tensor, bins: int = BINS) -> Reliability:
+    """The same of confidences ``[N]`` in 0…1, float64, and whether each decision is right, ``[N]``."""
+    edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64, device=confidence.device)
     where = (torch.bucketize(confidence, edges, right=True) - 1).clamp_(0, bins - 1)
     counts = torch.bincount(where, minlength=bins)
     sure = torch.bincount(where, confidence, minlength=bins) / counts  # 0 / 0 is NaN
-    right = torch.bincount(where, (decided == labels).double(), minlength=bins) / counts
-    return Reliability(counts=counts.tolist(), confidence=finite(sure.tolist()), accuracy=finite(right.tolist()))
+    share = torch.bincount(where, right.double(), minlength=bins) / counts
+    return Reliability(counts=counts.tolist(), confidence=finite(sure.tolist()), accuracy=finite(share.tolist()))
 
 
 def _check(log_p: Tensor, labels: Tensor) -> None:

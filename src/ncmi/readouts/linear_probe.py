@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 from ncmi.loss.centroids import FeatureClassifier
 from ncmi.loss.checks import check_labels, check_tensor
+from ncmi.loss.distributed import all_reduce_sum
 from ncmi.loss.simplex import full_precision
 
 _EXACT_WORK = 30_000_000
@@ -50,6 +52,42 @@ def stratified_sample(labels: Tensor, most: int) -> Tensor:
     first[1:] = sorted_labels[1:] != sorted_labels[:-1]
     rows: Tensor = torch.cat([order[places.long()], order[first]]).unique()
     return rows
+
+
+class Moments:
+    """Count, mean and products of columns over features that come in batches, of all processes; in float64.
+
+    Args:
+        feature_dim: D; D² numbers are kept.
+        device: where they are.
+    """
+
+    def __init__(self, feature_dim: int, device: torch.device | None = None) -> None:
+        self.count = torch.zeros((), dtype=torch.float64, device=device)
+        self.sums = torch.zeros(feature_dim, dtype=torch.float64, device=device)
+        self.products = torch.zeros(feature_dim, feature_dim, dtype=torch.float64, device=device)
+
+    def update(self, features: Tensor) -> None:
+        """Take in features ``[n, D]``."""
+        x = features.double()
+        self.count += len(x)
+        self.sums += x.sum(0)
+        self.products.addmm_(x.T, x)
+
+    def gather(self) -> None:
+        """Add up over processes; each must call it, once."""
+        all_reduce_sum(self.count, self.sums, self.products)
+
+    def standard(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean and scale ``[D]``, and the correlations ``[D, D]``; a constant column has scale 1 and correlation 0."""
+        mean = self.sums / self.count
+        covariance = self.products / self.count - torch.outer(mean, mean)
+        variance = covariance.diagonal().clamp_min(0)
+        # what is left of features of float32 by their own rounding is no spread
+        varies = variance.sqrt() > torch.finfo(torch.float32).eps * mean.abs()
+        scale = torch.where(varies, variance.sqrt(), 1.0)
+        both = varies.unsqueeze(1) & varies
+        return mean, scale, torch.where(both, covariance / torch.outer(scale, scale), 0.0)
 
 
 class LinearProbe(FeatureClassifier):
@@ -156,7 +194,10 @@ class LinearProbe(FeatureClassifier):
 
     def _basis(self, x: Tensor) -> Tensor:
         """Decorrelated columns ``x @ basis``: the optimum stays the same, and the way to it is shorter."""
-        values, vectors = torch.linalg.eigh((x.T @ x).double() / len(x))
+        return self._basis_of((x.T @ x).double() / len(x))
+
+    def _basis_of(self, correlation: Tensor) -> Tensor:
+        values, vectors = torch.linalg.eigh(correlation)
         basis: Tensor = vectors * (values.clamp_min(0) + 1e-4 * values.max().clamp_min(1e-300) + self.l2).rsqrt()
         return basis
 
@@ -249,6 +290,67 @@ class LinearProbe(FeatureClassifier):
             schedule.step()
         # a fixed number of epochs: nothing tells whether they were enough
         self.iterations, self.converged = self.epochs, False
+
+    @torch.no_grad()
+    def fit_stream(
+        self,
+        batches: Callable[[], Iterable[tuple[Tensor, Tensor]]],
+        moments: Moments,
+        *,
+        passes: int,
+        batches_per_pass: int,
+        batches_per_step: int = 1,
+    ) -> LinearProbe:
+        """Fit to features that are made anew in each pass and kept by nobody, by Adam in decorrelated columns.
+
+        Where several processes train together, each gives its own part of each batch, and gradients are added up.
+
+        Args:
+            batches: gives the batches of a pass, features ``[n, D]`` and labels ``[n]``, in a random order; on every
+                process as many, of which some may be empty.
+            moments: of all features, added up over all processes.
+            passes: over the features.
+            batches_per_pass: how many there are.
+            batches_per_step: whose gradients are added up before a step.
+        """
+        device, dtype = self.linear.weight.device, self.linear.weight.dtype
+        self.samples, self.converged = int(moments.count), False
+        mean, scale, correlation = moments.standard()
+        self.mean.copy_(mean)
+        self.scale.copy_(scale)
+        self._reset()
+        basis = self._basis_of(correlation).to(device=device, dtype=dtype)
+        shares = basis.square().sum(0)
+        weight, bias = torch.zeros_like(self.linear.weight), torch.zeros_like(self.linear.bias)
+        gradients = [torch.zeros_like(weight), torch.zeros_like(bias), bias.new_zeros(1)]
+        optimizer = torch.optim.Adam([weight, bias], lr=_RATE, betas=_BETAS)
+        steps = passes * -(-batches_per_pass // batches_per_step)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        self.iterations = 0
+        for _ in range(passes):
+            for number, (features, labels) in enumerate(batches(), 1):
+                x = ((full_precision(features).to(self.mean) - self.mean) / self.scale) @ basis
+                # the gradient of the sum of cross-entropies
+                errors = torch.softmax(F.linear(x, weight, bias), dim=1)
+                errors[torch.arange(len(x), device=device), labels.to(device)] -= 1
+                for gradient, own in zip(
+                    gradients, (errors.T @ x, errors.sum(0), bias.new_tensor([len(x)])), strict=True
+                ):
+                    gradient += own
+                if number % batches_per_step and number < batches_per_pass:
+                    continue
+                all_reduce_sum(*gradients)
+                of_weight, of_bias, count = gradients
+                weight.grad = of_weight / count.clamp_min(1) + self.l2 * weight * shares
+                bias.grad = of_bias / count.clamp_min(1)
+                optimizer.step()
+                schedule.step()
+                self.iterations += 1
+                for gradient in gradients:
+                    gradient.zero_()
+        self.linear.weight.copy_(weight @ basis.T)
+        self.linear.bias.copy_(bias)
+        return self
 
     @torch.no_grad()
     def logits(self, features: Tensor) -> Tensor:

@@ -32,7 +32,8 @@ INTERVAL_METRICS = ("macro_f1", "macro_auc", "balanced_accuracy", "accuracy")
 """The scores that have intervals."""
 UNEQUAL = 2
 """Classes are called unequal where the largest has more than so many times the samples of the smallest."""
-_TOP = 5
+TOP = 5
+"""Highest scores among which the label is looked for."""
 _MOST_CONFUSIONS = 10
 _MANY_CLASSES = 10  # from which top-5 accuracy says something
 
@@ -287,10 +288,10 @@ def judge(
             for c, name in enumerate(class_names)
             if per_class
         ],
-        confusions=_confusions(y, judged.decided, support, class_names) if per_class else [],
+        confusions=confusions(y, judged.decided, support, class_names) if per_class else [],
         resamples=drawn,
         confidence=confidence,
-        notes=_notes(support, class_names, numbers, resamples, drawn),
+        notes=notes_on(support, class_names, numbers, resamples, drawn),
     )
 
 
@@ -452,7 +453,8 @@ def confusion_matrix(labels: ArrayLike, decided: ArrayLike, classes: int) -> Who
     return counts
 
 
-def _confusions(labels: Whole, decided: Whole, support: Whole, class_names: Sequence[str]) -> list[Confusion]:
+def confusions(labels: Whole, decided: Whole, support: Whole, class_names: Sequence[str]) -> list[Confusion]:
+    """The most frequent confusions of labels with decisions ``[n]``, the most frequent first."""
     classes, wrong = len(class_names), labels != decided
     cells, counts = np.unique(labels[wrong] * classes + decided[wrong], return_counts=True)
     first = np.argsort(-counts, kind="stable")[:_MOST_CONFUSIONS]
@@ -471,7 +473,7 @@ def _top_accuracy(scores: Array, labels: Whole) -> float:
     """Share of samples whose label is among the five highest scores; of equal ones the first classes come first."""
     own, column = scores[np.arange(len(labels)), labels][:, None], np.arange(scores.shape[1])
     before = (scores > own) | ((scores == own) & (column < labels[:, None]))
-    return float((before.sum(axis=1) < _TOP).mean())
+    return float((before.sum(axis=1) < TOP).mean())
 
 
 def defined(value: Any) -> float | None:
@@ -510,7 +512,10 @@ def _checked(
     return y.astype(np.int64), stacked, None if groups is None else group_numbers(groups)
 
 
-def _notes(support: Whole, class_names: Sequence[str], groups: Whole | None, wanted: int, drawn: int) -> list[str]:
+def notes_on(
+    support: Whole, class_names: Sequence[str], groups: Whole | None = None, wanted: int = 0, drawn: int = 0
+) -> list[str]:
+    """Sentences on what scores leave out, by the samples of each class and the resamples that were wanted and drawn."""
     absent = [str(name) for name, count in zip(class_names, support, strict=True) if not count]
     notes = []
     if absent and len(class_names) - len(absent) < 2:

@@ -146,7 +146,7 @@ class TableData(SampleData):
 
 @dataclass(frozen=True)
 class ImageData(SampleData):
-    """Images of one size, or scaled to it.
+    """Images of one size, or scaled to it: arrays, folders of files, or shards (see ``ncmi data shard``).
 
     Attributes:
         label_column: name of the labels' array in an .npz, or of the labels' column in a table of image files, where
@@ -155,6 +155,13 @@ class ImageData(SampleData):
         image_size: side in pixels to which the images of a folder, or those of CIFAR, are scaled.
         memory_gigabytes: the images of a folder are kept in memory where their pixels take no more than that; else they
             are decoded anew each time, ahead of their use.
+        test_size: of shards: side to which images are scaled where nothing is trained on them; by default image_size.
+        crop_fraction: of shards: the part of an image's shorter side that is seen where nothing is cropped at random.
+        readers: of shards: processes that read and decode for each device; by default the machine's processors shared
+            among its devices, 16 at most.
+        broken_limit: of shards: so many broken images may be replaced in training and left out where images are
+            judged, in each process; with one more the run stops.
+        shard_window: of shards elsewhere (s3://…, https://…): so many are fetched and shuffled together.
     """
 
     kind: ClassVar[Kind] = "image"
@@ -163,11 +170,17 @@ class ImageData(SampleData):
     images: str | None = None
     image_size: int = 32
     memory_gigabytes: float = 1.0
+    test_size: int | None = None
+    crop_fraction: float = 0.875
+    readers: int | None = None
+    broken_limit: int = 100
+    shard_window: int = 8
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range(self, "image_size", least=1)
-        check_range(self, "memory_gigabytes", least=0)
+        check_range(self, "image_size", "test_size", "shard_window", least=1)
+        check_range(self, "memory_gigabytes", "readers", "broken_limit", least=0)
+        check_range(self, "crop_fraction", above=0, most=1)
 
 
 @dataclass(frozen=True)

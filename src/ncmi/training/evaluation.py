@@ -18,6 +18,7 @@ from ncmi.data.saved_outputs import read_outputs
 from ncmi.loss.forms import FeatureLength
 from ncmi.loss.information import InformationAccumulator
 from ncmi.loss.simplex import to_log_distribution
+from ncmi.readouts.linear_probe import stratified_sample
 from ncmi.readouts.out_of_distribution import check_ood_features, compare_ood, ood_scores
 from ncmi.readouts.scores import defined
 from ncmi.recipes import BagData, Data, SampleData
@@ -28,6 +29,7 @@ from ncmi.training.model import Classifier, load_model
 from ncmi.training.run_folder import RunFolder
 from ncmi.training.schema import Evaluation, Measured, OutOfDistribution, write_record
 from ncmi.training.sources import Source, open_source, other_features
+from ncmi.training.streams import KEPT_VALUES, judge_streams, stream_of
 
 Values = Literal["auto", "logits", "probabilities", "log_probabilities", "features"]
 _LONGEST_NAME = 80
@@ -62,7 +64,7 @@ def evaluate_run(
         raise ValueError("--labels are those of --on, where that is features of slides: leave them out")
     if recipe.data.name in ood:
         raise ValueError(f"{recipe.data.name} is what the run was trained on: give data that it was not trained for")
-    parts, notes, outside = {}, [], {}
+    parts, notes, outside, streams = {}, [], {}, None
     try:
         source = open_own_source(RunFolder.open(run))
     except (OSError, ValueError) as error:
@@ -74,10 +76,16 @@ def evaluate_run(
         outside = {name: source.ood_features(model, name) for name in ood}
         for name, features in outside.items():
             check_ood_features(features, name)
-        parts = {name: source.features(model, indices) for name, indices in source.parts_to_judge.items()}
+        streams = source.streams(model)
+        if streams is None:
+            parts = {name: source.features(model, indices) for name, indices in source.parts_to_judge.items()}
         if on is None and (warning := NOT_THE_TEST_PART[source.judged_part]):
             notes.append(warning)
-    inside, title = parts.get("test"), recipe.data.title
+    title, inside = recipe.data.title, parts.get("test")
+    if streams is not None and outside:
+        # as many as may be kept of them
+        most = max(1, KEPT_VALUES // model.objective.feature_dim)
+        inside, _ = streams["test"].collect(stratified_sample(streams["test"].labels, most))
     if on is not None:
         data = _like(recipe.data, on) if isinstance(on, str) else on
         if isinstance(data, BagData) and isinstance(on, str):
@@ -87,8 +95,15 @@ def evaluate_run(
         except ValueError as error:  # here the option has no section
             raise ValueError(str(error).replace("--data.bad", "--bad")) from error
         notes, title = [*notes, *of_other], data.title
-    judgment = judge_readouts(model, parts, model.signature.class_names, recipe.training.neighbors_limit)
-    readouts = judgment.readouts
+    limit, class_names = recipe.training.neighbors_limit, model.signature.class_names
+    if streams is None:
+        readouts = judge_readouts(model, parts, class_names, limit).readouts
+        measures = information(model, parts["test"])
+    else:
+        if on is not None:
+            streams["test"] = stream_of(parts["test"])
+        outcome = judge_streams(model, streams, class_names, limit)
+        readouts, measures = outcome.judgment.readouts, outcome.information
     if on is not None:  # the validation part is the run's own, not the other data's
         readouts = {name: msgspec.structs.replace(scores, validation=None) for name, scores in readouts.items()}
     return Evaluation(
@@ -98,7 +113,7 @@ def evaluate_run(
         class_names=list(model.signature.class_names),
         primary_readouts=[name for name in model.objective.readouts if name in model.judged],
         readouts=readouts,
-        information=information(model, parts["test"]),
+        information=measures,
         ood={}
         if inside is None
         else {

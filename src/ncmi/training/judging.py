@@ -1,7 +1,7 @@
 """How the read-outs of a trained model decide on features of whole parts of the data, of any kind."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from ncmi.readouts.linear_probe import stratified_sample
 from ncmi.readouts.neighbors import NearestNeighbors, usual_neighbors
 from ncmi.readouts.scores import calibration_error, defined, judge
 from ncmi.recipes.names import READOUTS_IN_WORDS
+from ncmi.training.mistakes import Mistakes
 from ncmi.training.model import Classifier
 from ncmi.training.schema import Calibration, Fit, InformationRecord, Readout
 
@@ -50,6 +51,29 @@ class Judgment:
     log_p: dict[str, dict[str, Tensor]]
 
 
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a finished run is told by.
+
+    Attributes:
+        judgment: of the read-outs.
+        test: features of the part that is judged, or of a sample of it where they are too many to be kept.
+        places: which of the part these are, ``[n]``.
+        information: of the part.
+        class_counts: samples of each class by part.
+        mistakes: the surest ones; their rows are places of the part.
+        parts: features of all parts, where they are kept.
+    """
+
+    judgment: Judgment
+    test: Features
+    places: Tensor
+    information: InformationRecord
+    class_counts: dict[str, list[int]]
+    mistakes: Mistakes
+    parts: dict[str, Features] = field(default_factory=dict)
+
+
 def information(model: Classifier, part: Features) -> InformationRecord:
     """CMI, Γ and NCMI of the objective's output distribution on a part: Γ by centroid KL, and by cross-entropy."""
     accumulator: InformationAccumulator | None = None
@@ -62,10 +86,10 @@ def information(model: Classifier, part: Features) -> InformationRecord:
     return information_of(accumulator)
 
 
-def information_of(accumulator: InformationAccumulator) -> InformationRecord:
-    """What an accumulator that has seen everything, and needs no other process's sums, comes to."""
-    by_centroid = accumulator.compute("centroid_kl", synchronize=False)
-    by_entropy = accumulator.compute("cross_entropy", synchronize=False)
+def information_of(accumulator: InformationAccumulator, *, synchronize: bool = False) -> InformationRecord:
+    """What an accumulator that has seen everything comes to; with ``synchronize`` those of all processes together."""
+    by_centroid = accumulator.compute("centroid_kl", synchronize=synchronize)
+    by_entropy = accumulator.compute("cross_entropy", synchronize=synchronize)
     return InformationRecord(
         cmi=defined(by_centroid.cmi),
         separation=defined(by_centroid.separation),

@@ -320,7 +320,7 @@ class Loop(ABC):
         if not math.isfinite(train_loss):
             raise self.diverged(f"the loss is {train_loss}")
         if self.training.alternation.mode == "class_means":
-            self._put_centroids_to_class_means()
+            self.put_centroids_to_class_means()
         seconds = time.perf_counter() - started
         peak = peak_megabytes(self.fabric.device)
         row = EpochMetrics(
@@ -385,14 +385,14 @@ class Loop(ABC):
         """
         model = self.evaluated if model is None else model
         indices = indices.to(self.fabric.device)
-        with self._evaluating(model):
+        with self.evaluating(model):
             features = self.features_of(model, indices)
         if not bool(features.isfinite().all()):
             raise self.diverged("features are not finite")
         return Features(features, self.labels[indices])
 
     @contextmanager
-    def _evaluating(self, model: Classifier) -> Iterator[None]:
+    def evaluating(self, model: Classifier) -> Iterator[None]:
         """Evaluation mode, alike on every process, inside it."""
         was_training = model.training
         model.eval()
@@ -410,7 +410,8 @@ class Loop(ABC):
         epoch = self.progress.epoch + 1
         return FloatingPointError(f"{what} in epoch {epoch}: lower the learning rate or clip gradients (clip_norm=1)")
 
-    def _put_centroids_to_class_means(self) -> None:
+    def put_centroids_to_class_means(self) -> None:
+        """After an epoch: each centroid becomes the mean of its class's training samples."""
         # an average of the weights makes features of its own, and so class means of its own
         for model in [self.model] if self.average is None else [self.model, self.evaluated]:
             if model.objective.sets_centroids:

@@ -19,6 +19,7 @@ from ncmi.training.evaluation import open_own_source
 from ncmi.training.judging import fit_neighbors
 from ncmi.training.model import Classifier, load_model
 from ncmi.training.run_folder import RunFolder, RunFolderError, write_arrays
+from ncmi.training.streams import neighbors_of_stream
 
 Bad = Literal["mark", "skip", "error"]
 
@@ -146,7 +147,10 @@ def _check_out(path: Path, inputs: Path, folder: RunFolder, overwrite: bool) -> 
 def _neighbors(model: Classifier, folder: RunFolder) -> NearestNeighbors:
     """kNN, fitted to the run's training part as when it was finished."""
     source, limit = open_own_source(folder), folder.recipe().training.neighbors_limit
-    neighbors = fit_neighbors(model, source.features(model, source.split.train), limit)
+    if (streams := source.streams(model)) is None:
+        neighbors = fit_neighbors(model, source.features(model, source.split.train), limit)
+    else:
+        neighbors = neighbors_of_stream(model, streams["train"], limit)
     if neighbors is None:
         raise ValueError("this run has no nearest neighbors (--training.neighbors-limit 0): choose another --readout")
     return neighbors

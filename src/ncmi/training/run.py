@@ -18,9 +18,9 @@ from ncmi.networks import load_weights
 from ncmi.recipes import Network, Recipe, recipe_from_dict, recipe_to_dict, resolve_recipe
 from ncmi.training.environment import describe_environment, precision_note
 from ncmi.training.identity import located
-from ncmi.training.judging import Features, Stages, information, judge_readouts, say_nothing
+from ncmi.training.judging import Stages, say_nothing
 from ncmi.training.loop import Loop, Setup
-from ncmi.training.mistakes import MOST_PICTURES, find_mistakes, write_mistakes, write_pictures
+from ncmi.training.mistakes import MOST_PICTURES, write_mistakes, write_pictures
 from ncmi.training.model import Classifier, check_size
 from ncmi.training.run_folder import RunFolder, RunFolderError, write_arrays
 from ncmi.training.schema import Results, Skipped
@@ -205,14 +205,9 @@ def _open_folder(recipe: Recipe, path: str | Path, resume: bool, fabric: Fabric)
 def _finish(loop: Loop, source: Source, recipe: Recipe, started: float, on_stage: Stages) -> Results:
     """Fit and judge the read-outs of a trained model, and write model, outputs and results."""
     fabric, folder, split = loop.fabric, loop.folder, loop.split
-    on_stage(f"making features of {sum(map(len, source.parts_to_judge.values())):,} samples …")
-    parts: dict[str, Features] = {
-        name: replace(loop.extract(indices), groups=source.groups(indices))
-        for name, indices in source.parts_to_judge.items()
-    }
+    outcome = source.outcome(loop, recipe.training.neighbors_limit, on_stage)
     model = loop.evaluated.eval()
-    class_names, limit = source.signature.class_names, recipe.training.neighbors_limit
-    judgment = judge_readouts(model, parts, class_names, limit, on_stage)
+    class_names, judgment = source.signature.class_names, outcome.judgment
     results = Results(
         kind=recipe.data.kind,
         data=recipe.data.title,
@@ -231,10 +226,8 @@ def _finish(loop: Loop, source: Source, recipe: Recipe, started: float, on_stage
         judged=source.judged_part,
         primary_readouts=[name for name in model.objective.readouts if name in model.judged],
         readouts=judgment.readouts,
-        class_counts={
-            name: torch.bincount(part.labels.cpu(), minlength=len(class_names)).tolist() for name, part in parts.items()
-        },
-        information=information(model, parts["test"]),
+        class_counts=outcome.class_counts,
+        information=outcome.information,
         epoch_seconds=statistics.median(row["seconds"] for row in loop.progress.rows),
         total_seconds=time.perf_counter() - started,
         peak_memory_mb=max(row["peak_memory_mb"] for row in loop.progress.rows),
@@ -245,17 +238,16 @@ def _finish(loop: Loop, source: Source, recipe: Recipe, started: float, on_stage
     if fabric.is_global_zero:
         on_stage("writing the run folder …")
         model.save(folder.model)
-        test, indices = parts["test"], source.judged
+        test, mistakes = outcome.test, outcome.mistakes
         predictions = {f"prediction_{name}": log_p.argmax(-1) for name, log_p in judgment.log_p["test"].items()}
-        mistakes = find_mistakes(judgment.log_p["test"][model.objective.readouts[0]], test.labels)
-        write_mistakes(folder.path, mistakes, source.names(indices[mistakes.rows]), class_names)
-        if (pictures := source.pictures(indices[mistakes.rows[:MOST_PICTURES]])) is not None:
+        write_mistakes(folder.path, mistakes, source.names(source.judged[mistakes.rows]), class_names)
+        if (pictures := source.pictures(source.judged[mistakes.rows[:MOST_PICTURES]])) is not None:
             write_pictures(folder.path, pictures)
         tensors = {"labels": test.labels, "features": test.features.half(), **predictions}
         arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
-        arrays |= {"names": np.array(source.names(indices)), **source.output_arrays(judgment)}
+        arrays |= {"names": np.array(source.names(source.judged[outcome.places])), **source.output_arrays(judgment)}
         write_arrays(folder.path / "test_outputs.npz", arrays)
-        source.write_outputs(folder, model, judgment, parts)
+        source.write_outputs(folder, model, judgment, outcome.parts)
         folder.write_results(results)
     fabric.barrier()
     return results

@@ -270,7 +270,7 @@ class ViewMaker:
         self.varies = augmentation.enabled or views > 1
 
     def __call__(
-        self, inputs: Tensor, place: slice, standardize: Standardizer, dtype: torch.dtype, at: tuple[int, int, int]
+        self, inputs: Tensor, place: slice, standardize: Standardizer, dtype: torch.dtype, at: tuple[int, ...]
     ) -> Tensor:
         """The inputs ``[views·n, …]``, view by view, at a place of the micro-batch ``inputs [N, …]`` of all processes.
 

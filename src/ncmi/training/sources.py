@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -14,8 +15,9 @@ from ncmi.data.splits import Split
 from ncmi.errors import on_one_line
 from ncmi.recipes import BagData, Data, ImageData, Recipe, TableData
 from ncmi.training.identity import check_same, paths_of
-from ncmi.training.judging import Features, Judgment
+from ncmi.training.judging import Features, Judgment, Outcome, Stages, information, judge_readouts
 from ncmi.training.loop import Loop, Setup
+from ncmi.training.mistakes import find_mistakes
 from ncmi.training.model import Classifier
 from ncmi.training.run_folder import RunFolder
 from ncmi.training.schema import Contents, DataRecord, Skipped
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from ncmi.data.bags.cohort import Cohort
     from ncmi.data.dataset import Dataset
     from ncmi.data.tables.table import LabeledTable
+    from ncmi.training.streams import Stream
 
 _FEW_CLASSES = 8
 
@@ -99,6 +102,33 @@ class Source(ABC):
     @abstractmethod
     def ood_features(self, model: Classifier, name: str) -> Tensor:
         """Features ``[M, D]`` of data that is none of the run's, by its name or path; labels are not looked at."""
+
+    def streams(self, model: Classifier) -> dict[str, Stream] | None:
+        """Features of the parts to judge, made batch by batch; None where they are few enough to be kept. Default."""
+        return None
+
+    def outcome(self, loop: Loop, neighbors_limit: int | None, on_stage: Stages) -> Outcome:
+        """Fit and judge the read-outs of a trained model."""
+        on_stage(f"making features of {sum(map(len, self.parts_to_judge.values())):,} samples …")
+        parts = {
+            name: replace(loop.extract(indices), groups=self.groups(indices))
+            for name, indices in self.parts_to_judge.items()
+        }
+        model, class_names = loop.evaluated.eval(), self.signature.class_names
+        judgment = judge_readouts(model, parts, class_names, neighbors_limit, on_stage)
+        test = parts["test"]
+        return Outcome(
+            judgment=judgment,
+            test=test,
+            places=torch.arange(len(test.labels)),
+            information=information(model, test),
+            class_counts={
+                name: torch.bincount(part.labels.cpu(), minlength=len(class_names)).tolist()
+                for name, part in parts.items()
+            },
+            mistakes=find_mistakes(judgment.log_p["test"][model.objective.readouts[0]], test.labels),
+            parts=parts,
+        )
 
     def check(self, recipe: Recipe, model: Classifier) -> None:
         """Raise ValueError where a recipe asks for what this data does not have."""
@@ -216,4 +246,10 @@ def open_source(recipe: Recipe, data: Dataset | LabeledTable | Cohort | None = N
     samples = load_data(recipe.data) if data is None else data
     if isinstance(samples, LabeledTable):
         return TableSource(recipe, samples)
+    from ncmi.data.image_files import ImageFiles
+
+    if isinstance(samples.inputs, ImageFiles) and samples.inputs.are_shards:  # type: ignore[union-attr]
+        from ncmi.training.shards import ShardSource
+
+        return ShardSource(recipe, samples)  # type: ignore[arg-type]
     return SampleSource(recipe, samples)  # type: ignore[arg-type]
