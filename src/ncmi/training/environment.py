@@ -24,7 +24,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "ncmi": ncmi.__version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         **{name: _version(name) for name in _PACKAGES},
         "platform": platform.platform(terse=True),
         "cpu": _processor(),

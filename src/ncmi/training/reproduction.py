@@ -79,6 +79,8 @@ VARIANTS: dict[str, tuple[str, ObjectiveOptions]] = {
     "ncmi-softmax-centered": ("softmax, centered", replace(_RELEASED, distribution="softmax")),
     "ncmi-softmax": ("softmax, not centered", replace(_RELEASED, distribution="softmax", center="none")),
 }
+COSTS = ("cross_entropy", "focal", "supcon", "ncmi", "ncmi-common", "ncmi-fixed", "ncmi-paper", "ncmi-released")
+"""What Table IV has: its losses, and each form of NCMI."""
 # title and split of each cohort of slides
 _COHORTS: dict[str, tuple[str, dict[str, Any]]] = {
     "camelyon17": (
