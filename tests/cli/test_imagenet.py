@@ -1,13 +1,18 @@
-"""The recipes for ImageNet on a small folder of JPEGs, as a user runs them."""
+"""Recipes and Table II of ImageNet on a small folder of JPEGs, costs, and a search, as a user runs them."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cli_helpers import ncmi, read
 from PIL import Image
+
+from ncmi.objectives.options import ObjectiveOptions
+from ncmi.recipes import Recipe, imagenet
+from ncmi.training import reproduction
 
 CLASSES = {"ash": (200, 60, 40), "birch": (50, 180, 60), "cedar": (40, 70, 210)}
 
@@ -56,3 +61,52 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
     ):
         assert cure in ncmi(*words, cwd=tmp_path, check=2).stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_table_2_on_a_folder(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def quick(objective: ObjectiveOptions) -> Recipe:
+        recipe = imagenet.tiny(objective)
+        training = replace(recipe.training, epochs=1, batch_size=16, accelerator="cpu", image_sizes=())
+        network = replace(recipe.network, width=4)  # type: ignore[type-var]
+        return replace(recipe, network=network, training=training)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(reproduction, "_IMAGENET_RECIPES", {"small": quick})
+    words = ("reproduce", "table2", "--imagenet", photographs, "--only", "ncmi-paper", "--seeds", "1", "--out", "r")
+    out = ncmi(*words, cwd=tmp_path).stdout
+    for name in ("Cross-entropy", "NCMI-CC (paper)", "NCMI-LP (paper)"):
+        assert name in out
+    assert (tmp_path / "r/table2/report.html").is_file()
+    assert "published" not in (tmp_path / "r/table2/table.md").read_text()  # three classes are not ImageNet
+    assert "--imagenet" in ncmi("reproduce", "table2", cwd=tmp_path, check=2).stderr
+
+
+def test_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = ("--network", "resnet_small", "--classes", "4", "--batch", "2", "--image-size", "8", "--rounds", "1")
+    words = ("bench", "cost", *small, "--objectives", "ncmi-paper", "--no-memory", "--accelerator", "cpu")
+    out = ncmi(*words, "--out", "c.json", cwd=tmp_path).stdout
+    assert "NCMI (paper)" in out
+    assert "1.013" in out  # the paper's own ratio
+    record = read(tmp_path / "c.json")
+    assert [cost["name"] for cost in record["objectives"]] == ["cross_entropy", "ncmi-paper"]
+    assert "ncmi-released" in ncmi("bench", "cost", "--objectives", "none", cwd=tmp_path, check=2).stderr
+    assert "--classes" in ncmi("bench", "cost", "--classes", "1", cwd=tmp_path, check=2).stderr
+    assert "table4" in ncmi("reproduce", "table4", "--dry-run", cwd=tmp_path).stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["c.json"]
+
+
+def test_a_sweep_with_the_command_that_trains_its_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("optuna", reason="needs optuna")
+    data = ("iris", "--objective", "focal", "--training.epochs", "1")
+    words = ("sweep", *data, "--search", "objective.gamma=1,3", "--trials", "2", "--out", "s")
+    told = ncmi(*words, "--dry-run", cwd=tmp_path).stdout
+    assert "objective.gamma one of 1.0, 3.0" in told
+    assert not list(tmp_path.iterdir())
+    out = ncmi(*words, cwd=tmp_path).stdout
+    command = out.partition("to train it: ncmi ")[2].split()
+    ncmi(*command, cwd=tmp_path)
+    best, results = read(tmp_path / "s/best.json"), read(tmp_path / "s/best/results.json")
+    assert best["objective"]["gamma"] in (1.0, 3.0)
+    assert {"head", "cc", "lp"} <= results["readouts"].keys()
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    assert "without torchrun" in ncmi(*words, cwd=tmp_path, check=2).stderr
+    assert "--search training.lr" in ncmi("sweep", "iris", "--search", "training.lr", cwd=tmp_path, check=2).stderr
