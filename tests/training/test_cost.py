@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import msgspec
 import pytest
 import torch
 from scipy import stats
@@ -77,8 +78,6 @@ def test_costs_of_three_losses() -> None:
     assert supcon.step_ratio_by_parts is None
     assert supcon.peak_megabytes > base.peak_megabytes  # type: ignore[operator]  # two views of each image
     assert record.feature_dim == 128
-    import msgspec
-
     assert decode_record(msgspec.json.encode(record), cost.CostRecord, None) == record  # type: ignore[arg-type]
     assert math.isfinite(record.machine["threads"])
     with pytest.raises(ValueError, match="cross_entropy must be among them"):
