@@ -507,7 +507,7 @@ def bench(
         compile: torch.compile of the network.
         accelerator: by default CUDA where there is a device.
         threads: CPU threads; with 1, processor time is read, which other work on the machine does not count in.
-        memory: also measure the peak of memory.
+        memory: measure the peak of memory as well.
         out: JSON file to write the figures to.
     """
     from ncmi.training.cost import CostSetting
@@ -532,10 +532,13 @@ def _measured_cost(setting: Any, objectives: Sequence[str], accelerator: str, th
         raise ValueError(f"--objectives: {error.args[0]}: use {known}") from None
     if accelerator == "cuda" and not torch.cuda.is_available():
         raise ValueError("--accelerator cuda: there is no CUDA device here: use cpu, or auto")
-    if threads is not None:
-        torch.set_num_threads(threads)
     device = torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
-    record = measure_costs(setting, forms, device, output.say_on_the_way)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads or before)
+        record = measure_costs(setting, forms, device, output.say_on_the_way)
+    finally:
+        torch.set_num_threads(before)
     output.print_costs(record, {cost.name: published_cost(cost.objective) for cost in record.objectives})
     return record
 

@@ -67,7 +67,9 @@ def short(objective: ObjectiveOptions = NCMIOptions(label_smoothing=0.1)) -> Rec
 def tiny(objective: ObjectiveOptions = NCMIOptions()) -> Recipe:
     """What the large recipes do, in minutes on two cores: ResNet-18 of half the width, 64 pixels, 16 epochs.
 
-    For about 100 classes of 100 images; of a larger data set take so many (--data.train-per-class 100).
+    For about 100 classes of 100 images, some 13 minutes of one core; of a larger data set take so many
+    (--data.train-per-class 100). Measured on 20 classes of CIFAR-100 as enlarged JPEGs, 101 training images each, one
+    seed: NCMI 47.7 % by its head and 51.5 % by linear probe, in two and a half minutes of one core.
     """
     return Recipe(
         ImageData(_DATA, image_size=64, validation_fraction=0.1),

@@ -197,6 +197,17 @@ def measure_costs(
     Raises:
         ValueError: without cross-entropy, for an unknown network, or a loss that does not take these sizes.
     """
+    used = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=used):
+        return _measured(setting, forms, device, on_stage)
+
+
+def _measured(
+    setting: CostSetting,
+    forms: Mapping[str, tuple[str, ObjectiveOptions]],
+    device: torch.device,
+    on_stage: Callable[[str], None],
+) -> CostRecord:
     if BASELINE not in forms:
         raise ValueError(
             f"objectives={tuple(forms)}: {BASELINE} must be among them, which the others are compared with"
