@@ -3,13 +3,13 @@
 And what is measured of a step: its time in pairs, and its peak memory to the byte.
 """
 
-import gc
 import itertools
 import logging
 import shutil
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,6 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
@@ -36,6 +35,7 @@ from ncmi.training.optimizers import make_optimizers
 from ncmi.training.run_folder import RunFolder
 from ncmi.training.samples import SampleLoop, SampleSource
 from ncmi.training.stopping import StopRequest
+from ncmi.training.timing import peak_of
 
 # one line for every loop that is made would tear the table apart
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -251,48 +251,9 @@ def paired_steps(what: str, ours: Ours, bare: Bare, epochs: int, bar: float) -> 
     return Row(what, float(wall_clock), min(medians), max(medians), bar=bar, digits=3, repeats=len(pairs), note=note)
 
 
-_MEASURED = "measured step"
-
-
 def peak_of_step(recipe: Recipe, dataset: Dataset, device: torch.device) -> int:
-    """Bytes at the peak of the third step: gradients dropped, forward, loss, backward, optimizer.
+    """Bytes at the peak of a step: gradients dropped, forward, loss, backward, optimizer.
 
-    On CUDA it is ``torch.cuda.max_memory_allocated``; on a CPU the same quantity, of PyTorch's CPU allocator: the
-    profiler reports every allocation and release. It is on from before the model is made, so weights, momentum, the
-    batch, and whatever a loss keeps, all count. The resident memory of the process would not do: it moves in pages, and
-    what the C library keeps is in it. Scratch memory inside oneDNN's convolutions does not show: it is the network's,
-    the same for every loss.
+    Weights, momentum, the batch, and whatever a loss keeps, all count: see :func:`ncmi.training.timing.peak_of`.
     """
-    gc.collect()
-    if device.type == "cuda":
-        return _peak_on_cuda(recipe, dataset, device)
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        bare = Bare(recipe, dataset, device)
-        bare.steps(2)  # momentum is there after the first
-        gc.collect()
-        with record_function(_MEASURED):
-            bare.steps(1)
-    kineto = profiler.profiler
-    assert kineto is not None
-    assert kineto.kineto_results is not None
-    events = kineto.kineto_results.events()
-    begin, end = next(
-        (event.start_ns(), event.start_ns() + event.duration_ns()) for event in events if event.name() == _MEASURED
-    )
-    changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
-    totals = itertools.accumulate(change for _, change in changes)
-    return max(total for (at, _), total in zip(changes, totals, strict=True) if begin <= at <= end)
-
-
-def _peak_on_cuda(recipe: Recipe, dataset: Dataset, device: torch.device) -> int:
-    # cuDNN's trials would take other workspaces each time
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False):
-        before = torch.cuda.memory_allocated(device)
-        bare = Bare(recipe, dataset, device)
-        bare.steps(2)
-        gc.collect()
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        bare.steps(1)
-        torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before
+    return peak_of(lambda: partial(Bare(recipe, dataset, device).steps, 1), device)

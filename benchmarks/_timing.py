@@ -1,11 +1,10 @@
-"""What the benchmarks share: timing in turns, rows of a table, and where they ran."""
+"""What the benchmarks share: rows of a table, and where they ran; times are taken by ``ncmi.training.timing``."""
 
 from __future__ import annotations
 
 import argparse
 import statistics
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -20,8 +19,6 @@ from ncmi.files import write_json, write_text
 from ncmi.training.environment import describe_environment, peak_megabytes
 
 HEAD = "| what | bar | median (range) | | note |\n|---|---|---|---|---|"
-Times = list[tuple[float, float]]
-"""Wall-clock and processor seconds of repeated calls."""
 
 
 @dataclass(frozen=True)
@@ -172,46 +169,10 @@ def ratios(first: Sequence[float], second: Sequence[float]) -> list[float]:
     return [a / b for a, b in zip(first, second, strict=True)]
 
 
-def seconds_of(call: Callable[[], object], device: torch.device) -> tuple[float, float]:
-    """Wall-clock and processor seconds of a call, the device's work included."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    begun, processor_begun = time.perf_counter(), time.process_time()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - begun, time.process_time() - processor_begun
-
-
 def in_own_process(call: Callable[..., Any], *arguments: Any) -> Any:
     """The result of a call in a fresh process, whose peak of memory is its own."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         return process.submit(call, *arguments).result()
-
-
-def in_turns(calls: Mapping[str, Callable[[], object]], repeats: int, device: torch.device) -> dict[str, Times]:
-    """Seconds (wall-clock, processor) of each call in each repetition; the first one, which warms up, is left out.
-
-    Calls take turns, each time beginning with another one, so that a machine that slows down slows all of them.
-    """
-    times: dict[str, Times] = {name: [] for name in calls}
-    names = list(calls)
-    for repeat in range(repeats + 1):
-        for name in names[repeat % len(names) :] + names[: repeat % len(names)]:
-            spent = seconds_of(calls[name], device)
-            if repeat:
-                times[name].append(spent)
-    return times
-
-
-def wall(times: Times) -> list[float]:
-    """Wall-clock seconds alone."""
-    return [seconds for seconds, _ in times]
-
-
-def processor(times: Times) -> list[float]:
-    """Processor seconds alone."""
-    return [seconds for _, seconds in times]
 
 
 class Peak(threading.Thread):

@@ -27,18 +27,16 @@ from _timing import (
     Row,
     Table,
     command_line,
-    in_turns,
     machine,
     machine_text,
     of_value,
     of_values,
-    seconds_of,
     step_of,
     threads_label,
-    wall,
 )
 from ncmi.loss import equation
 from ncmi.training.environment import mark_peak, peak_megabytes
+from ncmi.training.timing import in_turns, seconds_of, wall
 
 CPU = torch.device("cpu")
 _SIZES = ((16, 2, 8, 0.5), (16, 10, 64, 0.5), (8, 100, 128, 0.2), (4, 1000, 64, 0.3), (4, 20, 2048, 0.07))

@@ -33,8 +33,9 @@ import torch
 from torch import Tensor, nn
 
 from _forms import MODES, RELEASED, Shape, errors_of, sample
-from _timing import LinearCrossEntropy, Row, Table, command_line, in_turns, of_value, of_values, ratios, step_of, wall
+from _timing import LinearCrossEntropy, Row, Table, command_line, of_value, of_values, ratios, step_of
 from ncmi import NCMILoss
+from ncmi.training.timing import in_turns, wall
 
 STARTED = time.monotonic()  # what is imported later counts too
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for the check of equal bits

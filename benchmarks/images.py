@@ -20,9 +20,10 @@ from dataclasses import replace
 import torch
 
 from _image_steps import Bare, Ours, Plain, paired_steps, peak_of_step, some_images
-from _timing import Row, in_turns, measure_parts, measuring_line, of_value, of_values, processor, ratios, wall
+from _timing import Row, measure_parts, measuring_line, of_value, of_values, ratios
 from ncmi.objectives.options import CrossEntropyOptions, NCMIOptions, ObjectiveOptions
 from ncmi.recipes import Recipe, cifar100
+from ncmi.training.timing import in_turns, processor, wall
 
 POWER = NCMIOptions(feature_length="own", centroids="fixed", anchor_scale=10.0, separation_power=-4.0)
 OBJECTIVES: dict[str, ObjectiveOptions] = {

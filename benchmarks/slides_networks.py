@@ -25,23 +25,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from _timing import (
-    Row,
-    Times,
-    in_own_process,
-    in_turns,
-    measure_parts,
-    measuring_line,
-    of_value,
-    of_values,
-    processor,
-    ratios,
-    wall,
-)
+from _timing import Row, in_own_process, measure_parts, measuring_line, of_value, of_values, ratios
 from ncmi import NCMILoss
 from ncmi.networks.bags import make_bag_network
 from ncmi.recipes import BagNetwork as Options
 from ncmi.training.environment import peak_megabytes
+from ncmi.training.timing import Times, in_turns, processor, wall
 
 FEATURES, WIDTH, CLASSES = 1024, 512, 4
 CPU = torch.device("cpu")

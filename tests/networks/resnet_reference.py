@@ -20,8 +20,8 @@ TABLE = {
 class Reference:
     """Forward pass over weights by name; notes the names that it used and the running statistics after it."""
 
-    def __init__(self, state: State, training: bool) -> None:
-        self.state, self.training = state, training
+    def __init__(self, state: State, training: bool, blurpool: bool = False) -> None:
+        self.state, self.training, self.blurpool = state, training, blurpool
         self.used: set[str] = set()
         self.running: State = {}
 
@@ -31,6 +31,8 @@ class Reference:
 
     def conv(self, name: str, x: Tensor, stride: int = 1) -> Tensor:
         weight = self.get(f"{name}.weight")
+        if self.blurpool and stride > 1 and x.shape[1] >= 16:
+            x = blurred(x)
         return conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2)
 
     def norm(self, name: str, x: Tensor) -> Tensor:
@@ -58,8 +60,10 @@ class Reference:
             x = self.norm(f"{name}.downsample.1", self.conv(f"{name}.downsample.0", x, stride))
         return (out + x).clamp_min(0)
 
-    def resnet(self, images: Tensor, expansion: int, blocks: tuple[int, ...]) -> Tensor:
-        x = self.norm("bn1", self.conv("conv1", images)).clamp_min(0)
+    def resnet(self, images: Tensor, expansion: int, blocks: tuple[int, ...], large: bool = False) -> Tensor:
+        x = self.norm("bn1", self.conv("conv1", images, 2 if large else 1)).clamp_min(0)
+        if large:
+            x = max_pool2d(x, 3, 2, 1)
         for stage, count in enumerate(blocks):
             for number in range(count):
                 stride = 2 if number == 0 and stage > 0 else 1
@@ -82,6 +86,17 @@ class Reference:
         x = max_pool2d(unit("stage2.0", x), 2)
         x = pair("stage3.2", max_pool2d(unit("stage3.0", x), 2))
         return x.flatten(2).max(-1).values
+
+
+def blurred(x: Tensor) -> Tensor:
+    """Each pixel the mean of its neighbors and itself, weighed 1-2-1 downwards and 1-2-1 across, zeros outside."""
+    for dim in (-2, -1):
+        nothing = torch.zeros_like(x.narrow(dim, 0, 1))
+        length = x.shape[dim]
+        before = torch.cat([nothing, x.narrow(dim, 0, length - 1)], dim)
+        after = torch.cat([x.narrow(dim, 1, length - 1), nothing], dim)
+        x = (before + 2 * x + after) / 4
+    return x
 
 
 def randomize(network: nn.Module) -> None:

@@ -268,6 +268,25 @@ def test_published_recipes_are_as_published() -> None:
     assert (form.temperature, form.centroids, form.center, form.separation_power) == (0.2, "fixed", "frozen", 1)
 
 
+def test_recipes_for_imagenet_are_as_published() -> None:
+    paper, short, tiny = (named_recipe(f"imagenet.{name}") for name in ("paper", "short", "tiny"))
+    for recipe in (paper, short):
+        assert (recipe.network.name, recipe.data.train_on_all, recipe.training.selection) == ("resnet50", True, "last")  # type: ignore[union-attr]
+        assert recipe.training.augmentation.crop_scale == (0.08, 1.0)
+    training = paper.training
+    assert (training.optimizer, training.learning_rate, training.weight_decay) == ("sgd", 0.5, 5e-5)
+    assert (training.batch_size, training.epochs, training.schedule) == (1024, 1000, "cosine")
+    training, network = short.training, short.network
+    assert (training.epochs, training.precision, training.compile) == (16, "bf16-mixed", True)
+    assert training.image_sizes == (160, 160, 160, 192)
+    assert isinstance(network, Network)
+    assert isinstance(short.data, ImageData)
+    assert (network.stem, network.blurpool, network.test_flip, short.data.image_size) == ("large", True, True, 256)
+    assert getattr(short.objective, "label_smoothing", None) == 0.1
+    assert isinstance(tiny.data, ImageData)
+    assert (tiny.data.image_size, tiny.training.image_sizes[-1], tiny.data.train_on_all) == (64, 64, False)
+
+
 def test_unknown_recipe() -> None:
     with pytest.raises(KeyError, match=r"unknown recipe 'cifar'; known: cifar100\.paper"):
         named_recipe("cifar")

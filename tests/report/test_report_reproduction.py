@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats
 
-from ncmi.report.records import Reproduction, read_reproduction, read_run
+from ncmi.report.published import published_accuracy
+from ncmi.report.records import Comparison, Reproduction, read_reproduction, read_run
 from ncmi.report.reproduction import (
     associate,
     correlations,
@@ -126,6 +127,24 @@ def test_published_figures_stand_beside_where_the_paper_has_them(table1: Path) -
     assert "published 76" not in to_markdown(table1)
     assert "| published |" not in to_markdown(table1)
     assert pd.read_csv(io.StringIO(to_csv(table1)))["published_accuracy"].isna().all()
+
+
+def test_figures_on_imagenet_stand_beside_a_thousand_classes_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_reproduction(tmp_path / "out", "table2", networks("resnet50", "resnet101"))
+    assert pd.read_csv(io.StringIO(to_csv(folder)))["published_accuracy"].isna().all()
+    objective = {"name": "ncmi", "separation_power": 1.0, "distribution": "nsf", "center": "frozen"}
+    assert published_accuracy("resnet101", objective, "cc", "imagenet") == 79.97
+    assert published_accuracy("resnet50", {"name": "cross_entropy"}, "head", "imagenet") == 76.24
+    assert published_accuracy("resnet18", {"name": "cross_entropy"}, "head", "imagenet") is None
+    assert published_accuracy("resnet101", {"name": "supcon"}, "lp", "imagenet") is None
+    assert published_accuracy("resnet50", {**objective, "separation_power": -4.0}, "cc", "imagenet") is None
+    monkeypatch.setattr(Comparison, "class_names", [str(number) for number in range(1000)])
+    frame = pd.read_csv(io.StringIO(to_csv(folder))).set_index(["group", "method"])["published_accuracy"]
+    assert frame["resnet50", "Cross-entropy"] == pytest.approx(0.7624)
+    assert frame["resnet101", "NCMI-LP (released)"] == pytest.approx(0.7983)
+    assert "Table II" in to_markdown(folder)
 
 
 # --- tables

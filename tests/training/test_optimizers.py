@@ -118,6 +118,22 @@ def test_step_is_torchs() -> None:
     assert {round(rate, 12) for rate in found} == {1.0, 0.2, 0.04}
 
 
+def test_linear_is_torchs() -> None:
+    total = 5 * STEPS
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=total)
+    expected = []
+    for _ in range(total + 3):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert ours(total + 3, epochs=5, schedule="linear") == pytest.approx(expected, abs=1e-12)
+    warmed = ours(total, epochs=5, schedule="linear", warmup_epochs=2.0)
+    assert max(warmed) == warmed[2 * STEPS] == 1.0
+    assert warmed[-1] == pytest.approx(1 / (3 * STEPS))
+
+
 def test_one_cycle_is_torchs() -> None:
     # torch reaches its top and its end one step early: its rise takes 0.3·n − 1 steps and its fall ends at n − 1
     epochs = 200
@@ -166,7 +182,7 @@ def test_warm_up(warmup: float, expected: list[float]) -> None:
     st.builds(
         Training,
         epochs=st.integers(1, 20),
-        schedule=st.sampled_from(["constant", "cosine", "one_cycle", "step"]),
+        schedule=st.sampled_from(["constant", "cosine", "linear", "one_cycle", "step"]),
         warmup_epochs=st.floats(0, 30),
         milestones=st.lists(st.floats(0, 30), max_size=3).map(tuple),
         decay_factor=st.floats(0.01, 1),

@@ -61,7 +61,8 @@ def _carried_out(arguments: Sequence[str] | None) -> int:
         _give_up_stdout()  # the reader has gone
         return 0
     except ModuleNotFoundError as error:
-        extra = "slides" if str(error.name).partition(".")[0] in _SLIDE_PACKAGES else "app"
+        missing = str(error.name).partition(".")[0]
+        extra = "slides" if missing in _SLIDE_PACKAGES else "sweep" if missing == "optuna" else "app"
         _complain(f"ncmi: error: {error.name} is not installed: pip install 'ncmi[{extra}]'")
         return 2
     except Exception as error:

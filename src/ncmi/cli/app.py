@@ -32,7 +32,7 @@ _DESCRIPTION = f"""ncmi {ncmi.__version__}: train and judge classifiers by norma
 DATA is a name (digits, wine, breast_cancer, iris, cifar10, cifar100), a table, a folder of images, or features of
 slides; `ncmi train DATA --help` shows the options of its kind.
 Objectives (--objective NAME; its options are --objective.*): {", ".join(objective_names())}.
-Recipes (--recipe NAME sets the defaults of train and compare; ncmi recipes tells them): {", ".join(recipe_names())}.
+Recipes (--recipe NAME sets defaults of train, compare and sweep; ncmi recipes tells them): {", ".join(recipe_names())}.
 Start with: ncmi compare digits
 Completion: ncmi --print-completion bash (or {", ".join(_SHELLS[1:])}) prints what the shell is to read."""
 _SLIDES = """From a folder of slides to features of their patches, a look at a cohort, and simulated cohorts.
@@ -45,8 +45,8 @@ _GROUPS = {"slides": (slides.VERBS, _SLIDES), "data": (data.VERBS, _DATA)}
 """Verbs that stand behind a word, and what is said of them."""
 
 _CONFIG = (tyro.conf.PositionalRequiredArgs, tyro.conf.FlagCreatePairsOff)
-_MODELED = ("compare", "train")
-_LONG = (*_MODELED, "resume", "evaluate", "predict", "report", "reproduce")
+_MODELED = ("compare", "train", "sweep")
+_LONG = (*_MODELED, "resume", "evaluate", "predict", "report", "reproduce", "bench")
 # options that decide how the others are typed are taken out first, and shown in the help of their verbs
 _TAKEN: dict[str, tuple[tuple[str, ...], str]] = {
     "--objective": (_MODELED, "the loss; its options are --objective.*"),

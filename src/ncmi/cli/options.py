@@ -97,6 +97,9 @@ def as_typed(message: str, options: Options, section: str = "") -> str:
     for option in order:
         if "." in option:
             typed.setdefault(option.rpartition(".")[2].replace("-", "_"), option)
+    for option in options:
+        if "." not in option:  # of the verb itself
+            typed.setdefault(option.lstrip("-").replace("-", "_"), option)
 
     def replace(match: re.Match[str]) -> str:
         name, value = match[1], match[2]

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from ncmi.data.bags.cohort import Cohort
     from ncmi.data.splits import Split
     from ncmi.slides.work import SlideResult
+    from ncmi.training.cost import CostRecord, Interval
     from ncmi.training.prediction import Predicted
+    from ncmi.training.search import TrialRecord
 
 _SHOWN = 10
 _MOST_CLASSES, _MOST_PAIRS = 20, 3
@@ -204,6 +206,55 @@ class EpochLog:
             self._begun = True
         cells = (f"{_number(row[name], form):>9}" for _, name, form, _ in columns)
         say_on_the_way(f"{row['epoch']:5d} {' '.join(cells)} {row['seconds']:6.2f}")
+
+
+def print_trial(trial: TrialRecord, before: str = "") -> None:
+    """A trial of a search: its options, and what came of them on the validation part."""
+    params = ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in trial.params.items()
+    )
+    came = trial.state.lower() if trial.value is None else f"{trial.value:.4f}"
+    line = f"{before}trial {trial.number}: {came}  ({params})  {trial.run}"
+    if before:
+        say(line)
+    else:
+        say_on_the_way(line)
+
+
+def print_costs(record: CostRecord, published: Mapping[str, tuple[float, float] | None]) -> None:
+    """What losses cost on a network; where the paper printed a ratio of time, and one of memory, with them."""
+    shares = ("head + loss", "of a step", "step", "× cross-entropy", "× by parts", "peak", "× memory", "published")
+    lines = []
+    for cost in record.objectives:
+        by_parts = cost.step_ratio_by_parts
+        of_paper = published.get(cost.name)
+        lines.append(
+            (
+                cost.label,
+                f"{cost.head_microseconds.median:,.0f} µs",
+                f"{100 * cost.head_share.median:.2f} %",
+                f"{cost.step_milliseconds.median:,.1f} ms",
+                _ratio(cost.step_ratio),
+                "" if by_parts is None else _ratio(by_parts, 4),
+                "" if cost.peak_megabytes is None else f"{cost.peak_megabytes:,.0f} MB",
+                "" if cost.peak_ratio is None else f"{cost.peak_ratio:.3f}",
+                "" if of_paper is None else f"{of_paper[0]:.3f}, {of_paper[1]:.3f}",
+            )
+        )
+    size = f"{record.image_size} pixels, batch {record.batch}, {record.classes:,} classes, D {record.feature_dim}"
+    title = f"{network_label(record.network)}, {size}, {record.precision} on {record.machine.get('device')}"
+    clock = "processor time of one thread" if record.clock == "processor" else "time on the clock"
+    note = (
+        f"Medians of {record.rounds} rounds of {clock}, all in turns, with 95 % intervals; by parts: 1 + (head and "
+        "loss − cross-entropy's) over cross-entropy's step. Published: ratios of time and memory (arXiv 2601.02543)."
+    )
+    _print_table(title, "loss", shares, lines, note)
+
+
+def _ratio(interval: Interval, digits: int = 3) -> str:
+    if interval.low is None or interval.high is None:
+        return f"{interval.median:.{digits}f}"
+    return f"{interval.median:.{digits}f} ({interval.low:.{digits}f}–{interval.high:.{digits}f})"
 
 
 def print_results(results: schema.Results) -> None:

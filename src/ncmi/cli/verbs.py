@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 from collections.abc import Callable, Sequence
@@ -15,9 +16,11 @@ from ncmi.errors import Interrupted
 from ncmi.files import check_regular
 from ncmi.objectives.options import NCMIOptions, ObjectiveOptions, objective_names
 from ncmi.recipes import BagNetwork, Data, Network, Recipe, Training, describe_recipe, recipe_names, recipe_to_dict
+from ncmi.recipes.names import BASELINE
 from ncmi.training import comparison, reproduction
 from ncmi.training.launch import find_launch, place_of_process
 from ncmi.training.schema import MISTAKES, Record, write_record
+from ncmi.training.search import SweepMetric
 
 COMMAND: list[str] = []
 """The command line as it was given, for the report."""
@@ -351,7 +354,7 @@ def recipes() -> None:
 
 
 def reproduce(
-    experiment: reproduction.Experiment,
+    experiment: Literal[reproduction.Experiment, "table4"],
     *,
     scale: reproduction.Scale = "small",
     out: Path | None = None,
@@ -361,6 +364,7 @@ def reproduce(
     networks: tuple[str, ...] = (),
     workers: int = 0,
     data_dir: str | None = None,
+    imagenet: Path | None = None,
     camelyon17: Path | None = None,
     camelyon17_labels: Path | None = None,
     bracs: Path | None = None,
@@ -370,8 +374,10 @@ def reproduce(
     """Make a table or figure of the paper from runs of your own, with paired differences. The same command goes on.
 
     Args:
-        experiment: table1, table3 (slides), table5, figure2, figure3, figure4 or figure5.
-        scale: small (16×16 pixels, minutes a run on one CPU core), released (the authors' script), paper (its text).
+        experiment: table1, table2 (ImageNet), table3 (slides), table4 (cost: see ncmi bench), table5, figure2, figure3,
+            figure4 or figure5.
+        scale: small (16×16 pixels, of table2 64×64, minutes a run on a CPU), released (the authors' script), short
+            (table2: the recipe imagenet.short), paper (its text).
         out: folder; runs in it are shared by all experiments of a scale. By default runs/reproduce-SCALE.
         seeds: number of seeds.
         first_seed: the first of them.
@@ -379,14 +385,19 @@ def reproduce(
         networks: networks; by default the paper's, or resnet_small.
         workers: runs side by side, one thread each; 0 for one a processor. On a GPU several share it.
         data_dir: folder that holds CIFAR-100; by default the environment variable NCMI_DATA.
+        imagenet: table2: folder with ImageNet's train and val, or other images.
         camelyon17: table3: features of CAMELYON-17's slides; tested on centers 3 and 4.
         camelyon17_labels: table3: CSV with slide, patient, center, label.
         bracs: table3: features of BRACS' slides; its own split, three classes.
         bracs_labels: table3: CSV with slide, patient, split, label.
-        epochs: table3: passes over the training part; 0 for 50 (published: 50 to 100).
+        epochs: table2, table3: passes over the training part; 0 for the recipe's, of slides 50 (published: 50 to 100).
     """
     from ncmi.report import print_table, write_report
 
+    folder = out or Path("runs") / f"reproduce-{scale}"
+    if experiment == "table4":
+        _reproduce_cost(scale, folder / experiment, networks, only)
+        return
     cohorts = {"camelyon17": (camelyon17, camelyon17_labels), "bracs": (bracs, bracs_labels)}
     groups = reproduction.plan_experiment(
         experiment,
@@ -397,10 +408,10 @@ def reproduce(
         workers=workers,
         imports=IMPORTS,
         data_dir=data_dir,
+        imagenet_folder=imagenet,
         cohorts={name: (features, labels) for name, (features, labels) in cohorts.items() if features is not None},
         epochs=epochs,
     )
-    folder = out or Path("runs") / f"reproduce-{scale}"
     runs = sum(len(group.plan.runs()) for group in groups)
     if DRY_RUN:
         say(f"{experiment}, scale {scale}: {runs} runs in {len(groups)} groups, into {folder / experiment}")
@@ -415,6 +426,139 @@ def reproduce(
             raise Interrupted("stopped; the same command goes on", stopped.signal_number) from None
     print_table(folder)
     say(f"report: {write_report(folder)}")
+
+
+def _reproduce_cost(scale: str, folder: Path, networks: Sequence[str], only: Sequence[str]) -> None:
+    """Table IV: time and memory of a step, beside the paper's of an epoch."""
+    from ncmi.training.cost import CostSetting
+
+    small = scale == "small"
+    for network in networks or ("resnet50",):
+        setting = CostSetting(network, batch=16 if small else 256, rounds=10 if small else 30)
+        if DRY_RUN:
+            say(f"table4, {network}: {setting}, into {folder}")
+        else:
+            _write_json(folder / f"{network}.json", _measured_cost(setting, only, "auto", 1 if small else None))
+
+
+def sweep(
+    data: Data,
+    *,
+    out: Path | None = None,
+    trials: int = 20,
+    search: tuple[str, ...] = (),
+    metric: SweepMetric | None = None,
+    prune: bool = False,
+    workers: int = 1,
+    objective: ObjectiveOptions = NCMIOptions(),
+    network: Network | BagNetwork = Network(),
+    training: Training = Training(),
+) -> None:
+    """Search for better options by the validation part alone; the same command goes on, also on other machines.
+
+    Args:
+        data: as for train.
+        out: folder of the search, which other machines may share; by default runs/sweep-DATA-OBJECTIVE.
+        trials: of the whole search, each a run folder in it; the first one is the recipe as it is.
+        search: options to search, as NAME, NAME=LOW:HIGH, NAME=LOW:HIGH:log or NAME=A,B,C, such as
+            training.weight-decay=1e-5:1e-3:log; by default the learning rate, and the loss's own option.
+        metric: of the validation part; by default accuracy, of slides macro AUC.
+        prune: end trials early that fall behind at the same epoch.
+        workers: processes side by side, one thread each; 1 for this one alone, 0 for one a processor.
+        objective: options of the objective that --objective names (by default ncmi).
+        network: the network.
+        training: the training.
+    """
+    from ncmi.training.search import default_dimensions, parse_dimension, run_sweep, sweep_record
+
+    recipe = Recipe(data, network, objective, training)
+    chosen = tuple(parse_dimension(text, recipe) for text in search)
+    record = sweep_record(recipe, chosen or default_dimensions(recipe), metric, prune)
+    folder = out or Path("runs") / f"sweep-{data.title}-{objective.name}"
+    for dimension in record.dimensions:
+        output.say_on_the_way(f"searched: {dimension}")
+    if DRY_RUN:
+        say(f"{trials} trials into {folder}, judged by {record.metric} of the validation part")
+        _say_plans(
+            [comparison.Plan((comparison.Entry("trial", "trial", recipe),), (training.seed,), 1, tuple(IMPORTS))]
+        )
+        return
+    try:
+        best = run_sweep(
+            record, folder, trials, workers=workers, imports=IMPORTS, on_trial=lambda trial: output.print_trial(trial)
+        )
+    except Interrupted as stopped:
+        raise Interrupted("stopped; the same command goes on", stopped.signal_number) from None
+    output.print_trial(best, "best: ")
+    again = f"ncmi train --config {shlex.quote(str(folder / 'best.json'))} --out {shlex.quote(str(folder / 'best'))}"
+    say(f"table: {folder / 'trials.csv'}   to train it: {again}")
+
+
+def bench(
+    what: Literal["cost"],
+    *,
+    network: str = "resnet50",
+    classes: int = 1000,
+    batch: int = 256,
+    image_size: int = 224,
+    objectives: tuple[str, ...] = (),
+    rounds: int = 20,
+    precision: Literal["32-true", "bf16-mixed"] = "32-true",
+    compile: bool = False,
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto",
+    threads: int | None = None,
+    memory: bool = True,
+    out: Path | None = None,
+) -> None:
+    """What losses cost: head and loss by themselves, a whole step, peak memory; they take turns, with 95 % intervals.
+
+    Args:
+        what: cost.
+        network: a network of images, with random weights and images.
+        classes: C.
+        batch: images of a step.
+        image_size: side in pixels.
+        objectives: names of losses, or of forms as for reproduce --only; by default cross_entropy focal supcon and each
+            form of NCMI. Cross-entropy is always among them.
+        rounds: repetitions, in each of which every loss has its turn.
+        precision: as of a training.
+        compile: torch.compile of the network.
+        accelerator: by default CUDA where there is a device.
+        threads: CPU threads; with 1, processor time is read, which other work on the machine does not count in.
+        memory: measure the peak of memory as well.
+        out: JSON file to write the figures to.
+    """
+    from ncmi.training.cost import CostSetting
+
+    setting = CostSetting(network, classes, batch, image_size, rounds, precision, compile, memory)
+    _write_json(out, _measured_cost(setting, objectives, accelerator, threads))
+
+
+def _measured_cost(setting: Any, objectives: Sequence[str], accelerator: str, threads: int | None) -> Record:
+    """Costs, measured and printed."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # before torch comes: its profiler tells of itself
+    import torch
+
+    from ncmi.report.published import published_cost
+    from ncmi.training.cost import measure_costs
+
+    names = tuple(objectives) or reproduction.COSTS
+    try:
+        forms = {name: reproduction.variant(name) for name in dict.fromkeys((BASELINE, *names))}
+    except KeyError as error:
+        known = ", ".join((*objective_names(), *reproduction.VARIANTS))
+        raise ValueError(f"--objectives: {error.args[0]}: use {known}") from None
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--accelerator cuda: there is no CUDA device here: use cpu, or auto")
+    device = torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads or before)
+        record = measure_costs(setting, forms, device, output.say_on_the_way)
+    finally:
+        torch.set_num_threads(before)
+    output.print_costs(record, {cost.name: published_cost(cost.objective) for cost in record.objectives})
+    return record
 
 
 def doctor() -> None:
@@ -433,6 +577,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "measure": measure,
     "report": report,
     "reproduce": reproduce,
+    "sweep": sweep,
+    "bench": bench,
     "recipes": recipes,
     "doctor": doctor,
 }

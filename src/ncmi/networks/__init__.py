@@ -1,6 +1,7 @@
 """Networks that return features, never logits, made by name.
 
-``simple`` and ``resnet`` have those of tables and images, ``bags`` those of bags, ``weights`` their files.
+``simple`` and ``resnet`` have those of tables and images, ``timm`` takes them from timm, ``bags`` has those of bags,
+``weights`` their files.
 """
 
 from collections.abc import Callable
@@ -9,8 +10,10 @@ from torch import nn
 
 from ncmi.networks.resnet import ResNet, ResNet9
 from ncmi.networks.simple import MLP, ConvNet
+from ncmi.networks.timm import make_timm_network
 from ncmi.networks.weights import export_weights, load_weights
 from ncmi.recipes import Network
+from ncmi.recipes.networks import TIMM
 
 _NETWORKS: dict[str, Callable[[tuple[int, ...], Network], nn.Module]] = {}
 
@@ -35,8 +38,10 @@ def make_network(options: Network, sample_shape: tuple[int, ...]) -> nn.Module:
     Raises:
         ValueError: for an unknown name, or a network that does not take such samples.
     """
+    if options.name.startswith(TIMM):
+        return make_timm_network(sample_shape, options)
     if options.name not in _NETWORKS:
-        raise ValueError(f"unknown network {options.name!r}; known: {', '.join(_NETWORKS)}")
+        raise ValueError(f"unknown network {options.name!r}; known: {', '.join(_NETWORKS)}, and {TIMM}NAME")
     return _NETWORKS[options.name](sample_shape, options)
 
 

@@ -1,15 +1,16 @@
-"""Residual networks for small images (He et al., "Deep Residual Learning for Image Recognition", CVPR 2016)."""
+"""Residual networks for images, small and large (He et al., "Deep Residual Learning for Image Recognition", 2016)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, relu
 
 from ncmi.recipes import Network
+from ncmi.recipes.networks import TIMM
 
 
 class BasicBlock(nn.Module):
@@ -17,13 +18,18 @@ class BasicBlock(nn.Module):
 
     expansion: ClassVar[int] = 1
 
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, blurpool: bool = False) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
+        self.conv1 = _strided(in_channels, channels, 3, stride, blurpool)
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.downsample = _shortcut(in_channels, channels, stride)
+        self.downsample = _shortcut(in_channels, channels, stride, blurpool)
+
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """What the shortcut is added to."""
+        return self.bn2
 
     def forward(self, x: Tensor) -> Tensor:
         out = relu(self.bn1(self.conv1(x)), inplace=True)
@@ -36,16 +42,21 @@ class Bottleneck(nn.Module):
 
     expansion: ClassVar[int] = 4
 
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, blurpool: bool = False) -> None:
         super().__init__()
         out = self.expansion * channels
         self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, stride, 1, bias=False)
+        self.conv2 = _strided(channels, channels, 3, stride, blurpool)
         self.bn2 = nn.BatchNorm2d(channels)
         self.conv3 = nn.Conv2d(channels, out, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out)
-        self.downsample = _shortcut(in_channels, out, stride)
+        self.downsample = _shortcut(in_channels, out, stride, blurpool)
+
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """What the shortcut is added to."""
+        return self.bn3
 
     def forward(self, x: Tensor) -> Tensor:
         out = relu(self.bn1(self.conv1(x)), inplace=True)
@@ -55,52 +66,85 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Residual network with a 3×3 stem and no pooling before its stages: ``[B, channels, H, W] → [B, D]``.
+    """Residual network with the stem of small images or that of ImageNet: ``[B, channels, H, W] → [B, D]``.
 
-    The first stage keeps the size of the image, each further stage halves it; D is the number of channels of the last
-    stage, averaged over the image in float32 at least. Convolutions run with the channels last in memory, which is the
-    faster layout both on GPUs and in bfloat16 on CPUs. Names are torchvision's, without ``fc``.
+    The first stage keeps the size that the stem leaves, each further stage halves it; D is the number of channels of
+    the last stage, averaged over the image in float32 at least. Convolutions run with the channels last in memory,
+    which is the faster layout both on GPUs and in bfloat16 on CPUs. Names and shapes with the large stem are those of
+    torchvision, without ``fc``; the stride of a bottleneck is in its 3×3 convolution, as there.
 
     Args:
         channels: of the images.
         block: :class:`BasicBlock` or :class:`Bottleneck`.
         blocks: number of blocks of each stage.
         width: channels of the stem and of the first stage; each further stage doubles them.
+        stem: "small": a 3×3 convolution; "large": a 7×7 convolution and 3×3 maxima, which halve the image each.
+        blurpool: blur what is about to be halved by a convolution of at least 16 channels, 1-2-1 in both directions
+            (R. Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019); it has no weights.
+        zero_init: each block begins as its shortcut: the scale of its last normalization starts at 0 (Goyal et al.,
+            "Accurate, Large Minibatch SGD", 2017).
     """
 
     def __init__(
-        self, channels: int, block: type[BasicBlock] | type[Bottleneck], blocks: Sequence[int], width: int = 64
+        self,
+        channels: int,
+        block: type[BasicBlock] | type[Bottleneck],
+        blocks: Sequence[int],
+        width: int = 64,
+        *,
+        stem: Literal["small", "large"] = "small",
+        blurpool: bool = False,
+        zero_init: bool = False,
     ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
+        kernel, stride = (7, 2) if stem == "large" else (3, 1)
+        self.conv1 = nn.Conv2d(channels, width, kernel, stride, kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
+        if stem == "large":
+            self.maxpool = nn.MaxPool2d(3, 2, 1)
         inner = width
         for stage, count in enumerate(blocks):
             layers: list[nn.Module] = []
             for number in range(count):
                 stride = 2 if stage > 0 and number == 0 else 1
-                layers.append(block(inner, width * 2**stage, stride))
+                layers.append(block(inner, width * 2**stage, stride, blurpool))
                 inner = width * 2**stage * block.expansion
             self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
         self.feature_dim = inner
         _initialize(self)
+        if zero_init:
+            for module in self.modules():
+                if isinstance(module, BasicBlock | Bottleneck):
+                    nn.init.zeros_(module.last_norm.weight)
 
     @classmethod
     def from_options(cls, sample_shape: tuple[int, ...], options: Network) -> ResNet:
         """The network of a recipe: resnet18, resnet34, resnet50, resnet101 or resnet_small.
+
+        A stem that the recipe leaves open is the small one.
 
         Raises:
             ValueError: for samples that are not images, or options that the network does not have.
         """
         check_images(sample_shape, options)
         if options.name == "resnet_small":
+            if options.stem == "large":
+                raise ValueError("stem=large: resnet_small is for small images; use resnet18")
             if options.depth < 1:
                 raise ValueError(f"{options}: resnet_small needs a depth of at least 1 block a stage")
         elif options.depth:
             raise ValueError(f"depth={options.depth}: the depth of {options.name} is fixed; leave it at 0")
         block, blocks = _NETWORKS.get(options.name, (BasicBlock, (options.depth,) * 3))
-        net = cls(sample_shape[0], block, blocks, options.width)
+        net = cls(
+            sample_shape[0],
+            block,
+            blocks,
+            options.width,
+            stem="large" if options.stem == "large" else "small",
+            blurpool=options.blurpool,
+            zero_init=options.zero_init,
+        )
         if options.feature_dim != net.feature_dim:
             raise ValueError(
                 f"feature_dim={options.feature_dim}: {options.name} of width {options.width} has features of "
@@ -125,16 +169,27 @@ _NETWORKS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]
 
 
 def check_images(sample_shape: tuple[int, ...], options: Network) -> None:
-    """Reject what a residual network does not take."""
+    """Reject what a network of images does not take."""
     if len(sample_shape) != 3:
         raise ValueError(
             f"{options.name} takes images, not samples of shape {list(sample_shape)}: use network 'mlp' "
             "(--network.name mlp)"
         )
-    if options.width < 1:
+    if options.width < 1 and not options.name.startswith(TIMM):
         raise ValueError(f"width={options.width}: {options.name} needs at least 1 channel; usual is 0 for its own")
     if options.dropout:
         raise ValueError(f"dropout={options.dropout}: {options.name} has none; leave it at 0")
+
+
+def check_no_residual_options(options: Network) -> None:
+    """Reject what residual networks alone have, for networks that are none.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    for name, default in (("stem", "auto"), ("blurpool", False), ("zero_init", False)):
+        if (value := getattr(options, name)) != default:
+            raise ValueError(f"{name}={value}: {options.name} has none; use resnet18, 34, 50 or 101, or leave it out")
 
 
 class _StridedConv2d(nn.Conv2d):
@@ -149,11 +204,37 @@ class _StridedConv2d(nn.Conv2d):
         return conv2d(x[..., ::down, ::right], self.weight)
 
 
-def _shortcut(in_channels: int, out: int, stride: int) -> nn.Module:
+class _BlurConv2d(nn.Conv2d):
+    """A strided convolution of blurred maps, with the weights of the convolution alone."""
+
+    blur: Tensor
+
+    def __init__(self, in_channels: int, out: int, kernel: int, stride: int) -> None:
+        super().__init__(in_channels, out, kernel, stride, kernel // 2, bias=False)
+        row = torch.tensor([0.25, 0.5, 0.25])
+        self.register_buffer("blur", torch.outer(row, row).repeat(in_channels, 1, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kernel_size == (1, 1):  # a quarter of the work: it looks at every other pixel alone
+            return conv2d(conv2d(x, self.blur, None, self.stride, 1, groups=self.in_channels), self.weight)
+        blurred = conv2d(x, self.blur, None, 1, 1, groups=self.in_channels)
+        return conv2d(blurred, self.weight, None, self.stride, self.padding)
+
+
+_FEWEST_BLURRED = 16  # channels, as in the fast recipes for ImageNet
+
+
+def _strided(in_channels: int, out: int, kernel: int, stride: int, blurpool: bool) -> nn.Conv2d:
+    if blurpool and stride > 1 and in_channels >= _FEWEST_BLURRED:
+        return _BlurConv2d(in_channels, out, kernel, stride)
+    kind = _StridedConv2d if kernel == 1 and stride > 1 and in_channels < 8 else nn.Conv2d
+    return kind(in_channels, out, kernel, stride, kernel // 2, bias=False)
+
+
+def _shortcut(in_channels: int, out: int, stride: int, blurpool: bool) -> nn.Module:
     if stride == 1 and in_channels == out:
         return nn.Identity()
-    kind = _StridedConv2d if stride > 1 and in_channels < 8 else nn.Conv2d
-    return nn.Sequential(kind(in_channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+    return nn.Sequential(_strided(in_channels, out, 1, stride, blurpool), nn.BatchNorm2d(out))
 
 
 LEAST_SIDE = 8  # pixels that ResNet9 can halve three times
@@ -194,6 +275,7 @@ class ResNet9(nn.Module):
             ValueError: for samples that are not images of at least 8×8 pixels, or options that it does not have.
         """
         check_images(sample_shape, options)
+        check_no_residual_options(options)
         if min(sample_shape[1:]) < LEAST_SIDE:
             raise ValueError(
                 f"{options.name} halves images three times, these have {sample_shape[1:]} pixels: use resnet_small"

@@ -6,6 +6,7 @@ import math
 
 from torch import Tensor, nn
 
+from ncmi.networks.resnet import check_no_residual_options
 from ncmi.recipes import Network
 
 
@@ -32,7 +33,12 @@ class MLP(nn.Module):
 
     @classmethod
     def from_options(cls, sample_shape: tuple[int, ...], options: Network) -> MLP:
-        """The network of a recipe."""
+        """The network of a recipe.
+
+        Raises:
+            ValueError: for options of residual networks.
+        """
+        check_no_residual_options(options)
         return cls(math.prod(sample_shape), options.width, options.depth, options.feature_dim, options.dropout)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -83,6 +89,7 @@ class ConvNet(nn.Module):
                 f"a convnet takes images, not samples of shape {list(sample_shape)}: use network 'mlp' "
                 "(--network.name mlp)"
             )
+        check_no_residual_options(options)
         if options.depth < 1 or options.width < 1:
             raise ValueError(f"{options}: a convnet needs width and depth of at least 1")
         return cls(sample_shape[0], options.width, options.depth, options.feature_dim, options.dropout)

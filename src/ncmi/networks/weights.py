@@ -13,7 +13,8 @@ here, torchvision, timm        kuangliu/pytorch-cifar                   weiaicun
 no classifier (there ``fc``)   ``linear``                               ``fc``
 =============================  =======================================  =====================================
 
-All of them expect images that are standardized by the channels' mean and standard deviation, as here.
+All of them expect images that are standardized by the channels' mean and standard deviation, as here. Checkpoints of
+torchvision's own ResNets, trained on ImageNet, are for the large stem.
 """
 
 import pickle
@@ -135,8 +136,9 @@ def _their_name(name: str, style: Style) -> str:
 def _check_tensor(path: str | Path, name: str, value: Tensor, current: Tensor) -> None:
     if value.shape != current.shape:
         cure = "choose the network, width and number of channels that it was trained with"
-        if name.startswith("conv1.") and value.shape[2:] == (7, 7):
-            cure = "networks for ImageNet have this stem; take weights of one with a 3×3 stem, trained on small images"
+        if name.startswith("conv1.") and value.shape[2:] != current.shape[2:]:
+            stem = "large" if value.shape[2:] == (7, 7) else "small"
+            cure = f"they were trained with another stem: give stem={stem}"
         raise ValueError(f"{path}: {name} has shape {list(value.shape)}, this network {list(current.shape)}: {cure}")
     if current.is_floating_point() and not (value.is_floating_point() and value.layout == torch.strided):
         raise ValueError(f"{path}: {name} holds {value.dtype} ({value.layout}): save the weights as dense floats")

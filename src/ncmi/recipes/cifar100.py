@@ -1,9 +1,5 @@
-"""Recipes for CIFAR-100, and recipes by name.
+"""Recipes for CIFAR-100; each takes the objective to train with, so that all objectives meet the same conditions."""
 
-Each takes the objective to train with, so that all objectives meet the same conditions.
-"""
-
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -163,37 +159,3 @@ def small(objective: ObjectiveOptions = NCMIOptions()) -> Recipe:
             threads=1,
         ),
     )
-
-
-_RECIPES: dict[str, Callable[..., Recipe]] = {
-    "cifar100.paper": paper,
-    "cifar100.released": released,
-    "cifar100.fast": fast,
-    "cifar100.cpu": cpu,
-    "cifar100.small": small,
-}
-
-
-def recipe_names() -> tuple[str, ...]:
-    """Names that :func:`named_recipe` knows."""
-    return tuple(_RECIPES)
-
-
-def describe_recipe(name: str) -> str:
-    """What a recipe is, with its expected result: its docstring."""
-    return " ".join((_find(name).__doc__ or "").split())
-
-
-def named_recipe(name: str) -> Recipe:
-    """The recipe of this name, with its own objective.
-
-    Raises:
-        KeyError: for an unknown name; the message lists the known ones.
-    """
-    return _find(name)()
-
-
-def _find(name: str) -> Callable[..., Recipe]:
-    if name not in _RECIPES:
-        raise KeyError(f"unknown recipe {name!r}; known: {', '.join(_RECIPES)}")
-    return _RECIPES[name]

@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 from ncmi.recipes.data import BagData
-from ncmi.recipes.networks import BagNetwork, Network
+from ncmi.recipes.networks import TIMM, BagNetwork, Network
 from ncmi.recipes.recipe import Recipe, Training
 
 _STEPS = 1200  # optimizer steps of a default run on small data, whatever its number of samples
@@ -12,6 +12,8 @@ _FLAT = 256  # images of no more values than this (digits: 8×8) are small enoug
 _RESIDUAL = ("resnet9", "resnet9_early", "resnet18", "resnet34", "resnet50", "resnet101")
 # width, depth
 _USUAL = {"mlp": (256, 2), "convnet": (32, 3), "resnet_small": (32, 1)} | dict.fromkeys(_RESIDUAL, (64, 0))
+_STEMMED = ("resnet18", "resnet34", "resnet50", "resnet101")
+_LARGE = 96  # pixels of the shorter side from which ImageNet's stem, which divides it by 4, is the usual one
 # D of the networks whose feature is their last stage, in multiples of the width
 _STAGED = {"resnet_small": 4, "resnet50": 32, "resnet101": 32} | dict.fromkeys(
     ("resnet9", "resnet9_early", "resnet18", "resnet34"), 8
@@ -24,11 +26,16 @@ def resolve_network(network: Network, sample_shape: tuple[int, ...], num_classes
     if name == "auto":
         name = "mlp" if len(sample_shape) == 1 or math.prod(sample_shape) <= _FLAT else "convnet"
     usual_width, usual_depth = _USUAL.get(name, (0, 0))
+    if name.startswith(TIMM):  # its width is known to timm alone
+        return network
+    stem = network.stem
+    if stem == "auto" and name in _STEMMED and len(sample_shape) == 3:
+        stem = "large" if min(sample_shape[1:]) >= _LARGE else "small"
     width = network.width or usual_width
     # axis anchors need D ≥ C
     usual_dim = width * _STAGED[name] if name in _STAGED else max(128, 64 * math.ceil(num_classes / 64))
     depth, feature_dim = network.depth or usual_depth, network.feature_dim or usual_dim
-    return replace(network, name=name, width=width, depth=depth, feature_dim=feature_dim)
+    return replace(network, name=name, width=width, depth=depth, feature_dim=feature_dim, stem=stem)
 
 
 def bag_network_width(instance_dim: int) -> int:

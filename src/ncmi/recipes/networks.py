@@ -5,6 +5,9 @@ from typing import Literal
 
 from ncmi.loss.forms import check_range
 
+TIMM = "timm:"
+"""What the name of a network of timm begins with."""
+
 
 @dataclass(frozen=True)
 class Network:
@@ -12,14 +15,20 @@ class Network:
 
     Attributes:
         name: "mlp" (tables, flattened images), "convnet" (images), "resnet18", "resnet34", "resnet50", "resnet101",
-            "resnet9", "resnet9_early" (quicker) or "resnet_small" (small color images), or "auto" (mlp or convnet, by
-            the shape of a sample).
+            "resnet9", "resnet9_early" (quicker) or "resnet_small" (small color images), "timm:NAME" for a network of
+            timm where that is installed, or "auto" (mlp or convnet, by the shape of a sample).
         width: hidden width, or channels of the first block; 0 for the network's usual one.
         depth: hidden layers, or blocks (of each stage, for resnet_small); 0 for the network's usual one.
         feature_dim: D, the width of the feature; 0 for 128, or more where there are more classes. That of a residual
-            network follows from its width.
+            network follows from its width, that of timm's is the network's own.
         dropout: probability of dropping a hidden unit (mlp, convnet).
         weights: safetensors or .pth file with weights of this network to start from; see :mod:`ncmi.networks.weights`.
+        stem: how resnet18 to resnet101 begin: "large", as on ImageNet (7×7, stride 2, then maxima), "small" (3×3), or
+            "auto": large from 96 pixels on.
+        blurpool: residual networks blur what they halve.
+        zero_init: each block of a residual network begins as its shortcut.
+        test_flip: an image that is judged or predicted has the mean feature of itself and its mirror image; costs
+            twice the time there. Not for digits or letters.
     """
 
     name: str = "auto"
@@ -28,6 +37,10 @@ class Network:
     feature_dim: int = 0
     dropout: float = 0.0
     weights: str | None = None
+    stem: Literal["auto", "small", "large"] = "auto"
+    blurpool: bool = False
+    zero_init: bool = False
+    test_flip: bool = False
 
     def __post_init__(self) -> None:
         check_range(self, "width", "depth", "feature_dim", least=0)

@@ -65,6 +65,11 @@ class Augmentation:
         return cls(enabled=True, flip=True, noise=0.0)
 
     @classmethod
+    def imagenet(cls, least_area: float = 0.08) -> Augmentation:
+        """Resized crop of at least this part of the area, and mirroring, the usual set for ImageNet."""
+        return cls(enabled=True, flip=True, noise=0.0, crop_scale=(least_area, 1.0))
+
+    @classmethod
     def supcon(cls) -> Augmentation:
         """Resized crop, mirroring, color jitter and gray: the set of SimCLR and SupCon for CIFAR."""
         return cls(
@@ -92,9 +97,10 @@ class Training:
         learning_rate, weight_decay, momentum, nesterov: of the network's optimizer.
         decay_all: weight decay on biases and normalization too, not on matrices and kernels alone.
         centroid_learning_rate: of the centroids' own optimizer (learned centroids), without weight decay.
-        schedule: of both learning rates, over steps: "constant", "cosine", "one_cycle" (up for 30 % of the run, then
-            down to zero) or "step" (times decay_factor at each of the milestones).
-        warmup_epochs: linear warm-up before cosine, step or constant; fractions allowed.
+        schedule: of both learning rates, over steps: "constant", "cosine", "linear" (down to zero in a line),
+            "one_cycle" (up for 30 % of the run, then down to zero) or "step" (times decay_factor at each of the
+            milestones).
+        warmup_epochs: linear warm-up before cosine, linear, step or constant; fractions allowed.
         milestones, decay_factor: of the step schedule, in epochs.
         clip_norm: limit of the gradient's norm; None for none.
         ema_decay: keep a moving average of the weights and evaluate that; None for none.
@@ -136,7 +142,7 @@ class Training:
     nesterov: bool = True
     decay_all: bool = False
     centroid_learning_rate: float = 5e-3
-    schedule: Literal["constant", "cosine", "one_cycle", "step"] = "one_cycle"
+    schedule: Literal["constant", "cosine", "linear", "one_cycle", "step"] = "one_cycle"
     warmup_epochs: float = 0.0
     milestones: tuple[float, ...] = ()
     decay_factor: float = 0.1

@@ -26,6 +26,7 @@ from ncmi.training.run_folder import Outputs, RunFolder, RunFolderError
 SCALES = {
     "paper": "recipe as published",
     "released": "recipe as in the authors' script",
+    "short": "a public recipe of few epochs",
     "small": "a small setting for CPUs, whose levels do not compare with the published ones",
 }
 """What the scales of a reproduction are."""
@@ -37,7 +38,7 @@ JUDGED: dict[Kind, tuple[str, ...]] = {
 """The scores that entries are compared by, by kind of data, the first one first."""
 JUDGED_UNEQUAL = ("macro_f1", "accuracy")
 """Those of tables and images whose classes are unequal."""
-_EXPERIMENTS = ("table1", "table3", "table5", "figure2", "figure3", "figure4", "figure5")
+_EXPERIMENTS = ("table1", "table2", "table3", "table5", "figure2", "figure3", "figure4", "figure5")
 
 
 class ReportError(ValueError):

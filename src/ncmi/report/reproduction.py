@@ -13,7 +13,7 @@ from scipy import stats
 from ncmi.readouts.metrics import Unit, unit_of
 from ncmi.recipes.names import network_label
 from ncmi.report import text
-from ncmi.report.published import SOURCE, SOURCE_OF_BAGS
+from ncmi.report.published import SOURCE, SOURCE_OF_BAGS, SOURCE_OF_IMAGENET, Images
 from ncmi.report.records import Comparison, Reproduction
 from ncmi.report.statistics import CONFIDENCE, SHOWN, Row, best_rows, by_readout, comparison_rows, shown_rows
 from ncmi.report.text import listed
@@ -21,6 +21,8 @@ from ncmi.report.verdict import BY, against_baseline, fineness, highest, missing
 
 # three points lie on a line too easily, and Fisher's interval needs four
 FEWEST = 4
+_IMAGES: Mapping[str, Images] = {"table1": "cifar100", "table2": "imagenet", "table5": "cifar100"}
+_CLASSES_OF_IMAGENET = 1000
 Rows = Mapping[str, Sequence[Row]]
 """Rows of each group by its name."""
 
@@ -30,8 +32,16 @@ def reproduction_rows(record: Reproduction) -> Rows:
 
     No value of the paper stands beside what was trained on other data.
     """
-    published = record.experiment in ("table1", "table5") and record.scale != "small"
-    return {group.name: _in_order(group, comparison_rows(group, published=published)) for group in record.groups}
+    published = None if record.scale == "small" else _IMAGES.get(record.experiment)
+    return {
+        group.name: _in_order(group, comparison_rows(group, published=_as_published(group, published)))
+        for group in record.groups
+    }
+
+
+def _as_published(group: Comparison, images: Images | None) -> Images | None:
+    """The paper's images where these are they: a part of ImageNet has fewer classes."""
+    return None if images == "imagenet" and len(group.class_names) != _CLASSES_OF_IMAGENET else images
 
 
 def _in_order(group: Comparison, rows: Sequence[Row]) -> list[Row]:
@@ -40,7 +50,7 @@ def _in_order(group: Comparison, rows: Sequence[Row]) -> list[Row]:
 
 def source(record: Reproduction) -> str:
     """Where the paper printed its values."""
-    return SOURCE_OF_BAGS if record.experiment == "table3" else SOURCE
+    return {"table2": SOURCE_OF_IMAGENET, "table3": SOURCE_OF_BAGS}.get(record.experiment, SOURCE)
 
 
 def published_note(record: Reproduction) -> str:

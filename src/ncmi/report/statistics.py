@@ -28,7 +28,7 @@ from ncmi.readouts.scores import (
     pooled_reliability,
 )
 from ncmi.recipes.names import READOUTS, method_label
-from ncmi.report.published import cohort_of, published_scores
+from ncmi.report.published import Images, cohort_of, published_scores
 from ncmi.report.records import Comparison, EntryRuns, ReportError, Run
 from ncmi.training.schema import InformationRecord
 
@@ -203,13 +203,13 @@ def wilcoxon_p(differences: Sequence[float]) -> float:
 
 
 @lru_cache(maxsize=16)
-def comparison_rows(record: Comparison, *, published: bool = False) -> tuple[Row, ...]:
+def comparison_rows(record: Comparison, *, published: Images | None = None) -> tuple[Row, ...]:
     """One row an entry and read-out: read-out by read-out (head, CC, LP, kNN), in it network by network, in that NCMI,
     then the baseline, then the others by falling mean. Made once of each record.
 
     Args:
         record: the comparison.
-        published: whether it is on CIFAR-100 as published, so that the paper's accuracies may stand beside. Those on
+        published: the images of the paper that it is on, so that the paper's accuracies may stand beside. Those on
             slides stand wherever the slides are the paper's.
 
     Raises:
@@ -222,7 +222,7 @@ def comparison_rows(record: Comparison, *, published: bool = False) -> tuple[Row
         baseline = baseline_of(record, entry.network)
         reference = repeats[baseline] if baseline and baseline is not entry else {}
         for readout in dict.fromkeys(name for repeat in own.values() for name in repeat.scores):
-            known = published_scores(entry, readout, cohort, cifar=published)
+            known = published_scores(entry, readout, cohort, published)
             rows.append(_row(record, entry, readout, own, reference, entry is baseline, known))
 
     def place(row: Row) -> tuple[int, int, int, float]:

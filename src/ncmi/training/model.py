@@ -15,7 +15,7 @@ from ncmi.networks import make_network
 from ncmi.networks.bags import make_bag_network
 from ncmi.networks.bags.packing import BagModule
 from ncmi.readouts.linear_probe import LinearProbe
-from ncmi.recipes import BagNetwork, Recipe
+from ncmi.recipes import BagNetwork, Network, Recipe
 from ncmi.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from ncmi.training.run_folder import RunFolder
 
@@ -64,8 +64,13 @@ class Classifier(nn.Module):
         super().__init__()
         self.signature = signature
         self.network = _network(recipe, signature)
-        bags = isinstance(recipe.network, BagNetwork)
-        feature_dim = self.bag_network.feature_dim if bags else recipe.network.feature_dim  # type: ignore[union-attr]
+        options = recipe.network
+        self.test_flip = isinstance(options, Network) and options.test_flip
+        if self.test_flip and len(signature.sample_shape) != 3:
+            raise ValueError("test_flip=True: only images have a mirror image: leave it out")
+        # that of a network of timm is known to the network alone
+        own = isinstance(options, BagNetwork) or not options.feature_dim
+        feature_dim: Any = self.network.feature_dim if own else options.feature_dim  # type: ignore[union-attr]
         self.objective = recipe.objective.build(len(signature.class_names), feature_dim)
         self.cc = self.objective.centroid_classifier()
         self.lp = LinearProbe(self.objective.num_classes, self.objective.feature_dim)
@@ -85,8 +90,13 @@ class Classifier(nn.Module):
         return self.standardize.mean.dtype
 
     def forward(self, inputs: Tensor) -> Any:
-        """Features ``[B, D]`` of raw inputs ``[B, *sample_shape]``; of one raw bag ``[N, D_feat]`` a ``BagOutput``."""
-        return self.network(self.standardize(inputs).to(self.dtype))
+        """Features ``[B, D]`` of raw inputs ``[B, *sample_shape]``; of one raw bag ``[N, D_feat]`` a ``BagOutput``.
+
+        What is judged and predicted goes through here; a training step has the network itself.
+        """
+        standard = self.standardize(inputs).to(self.dtype)
+        features = self.network(standard)
+        return (features + self.network(standard.flip(-1))) / 2 if self.test_flip else features
 
     def trained_parameters(self) -> Iterator[nn.Parameter]:
         """What training moves: all but the linear probe, and what follows the weights without gradient."""

@@ -62,8 +62,11 @@ def learning_rate_factor(training: Training, steps_per_epoch: int) -> Callable[[
             return 1 - _half_cosine(min(1.0, (step - rise) / (total - rise)))
         if step < warmup:
             return (step + 1) / (math.floor(warmup) + 1)
+        share = min(1.0, (step - warmup) / max(1.0, total - warmup))
         if training.schedule == "cosine":
-            return 1 - _half_cosine(min(1.0, (step - warmup) / max(1.0, total - warmup)))
+            return 1 - _half_cosine(share)
+        if training.schedule == "linear":
+            return 1 - share
         if training.schedule == "step":
             return training.decay_factor ** sum(step >= milestone for milestone in milestones)
         return 1.0

@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 from ncmi.loss.alternating import Alternation
 from ncmi.objectives.options import NCMIOptions, ObjectiveOptions, objective_options
-from ncmi.recipes import Augmentation, BagData, Recipe, cifar100, default_training
+from ncmi.recipes import Augmentation, BagData, Recipe, cifar100, default_training, imagenet
 from ncmi.recipes.names import BASELINE, network_label
 from ncmi.training.comparison import ComparisonError, Entry, OnRun, Plan, compare_many, entries_of, with_network
 from ncmi.training.schema import GroupRecord, ReproductionRecord, write_record
 
-Experiment = Literal["table1", "table3", "table5", "figure2", "figure3", "figure4", "figure5"]
-Scale = Literal["paper", "released", "small"]
+Experiment = Literal["table1", "table2", "table3", "table5", "figure2", "figure3", "figure4", "figure5"]
+Scale = Literal["paper", "released", "short", "small"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,12 @@ EXPERIMENTS: dict[Experiment, Design] = {
         (*_BASELINES, "ncmi-paper", "ncmi-released", "ncmi-turned", *_POWERS),
         _RESNETS,
     ),
+    "table2": Design(
+        "Table II: top-1 accuracy on ImageNet",
+        ("cross_entropy", "label_smoothing", "focal", "supcon", "ncmi-paper", "ncmi-released", "ncmi", "ncmi-smooth"),
+        ("resnet50", "resnet101"),
+        ("resnet18",),
+    ),
     "table3": Design(
         "Table III: slides of CAMELYON-17 and BRACS", ("cross_entropy", "ncmi"), _BAG_NETWORKS, _BAG_NETWORKS
     ),
@@ -66,10 +72,15 @@ VARIANTS: dict[str, tuple[str, ObjectiveOptions]] = {
     "ncmi-power-fixed": ("NCMI (p = −4, fixed)", replace(_POWER, centroids="fixed")),
     "ncmi-power-learned": ("NCMI (p = −4, learned)", _POWER),
     "ncmi": ("NCMI (default)", NCMIOptions()),
+    "ncmi-smooth": ("NCMI (label smoothing)", NCMIOptions(label_smoothing=0.1)),
+    "ncmi-common": ("NCMI (common length)", NCMIOptions(feature_length="common")),
+    "ncmi-fixed": ("NCMI (fixed centroids)", NCMIOptions(centroids="fixed")),
     "ncmi-nsf": ("NSF, not centered", replace(_RELEASED, center="none")),
     "ncmi-softmax-centered": ("softmax, centered", replace(_RELEASED, distribution="softmax")),
     "ncmi-softmax": ("softmax, not centered", replace(_RELEASED, distribution="softmax", center="none")),
 }
+COSTS = ("cross_entropy", "focal", "supcon", "ncmi", "ncmi-common", "ncmi-fixed", "ncmi-paper", "ncmi-released")
+"""What Table IV has: its losses, and each form of NCMI."""
 # title and split of each cohort of slides
 _COHORTS: dict[str, tuple[str, dict[str, Any]]] = {
     "camelyon17": (
@@ -100,6 +111,11 @@ _RECIPES: dict[str, Callable[..., Recipe]] = {
     "released": cifar100.released,
     "small": cifar100.small,
 }
+_IMAGENET_RECIPES: dict[str, Callable[..., Recipe]] = {
+    "paper": imagenet.paper,
+    "short": imagenet.short,
+    "small": imagenet.tiny,
+}
 
 
 @dataclass(frozen=True)
@@ -117,6 +133,11 @@ class Group:
     plan: Plan
 
 
+def scales_of(experiment: Experiment) -> tuple[str, ...]:
+    """The scales that a table or figure can be made at."""
+    return tuple(_IMAGENET_RECIPES if experiment == "table2" else _RECIPES)
+
+
 def plan_experiment(
     experiment: Experiment,
     scale: Scale,
@@ -127,6 +148,7 @@ def plan_experiment(
     workers: int = 0,
     imports: Sequence[str] = (),
     data_dir: str | None = None,
+    imagenet_folder: str | Path | None = None,
     cohorts: Mapping[str, tuple[str | Path, str | Path | None]] | None = None,
     epochs: int = 0,
 ) -> tuple[Group, ...]:
@@ -134,7 +156,8 @@ def plan_experiment(
 
     Args:
         experiment: which.
-        scale: "paper" (as published), "released" (as the authors' script), "small" (CPU); alike for table 3.
+        scale: "paper" (as published), "released" (as the authors' script; not of table 2), "short" (of table 2: the
+            public recipe of 16 epochs), "small" (CPU); alike for table 3.
         seeds: training seeds.
         only: names of the entries to make, which an unknown one lists, or of objectives; by default all of the
             experiment. Cross-entropy is always among them. Not for figure 2.
@@ -142,22 +165,27 @@ def plan_experiment(
         workers: runs side by side; 0 for one a processor.
         imports: modules that register objectives of the user's own.
         data_dir: where CIFAR-100 lies; by default NCMI_DATA.
+        imagenet_folder: of table 2: ImageNet, or other images, as a folder with train and val.
         cohorts: of table 3: features and CSV of labels by "camelyon17", "bracs"; a simulation has a table of its own,
             and None will do.
-        epochs: of table 3; 0 for 50 (published: 50 to 100).
+        epochs: of table 2, and of table 3; 0 for the recipe's (slides: 50; published: 50 to 100).
 
     Raises:
-        ComparisonError: for an unknown entry or network, a choice of entries or networks for figure 2, slides without
-            labels, or table 3 without slides.
+        ComparisonError: for an unknown entry or network, a scale that the experiment does not have, a choice of entries
+            or networks for figure 2, slides without labels, table 3 without slides, or table 2 without images.
     """
     design = EXPERIMENTS[experiment]
     if experiment == "figure2" and (only or networks):
         raise ComparisonError("figure2 has networks and entries of its own: leave --only and --networks out")
-    if experiment != "table3" and (cohorts or epochs):
+    if experiment != "table3" and (cohorts or (epochs and experiment != "table2")):
         raise ComparisonError(f"{experiment} has neither slides nor epochs to choose: leave them out, or make table3")
+    if scale not in scales_of(experiment):
+        raise ComparisonError(f"{experiment} has no scale {scale}: use --scale {', '.join(scales_of(experiment))}")
+    if (experiment == "table2") != (imagenet_folder is not None):
+        raise ComparisonError("table2, and no other, is made of ImageNet: give its folder (--imagenet DIR)")
     for name in only:
         try:
-            _variant(name)
+            variant(name)
         except KeyError:
             raise ComparisonError(f"unknown entry {name!r}: {experiment} has {', '.join(design.entries)}") from None
     names = tuple(only) or design.entries
@@ -166,7 +194,12 @@ def plan_experiment(
     networks = tuple(networks) or (design.small_networks if scale == "small" else design.networks)
 
     def recipe(name: str, network: str) -> Recipe:
-        return _image_recipe(name, network, scale, data_dir, train_on_all=experiment != "figure4")
+        if experiment == "table2":
+            made = _image_recipe(name, network, scale, _IMAGENET_RECIPES[scale], {"name": str(imagenet_folder)})
+            return _with_training(made, epochs=epochs or made.training.epochs)
+        # trajectories are those of a validation part
+        data = {"data_dir": data_dir} | ({"train_on_all": False} if experiment == "figure4" else {})
+        return _image_recipe(name, network, scale, _RECIPES[scale], data)
 
     def group(name: str, title: str, entries: Sequence[Entry], page: str = "") -> Group:
         plan = Plan(tuple(entries), tuple(seeds), workers, tuple(imports), page, runs_folder="../../runs")
@@ -186,13 +219,16 @@ def plan_experiment(
             for batch in _SMALL_BATCH_SIZES if scale == "small" else _BATCH_SIZES:
                 prefix = f"{network}-batch{batch}"
                 entries = [
-                    Entry(f"{prefix}-{name}", _variant(name)[0], _with_batch(recipe(name, network), batch))
+                    Entry(f"{prefix}-{name}", variant(name)[0], _with_batch(recipe(name, network), batch))
                     for name in names
                 ]
                 groups.append(group(prefix, f"{title}, batch {batch}", entries))
         else:
             suffix = "-validated" if experiment == "figure4" and scale != "small" else ""
-            entries = [Entry(f"{network}-{name}{suffix}", _variant(name)[0], recipe(name, network)) for name in names]
+            prefix = "imagenet-" if experiment == "table2" else ""
+            entries = [
+                Entry(f"{prefix}{network}-{name}{suffix}", variant(name)[0], recipe(name, network)) for name in names
+            ]
             groups.append(group(network, title, entries))
     return tuple(groups)
 
@@ -277,18 +313,24 @@ def _table3_half(
     return title + (" (simulation)" if is_simulated(features) else ""), entries
 
 
-def _variant(name: str) -> tuple[str, ObjectiveOptions]:
-    """Label and options; KeyError for an unknown name."""
+def variant(name: str) -> tuple[str, ObjectiveOptions]:
+    """Label and options of an entry by its name, or of an objective at its defaults.
+
+    Raises:
+        KeyError: for an unknown name.
+    """
     if name in VARIANTS:
         return VARIANTS[name]
     options = objective_options(name)
     return options.label, options()
 
 
-def _image_recipe(name: str, network: str, scale: Scale, data_dir: str | None, train_on_all: bool) -> Recipe:
-    """The scale's recipe with an entry's options and a network, ``train_on_all`` if it is the scale's way."""
-    options = _variant(name)[1]
-    recipe = _RECIPES[scale](options)
+def _image_recipe(
+    name: str, network: str, scale: Scale, make: Callable[..., Recipe], data: Mapping[str, Any]
+) -> Recipe:
+    """The scale's recipe with an entry's options, a network, and some fields of the data changed."""
+    options = variant(name)[1]
+    recipe = make(options)
     changes: dict[str, Any] = {}
     if name == "supcon":  # contrastive learning lives on strong augmentation, and is published with it
         changes["augmentation"] = Augmentation.supcon()
@@ -296,10 +338,8 @@ def _image_recipe(name: str, network: str, scale: Scale, data_dir: str | None, t
         changes["alternation"] = Alternation("phases")
     if scale == "small" and isinstance(options, NCMIOptions) and options.separation_power == 1:
         changes["learning_rate"] = _SMALL_RATE_P1
-    data: Any = recipe.data
-    # trajectories are those of a validation part
-    data = replace(data, data_dir=data_dir, train_on_all=data.train_on_all and train_on_all)
-    return with_network(_with_training(replace(recipe, data=data), **changes), name=network)
+    recipe = replace(recipe, data=replace(recipe.data, **data))
+    return with_network(_with_training(recipe, **changes), name=network)
 
 
 def _with_training(recipe: Recipe, **fields: Any) -> Recipe:
