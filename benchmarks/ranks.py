@@ -27,7 +27,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import load_file
@@ -45,7 +45,9 @@ def torchrun(
     words: list[str], *, processes: int = 2, agent: tuple[str, ...] = ("--standalone",), namespace: str = ""
 ) -> list[str]:
     """The command line of one agent."""
-    inside = ["ip", "netns", "exec", namespace] if namespace else []
+    # gloo would take the interface of the host's name
+    cable = f"GLOO_SOCKET_IFNAME={Namespaces.cables.get(namespace)}"
+    inside = ["ip", "netns", "exec", namespace, "env", cable] if namespace else []
     launcher = [sys.executable, "-m", "torch.distributed.run", *agent, "--nproc-per-node", str(processes)]
     return [*inside, *launcher, "-m", "ncmi", *words]
 
@@ -147,13 +149,15 @@ class Namespaces:
     """Context manager: two network namespaces joined by a cable, where the system allows it."""
 
     names = ("ncmi-a", "ncmi-b")
+    cables: ClassVar[dict[str, str]] = {"ncmi-a": "ncmi0", "ncmi-b": "ncmi1"}
 
     def __enter__(self) -> str | None:
         """What stands in the way, or None."""
         a, b = self.names
-        pair = ("link", "add", "ncmi0", "netns", a, "type", "veth", "peer", "name", "ncmi1", "netns", b)
+        one, other = self.cables[a], self.cables[b]
+        pair = ("link", "add", one, "netns", a, "type", "veth", "peer", "name", other, "netns", b)
         calls = [("netns", "add", a), ("netns", "add", b), pair]
-        for name, cable, address in ((a, "ncmi0", "10.77.0.1/24"), (b, "ncmi1", "10.77.0.2/24")):
+        for name, cable, address in ((a, one, "10.77.0.1/24"), (b, other, "10.77.0.2/24")):
             calls += [("-n", name, "addr", "add", address, "dev", cable), ("-n", name, "link", "set", cable, "up")]
             calls += [("-n", name, "link", "set", "lo", "up")]
         for call in calls:

@@ -195,8 +195,10 @@ def resume(run: Path, *, epochs: int | None = None, devices: int | None = None) 
         from ncmi.training.extension import extend
 
         if launch is not None and launch.world_size > 1:
-            raise ValueError(f"--epochs {epochs}: without {launch.launcher}, by one process, give --epochs; stop it "
-                             "then, and go on by many")  # fmt: skip
+            raise ValueError(
+                f"--epochs {epochs}: one process makes a run longer: give it without {launch.launcher}, stop it after "
+                f"a step, and go on by {launch.launcher} without --epochs"
+            )
         say(extend(run, epochs))
     folder = RunFolder.open(run)
     recipe = folder.recipe()

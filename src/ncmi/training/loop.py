@@ -209,7 +209,6 @@ class Loop(ABC):
             Interrupted: when asked to stop; a checkpoint has been written.
             FloatingPointError: when the loss is no longer finite.
         """
-        self.stop = stop
         while self.progress.epoch < self.training.epochs and not self._out_of_patience():
             self._run_epoch(stop)
         if self.fabric.is_global_zero:
@@ -223,7 +222,7 @@ class Loop(ABC):
         return patience is not None and self.progress.epoch - self.progress.best_epoch >= patience
 
     def _run_epoch(self, stop: StopRequest) -> None:
-        progress = self.progress
+        self.stop, progress = stop, self.progress
         started = time.perf_counter() - progress.epoch_seconds
         mark_peak(self.fabric.device)
         self.model.train()

@@ -24,6 +24,7 @@ from ncmi.training.stopping import end_with_parent
 
 _STORE = "ncmi/store"
 _ANSWER = timedelta(seconds=5)
+_BUSY = timedelta(minutes=30)
 
 
 def _fulfills(package: str, compare: Callable[[Version, Version], bool], bound: str, base: bool = False) -> bool:
@@ -86,7 +87,7 @@ def session(training: Training, *, alone: bool = False) -> Iterator[Fabric]:
             if training.threads is not None:
                 torch.set_num_threads(training.threads)
             fabric = _fabric(training, launch, devices, processes)
-            if processes > 1 and "TORCHELASTIC_USE_AGENT_STORE" in os.environ and launch is not None:
+            if launch is not None and processes > 1 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
                 _meet(launch, fabric.device, training.timeout_seconds)
             with _quiet():
                 fabric.launch()
@@ -99,6 +100,11 @@ def session(training: Training, *, alone: bool = False) -> Iterator[Fabric]:
         finally:
             torch.set_num_threads(threads)
             torch.backends.cudnn.benchmark = benchmark
+
+
+def _of_collectives(seconds: float) -> timedelta:
+    """How long one waits for another in a collective: whoever gives signs of life may be busy alone, as in writing."""
+    return max(timedelta(seconds=seconds), _BUSY)
 
 
 def _meet(launch: Launch, device: torch.device, timeout: float) -> None:
@@ -118,7 +124,10 @@ def _meet(launch: Launch, device: torch.device, timeout: float) -> None:
         store = _store_of_first(outer, host, wait)
     where: dict[str, Any] = {"device_id": device} if device.type == "cuda" else {}
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.world_size, timeout=wait, **where)
+    patience = _of_collectives(timeout)
+    dist.init_process_group(
+        backend, store=store, rank=launch.rank, world_size=launch.world_size, timeout=patience, **where
+    )
 
 
 def _store_of_first(outer: TCPStore, host: str, wait: timedelta) -> TCPStore:
@@ -174,7 +183,7 @@ def _fabric(training: Training, launch: Launch | None, devices: int, processes: 
             accelerator=training.accelerator,
             devices=devices,
             num_nodes=1 if launch is None else launch.nodes,
-            strategy=DDPStrategy(timeout=timedelta(seconds=training.timeout_seconds)) if processes > 1 else "auto",
+            strategy=DDPStrategy(timeout=_of_collectives(training.timeout_seconds)) if processes > 1 else "auto",
             plugins=plugins,
             **precision,
         )

@@ -237,7 +237,7 @@ class Watch:
         others = [heard for rank, heard in enumerate(self._heard) if rank != self.rank]
         gone = [now - heard.at > _SILENCE for heard in others]
         if self.rank > 0:
-            return self._own.knows or all(gone)
+            return self._heard[self.rank].beat.knows or all(gone)  # as it came back: the first one can hear it too
         return all(heard.beat.knows or lost for heard, lost in zip(others, gone, strict=True))
 
     def _raise_own(self, error: BaseException) -> None:
