@@ -27,7 +27,7 @@ _COLORSPACES = ("Gray", "YCbCr", "RGB")
 _ORIENTATION = 0x0112
 _EXIF_WITHIN = 65536  # bytes from the beginning
 _AREA_FROM = 2.0
-"""Scale from which every pixel is averaged; up to it bilinear sampling looks at all of them, in a third of the time."""
+"""Scale beyond which every pixel is averaged; up to it bilinear sampling looks at each, in a third of the time."""
 
 
 def codecs() -> tuple[ModuleType, ModuleType]:
