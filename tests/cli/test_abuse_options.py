@@ -23,7 +23,7 @@ VALUES = [
     ("--training.momentum", "1", "--training.momentum 1"),
     ("--training.weight-decay", "-0.1", "--training.weight-decay"),
     ("--training.optimizer", "adam", "adamw"),
-    ("--training.schedule", "linear", "cosine"),
+    ("--training.schedule", "triangular", "cosine"),
     ("--training.precision", "16", "32-true"),
     ("--training.accelerator", "tpu", "cpu"),
     ("--training.devices", "0", "--training.devices 0"),

@@ -95,8 +95,8 @@ def test_a_sweep_with_the_command_that_trains_its_best(tmp_path: Path, monkeypat
     best, results = read(tmp_path / "s/best.json"), read(tmp_path / "s/best/results.json")
     assert best["objective"]["gamma"] in (1.0, 3.0)
     assert {"head", "cc", "lp"} <= results["readouts"].keys()
+    assert "--search training.lr" in ncmi("sweep", "iris", "--search", "training.lr", cwd=tmp_path, check=2).stderr
     names = ("WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE", "LOCAL_RANK")
     for name, value in zip(("TORCHELASTIC_RUN_ID", *names), ("x", "2", "0", "2", "0"), strict=True):
         monkeypatch.setenv(name, value)
     assert "without torchrun" in ncmi(*words, cwd=tmp_path, check=2).stderr
-    assert "--search training.lr" in ncmi("sweep", "iris", "--search", "training.lr", cwd=tmp_path, check=2).stderr

@@ -17,7 +17,7 @@ _DATA = "imagenet"  # where none is named: a folder of this name below the data 
 _CROP_FLIP = Augmentation.imagenet()
 
 
-def paper(objective: ObjectiveOptions = PAPER_NCMI) -> Recipe:
+def imagenet_paper(objective: ObjectiveOptions = PAPER_NCMI) -> Recipe:
     """As published: ResNet-50, SGD 0.5, weight decay 5e-5, batch 1024, 1000 epochs, cosine (2601.02543).
 
     All training images are trained on and the last epoch is judged. Published top-1 accuracy: cross-entropy 76.24 %,
@@ -39,7 +39,7 @@ def paper(objective: ObjectiveOptions = PAPER_NCMI) -> Recipe:
     )
 
 
-def short(objective: ObjectiveOptions = NCMIOptions(label_smoothing=0.1)) -> Recipe:
+def imagenet_short(objective: ObjectiveOptions = NCMIOptions(label_smoothing=0.1)) -> Recipe:
     """ResNet-50 in 16 epochs, or with --training.epochs 32 or 88: the settings of the public recipe of FFCV.
 
     That recipe, cross-entropy with label smoothing 0.1 (here --objective label_smoothing), has 73.8, 76.6 and 78.4 %
@@ -64,7 +64,7 @@ def short(objective: ObjectiveOptions = NCMIOptions(label_smoothing=0.1)) -> Rec
     )
 
 
-def tiny(objective: ObjectiveOptions = NCMIOptions()) -> Recipe:
+def imagenet_tiny(objective: ObjectiveOptions = NCMIOptions()) -> Recipe:
     """What the large recipes do, in minutes on two cores: ResNet-18 of half the width, 64 pixels, 16 epochs.
 
     For about 100 classes of 100 images, some 13 minutes of one core; of a larger data set take so many

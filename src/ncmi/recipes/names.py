@@ -61,9 +61,9 @@ _RECIPES: dict[str, Callable[..., Recipe]] = {
     "cifar100.fast": cifar100.fast,
     "cifar100.cpu": cifar100.cpu,
     "cifar100.small": cifar100.small,
-    "imagenet.paper": imagenet.paper,
-    "imagenet.short": imagenet.short,
-    "imagenet.tiny": imagenet.tiny,
+    "imagenet.paper": imagenet.imagenet_paper,
+    "imagenet.short": imagenet.imagenet_short,
+    "imagenet.tiny": imagenet.imagenet_tiny,
 }
 
 

@@ -112,9 +112,9 @@ _RECIPES: dict[str, Callable[..., Recipe]] = {
     "small": cifar100.small,
 }
 _IMAGENET_RECIPES: dict[str, Callable[..., Recipe]] = {
-    "paper": imagenet.paper,
-    "short": imagenet.short,
-    "small": imagenet.tiny,
+    "paper": imagenet.imagenet_paper,
+    "short": imagenet.imagenet_short,
+    "small": imagenet.imagenet_tiny,
 }
 
 
