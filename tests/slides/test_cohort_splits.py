@@ -257,7 +257,7 @@ def real(data_dir: Path, tmp_path: Path, name: str) -> BagData:
     if not table.is_file():
         pytest.skip(f"needs {table}")
     slides = [line.split(",")[0] for line in table.read_text().splitlines()[1:]]
-    path = write_cohort_h5(tmp_path / "c.h5", dict.fromkeys(slides, values(1)))
+    path = write_cohort_h5(tmp_path / "c.h5", {name: values(1, seed=seed) for seed, name in enumerate(slides)})
     return BagData(name=str(path), labels=str(table))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -222,3 +224,37 @@ def test_names_below_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (len(cohort.slides), cohort.class_names) == (2, ("0", "1"))
     with pytest.raises(BagError, match=r"nowhere: no such file or folder: check the path"):
         open_bags("nowhere")
+
+
+@pytest.mark.parametrize("size", [{"tile_size": 256.0}, {"tile_size_um": 256.0, "tile_size_px": 224}])
+def test_positions_of_stamp_are_microns(tmp_path: Path, size: dict[str, float]) -> None:
+    """As STAMP 2 writes, and its later releases: attributes of the file, fractions of a micron kept."""
+    coords = np.array([[0.0, 256.25], [512.5, 768.0]], np.float32)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["feats"], file["coords"] = values(2), coords
+        file.attrs.update({"stamp_version": "2.4.0", "extractor": "uni2", "unit": "um", **size, "feat_type": "tile"})
+    source = open_bags(tmp_path)
+    bag = source.load("a")
+    assert (bag.unit, bag.patch_size, source.encoder("a")) == ("um", 256.0, "uni2")
+    assert bag.coords is not None
+    assert bag.coords.tolist() == coords.tolist()
+
+
+def test_one_patch_alone(tmp_path: Path) -> None:
+    torch.save(torch.ones(4), tmp_path / "a.pt")
+    bag = open_bags(tmp_path).load("a")
+    assert bag.features.tolist() == [[1.0] * 4]
+
+
+def test_a_locked_file_is_not_damaged(tmp_path: Path) -> None:
+    """Another program writes the file: there is nothing to make again."""
+    write_h5(tmp_path / "a.h5", values(2))
+    writer = f"import h5py, sys; f = h5py.File({str(tmp_path / 'a.h5')!r}, 'r+'); print('open', flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", writer], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        with pytest.raises(BagError, match=r"locked.*wait") as error:
+            open_bags(tmp_path).load("a")
+        assert "damaged" not in str(error.value)
+        process.communicate(b"\n")
+    assert open_bags(tmp_path).load("a").features.shape == (2, 4)

@@ -363,6 +363,8 @@ def print_left_out(results: Sequence[SlideResult], summary: Path) -> None:
     by_status = ", ".join(f"{count} {status}" for status, count in counts.most_common())
     say(f"{len(results)} slides: {by_status}; {patches} patches. Summary: {summary}")
     _list([(result.slide, result.reason) for result in results if result.reason])
+    if notes := [result for result in results if result.note]:
+        say(f"{notes[0].slide}: {notes[0].note}" + (f"; {len(notes) - 1} more like it" if len(notes) > 1 else ""))
 
 
 def _list(faults: Sequence[tuple[str, str]]) -> None:

@@ -20,7 +20,12 @@ def tile(
     overlap: int = 0,
     min_tissue: float = 0.25,
     slide_mpp: float | None = None,
+    slide_mpps: Path | None = None,
     upsample: bool = False,
+    min_region: float = 0.02,
+    max_hole: float = 0.02,
+    edge: bool = False,
+    max_patches: int = 0,
     pen: bool = True,
     workers: int = 0,
     overwrite: bool = False,
@@ -30,19 +35,26 @@ def tile(
     The same command goes on where it was stopped. Broken slides are listed and left out.
 
     Args:
-        slides: folder of slides, in any format that OpenSlide reads, searched with its subfolders.
+        slides: folder of slides, in any format that OpenSlide reads, or of PNG or JPEG images, searched with its
+            subfolders.
         out: folder for coords/, thumbnails/ and summary.csv.
         mpp: microns per pixel of the patches: 0.5 is 20×, 0.25 is 40×.
         patch_size: side of a patch in pixels at that resolution.
         overlap: pixels that neighboring patches share.
         min_tissue: least share of tissue in a patch.
-        slide_mpp: microns per pixel of the slides, where their files do not say.
+        slide_mpp: microns per pixel of the slides whose files do not say it.
+        slide_mpps: CSV with the columns slide and mpp: microns per pixel of these slides, whatever their files say.
         upsample: allow patches of a finer resolution than the slide has.
-        pen: leave out green and blue ink; --no-pen for green stains.
+        min_region: mm² of the smallest region of tissue that counts; small biopsies and cell blocks need less.
+        max_hole: mm² of the largest hole in tissue that is counted as tissue.
+        edge: also take patches that reach over the slide's right and lower edge (what is beyond is background).
+        max_patches: most patches of a slide, spread evenly over its tissue; 0 for all.
+        pen: leave out green and deep blue ink (--no-pen for such stains). Red and violet ink has the colors of H&E and
+            is not told from tissue: see the thumbnails.
         workers: slides side by side; 0 for one a processor.
         overwrite: tile all slides anew.
     """
-    from ncmi.slides.tiling import TilingSettings, tile_slides
+    from ncmi.slides.tiling import TilingSettings, read_mpps, tile_slides
 
     with output.SlideCounter("slides") as counter:
         results = tile_slides(
@@ -55,8 +67,13 @@ def tile(
                 min_tissue=min_tissue,
                 slide_mpp=slide_mpp,
                 upsample=upsample,
+                min_region_mm2=min_region,
+                max_hole_mm2=max_hole,
+                edge=edge,
+                max_patches=max_patches,
                 pen=pen,
             ),
+            mpps=None if slide_mpps is None else read_mpps(slide_mpps),
             workers=workers,
             overwrite=overwrite,
             on_slide=counter.done,
@@ -72,6 +89,8 @@ def embed(
     weights: Path | None = None,
     out: Path | None = None,
     image_size: int | None = None,
+    mean: tuple[float, float, float] | None = None,
+    std: tuple[float, float, float] | None = None,
     batch_size: int = 64,
     workers: int = 0,
     device: str = "cpu",
@@ -90,6 +109,9 @@ def embed(
         weights: .safetensors or .pth file of the encoder's weights.
         out: folder for features/ and embed_summary.csv; by default TILES.
         image_size: side in pixels to which patches are scaled; by default the encoder's own.
+        mean: of red, green and blue in 0 … 1, by which patches are normalized, e.g. 0.48 0.46 0.41; by default the
+            encoder's own, or ImageNet's. What is used is printed, and written into the features' files.
+        std: the same, their standard deviations.
         batch_size: patches at a time.
         workers: threads that read patches; 0 for one a processor.
         device: cpu or cuda.
@@ -98,7 +120,8 @@ def embed(
     """
     from ncmi.slides.embedding import embed_slides, make_encoder
 
-    made = make_encoder(encoder, weights, image_size=image_size, device=device)
+    made = make_encoder(encoder, weights, image_size=image_size, mean=mean, std=std, device=device)
+    output.say_on_the_way(f"encoder {made.name}: {made.version}")
     folder = out or tiles
     with output.SlideCounter("slides") as counter:
         results = embed_slides(

@@ -208,7 +208,9 @@ def attention_arrays(model: Classifier, bag: Bag) -> dict[str, Any]:
     if bag.coords is not None:
         arrays["coords"] = bag.coords.numpy()
     if bag.patch_size is not None:
-        arrays["patch_size"] = np.int64(bag.patch_size)
+        arrays["patch_size"] = np.float64(bag.patch_size) if bag.unit == "um" else np.int64(bag.patch_size)
+    if bag.unit == "um":
+        arrays["unit"] = np.str_(bag.unit)
     return arrays
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ncmi.data.arrays import archive_shapes, read_array
 from ncmi.data.bags.bag import Bag, BagError, BagSource, UnusableBag, bag_shape, make_bag
-from ncmi.data.columns import COORDS_KEYS, FEATURE_KEYS
+from ncmi.data.columns import COORDS_KEYS, ENCODER_ATTRIBUTES, FEATURE_KEYS
 from ncmi.data.kinds import INNER_FOLDERS, locate
 from ncmi.errors import listing, reason
 
@@ -130,8 +130,7 @@ class _Keys:
         features = content[self.features_in(content, path)]
         positions = content if positions is None else positions
         coords = None if (key := self.coords_in(positions, path)) is None else positions[key]
-        attributes = [getattr(part, "attrs", {}) for part in (features, positions, coords)]
-        merged = {key: value for part in attributes for key, value in part.items()}
+        merged = {key: value for part in (features, positions, coords) for key, value in _attributes(part).items()}
         return make_bag(name, _values(features), None if coords is None else _values(coords), merged, path)
 
 
@@ -140,6 +139,29 @@ def _asked(content: Content, name: str, role: str, path: Path) -> str:
         there = listing(list(_shapes(content) if role == "features" else content))
         raise BagError(f"{path}: no data set {name!r} (there is {there}): see --data.{role}-key")
     return name
+
+
+def _attributes(item: Any) -> Mapping[str, Any]:
+    """What an HDF5 file, group or data set says of itself; nothing of anything else."""
+    return getattr(item, "attrs", {})
+
+
+def _encoder_in(content: Content, features: str) -> str | None:
+    """What made the features of a file or group, with its version where there is one; None where it does not say."""
+    said = {**_attributes(content), **_attributes(content[features])}
+    name = next(filter(None, (attribute_text(said.get(key, "")) for key in ENCODER_ATTRIBUTES)), "")
+    if not name:  # TRIDENT names the folder it writes to by the encoder: features_uni_v1
+        folder = Path(attribute_text(_attributes(content[features]).get("savetodir", ""))).name
+        name = folder.removeprefix("features_") if folder.startswith("features_") else ""
+    version = attribute_text(said.get("encoder_version", ""))
+    return (f"{name} ({version})" if version else name) or None
+
+
+def attribute_text(value: Any) -> str:
+    """An attribute as text, however it was written: of an array its first value, of nothing an empty text."""
+    values = np.asarray(value).ravel()
+    first = values[0] if values.size else ""
+    return (first.decode(errors="replace") if isinstance(first, bytes) else str(first)).strip()
 
 
 def _values(item: Any) -> Any:
@@ -164,6 +186,11 @@ def _readable(path: Path, what: str) -> Iterator[None]:
     except (BagError, MemoryError):
         raise
     except Exception as error:
+        if isinstance(error, OSError) and (isinstance(error, BlockingIOError) or "unable to lock file" in str(error)):
+            raise BagError(
+                f"{path}: another program has it open and locked, perhaps writes it: wait until that is done; where no "
+                "program does and the file system has no locks, set HDF5_USE_FILE_LOCKING=FALSE"
+            ) from error
         message = f"not a readable {what} file, truncated or damaged ({reason(error)[:300]})"
         raise UnusableBag(path, message) from error
 
@@ -242,14 +269,22 @@ class FolderSource(BagSource):
         self.files = {file.stem: file for file in files}
         self.names = tuple(sorted(self.files))
         self._reader, self._keys = reader, keys
-        self._shapes: dict[str, tuple[int, int]] = {}
+        self._known: dict[str, tuple[tuple[int, int], str | None]] = {}
 
     def shape(self, name: str) -> tuple[int, int]:
-        if name not in self._shapes:
+        return self._look(name)[0]
+
+    def encoder(self, name: str) -> str | None:
+        return self._look(name)[1]
+
+    def _look(self, name: str) -> tuple[tuple[int, int], str | None]:
+        """Shape and encoder, from one opening of the file."""
+        if name not in self._known:
             file = self.entry(self.files, name)
             with self._reader(file) as content:
-                self._shapes[name] = self._keys.shape(content, file)
-        return self._shapes[name]
+                shape = self._keys.shape(content, file)
+                self._known[name] = shape, _encoder_in(content, self._keys.features_in(content, file))
+        return self._known[name]
 
     def load(self, name: str) -> Bag:
         file, keys = self.entry(self.files, name), self._keys
@@ -275,12 +310,15 @@ class H5Cohort(BagSource):
         self.path, self._keys = path, keys
         self._shapes: dict[str, tuple[int, int] | BagError] = {}
         self._labels: dict[str, str | None] = {}
+        self._encoders: dict[str, str | None] = {}
         with _h5(path) as file:
             for name in sorted(file):
                 group: Any = file.get(name)  # None for a link to nowhere
                 if hasattr(group, "keys"):
                     try:
                         self._shapes[name] = keys.shape(group, path / name)
+                        inside = _encoder_in(group, keys.features_in(group, path / name))
+                        self._encoders[name] = inside or attribute_text(_attributes(file).get("encoder", "")) or None
                     except BagError as error:
                         self._shapes[name] = error
                     values = np.asarray(group.attrs.get("label", ())).ravel().tolist()
@@ -304,6 +342,9 @@ class H5Cohort(BagSource):
     def label(self, name: str) -> str | None:
         """The group's attribute ``label`` as text."""
         return self.entry(self._labels, name)
+
+    def encoder(self, name: str) -> str | None:
+        return self._encoders.get(name)
 
 
 class NpzCohort(BagSource):
