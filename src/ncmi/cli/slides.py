@@ -190,4 +190,89 @@ def check(data: BagData, *, seed: int = 0) -> None:
     output.print_cohort(cohort, split_cohort(cohort, data, seed))
 
 
-VERBS: dict[str, Callable[..., None]] = {"tile": tile, "embed": embed, "check": check, "simulate": simulate}
+def attend(
+    run: Path,
+    features: Path,
+    *,
+    out: Path = Path("attention"),
+    only: tuple[str, ...] = (),
+    slides: Path | None = None,
+    tiles: Path | None = None,
+    slide_mpp: float | None = None,
+    top: int = 8,
+    color: Literal["even", "percentile"] = "even",
+    in_report: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """The attention of a run over any slides: overlay, GeoJSON for QuPath, CSV by patch, top patches, a page with zoom.
+
+    Args:
+        run: the run folder, finished.
+        features: of the slides, made by the encoder of the training slides; labels are not needed.
+        out: folder to write: a folder for each slide, and slides.csv.
+        only: names of the slides; by default all.
+        slides: folder of the slides, for pictures below the heat map and of the patches.
+        tiles: folder that `ncmi slides tile` wrote, for its thumbnails where the slides are not at hand.
+        slide_mpp: microns per pixel of level 0, where places are in microns (STAMP) and the slide does not say.
+        top: so many patches of highest attention are shown as pictures.
+        color: by multiples of an even share, or by percentile among the slide's patches.
+        in_report: also keep the attention in the run folder, for `ncmi report` of the run's slides.
+        overwrite: replace what an earlier call wrote.
+    """
+    from ncmi.data.bags.bag import BagError
+    from ncmi.data.bags.readers import open_bags
+    from ncmi.errors import listing
+    from ncmi.files import check_writable
+    from ncmi.report.attention import Sources, attention_of
+    from ncmi.report.slide_files import OVERLAY, write_index, write_slide
+    from ncmi.training.bags import attend, unknown_encoder
+    from ncmi.training.model import load_model
+    from ncmi.training.run_folder import RunFolder, write_arrays
+
+    model, data = load_model(run), RunFolder.open(run).recipe().data
+    if not isinstance(data, BagData):
+        raise ValueError(f"{run}: a run on {data.kind} data, which has no attention: give a run on features of slides")
+    if top < 0:
+        raise ValueError(f"--top {top}: give 0 or more")
+    pictures = Sources(slides, tiles, slide_mpp, thumbnail=OVERLAY, patch=224)
+    source = open_bags(features, features_key=data.features_key, coords_key=data.coords_key)
+    if unknown := sorted(set(only) - set(source.names)):
+        raise BagError(f"{features}: no slide {listing(unknown, 5)} (--only); there is {listing(source.names, 5)}")
+    names = tuple(name for name in source.names if not only or name in only)
+    earlier = [out / name for name in names if (out / name).exists()]
+    if earlier and not overwrite:
+        raise FileExistsError(f"{earlier[0]} exists: choose another --out, or give --overwrite")
+    check_writable(out / "slides.csv")
+    classes = model.signature.class_names
+    left_out: list[tuple[str, str]] = []
+    rows: list[dict[str, str]] = []
+    with output.SlideCounter("slides") as counter:
+        for bag in attend(model, source, names, on_bad=lambda name, reason: left_out.append((name, reason))):
+            weights, picture = pictures.look(attention_of(bag.name, bag.arrays), top)
+            shares = dict(zip(classes, bag.probabilities.tolist(), strict=True))
+            decided = max(shares, key=shares.__getitem__)
+            sentences = [f"Decided for {decided}, p = {shares[decided]:.3f}."]
+            notes = write_slide(
+                out / bag.name, weights, picture, coloring=color, sentences=sentences, probabilities=shares
+            )
+            if in_report:
+                write_arrays(run / "attention" / f"{bag.name}.npz", bag.arrays)
+            about = {"patches": len(weights.values), "effective_patches": f"{weights.effective:.6g}"}
+            row = {"slide": bag.name, "prediction": decided, "probability": f"{shares[decided]:.6g}", **about}
+            rows.append({name: str(value) for name, value in row.items()} | {"notes": "; ".join(notes)})
+            counter.advance(bag.name)
+    write_index(out / "slides.csv", rows)
+    notes_of = [row["notes"] for row in rows if row["notes"]]
+    for line in (*unknown_encoder(model, source, [row["slide"] for row in rows]), *notes_of[:5]):
+        output.say(line)
+    output.print_faults(left_out)
+    output.say(f"{len(rows)} slides: {out}")
+
+
+VERBS: dict[str, Callable[..., None]] = {
+    "tile": tile,
+    "embed": embed,
+    "check": check,
+    "attend": attend,
+    "simulate": simulate,
+}

@@ -14,6 +14,7 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         feature_names: features of a table, where they have names.
         label_column: of the table file that was trained on; None for other data.
         preprocessing: how the columns of a table file become these features; None for arrays.
+        encoder: of bags, what made the features; empty where their files do not say it.
     """
 
     kind: Kind
@@ -22,3 +23,4 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     feature_names: tuple[str, ...] | None = None
     label_column: str | None = None
     preprocessing: Preprocessing | None = None
+    encoder: str = ""

@@ -19,6 +19,7 @@ from ncmi.readouts.bootstrap import (
     RESAMPLES,
     Array,
     Whole,
+    exact_interval,
     group_draws,
     group_numbers,
     percentile_interval,
@@ -32,6 +33,8 @@ INTERVAL_METRICS = ("macro_f1", "macro_auc", "balanced_accuracy", "accuracy")
 """The scores that have intervals."""
 UNEQUAL = 2
 """Classes are called unequal where the largest has more than so many times the samples of the smallest."""
+FEW_GROUPS = 10
+"""Of a class with fewer groups there is no bootstrap interval: it would be far too narrow."""
 _TOP = 5
 _MOST_CONFUSIONS = 10
 _MANY_CLASSES = 10  # from which top-5 accuracy says something
@@ -220,7 +223,9 @@ def judge(
     the classes that occur. Calibration error, NLL and Brier score: see :mod:`ncmi.readouts.calibration`.
 
     Intervals are percentiles over resamples of groups with replacement; resamples that lack a class of the sample are
-    drawn anew: see :func:`ncmi.readouts.bootstrap.group_draws`.
+    drawn anew: see :func:`ncmi.readouts.bootstrap.group_draws`. Averages over classes have none where a class has fewer
+    than ten groups, nor has its recall, unless each sample is a group: then it is Clopper and Pearson's, as wherever
+    all resamples agree. The notes say so.
 
     Args:
         log_p: log-probabilities ``[n, C]``; −inf for a class that is excluded.
@@ -255,15 +260,28 @@ def judge(
     judged = Judge(y, values)
     single = judged(np.ones((1, count)))
     drawn, spread = 0, {}
+    few: list[int] = []
+    alone = False
     if numbers is not None:
         draws = group_draws(numbers, y, resamples=resamples, seed=seed)
         drawn, spread = len(draws), resampled(judged, numbers, draws)
+        few = [c for c in range(classes) if 0 < len(np.unique(numbers[y == c])) < FEW_GROUPS]
+        alone = int(numbers.max()) + 1 == count
 
     def estimate(name: str, column: int | None = None) -> Estimate:
         value, others = single[name], spread.get(name)
+        chosen = np.ones(count, dtype=bool) if column is None else y == column
         if column is not None:
             value, others = value[:, column], None if others is None else others[:, column]
-        low, high = (math.nan, math.nan) if others is None else percentile_interval(others, confidence)
+        low, high = math.nan, math.nan
+        small = name != "accuracy" and bool(few) if column is None else column in few
+        if others is not None and not small:
+            low, high = percentile_interval(others, confidence)
+        # no spread among the resamples is what small numbers look like, and not certainty
+        if not low < high:
+            low, high = math.nan, math.nan
+            if spread and alone and name in ("accuracy", "recall") and chosen.any():
+                low, high = exact_interval(int(judged.is_right[chosen].sum()), int(chosen.sum()), confidence)
         return Estimate(value=defined(value[0]), low=defined(low), high=defined(high))
 
     support, decided = np.bincount(y, minlength=classes), np.bincount(judged.decided, minlength=classes)
@@ -290,7 +308,7 @@ def judge(
         confusions=_confusions(y, judged.decided, support, class_names) if per_class else [],
         resamples=drawn,
         confidence=confidence,
-        notes=_notes(support, class_names, numbers, resamples, drawn),
+        notes=_notes(support, class_names, numbers, resamples, drawn, few),
     )
 
 
@@ -510,7 +528,9 @@ def _checked(
     return y.astype(np.int64), stacked, None if groups is None else group_numbers(groups)
 
 
-def _notes(support: Whole, class_names: Sequence[str], groups: Whole | None, wanted: int, drawn: int) -> list[str]:
+def _notes(
+    support: Whole, class_names: Sequence[str], groups: Whole | None, wanted: int, drawn: int, few: Sequence[int]
+) -> list[str]:
     absent = [str(name) for name, count in zip(class_names, support, strict=True) if not count]
     notes = []
     if absent and len(class_names) - len(absent) < 2:
@@ -524,5 +544,11 @@ def _notes(support: Whole, class_names: Sequence[str], groups: Whole | None, wan
     elif drawn < wanted:
         notes.append(
             f"A class is in so few groups that only {drawn} of {wanted} resamples with every class could be drawn."
+        )
+    if few and groups.max() > 0:
+        names = ", ".join(str(class_names[c]) for c in few)
+        notes.append(
+            f"Of {names} there are fewer than {FEW_GROUPS} groups, such as patients, too few for bootstrap intervals: "
+            "averages over classes have none, and a recall the exact one where each sample is a group of its own."
         )
     return notes

@@ -6,7 +6,7 @@ Its picture comes from the slide itself, from the thumbnail that tiling made, or
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,8 +92,6 @@ def read_attention(path: Path) -> Attention:
     whole = values.ndim == 1 and len(values) > 0 and np.issubdtype(values.dtype, np.floating)
     if not whole or not np.isfinite(values).all() or (values < 0).any() or not values.sum() > 0:
         raise ReportError(f"{path}: 'attention' is no list of finite weights ≥ 0: {again}")
-    # single precision leaves the sum a little off
-    values = values.astype(np.float64) / values.astype(np.float64).sum()
     coords = arrays.get("coords", np.empty(0))
     if coords.size:
         numbers = np.issubdtype(coords.dtype, np.number)
@@ -101,24 +99,22 @@ def read_attention(path: Path) -> Attention:
             raise ReportError(f"{path}: coords have shape {coords.shape}, attention {values.shape}: {again}")
     size = np.asarray(arrays.get("patch_size", 0)).ravel()
     known = size.size == 1 and np.issubdtype(size.dtype, np.number) and size[0] >= 1
+    return attention_of(path.stem, {**arrays, "patch_size": size[0] if known else 0})
+
+
+def attention_of(slide: str, arrays: Mapping[str, Any]) -> Attention:
+    """Attention from arrays that fit together: ``attention``, and maybe ``coords``, ``patch_size`` and ``unit``.
+
+    The side of a patch, where it is unknown, is the spacing of the corners.
+    """
+    values = np.asarray(arrays["attention"]).astype(np.float64)
     microns = str(arrays.get("unit", "px")) == "um"
-    side = float(size[0]) if known else None
-    return place(path.stem, values, coords if coords.size else None, side, microns=microns)
-
-
-def place(
-    slide: str,
-    values: NDArray[np.float64],
-    coords: NDArray[Any] | None,
-    patch_size: float | None,
-    *,
-    microns: bool = False,
-) -> Attention:
-    """Attention over patches of which the side may be unknown: it is then the spacing of their corners."""
+    coords = np.asarray(arrays.get("coords", ()))
     # a fraction of a micron is a pixel or two
-    whole = coords.astype(np.float64 if microns else np.int64) if coords is not None else None
-    side = patch_size or (1.0 if whole is None else _spacing(whole))
-    return Attention(slide, values, whole, side if microns else int(side), microns)
+    corners = coords.astype(np.float64 if microns else np.int64) if coords.size else None
+    side = float(arrays.get("patch_size", 0)) or (1.0 if corners is None else _spacing(corners))
+    # single precision leaves the sum a little off
+    return Attention(slide, values / values.sum(), corners, side if microns else int(side), microns)
 
 
 def _spacing(coords: NDArray[Any]) -> float:
@@ -180,13 +176,23 @@ class Sources:
         slides: folder of slide files, searched with its folders.
         tiles: what `ncmi slides tile` wrote.
         slide_mpp: microns per pixel of slides that do not say it.
+        thumbnail, patch: pixels on the longer side of a thumbnail, and of a patch.
 
     Raises:
         ReportError: if a folder is none, or ``slides`` holds no slide, or two of one name.
     """
 
-    def __init__(self, slides: Path | None = None, tiles: Path | None = None, slide_mpp: float | None = None) -> None:
+    def __init__(
+        self,
+        slides: Path | None = None,
+        tiles: Path | None = None,
+        slide_mpp: float | None = None,
+        *,
+        thumbnail: int = THUMBNAIL,
+        patch: int = PATCH,
+    ) -> None:
         self.slides, self.tiles, self.slide_mpp = slides, tiles, slide_mpp
+        self.thumbnail, self.patch = thumbnail, patch
         if tiles is not None and not tiles.is_dir():
             raise ReportError(f"{tiles}: no such folder: give the one that `ncmi slides tile` wrote, or leave it out")
         self.paths: dict[str, Path] = {}
@@ -232,42 +238,43 @@ class Sources:
         reasons = []
         if path := self.paths.get(name):
             try:
-                return _of_slide(path, corners, patch_size, self.slide_mpp)
+                return self._of_slide(path, corners, patch_size)
             except ValueError as error:
                 reasons.append(str(error).replace(str(path), path.name))
         elif self.slides is not None:
             reasons.append(f"no slide of that name in the folder “{self.slides.name}”")
         if self.tiles is not None:
             try:
-                return _of_tiles(self.tiles, name)
+                return _of_tiles(self.tiles, name, self.thumbnail)
             except (OSError, ValueError) as error:
                 reasons.append(str(error).replace(str(self.tiles), self.tiles.name))
         return Picture(note="; ".join(reasons) or "neither slides nor tiles were given to the report")
 
+    def _of_slide(self, path: Path, corners: Sequence[tuple[int, int]], patch_size: int) -> Picture:
+        from PIL import Image
 
-def _of_slide(path: Path, corners: Sequence[tuple[int, int]], patch_size: int, slide_mpp: float | None) -> Picture:
-    from PIL import Image
+        from ncmi.slides.tiling.slide_file import Slide, SlideError, read_square
+        from ncmi.slides.tiling.tissue import read_overview, tissue_mask
 
-    from ncmi.slides.tiling.slide_file import Slide, SlideError, read_square
-    from ncmi.slides.tiling.tissue import read_overview, tissue_mask
+        with Slide(path, fallback_mpp=self.slide_mpp) as slide:
+            try:
+                mpp: float | None = slide.mpp
+            except SlideError:
+                mpp = None
+        # an overview is asked for by its resolution: of a slide whose own is not known, any will do
+        with Slide(path, mpp=mpp or 1.0) as slide:
+            overview = read_overview(slide, max(slide.size) / (2 * self.thumbnail) * slide.mpp)
+            width, height = (side / overview.scale for side in slide.size)
+            box = (0, 0, min(width, overview.image.shape[1]), min(height, overview.image.shape[0]))
+            image = Image.fromarray(overview.image).resize(
+                _fitting(slide.size, self.thumbnail), Image.Resampling.BOX, box=box
+            )
+            patches = [Image.fromarray(read_square(slide, x, y, patch_size, self.patch)) for x, y in corners]
+            tissue = tissue_mask(read_overview(slide)) if mpp else None
+            return Picture(image, slide.size, tuple(patches), mpp, f"picture from {path.name}", tissue)
 
-    with Slide(path, fallback_mpp=slide_mpp) as slide:
-        try:
-            mpp: float | None = slide.mpp
-        except SlideError:
-            mpp = None
-    # an overview is asked for by its resolution: of a slide whose own is not known, any will do
-    with Slide(path, mpp=mpp or 1.0) as slide:
-        overview = read_overview(slide, max(slide.size) / (2 * THUMBNAIL) * slide.mpp)
-        width, height = (side / overview.scale for side in slide.size)
-        box = (0, 0, min(width, overview.image.shape[1]), min(height, overview.image.shape[0]))
-        image = Image.fromarray(overview.image).resize(_fitting(slide.size), Image.Resampling.BOX, box=box)
-        patches = [Image.fromarray(read_square(slide, x, y, patch_size, PATCH)) for x, y in corners]
-        tissue = tissue_mask(overview) if mpp else None
-        return Picture(image, slide.size, tuple(patches), mpp, f"picture from {path.name}", tissue)
 
-
-def _of_tiles(folder: Path, name: str) -> Picture:
+def _of_tiles(folder: Path, name: str, longest: int) -> Picture:
     from PIL import Image
 
     from ncmi.slides.tiling.coords import read_coords
@@ -293,7 +300,7 @@ def _of_tiles(folder: Path, name: str) -> Picture:
         raise ValueError(f"{path} does not have the slide's proportions")
     mpp = attributes.get("level0_mpp")
     known = float(mpp) if isinstance(mpp, int | float) and mpp > 0 else None
-    shown = image.resize(_fitting(size))
+    shown = image.resize(_fitting(size, longest))
     tissue, scale = np.zeros((shown.height, shown.width), dtype=bool), max(size) / max(shown.size)
     for x, y in (coords.xy / scale).tolist():
         far = coords.patch_size_level0 / scale
@@ -301,7 +308,7 @@ def _of_tiles(folder: Path, name: str) -> Picture:
     return Picture(shown, size, (), known, "thumbnail from tiling, with outline and patches", tissue)
 
 
-def _fitting(size: tuple[int, int]) -> tuple[int, int]:
+def _fitting(size: tuple[int, int], longest: int) -> tuple[int, int]:
     """The size of a thumbnail of a slide of this size."""
-    zoom = min(1.0, THUMBNAIL / max(size))
+    zoom = min(1.0, longest / max(size))
     return max(1, round(size[0] * zoom)), max(1, round(size[1] * zoom))

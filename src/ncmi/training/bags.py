@@ -1,9 +1,9 @@
 """Bags in a run: read while the network works on those before them, split by patient; attention over some of them."""
 
 import csv
-from collections.abc import Generator, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ncmi.data.bags.bag import Bag, BagError
+from ncmi.data.bags.bag import Bag, BagError, BagSource
 from ncmi.data.bags.cohort import Cohort, load_cohort
 from ncmi.data.bags.simulated import is_simulated
 from ncmi.data.bags.splits import CohortSplit, cohort_changes, describe_cohort, split_cohort
-from ncmi.data.bags.stream import BagCache, BagStream, pad_bags, subsample
+from ncmi.data.bags.stream import BagCache, BagStream, pad_bags, subsample, usable_bags
 from ncmi.data.signature import Signature
 from ncmi.data.standardize import RunningScale
 from ncmi.errors import left_out_in_words
@@ -59,8 +59,12 @@ class CohortSource(Source):
         self.simulation = is_simulated(self.data.name)
         self.skipped = (*self.cohort.skipped, *self.split.left_out)
         self.signature = Signature(
-            kind="bags", sample_shape=(self.cohort.feature_dim,), class_names=self.cohort.class_names
+            kind="bags",
+            sample_shape=(self.cohort.feature_dim,),
+            class_names=self.cohort.class_names,
+            encoder=self.cohort.encoder,
         )
+        self.notes = self.cohort.notes
 
     def groups(self, indices: Tensor) -> list[Hashable] | None:
         return [self.cohort.slides[index].patient for index in indices.tolist()]
@@ -96,7 +100,7 @@ class CohortSource(Source):
 
     def ood_features(self, model: Classifier, name: str) -> Tensor:
         cohort = load_cohort(replace(self.data, name=name, labels=None, classes=()), need_labels=False)
-        _check_width(model, cohort.feature_dim, name)
+        _check_like(model, cohort, name)
         return vectors_of(model, BagStream(cohort.source, cohort.names))
 
     def describe_inputs(self) -> str:
@@ -174,18 +178,31 @@ class CohortSource(Source):
 def other_bags(model: Classifier, data: BagData) -> tuple[Features, tuple[str, ...]]:
     """Features of other labeled bags; see :func:`ncmi.training.sources.other_features`."""
     other = load_cohort(replace(data, classes=model.signature.class_names))
-    _check_width(model, other.feature_dim, data.name)
+    _check_like(model, other, data.name)
     features = _cohort_features(model, other, torch.arange(len(other.slides)))
     return features, (*other.notes, *left_out_in_words(other.skipped))
 
 
-def _check_width(model: Classifier, width: int, name: str) -> None:
+def _check_like(model: Classifier, cohort: Cohort, name: str) -> None:
     trained = model.signature.sample_shape[0]
-    if width != trained:
-        raise BagError(
-            f"{name}: features of width {width}, but the run was trained on {trained}: embed the slides by the encoder "
-            "that the training slides were embedded by"
-        )
+    if cohort.feature_dim != trained:
+        what = f"features of width {cohort.feature_dim}, but the run was trained on {trained}"
+    elif cohort.encoder and model.signature.encoder and cohort.encoder != model.signature.encoder:
+        what = f"features by the encoder {cohort.encoder}, but the run was trained on {model.signature.encoder}"
+    else:
+        return
+    raise BagError(f"{name}: {what}: embed the slides by the encoder that the training slides were embedded by")
+
+
+def unknown_encoder(model: Classifier, source: BagSource, names: Sequence[str]) -> tuple[str, ...]:
+    """A note where it cannot be known whether bags are of the encoder that a model was trained on."""
+    trained = model.signature.encoder
+    silent = sum(source.encoder(name) is None for name in names)
+    if trained and not silent:
+        return ()
+    whose = f"{silent} of {len(names)} slides" if trained else "the run's own features"
+    whom = f", {trained}" if trained else ""
+    return (f"{whose} do not say which encoder made them: see that it is the one of the training slides{whom}",)
 
 
 @torch.no_grad()
@@ -203,8 +220,11 @@ def _cohort_features(model: Classifier, cohort: Cohort, indices: Tensor) -> Feat
 @torch.no_grad()
 def attention_arrays(model: Classifier, bag: Bag) -> dict[str, Any]:
     """Attention ``[N]`` of a model in evaluation mode over a bag, with where its instances lie."""
-    output = model(bag.features.to(model.standardize.mean.device))
-    arrays: dict[str, Any] = {"attention": output.attention.float().cpu().numpy()}
+    return _arrays_of(model(bag.features.to(model.standardize.mean.device)).attention, bag)
+
+
+def _arrays_of(attention: Tensor, bag: Bag) -> dict[str, Any]:
+    arrays: dict[str, Any] = {"attention": attention.float().cpu().numpy()}
     if bag.coords is not None:
         arrays["coords"] = bag.coords.numpy()
     if bag.patch_size is not None:
@@ -212,6 +232,39 @@ def attention_arrays(model: Classifier, bag: Bag) -> dict[str, Any]:
     if bag.unit == "um":
         arrays["unit"] = np.str_(bag.unit)
     return arrays
+
+
+@dataclass(frozen=True, eq=False)
+class AttendedBag:
+    """What a finished run makes of one bag: its arrays of attention, and the probability ``[C]`` of each class."""
+
+    name: str
+    arrays: dict[str, Any]
+    probabilities: NDArray[np.float64]
+
+
+def attend(
+    model: Classifier,
+    source: BagSource,
+    names: Sequence[str] | None = None,
+    *,
+    on_bad: Callable[[str, str], None] | None = None,
+) -> Iterator[AttendedBag]:
+    """The attention of a finished run over bags, labeled or not, one after the other.
+
+    Args:
+        model: in evaluation mode.
+        source: of the bags.
+        names: which of them; by default all.
+        on_bad: told name and reason of each that cannot be used; by default that is an error.
+    """
+    readout = model.objective.readouts[0]
+    width, encoder = model.signature.sample_shape[0], model.signature.encoder
+    for bag in usable_bags(source, width, encoder=encoder, names=names, on_bad=on_bad):
+        with torch.inference_mode():
+            output = model(bag.features)
+            log_p = model.log_proba(output.vector.unsqueeze(0), readout)[0]
+        yield AttendedBag(bag.name, _arrays_of(output.attention, bag), log_p.double().exp().numpy())
 
 
 def slides_to_show(labels: NDArray[np.int64], probabilities: NDArray[np.float64], most: int) -> list[int]:

@@ -71,7 +71,9 @@ def tile_slides(
     kept = _open_folder(out, slides, settings, mpps, overwrite)
     results: dict[str, SlideResult] = {}
     pending = [path for name, path in slides.items() if name not in kept]
-    work = partial(tile_slide, out=out, settings=settings, **({"mpps": mpps} if mpps else {}))
+    work = partial(tile_slide, out=out, settings=settings)
+    if mpps:
+        work = partial(work, mpps=mpps)
     try:
         with closing(map_in_processes(work, pending, workers, _failed)) as made:
             for result in chain(kept.values(), made):
