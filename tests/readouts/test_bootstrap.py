@@ -55,9 +55,7 @@ def resample(numbers: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[n
 
 
 def test_intervals_are_those_of_a_naive_loop() -> None:
-    first, second = cohort(0), cohort(1)
-    labels, probabilities = (np.concatenate([first[part], second[part]]) for part in (0, 1))
-    patients = [(which, patient) for which, each in enumerate((first, second)) for patient in each[2]]
+    labels, probabilities, patients = cohort(0, patients=40)
     numbers = group_numbers(patients)
     draws = group_draws(numbers, labels, resamples=60, seed=5)
     assert draws.shape == (60, len(set(patients)))

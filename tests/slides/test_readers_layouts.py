@@ -258,3 +258,45 @@ def test_a_locked_file_is_not_damaged(tmp_path: Path) -> None:
         assert "damaged" not in str(error.value)
         process.communicate(b"\n")
     assert open_bags(tmp_path).load("a").features.shape == (2, 4)
+
+
+def test_arrays_of_torchmil(tmp_path: Path) -> None:
+    """One .npy a slide in a folder of features, positions in a folder coords beside it."""
+    for folder, array in (("features_uni", values(3)), ("coords", grid(3))):
+        (tmp_path / folder).mkdir()
+        np.save(tmp_path / folder / "a.npy", array)
+    assert kind_of(str(tmp_path / "features_uni")) == "bags"
+    check(open_bags(tmp_path / "features_uni"), "a", values(3), grid(3))
+    (tmp_path / "features_uni" / "a.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(BagError, match=r"a\.npy: not a readable \.npy file"):
+        open_bags(tmp_path / "features_uni").load("a")
+
+
+def test_annotated_data_of_lazyslide(tmp_path: Path) -> None:
+    """X and obsm/spatial as anndata writes them; a sparse X and Zarr are told in a line."""
+    with h5py.File(tmp_path / "a.h5ad", "w") as file:
+        file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+        file["X"], file["obsm/spatial"] = values(3), grid(3).astype(float)
+        file["uns/tile_spec/base_width"] = 512
+        file["obs/tissue_id"] = np.zeros(3, int)
+    assert kind_of(str(tmp_path)) == "bags"
+    source = open_bags(tmp_path)
+    check(source, "a", values(3), grid(3))
+    assert source.load("a").patch_size == 512
+    assert open_bags(tmp_path / "a.h5ad").names == ("a",)
+    with h5py.File(tmp_path / "a.h5ad", "w") as file:
+        file["X/data"] = values(3)
+    with pytest.raises(BagError, match="no X that is a matrix"):
+        open_bags(tmp_path).load("a")
+    (tmp_path / "z" / "a.zarr").mkdir(parents=True)
+    with pytest.raises(BagError, match="write_h5ad"):
+        open_bags(tmp_path / "z")
+
+
+def test_a_folder_a_slide(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_h5(tmp_path / name / "features.h5", values(3), coords=grid(3))
+    assert kind_of(str(tmp_path)) == "bags"
+    source = open_bags(tmp_path)
+    assert source.names == ("a", "b")
+    check(source, "b", values(3), grid(3))

@@ -31,6 +31,7 @@ from ncmi.training.schema import DataRecord, EpochMetrics
 from ncmi.training.sources import Source
 
 COHORT = "cohort.json"
+_ROWS = 8192  # of features that are standardized at once
 _TABLE_READOUTS = ("head", "cc", "lp")
 
 
@@ -262,9 +263,17 @@ def attend(
     width, encoder = model.signature.sample_shape[0], model.signature.encoder
     for bag in usable_bags(source, width, encoder=encoder, names=names, on_bad=on_bad):
         with torch.inference_mode():
-            output = model(bag.features)
+            output = model.network(_standardized(model, bag.features))
             log_p = model.log_proba(output.vector.unsqueeze(0), readout)[0]
         yield AttendedBag(bag.name, _arrays_of(output.attention, bag), log_p.double().exp().numpy())
+
+
+def _standardized(model: Classifier, features: Tensor) -> Tensor:
+    """Features ``[N, D_feat]`` as the network takes them, made in parts: of the largest slides there is one copy."""
+    result = torch.empty(features.shape, dtype=model.dtype)
+    for rows, part in zip(result.split(_ROWS), features.split(_ROWS), strict=True):
+        rows.copy_(model.standardize(part))
+    return result
 
 
 def slides_to_show(labels: NDArray[np.int64], probabilities: NDArray[np.float64], most: int) -> list[int]:

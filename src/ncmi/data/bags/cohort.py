@@ -138,6 +138,8 @@ def _unused_split(table: LabelTable, data: BagData) -> tuple[str, ...]:
     """Splits that are given but not used: by another that goes before it, or as the recipe does not speak of it."""
     given = [name for name in ("holdout_column", "split_column", "splits") if getattr(data, name) is not None]
     used = ["folds"] if data.folds else []
+    if data.folds:  # those of a study
+        given = [name for name in given if name == "holdout_column" or (name == "split_column" and data.splits)]
     if over := (used + given)[1:]:
         first, *rest = ("--data." + name.replace("_", "-") for name in (used + given))
         return (f"{first} says what the test part is; {', '.join(rest)} {'is' if len(over) == 1 else 'are'} not used",)

@@ -6,7 +6,7 @@ import math
 import pickle
 import threading
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +20,9 @@ from torch import Tensor
 from ncmi.data.arrays import archive_shapes, read_array
 from ncmi.data.bags.bag import Bag, BagError, BagSource, UnusableBag, bag_shape, make_bag
 from ncmi.data.columns import COORDS_KEYS, ENCODER_ATTRIBUTES, FEATURE_KEYS
-from ncmi.data.kinds import INNER_FOLDERS, locate
+from ncmi.data.kinds import INNER_FOLDERS, bag_in, locate
 from ncmi.errors import listing, reason
+from ncmi.files import visible
 
 Array = npt.NDArray[Any]
 Content = Mapping[str, Any]
@@ -31,7 +32,8 @@ _ALONE = "the tensor"
 LAYOUTS = (
     "a folder of one .h5 file a slide (TRIDENT, CLAM: features [N, D], coords), of one .pt tensor a slide (CLAM) or "
     "of one .npz file a slide (features, coords); an .h5 file with one group a slide (AEM, ASMIL: feat, coords, "
-    "attribute label); an .npz file with x [n, D], bag [n] and bag_label [B]"
+    "attribute label); a folder of one .npy file a slide (torchmil), of one .h5ad file a slide (LazySlide) or of one "
+    "folder a slide with its features.h5; an .npz file with x [n, D], bag [n] and bag_label [B]"
 )
 
 
@@ -56,13 +58,15 @@ def open_bags(path: str | Path, *, features_key: str | None = None, coords_key: 
     if _is_hdf5(path):
         with _h5(path) as file:
             one_slide = bool(_shapes(file)) or (features_key is not None and features_key in file)
-        return FolderSource(path, [path], _h5, keys) if one_slide else H5Cohort(path, keys)
+        if path.suffix.lower() == ".h5ad":
+            return FolderSource(path, {path.stem: path}, _h5ad, keys)
+        return FolderSource(path, {path.stem: path}, _h5, keys) if one_slide else H5Cohort(path, keys)
     if path.suffix.lower() in (".pt", ".pth"):
-        return FolderSource(path, [path], _pt, keys)
+        return FolderSource(path, {path.stem: path}, _pt, keys)
     if zipfile.is_zipfile(path):
         with _npz(path) as arrays:
             cohort = {"bag", "bag_label"} <= arrays.keys()
-        return NpzCohort(path, keys) if cohort else FolderSource(path, [path], _npz, keys)
+        return NpzCohort(path, keys) if cohort else FolderSource(path, {path.stem: path}, _npz, keys)
     raise BagError(f"{path}: not bags of features, or damaged: give {LAYOUTS}")
 
 
@@ -71,6 +75,15 @@ def _open_folder(path: Path, keys: _Keys) -> BagSource:
     files = [file for file in path.iterdir() if file.suffix.lower() in _READERS and not file.name.startswith(".")]
     files = sorted((file for file in files if file.is_file()), key=lambda file: (file.suffix.lower(), file))
     if not files:
+        if zarr := sorted(path.glob("*.zarr")):
+            raise BagError(
+                f"{zarr[0]}: Zarr is not read: write the features of each slide as .h5ad (LazySlide: "
+                "wsi.fetch.features_anndata(KEY).write_h5ad(FILE))"
+            )
+        folders = [entry for entry in visible(path) if entry.is_dir()]
+        own = {folder.name: bag for folder in folders if (bag := bag_in(folder)) is not None}
+        if own and len(own) == len(folders) and len({bag.suffix for bag in own.values()}) == 1:
+            return FolderSource(path, own, _READERS[next(iter(own.values())).suffix.lower()], keys)
         for inner in INNER_FOLDERS:
             if (path / inner).is_dir():
                 return _open_folder(path / inner, keys)
@@ -87,7 +100,7 @@ def _open_folder(path: Path, keys: _Keys) -> BagSource:
     for file in files:
         if stems.setdefault(file.stem, file) is not file:
             raise BagError(f"{path}: {stems[file.stem].name} and {file.name} are one slide: keep one of them")
-    return FolderSource(path, files, _READERS[suffixes[0]], keys)
+    return FolderSource(path, stems, _READERS[suffixes[0]], keys)
 
 
 @dataclass(frozen=True)
@@ -166,7 +179,9 @@ def attribute_text(value: Any) -> str:
 
 def _values(item: Any) -> Any:
     # a copy of a tensor: pages of the mapping would be read where the bag is used
-    return item.detach().clone() if isinstance(item, Tensor) else item[...]
+    if isinstance(item, Tensor):
+        return item.detach().clone()
+    return np.array(item) if isinstance(item, np.memmap) else item[...]
 
 
 def _shape(item: Any) -> tuple[int, ...]:
@@ -206,6 +221,43 @@ def _h5(path: Path) -> Iterator[Content]:
 
     with _readable(path, "HDF5"), h5py.File(path, "r") as file:
         yield file
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The features of an .h5ad file's X with what its ``uns`` says of the tiles."""
+
+    values: Any
+    attrs: Mapping[str, Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return _shape(self.values)
+
+    def __getitem__(self, chosen: Any) -> Any:
+        return self.values[chosen]
+
+
+@contextmanager
+def _h5ad(path: Path) -> Iterator[Content]:
+    """AnnData of one slide's tiles as LazySlide writes it: X, corners at level 0 in obsm/spatial, uns/tile_spec."""
+    with _h5(path) as file:
+        if not hasattr(file.get("X"), "shape"):
+            raise UnusableBag(path, "no X that is a matrix [N, D], which .h5ad files of features have")
+        spec = file.get("uns/tile_spec", {})
+        sides = (spec[key] for key in ("base_width", "raw_width") if key in spec)
+        side = next((np.asarray(value[()]).item() for value in sides if value.shape == ()), None)
+        content: dict[str, Any] = {"X": _Table(file["X"], {} if side is None else {"patch_size_level0": side})}
+        yield content | ({"coords": file["obsm/spatial"]} if "obsm/spatial" in file else {})
+
+
+@contextmanager
+def _npy(path: Path) -> Iterator[Content]:
+    """One array; its positions lie in a folder coords beside the features' folder, as torchmil has them."""
+    with _readable(path, ".npy"):
+        content = {"features": np.load(path, mmap_mode="r", allow_pickle=False)}
+        coords = path.parent.parent / "coords" / path.name
+        yield content | ({"coords": np.load(coords, allow_pickle=False)} if coords.is_file() else {})
 
 
 @contextmanager
@@ -251,22 +303,28 @@ def _pt(path: Path) -> Iterator[Content]:
 _READERS: dict[str, Callable[[Path], AbstractContextManager[Content]]] = {
     **dict.fromkeys((".h5", ".hdf5"), _h5),
     **dict.fromkeys((".pt", ".pth"), _pt),
+    ".h5ad": _h5ad,
     ".npz": _npz,
+    ".npy": _npy,
 }
 
 
 class FolderSource(BagSource):
-    """Bags in one file each, called like the slide. Shapes are read once and remembered.
+    """Bags in one file each, by the slides' names. Shapes are read once and remembered.
 
     A file holds ``features`` (or ``x`` …) ``[N, D]`` or ``[1, N, D]`` and, optionally, ``coords`` ``[N, 2]``. Positions
     of a .pt file may lie in the .h5 file of the same name, beside it or in ``../h5_files``.
     """
 
     def __init__(
-        self, path: Path, files: Sequence[Path], reader: Callable[[Path], AbstractContextManager[Content]], keys: _Keys
+        self,
+        path: Path,
+        files: Mapping[str, Path],
+        reader: Callable[[Path], AbstractContextManager[Content]],
+        keys: _Keys,
     ) -> None:
         self.path = path
-        self.files = {file.stem: file for file in files}
+        self.files = dict(files)
         self.names = tuple(sorted(self.files))
         self._reader, self._keys = reader, keys
         self._known: dict[str, tuple[tuple[int, int], str | None]] = {}
