@@ -250,6 +250,14 @@ def _print_readouts(
     for note in first.notes:
         say(note)
     _print_classes(first, READOUTS_IN_WORDS[primary], counts)
+    for name, readout in readouts.items():
+        if (scores := readout.patients) is not None:
+            values = (scores.macro_f1, scores.macro_auc, scores.accuracy)
+            numbers = ", ".join(
+                f"{METRICS[metric].short} {_number(value.value, '.3f')} ({_interval(value)})"
+                for metric, value in zip(("macro_f1", "macro_auc", "accuracy"), values, strict=True)
+            )
+            say(f"one decision a patient, {READOUTS_IN_WORDS[name]}: {scores.samples} patients, {numbers}")
 
 
 def _score(kind: str, scores: Scores | None, name: str) -> str:

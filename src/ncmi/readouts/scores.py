@@ -312,6 +312,36 @@ def judge(
     )
 
 
+def by_group(
+    log_p: ArrayLike, labels: ArrayLike, groups: Sequence[Hashable]
+) -> tuple[Array, Whole, list[Hashable]] | None:
+    """One decision a group, such as a patient with several slides: the mean of its samples' probabilities.
+
+    Args:
+        log_p: log-probabilities ``[n, C]``.
+        labels: class of each sample, ``[n]``.
+        groups: of each sample.
+
+    Returns:
+        Log-probabilities ``[G, C]``, labels ``[G]`` and the groups, in the order in which they first occur; None where
+        a group has samples of several classes, and so no label of its own, or where each sample is a group.
+
+    >>> by_group(np.log([[0.2, 0.8], [0.6, 0.4], [0.9, 0.1]]), [1, 1, 0], ["a", "a", "b"])[0].round(3).tolist()
+    [[-0.916, -0.511], [-0.105, -2.303]]
+    """
+    numbers, y = group_numbers(groups), np.asarray(labels)
+    count = int(numbers.max()) + 1 if len(numbers) else 0
+    first = np.full(count, -1)
+    first[numbers[::-1]] = np.arange(len(numbers))[::-1]
+    if count == len(numbers) or (y != y[first][numbers]).any():
+        return None
+    sums = np.zeros((count, np.shape(log_p)[1]))
+    np.add.at(sums, numbers, np.exp(_floats(log_p)))
+    means = sums / np.bincount(numbers)[:, None]
+    with np.errstate(divide="ignore"):  # −inf is what an excluded class has
+        return np.log(means), y[first].astype(np.int64), [groups[place] for place in first.tolist()]
+
+
 def paired_difference(
     labels: ArrayLike,
     probs_a: ArrayLike,

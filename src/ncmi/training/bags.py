@@ -1,6 +1,7 @@
 """Bags in a run: read while the network works on those before them, split by patient; attention over some of them."""
 
 import csv
+from collections import Counter
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from ncmi.data.signature import Signature
 from ncmi.data.standardize import RunningScale
 from ncmi.errors import left_out_in_words
 from ncmi.files import write_atomically, write_json
-from ncmi.readouts.scores import judge
+from ncmi.readouts.scores import by_group, judge
 from ncmi.recipes import BagData, Recipe
 from ncmi.training.judging import Features, Judgment
 from ncmi.training.loop import Loop, Setup
@@ -133,6 +134,7 @@ class CohortSource(Source):
         self, folder: RunFolder, model: Classifier, judgment: Judgment, parts: dict[str, Features]
     ) -> None:
         self._write_table(folder.path / "slides.csv", model, parts)
+        self._write_patients(folder.path / "patients.csv", model, parts)
         if self.data.attention_slides:
             self._write_attention(folder.path / "attention", model, judgment)
 
@@ -165,6 +167,33 @@ class CohortSource(Source):
                         writer.writerow([*about, count, *(f"{number:.9g}" for number in row)])
 
         write_atomically(path, write)
+
+    @torch.no_grad()
+    def _write_patients(self, path: Path, model: Classifier, parts: dict[str, Features]) -> None:
+        """A line for each patient of a part in which patients have labels of their own, and several slides."""
+        classes = self.cohort.class_names
+        rows = [["patient", "part", "label", "slides", *(f"{r}:{name}" for r in _TABLE_READOUTS for name in classes)]]
+        for part, features in parts.items():
+            slides = Counter(features.groups or ())
+            pooled = [
+                by_group(model.log_proba(features.features, name).cpu(), features.labels.cpu(), features.groups or ())
+                for name in _TABLE_READOUTS
+            ]
+            if pooled[0] is None:
+                continue
+            label, patients = pooled[0][1], pooled[0][2]
+            numbers = np.exp(np.concatenate([each[0] for each in pooled if each is not None], axis=1))
+            name = self.judged_part if part == "test" else part
+            for row, patient in enumerate(patients):
+                about = [str(patient), name, classes[label[row]], str(slides[patient])]
+                rows.append([*about, *(f"{number:.9g}" for number in numbers[row].tolist())])
+
+        def write(temporary: Path) -> None:
+            with temporary.open("w", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows(rows)
+
+        if len(rows) > 1:
+            write_atomically(path, write)
 
     def _write_attention(self, folder: Path, model: Classifier, judgment: Judgment) -> None:
         """The attention over some test slides, one file each; see :func:`slides_to_show`."""
@@ -269,10 +298,13 @@ def attend(
 
 
 def _standardized(model: Classifier, features: Tensor) -> Tensor:
-    """Features ``[N, D_feat]`` as the network takes them, made in parts: of the largest slides there is one copy."""
+    """Features ``[N, D_feat]`` as the network takes them; of the largest slides there is one copy, or none."""
+    scaler = model.standardize
+    if bool((scaler.mean == 0).all()) and bool((scaler.scale == 1).all()):
+        return features  # the network's first layer takes them in any precision
     result = torch.empty(features.shape, dtype=model.dtype)
     for rows, part in zip(result.split(_ROWS), features.split(_ROWS), strict=True):
-        rows.copy_(model.standardize(part))
+        rows.copy_(scaler(part))
     return result
 
 
