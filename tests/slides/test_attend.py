@@ -20,7 +20,7 @@ from ncmi.report import write_report
 from ncmi.report.attention import Attention, Picture, Sources, attention_of
 from ncmi.report.heat_maps import colors_of
 from ncmi.report.slide_files import percentiles, write_slide
-from ncmi.training.bags import attend
+from ncmi.training.bags import attend_bags
 from ncmi.training.model import load_model
 from ncmi.training.run import train
 
@@ -217,7 +217,7 @@ def test_attention_is_that_of_the_run_s_own_files(trained: Path) -> None:
     run = trained / "run"
     kept = {path.stem: path for path in (run / "attention").glob("*.npz")}
     source = open_bags(trained / "cohort" / "features")
-    for bag in attend(load_model(run), source, sorted(kept)):
+    for bag in attend_bags(load_model(run), source, sorted(kept)):
         np.testing.assert_allclose(bag.arrays["attention"], np.load(kept[bag.name])["attention"], rtol=1e-5)
         weights, shown = Sources().look(attention_of(bag.name, bag.arrays))
         assert (weights.slide, shown.thumbnail) == (bag.name, None)

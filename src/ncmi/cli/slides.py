@@ -225,7 +225,7 @@ def attend(
     from ncmi.files import check_writable
     from ncmi.report.attention import Sources, attention_of
     from ncmi.report.slide_files import OVERLAY, write_index, write_slide
-    from ncmi.training.bags import attend, unknown_encoder
+    from ncmi.training.bags import attend_bags, unknown_encoder
     from ncmi.training.model import load_model
     from ncmi.training.run_folder import RunFolder, write_arrays
 
@@ -247,7 +247,7 @@ def attend(
     left_out: list[tuple[str, str]] = []
     rows: list[dict[str, str]] = []
     with output.SlideCounter("slides") as counter:
-        for bag in attend(model, source, names, on_bad=lambda name, reason: left_out.append((name, reason))):
+        for bag in attend_bags(model, source, names, on_bad=lambda name, reason: left_out.append((name, reason))):
             weights, picture = pictures.look(attention_of(bag.name, bag.arrays), top)
             shares = dict(zip(classes, bag.probabilities.tolist(), strict=True))
             decided = max(shares, key=shares.__getitem__)

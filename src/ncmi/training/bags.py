@@ -273,7 +273,7 @@ class AttendedBag:
     probabilities: NDArray[np.float64]
 
 
-def attend(
+def attend_bags(
     model: Classifier,
     source: BagSource,
     names: Sequence[str] | None = None,
