@@ -55,7 +55,7 @@ def resample(numbers: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[n
 
 
 def test_intervals_are_those_of_a_naive_loop() -> None:
-    labels, probabilities, patients = cohort(0)
+    labels, probabilities, patients = cohort(0, patients=40)
     numbers = group_numbers(patients)
     draws = group_draws(numbers, labels, resamples=60, seed=5)
     assert draws.shape == (60, len(set(patients)))

@@ -160,7 +160,7 @@ def test_one_class_alone_has_no_auc() -> None:
     assert scores.macro_auc == Estimate(value=None)
     assert scores.accuracy.value == pytest.approx(2 / 3)
     assert scores.balanced_accuracy.value == pytest.approx(2 / 3)
-    assert scores.notes == ["Only one class occurs (none of tumor): AUC is not defined."]
+    assert scores.notes[0] == "Only one class occurs (none of tumor): AUC is not defined."
 
 
 def test_a_label_of_probability_zero_has_no_likelihood() -> None:
@@ -207,10 +207,28 @@ def test_auc_only_knows_order_and_renaming_classes_changes_no_mean(seed: int) ->
 
 
 def test_a_perfect_model_scores_one_everywhere() -> None:
-    labels = np.arange(20) % 4
-    scores = scores_of(labels, np.eye(4)[labels], list(range(20)), resamples=100)
-    for name in INTERVAL_METRICS:
-        assert getattr(scores, name) == Estimate(value=1.0, low=1.0, high=1.0)
+    """All resamples agree that it is perfect, which is no interval of width zero: the exact one, or none."""
+    labels = np.arange(48) % 4
+    scores = scores_of(labels, np.eye(4)[labels], list(range(48)), resamples=100)
+    for name in INTERVAL_METRICS[:3]:
+        assert getattr(scores, name) == Estimate(value=1.0)
+    assert scores.accuracy == Estimate(value=1.0, low=pytest.approx(0.025 ** (1 / 48)), high=1.0)
+    assert scores.classes[0].recall == Estimate(value=1.0, low=pytest.approx(0.025 ** (1 / 12)), high=1.0)
+
+
+def test_few_groups_of_a_class_have_an_exact_interval_or_none() -> None:
+    """One positive of 21 is no certainty, and neither are two patients."""
+    labels = np.arange(21) // 20
+    probabilities = np.where(labels[:, None] == [0, 1], 0.9, 0.1)
+    scores = scores_of(labels, probabilities, list(range(21)), ("no", "yes"), resamples=100)
+    assert scores.classes[1].recall == Estimate(value=1.0, low=pytest.approx(0.025), high=1.0)
+    assert scores.macro_f1 == Estimate(value=1.0)
+    assert any("Of yes there are fewer than 10 groups" in note for note in scores.notes)
+    # two patients of three slides: slides of a patient are no independent trials
+    labels, decided = np.array([0, 1, 1, 0, 1, 1]), np.array([0, 1, 0, 0, 1, 0])
+    scores = scores_of(labels, np.eye(2)[decided], list("aaabbb"), ("no", "yes"), resamples=100)
+    assert scores.accuracy == Estimate(value=pytest.approx(2 / 3))
+    assert scores.classes[1].recall == Estimate(value=pytest.approx(0.5))
 
 
 @pytest.mark.parametrize(

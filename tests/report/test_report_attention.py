@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from folders import PATCH, section_image, tissue, write_attention, write_slide_file, write_tiles
@@ -281,6 +282,57 @@ def test_what_cannot_be_shown_is_told(tmp_path: Path) -> None:
     assert "other.h5: cannot be read" in Sources(tiles=tiles).picture("other", [], 1).note
     Image.new("RGB", (50, 200)).save(tiles / "thumbnails" / "broken.jpg")
     assert "does not have the slide's proportions" in Sources(tiles=tiles).picture("broken", [], 1).note
+
+
+def test_places_in_microns_lie_on_the_slide_where_its_resolution_is_known(tmp_path: Path) -> None:
+    """A slide of 0.25 microns per pixel: the same patches, told in microns as STAMP does and in pixels."""
+    write_slide_file(tmp_path / "s1.tif", 3, lesion=3)
+    pixels = attention_of(3, 3)
+    assert pixels.coords is not None
+    pixels = Attention("s1", pixels.values, pixels.coords // 16, PATCH // 16)
+    np.savez(
+        tmp_path / "s1.npz",
+        attention=pixels.values,
+        coords=pixels.coords * 0.25,
+        patch_size=pixels.patch_size * 0.25,
+        unit="um",
+    )
+    weights = read_attention(tmp_path / "s1.npz")
+    assert weights.microns
+    found, picture = Sources(tmp_path).look(weights)
+    assert (found.microns, found.patch_size) == (False, pixels.patch_size)
+    np.testing.assert_array_equal(found.coords, pixels.coords)
+    assert picture.thumbnail is not None
+    expected = Sources(tmp_path).picture("s1", [(int(x), int(y)) for x, y in pixels.coords[pixels.top(1)]], 32)
+    np.testing.assert_array_equal(np.asarray(picture.patches[0]), np.asarray(expected.patches[0]))
+    # taken as pixels they lie in a corner, half of them off the tissue, and are not drawn
+    _, wrong = Sources(tmp_path).look(Attention("s1", pixels.values, weights.coords * 0.25, 2))
+    assert wrong.thumbnail is None
+    assert "no tissue" in wrong.note
+
+
+def test_what_is_not_of_the_slide_is_not_drawn_over_it(tmp_path: Path) -> None:
+    write_slide_file(tmp_path / "s1.tif", 3, lesion=3)
+    weights = attention_of(3, 3)
+    corners = weights.coords
+    assert corners is not None
+    _, picture = Sources(tmp_path).look(Attention("s1", weights.values, corners, PATCH))
+    assert (picture.thumbnail, picture.patches) == (None, ())
+    assert "lie outside the slide" in picture.note
+    write_tiles(tmp_path / "tiles", "s1", 3, lesion=3)
+    sources = Sources(tiles=tmp_path / "tiles")
+    picture = sources.look(Attention("s1", weights.values, corners, PATCH))[1]
+    assert picture.thumbnail is not None
+    shifted = corners[:, ::-1] // 8
+    assert sources.look(Attention("s1", weights.values, shifted, PATCH // 8))[1].thumbnail is None
+    # microns of a slide that does not say its resolution
+    with h5py.File(tmp_path / "tiles" / "coords" / "s1.h5", "r+") as file:
+        del file["coords"].attrs["level0_mpp"]
+    microns = Attention("s1", weights.values, corners.astype(float), PATCH, microns=True)
+    found, picture = sources.look(microns)
+    assert (found.microns, picture.thumbnail) == (True, None)
+    assert "--slide-mpp" in picture.note
+    assert Sources(tiles=tmp_path / "tiles", slide_mpp=1.0).look(microns)[1].thumbnail is not None
 
 
 @pytest.mark.parametrize("which", ["slides", "tiles"])

@@ -95,10 +95,35 @@ def test_spaces_byte_order_mark_semicolons_and_row_index(tmp_path: Path) -> None
 
 
 def test_names_stay_text(tmp_path: Path) -> None:
-    table = read(tmp_path, "slide,patient,label\n007,01,N\n1e5,02,NA\n008,03,None\n")
+    text = "slide,patient,label\n007,01,N\n1e5,02,NA\n008,03,None\n"
+    table = read(tmp_path, text, classes=("N", "NA", "None"))
     assert table.slides == ("007", "1e5", "008")
     assert table.patients == ("01", "02", "03")
     assert table.labels == ("N", "NA", "None")
+
+
+def test_na_is_no_label_unless_it_is_named(tmp_path: Path) -> None:
+    table = read(tmp_path, "slide,label\na,NA\nb,n/a\nc,x\nd,None\n")
+    assert table.labels == (None, None, "x", "None")
+    assert "2 labels are 'NA', 'n/a', which counts as no label" in table.notes[1]
+
+
+def test_one_class_in_two_spellings(tmp_path: Path) -> None:
+    table = read(tmp_path, "slide,label\na,LUAD\nb,luad\nc,LUSC\nd,LUAD\n")
+    assert table.labels == ("LUAD", "LUAD", "LUSC", "LUAD")
+    assert "label 'luad' (1 rows) counts as 'LUAD'" in table.notes
+    asked = read(tmp_path, "slide,label\na,LUAD\nb,luad\nd,LUAD\n", classes=("luad", "lusc"))
+    assert asked.labels == ("luad", "luad", "luad")
+    # where both are asked for, they are two
+    both = read(tmp_path, "slide,label\na,t\nb,T\n", classes=("t", "T"))
+    assert both.labels == ("t", "T")
+
+
+def test_equal_columns_are_one(tmp_path: Path) -> None:
+    table = read(tmp_path, "slide,slide_id,label,target\na,a,x,x\nb,b,y,y\n")
+    assert (table.slides, table.labels) == (("a", "b"), ("x", "y"))
+    with pytest.raises(ValueError, match="several columns could be the label"):
+        read(tmp_path, "slide,label,target\na,x,x\nb,y,x\n")
 
 
 def test_missing_labels_and_numbers(tmp_path: Path) -> None:
@@ -121,6 +146,7 @@ def test_without_patients_or_labels(tmp_path: Path) -> None:
         ("C:\\scans\\a.NDPI ", "a"),
         ("x/y/b.ome.tiff", "b.ome"),
         ("TCGA-1.2b3c-4d.svs", "TCGA-1.2b3c-4d"),
+        ("scan.QPTIFF", "scan"),
         ("TCGA-1.2b3c-4d", "TCGA-1.2b3c-4d"),
         ("patient_000_node_0", "patient_000_node_0"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -12,16 +13,23 @@ from bag_writers import FakeSource, values, write_cohort_h5, write_h5, write_tab
 
 from ncmi.data.bags import cohort as cohort_module
 from ncmi.data.bags.cohort import Cohort, load_cohort
+from ncmi.data.bags.readers import open_bags
 from ncmi.data.bags.splits import split_cohort
 from ncmi.recipes import BagData
 
 LABELS = {"a": "x", "b": "y", "c": "x", "d": "y", "e": "x", "f": "y"}
 
 
+def made_by(path: Path, encoder: str, key: str = "encoder") -> None:
+    with h5py.File(path, "r+") as file:
+        file.attrs[key] = encoder
+
+
 def make(tmp_path: Path, labels: dict[str, str] = LABELS) -> BagData:
     """Six slides of three patients, two classes, one .h5 file each."""
     for index, name in enumerate(LABELS):
-        write_h5(tmp_path / "features" / f"{name}.h5", values(index + 1, seed=index))
+        path = write_h5(tmp_path / "features" / f"{name}.h5", values(index + 1, seed=index))
+        made_by(path, "uni")
     rows = [(name, f"p{'abcdef'.index(name) // 2}", label, f"c{label}") for name, label in labels.items()]
     write_table(tmp_path / "labels.csv", rows, "slide_id,patient_id,label,center")
     return BagData(name=str(tmp_path / "features"), labels=str(tmp_path / "labels.csv"))
@@ -44,7 +52,7 @@ def test_a_cohort(tmp_path: Path) -> None:
     assert cohort.labels.tolist() == [0, 1, 0, 1, 0, 1]
     assert (cohort.feature_dim, cohort.instances) == (4, (1, 2, 3, 4, 5, 6))
     assert cohort.slides[1].values == {"center": "cy"}
-    assert (cohort.skipped, cohort.unused, cohort.notes) == ((), (), ())
+    assert (cohort.skipped, cohort.unused, cohort.notes, cohort.encoder) == ((), (), (), "uni")
     assert torch.equal(cohort.source.load("c").features, torch.from_numpy(values(3, seed=2)))
 
 
@@ -158,8 +166,8 @@ def test_names_that_never_match_say_how_the_bags_are_called(tmp_path: Path) -> N
 
 
 def test_suffixes_and_file_endings_of_names(tmp_path: Path) -> None:
-    for name in ("a_features", "b.svs", "c_feats", "c2"):
-        write_h5(tmp_path / "f" / f"{name}.h5", values(2))
+    for seed, name in enumerate(("a_features", "b.svs", "c_feats", "c2")):
+        write_h5(tmp_path / "f" / f"{name}.h5", values(2, seed=seed))
     write_table(tmp_path / "l.csv", [("a.svs", 1, "x"), ("b", 2, "y"), ("dir/c.tif", 3, "x"), ("c2", 4, "y")])
     cohort = load_cohort(BagData(name=str(tmp_path / "f"), labels=str(tmp_path / "l.csv")))
     assert cohort.names == ("a", "b", "c", "c2")
@@ -200,7 +208,7 @@ def test_a_class_whose_slides_are_all_skipped_is_not_forgotten(tmp_path: Path) -
 
 
 def test_labels_of_the_features_file(tmp_path: Path) -> None:
-    bags = {name: values(2) for name in LABELS}
+    bags = {name: values(2, seed=seed) for seed, name in enumerate(LABELS)}
     path = write_cohort_h5(tmp_path / "c.h5", bags, LABELS)
     cohort = load_cohort(BagData(name=str(path)))
     assert cohort.patients == cohort.names == tuple("abcdef")
@@ -233,3 +241,63 @@ def test_ten_thousand_slides_open_in_seconds(tmp_path: Path, monkeypatch: pytest
     assert len(cohort.slides) == count - (bad == "skip")
     assert len(source.reads) == (count if bad == "skip" else 0)
     assert cohort.skipped == ((("s00017", "fake/s00017: broken"),) if bad == "skip" else ())
+
+
+def test_features_of_two_encoders_of_one_width(tmp_path: Path) -> None:
+    data = make(tmp_path)
+    made_by(tmp_path / "features" / "b.h5", "conch")
+    with pytest.raises(ValueError, match=r"5 slides have features by the encoder uni, but others by conch .'b'"):
+        load_cohort(data, read=False)
+    cohort = skipped(data)
+    assert (cohort.names, cohort.encoder) == (tuple("acdef"), "uni")
+    assert [name for name, _ in cohort.skipped] == ["b"]
+    # as STAMP names it; a file that says nothing is noted
+    made_by(tmp_path / "features" / "b.h5", "", "encoder")
+    made_by(tmp_path / "features" / "b.h5", "gigapath", "extractor")
+    with pytest.raises(ValueError, match="by gigapath"):
+        load_cohort(data)
+    write_h5(tmp_path / "features" / "b.h5", values(2, seed=1))
+    assert any("1 of 6 slides do not say which encoder" in note for note in load_cohort(data).notes)
+
+
+def test_the_encoder_that_trident_s_folder_names(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["features"], file["coords"] = values(3), np.zeros((3, 2), int)
+        file["features"].attrs.update({"name": "a", "savetodir": "out/20x_256px_0px_overlap/features_uni_v1"})
+    assert open_bags(tmp_path).encoder("a") == "uni_v1"
+
+
+def test_the_same_features_under_several_names(tmp_path: Path) -> None:
+    data = make(tmp_path)
+    # the same patient and class: counts twice, and is noted
+    write_table(tmp_path / "labels.csv", [(n, f"p{'abcdef'.index(n) // 2}", "xy"[n in "bcd"]) for n in LABELS])
+    write_h5(tmp_path / "features" / "d.h5", values(3, seed=2))
+    assert any("repeat another's features ('d')" in note for note in load_cohort(data).notes)
+    # of another patient: it would stand on both sides of a split
+    write_h5(tmp_path / "features" / "e.h5", values(1, seed=0))
+    with pytest.raises(ValueError, match="'e': the same features as slide 'a', which is of another patient"):
+        load_cohort(data)
+    assert "e" not in skipped(data).names
+    # of another class: neither label can be trusted
+    write_h5(tmp_path / "features" / "b.h5", values(1, seed=0))
+    assert skipped(data).names == ("c", "d", "f")
+
+
+def test_patients_by_barcodes(tmp_path: Path) -> None:
+    """Without a column of patients no patient of TCGA, CPTAC, GTEX or CAMELYON-17 stands on two sides."""
+    names = [f"TCGA-AA-{1000 + n // 2}-01Z-00-DX{n % 2 + 1}.0F-{n}" for n in range(8)]
+    names += [f"C3L-{n // 2:05d}-2{n % 2}" for n in range(8)] + [f"GTEX-1117{'FG'[n // 2]}-{n:04d}" for n in range(4)]
+    names += [f"patient_{n // 2:03d}_node_{n % 2}" for n in range(8)] + ["other"]
+    for seed, name in enumerate(names):
+        write_h5(tmp_path / "f" / f"{name}.h5", values(1, seed=seed))
+    write_table(tmp_path / "l.csv", [(f"{name}.svs", "xy"[n // 2 % 2]) for n, name in enumerate(names)], "slide,label")
+    data = BagData(str(tmp_path / "f"), labels=str(tmp_path / "l.csv"))
+    cohort = load_cohort(data)
+    patients = dict(zip(cohort.names, cohort.patients, strict=True))
+    assert (patients["C3L-00003-21"], patients["GTEX-1117G-0003"]) == ("C3L-00003", "GTEX-1117G")
+    assert (patients["patient_003_node_1"], patients["other"]) == ("patient_003", "other")
+    assert len(set(cohort.patients)) == 4 + 4 + 2 + 4 + 1
+    assert any("TCGA and CPTAC and GTEX and CAMELYON-17: 15 patients" in note for note in cohort.notes)
+    split = split_cohort(cohort, data, 0)
+    sides = [{cohort.patients[index] for index in part.tolist()} for part in split.parts.values()]
+    assert sum(map(len, sides)) == len(set().union(*sides))

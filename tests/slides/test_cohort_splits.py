@@ -257,7 +257,7 @@ def real(data_dir: Path, tmp_path: Path, name: str) -> BagData:
     if not table.is_file():
         pytest.skip(f"needs {table}")
     slides = [line.split(",")[0] for line in table.read_text().splitlines()[1:]]
-    path = write_cohort_h5(tmp_path / "c.h5", dict.fromkeys(slides, values(1)))
+    path = write_cohort_h5(tmp_path / "c.h5", {name: values(1, seed=seed) for seed, name in enumerate(slides)})
     return BagData(name=str(path), labels=str(table))
 
 
@@ -312,3 +312,30 @@ def test_what_changed_of_a_cohort_is_told() -> None:
     ]
     relabeled = cohort_of([0, 1, 0, 2])
     assert cohort_changes(earlier, relabeled, same)[0].startswith("classes were ['a', 'b'], now ['a', 'b', 'c']")
+
+
+def test_the_published_folds_of_a_study(tmp_path: Path) -> None:
+    """CLAM's folder of splits files, a path with the fold's number, and a column of folds."""
+    fold = [str(number % 3) for number in range(12)]
+    cohort = cohort_of([0, 1] * 6, columns={"fold": fold, "from_one": [str(int(text) + 1) for text in fold]})
+    for number in range(3):
+        rows = [(name, "", "") if fold[i] != str(number) else ("", "", name) for i, name in enumerate(cohort.names)]
+        write_table(tmp_path / f"splits_{number}.csv", rows, "train,val,test")
+    for options in (
+        {"splits": str(tmp_path)},
+        {"splits": str(tmp_path / "splits_{fold}.csv")},
+        {"split_column": "fold"},
+        {"split_column": "from_one"},
+    ):
+        for number in range(3):
+            data = replace(DATA, folds=3, fold=number, validation_fraction=0.2, **options)  # type: ignore[arg-type]
+            split = split_cohort(cohort, data, 0)
+            check(cohort, split)
+            assert split.test.tolist() == [i for i in range(12) if fold[i] == str(number)]
+            assert len(split.validation) > 0
+    with pytest.raises(ValueError, match="one file for several folds"):
+        split_cohort(cohort, replace(DATA, folds=3, splits=str(tmp_path / "splits_0.csv")), 0)
+    with pytest.raises(ValueError, match="not the numbers of 4 folds"):
+        split_cohort(cohort, replace(DATA, folds=4, split_column="fold"), 0)
+    with pytest.raises(ValueError, match=r"splits_3\.csv"):
+        split_cohort(cohort, replace(DATA, folds=4, fold=3, splits=str(tmp_path)), 0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -222,3 +224,79 @@ def test_names_below_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (len(cohort.slides), cohort.class_names) == (2, ("0", "1"))
     with pytest.raises(BagError, match=r"nowhere: no such file or folder: check the path"):
         open_bags("nowhere")
+
+
+@pytest.mark.parametrize("size", [{"tile_size": 256.0}, {"tile_size_um": 256.0, "tile_size_px": 224}])
+def test_positions_of_stamp_are_microns(tmp_path: Path, size: dict[str, float]) -> None:
+    """As STAMP 2 writes, and its later releases: attributes of the file, fractions of a micron kept."""
+    coords = np.array([[0.0, 256.25], [512.5, 768.0]], np.float32)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["feats"], file["coords"] = values(2), coords
+        file.attrs.update({"stamp_version": "2.4.0", "extractor": "uni2", "unit": "um", **size, "feat_type": "tile"})
+    source = open_bags(tmp_path)
+    bag = source.load("a")
+    assert (bag.unit, bag.patch_size, source.encoder("a")) == ("um", 256.0, "uni2")
+    assert bag.coords is not None
+    assert bag.coords.tolist() == coords.tolist()
+
+
+def test_one_patch_alone(tmp_path: Path) -> None:
+    torch.save(torch.ones(4), tmp_path / "a.pt")
+    bag = open_bags(tmp_path).load("a")
+    assert bag.features.tolist() == [[1.0] * 4]
+
+
+def test_a_locked_file_is_not_damaged(tmp_path: Path) -> None:
+    """Another program writes the file: there is nothing to make again."""
+    write_h5(tmp_path / "a.h5", values(2))
+    writer = f"import h5py, sys; f = h5py.File({str(tmp_path / 'a.h5')!r}, 'r+'); print('open', flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", writer], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        with pytest.raises(BagError, match=r"locked.*wait") as error:
+            open_bags(tmp_path).load("a")
+        assert "damaged" not in str(error.value)
+        process.communicate(b"\n")
+    assert open_bags(tmp_path).load("a").features.shape == (2, 4)
+
+
+def test_arrays_of_torchmil(tmp_path: Path) -> None:
+    """One .npy a slide in a folder of features, positions in a folder coords beside it."""
+    for folder, array in (("features_uni", values(3)), ("coords", grid(3))):
+        (tmp_path / folder).mkdir()
+        np.save(tmp_path / folder / "a.npy", array)
+    assert kind_of(str(tmp_path / "features_uni")) == "bags"
+    check(open_bags(tmp_path / "features_uni"), "a", values(3), grid(3))
+    (tmp_path / "features_uni" / "a.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(BagError, match=r"a\.npy: not a readable \.npy file"):
+        open_bags(tmp_path / "features_uni").load("a")
+
+
+def test_annotated_data_of_lazyslide(tmp_path: Path) -> None:
+    """X and obsm/spatial as anndata writes them; a sparse X and Zarr are told in a line."""
+    with h5py.File(tmp_path / "a.h5ad", "w") as file:
+        file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+        file["X"], file["obsm/spatial"] = values(3), grid(3).astype(float)
+        file["uns/tile_spec/base_width"] = 512
+        file["obs/tissue_id"] = np.zeros(3, int)
+    assert kind_of(str(tmp_path)) == "bags"
+    source = open_bags(tmp_path)
+    check(source, "a", values(3), grid(3))
+    assert source.load("a").patch_size == 512
+    assert open_bags(tmp_path / "a.h5ad").names == ("a",)
+    with h5py.File(tmp_path / "a.h5ad", "w") as file:
+        file["X/data"] = values(3)
+    with pytest.raises(BagError, match="no X that is a matrix"):
+        open_bags(tmp_path).load("a")
+    (tmp_path / "z" / "a.zarr").mkdir(parents=True)
+    with pytest.raises(BagError, match="write_h5ad"):
+        open_bags(tmp_path / "z")
+
+
+def test_a_folder_a_slide(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_h5(tmp_path / name / "features.h5", values(3), coords=grid(3))
+    assert kind_of(str(tmp_path)) == "bags"
+    source = open_bags(tmp_path)
+    assert source.names == ("a", "b")
+    check(source, "b", values(3), grid(3))

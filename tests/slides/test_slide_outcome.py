@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from slide_helpers import WIDTH, rows, slide_recipe, write_cohort
 
+from ncmi.cli.output import print_results
 from ncmi.data.bags.bag import BagError
 from ncmi.objectives.options import CrossEntropyOptions
 from ncmi.recipes import recipe_to_dict
@@ -95,3 +96,37 @@ def test_what_stands_against_a_comparison_is_found_before_it_is_begun(tmp_path: 
     with pytest.raises(ComparisonError, match=r"'slide03': \d+ NaN or infinite features.*--data\.bad skip"):
         compare(Plan(entries_of(slide_recipe(damaged), ["ncmi"]), (0,), workers=1), tmp_path / "c")
     assert not (tmp_path / "c").exists()
+
+
+def test_patients_as_the_unit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Patients of one label over several slides: their slides' mean probabilities decide, and are judged by patient."""
+    table = write_cohort(tmp_path / "cohort", slides=48)
+    lines = table.read_text().splitlines()
+    # a patient's slides are of its class: number // 3 of slides of the same class
+    fields = [line.split(",") for line in lines[1:]]
+    for number, field in enumerate(fields):
+        field[1] = f"p{field[3]}{number // 6}"
+    table.write_text("\n".join([lines[0], *map(",".join, fields)]) + "\n")
+    results = train(slide_recipe(table), tmp_path / "run")
+    slides, patients = rows(tmp_path / "run" / "slides.csv"), rows(tmp_path / "run" / "patients.csv")
+    assert {row["patient"] for row in slides} == {row["patient"] for row in patients}
+    for row in patients:
+        of_patient = [slide for slide in slides if slide["patient"] == row["patient"]]
+        assert (row["label"], int(row["slides"])) == (of_patient[0]["label"], len(of_patient))
+        for column in (name for name in row if ":" in name):
+            mean = sum(float(slide[column]) for slide in of_patient) / len(of_patient)
+            assert float(row[column]) == pytest.approx(mean, abs=1e-6)
+    test = [row for row in patients if row["part"] == "test"]
+    right = [max(("none", "one", "other"), key=lambda name: float(row[f"head:{name}"])) == row["label"] for row in test]
+    scores = results.readouts["head"].patients
+    assert scores is not None
+    assert (scores.samples, scores.groups) == (len(test), len(test))
+    assert scores.accuracy.value == pytest.approx(sum(right) / len(test))
+    print_results(results)
+    assert "one decision a patient" in capsys.readouterr().out
+
+
+def test_patients_with_slides_of_several_classes_have_no_label(tmp_path: Path) -> None:
+    results = train(slide_recipe(write_cohort(tmp_path / "cohort")), tmp_path / "run")
+    assert not (tmp_path / "run" / "patients.csv").exists()
+    assert results.readouts["head"].patients is None

@@ -23,7 +23,9 @@ from ncmi.slides.tiling import (
     Slide,
     SlideError,
     TilingSettings,
+    find_slides,
     read_coords,
+    read_mpps,
     read_patch,
     tile,
     tile_slides,
@@ -138,7 +140,7 @@ def test_all_slides_of_a_folder_with_a_summary(slides: Path, tmp_path: Path) -> 
     results = tile_slides(slides, tmp_path / "out", workers=1, on_slide=seen.append)
     assert seen == results
     assert statuses(results) == {"blank": "no tissue", "discs": "tiled", "part": "tiled"}
-    assert results[0].reason == "no patch has 25% of tissue or more: see the thumbnail"
+    assert results[0].reason == "no tissue found: see the thumbnail"
     assert len(read_coords(tmp_path / "out" / "coords" / "blank.h5")) == 0
     assert [tuple(row.values()) for row in summary(tmp_path / "out")] == [
         (result.slide, result.status, str(result.patches), result.reason) for result in results
@@ -381,3 +383,83 @@ def test_an_interrupt_while_several_work_leaves_whole_files(slides: Path, tmp_pa
     assert {result.slide for result in results if not result.made} == set(before)
     assert all(made(out)[name] == before[name] for name in before)
     assert "failed" not in statuses(results).values()
+
+
+def test_microns_per_pixel_where_the_file_does_not_say_them_and_of_single_slides(tmp_path: Path) -> None:
+    """A slide's own resolution goes before the one for all; a table of single slides goes before both."""
+    (tmp_path / "in").mkdir()
+    for name, mpp in (("says", 0.5), ("silent", None), ("wrong", 0.5)):
+        write_slide(tmp_path / "in" / f"{name}.tif", IMAGE, mpp=mpp)
+    (tmp_path / "mpp.csv").write_text("slide,mpp\nwrong.tif,0.125\n")
+    settings = TilingSettings(patch_size=64, slide_mpp=0.25)
+    options: dict[str, Any] = {"mpps": read_mpps(tmp_path / "mpp.csv"), "workers": 1}
+    results = tile_slides(tmp_path / "in", tmp_path / "out", settings, **options)
+    coords = {name: read_coords(tmp_path / "out" / "coords" / f"{name}.h5") for name in ("says", "silent", "wrong")}
+    assert {name: each.level0_mpp for name, each in coords.items()} == {"says": 0.5, "silent": 0.25, "wrong": 0.125}
+    assert [each.patch_size_level0 for each in coords.values()] == [64, 128, 256]
+    assert ["0.5 microns" in result.note for result in results] == [True, False, False]
+    options["mpps"] = {"wrong": 0.25}
+    with pytest.raises(CoordsError, match=r"wrong\.h5: was made with 0\.125 microns per pixel of level 0, now 0\.25"):
+        tile_slides(tmp_path / "in", tmp_path / "out", settings, **options)
+    with pytest.raises(SlideError, match="no slide 'other'"):
+        tile_slides(tmp_path / "in", tmp_path / "new", settings, mpps={"other": 0.25}, workers=1)
+    for text in ("slide,mpp\na,zero\n", "slide,mpp\na,-1\n", "slide,power\na,40\n"):
+        (tmp_path / "mpp.csv").write_text(text)
+        with pytest.raises(SlideError, match="mpp"):
+            read_mpps(tmp_path / "mpp.csv")
+
+
+def test_small_regions_say_that_they_are_small(tmp_path: Path) -> None:
+    """A biopsy of 0.005 mm² is not "no tissue": the reason names the size and the option."""
+    image = picture(disc((600, 600), (300, 300), 80))  # 0.005 mm² at 0.5 microns per pixel
+    (tmp_path / "in").mkdir()
+    write_slide(tmp_path / "in" / "biopsy.tif", image, levels=1)
+    settings = TilingSettings(patch_size=64)
+    (result,) = tile_slides(tmp_path / "in", tmp_path / "a", settings, workers=1)
+    assert result.status == "no tissue"
+    for words in ("tissue found, but all regions are below 0.02 mm²", "--min-region"):
+        assert words in result.reason
+    # the reason is known when the slide is not made again
+    assert tile_slides(tmp_path / "in", tmp_path / "a", settings, workers=1)[0].reason == result.reason
+    (result,) = tile_slides(tmp_path / "in", tmp_path / "b", replace(settings, min_region_mm2=0.001), workers=1)
+    assert (result.status, result.patches > 0) == ("tiled", True)
+
+
+def test_glass_in_filled_holes_is_no_patch(tmp_path: Path) -> None:
+    tissue = disc((1200, 1200), (600, 600), 500) & ~disc((1200, 1200), (608, 608), 130)
+    write_slide(tmp_path / "ring.tif", picture(tissue, noise=0.0), levels=1)
+    settings = TilingSettings(patch_size=32, max_hole_mm2=0.1)
+    tile_slides(tmp_path / "ring.tif", tmp_path / "out", settings, workers=1)
+    coords = read_coords(tmp_path / "out" / "coords" / "ring.h5")
+    shares = [tissue[y : y + 32, x : x + 32].mean() for x, y in coords.xy.tolist()]
+    assert min(shares) > 0
+    assert len(coords) > 500
+
+
+def test_most_patches_and_patches_at_the_edge(tmp_path: Path) -> None:
+    write_slide(tmp_path / "full.tif", picture(np.ones((300, 420), dtype=bool)), levels=1)
+    whole, edge, few = (
+        tile_slides(tmp_path / "full.tif", tmp_path / str(number), TilingSettings(patch_size=128, **options), workers=1)
+        for number, options in enumerate(({}, {"edge": True}, {"max_patches": 3}))
+    )
+    # 3 × 2 squares lie within 420 × 300 pixels, 4 × 3 begin there, and the last has but a tenth of itself on the slide
+    assert [results[0].patches for results in (whole, edge, few)] == [6, 11, 3]
+    coords = read_coords(tmp_path / "1" / "coords" / "full.h5")
+    with Slide(tmp_path / "full.tif") as slide:
+        patch = read_patch(slide, coords, len(coords) - 1)
+    assert patch.shape == (128, 128, 3)
+    assert (patch[44:] == 255).all()  # beyond the slide lies background
+    assert (patch[:44] != 255).any(axis=2).mean() > 0.99
+    spread = read_coords(tmp_path / "2" / "coords" / "full.h5").xy.tolist()
+    assert [spread[0], spread[-1]] == [[0, 0], [256, 128]]
+
+
+def test_a_folder_of_pictures(tmp_path: Path) -> None:
+    Image.fromarray(picture(disc((300, 300), (150, 150), 120))).save(tmp_path / "a.png")
+    Image.fromarray(picture(disc((300, 300), (150, 150), 100))).save(tmp_path / "b.jpg")
+    assert sorted(find_slides(tmp_path)) == ["a", "b"]
+    results = tile_slides(tmp_path, tmp_path / "out", TilingSettings(patch_size=64, slide_mpp=0.5), workers=1)
+    assert statuses(results) == {"a": "tiled", "b": "tiled"}
+    # beside slides they are thumbnails
+    write_slide(tmp_path / "c.tif", IMAGE, levels=1)
+    assert sorted(find_slides(tmp_path)) == ["c"]

@@ -210,7 +210,7 @@ def _print_completion(shell: str) -> None:
 
 
 def _slides() -> None:
-    """Whole-slide images: tile, embed, check, simulate; ncmi slides --help tells them."""
+    """Whole-slide images: tile, embed, check, attend, simulate; ncmi slides --help tells them."""
     raise AssertionError("handled before it is parsed")
 
 

@@ -321,6 +321,14 @@ def _print_readouts(
     for note in first.notes:
         say(note)
     _print_classes(first, READOUTS_IN_WORDS[primary], counts)
+    for name, readout in readouts.items():
+        if (scores := readout.patients) is not None:
+            values = (scores.macro_f1, scores.macro_auc, scores.accuracy)
+            numbers = ", ".join(
+                f"{METRICS[metric].short} {_number(value.value, '.3f')} ({_interval(value)})"
+                for metric, value in zip(("macro_f1", "macro_auc", "accuracy"), values, strict=True)
+            )
+            say(f"one decision a patient, {READOUTS_IN_WORDS[name]}: {scores.samples} patients, {numbers}")
 
 
 def _score(kind: str, scores: Scores | None, name: str) -> str:
@@ -411,7 +419,7 @@ def print_measured(measured: schema.Measured) -> None:
 
 def print_skipped(skipped: Sequence[schema.Skipped]) -> None:
     """What was left out, and why; the first of it."""
-    _list([(item.name, item.reason) for item in skipped])
+    print_faults([(item.name, item.reason) for item in skipped])
 
 
 def print_predicted(predicted: Predicted, out: Path, *, marked: bool) -> None:
@@ -433,10 +441,13 @@ def print_left_out(results: Sequence[SlideResult], summary: Path) -> None:
     patches = sum(result.patches for result in results)
     by_status = ", ".join(f"{count} {status}" for status, count in counts.most_common())
     say(f"{len(results)} slides: {by_status}; {patches} patches. Summary: {summary}")
-    _list([(result.slide, result.reason) for result in results if result.reason])
+    print_faults([(result.slide, result.reason) for result in results if result.reason])
+    if notes := [result for result in results if result.note]:
+        say(f"{notes[0].slide}: {notes[0].note}" + (f"; {len(notes) - 1} more like it" if len(notes) > 1 else ""))
 
 
-def _list(faults: Sequence[tuple[str, str]]) -> None:
+def print_faults(faults: Sequence[tuple[str, str]]) -> None:
+    """What was left out, by name and reason; the first of it."""
     for name, reason in faults[:_SHOWN]:
         say(f"left out: {name}: {reason}")
     if len(faults) > _SHOWN:
@@ -457,6 +468,6 @@ def print_cohort(cohort: Cohort, split: Split) -> None:
     _print_table(title, "part", ("slides", "patients", "instances", *cohort.class_names), rows)
     for note in cohort.notes:
         say(note)
-    _list((*cohort.skipped, *getattr(split, "left_out", ())))
+    print_faults((*cohort.skipped, *getattr(split, "left_out", ())))
     if cohort.unused:
         say(f"{len(cohort.unused)} slides have features but no row in the table, such as {cohort.unused[0]}")

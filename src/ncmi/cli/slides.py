@@ -20,7 +20,12 @@ def tile(
     overlap: int = 0,
     min_tissue: float = 0.25,
     slide_mpp: float | None = None,
+    slide_mpps: Path | None = None,
     upsample: bool = False,
+    min_region: float = 0.02,
+    max_hole: float = 0.02,
+    edge: bool = False,
+    max_patches: int = 0,
     pen: bool = True,
     workers: int = 0,
     overwrite: bool = False,
@@ -30,19 +35,26 @@ def tile(
     The same command goes on where it was stopped. Broken slides are listed and left out.
 
     Args:
-        slides: folder of slides, in any format that OpenSlide reads, searched with its subfolders.
+        slides: folder of slides, in any format that OpenSlide reads, or of PNG or JPEG images, searched with its
+            subfolders.
         out: folder for coords/, thumbnails/ and summary.csv.
         mpp: microns per pixel of the patches: 0.5 is 20×, 0.25 is 40×.
         patch_size: side of a patch in pixels at that resolution.
         overlap: pixels that neighboring patches share.
         min_tissue: least share of tissue in a patch.
-        slide_mpp: microns per pixel of the slides, where their files do not say.
+        slide_mpp: microns per pixel of the slides whose files do not say it.
+        slide_mpps: CSV with the columns slide and mpp: microns per pixel of these slides, whatever their files say.
         upsample: allow patches of a finer resolution than the slide has.
-        pen: leave out green and blue ink; --no-pen for green stains.
+        min_region: mm² of the smallest region of tissue that counts; small biopsies and cell blocks need less.
+        max_hole: mm² of the largest hole in tissue that is counted as tissue.
+        edge: also take patches that reach over the slide's right and lower edge (what is beyond is background).
+        max_patches: most patches of a slide, spread evenly over its tissue; 0 for all.
+        pen: leave out green and deep blue ink (--no-pen for such stains). Red and violet ink has the colors of H&E and
+            is not told from tissue: see the thumbnails.
         workers: slides side by side; 0 for one a processor.
         overwrite: tile all slides anew.
     """
-    from ncmi.slides.tiling import TilingSettings, tile_slides
+    from ncmi.slides.tiling import TilingSettings, read_mpps, tile_slides
 
     with output.SlideCounter("slides") as counter:
         results = tile_slides(
@@ -55,8 +67,13 @@ def tile(
                 min_tissue=min_tissue,
                 slide_mpp=slide_mpp,
                 upsample=upsample,
+                min_region_mm2=min_region,
+                max_hole_mm2=max_hole,
+                edge=edge,
+                max_patches=max_patches,
                 pen=pen,
             ),
+            mpps=None if slide_mpps is None else read_mpps(slide_mpps),
             workers=workers,
             overwrite=overwrite,
             on_slide=counter.done,
@@ -72,6 +89,8 @@ def embed(
     weights: Path | None = None,
     out: Path | None = None,
     image_size: int | None = None,
+    mean: tuple[float, float, float] | None = None,
+    std: tuple[float, float, float] | None = None,
     batch_size: int = 64,
     workers: int = 0,
     device: str = "cpu",
@@ -90,6 +109,9 @@ def embed(
         weights: .safetensors or .pth file of the encoder's weights.
         out: folder for features/ and embed_summary.csv; by default TILES.
         image_size: side in pixels to which patches are scaled; by default the encoder's own.
+        mean: of red, green and blue in 0 … 1, by which patches are normalized, e.g. 0.48 0.46 0.41; by default the
+            encoder's own, or ImageNet's. What is used is printed, and written into the features' files.
+        std: the same, their standard deviations.
         batch_size: patches at a time.
         workers: threads that read patches; 0 for one a processor.
         device: cpu or cuda.
@@ -98,7 +120,8 @@ def embed(
     """
     from ncmi.slides.embedding import embed_slides, make_encoder
 
-    made = make_encoder(encoder, weights, image_size=image_size, device=device)
+    made = make_encoder(encoder, weights, image_size=image_size, mean=mean, std=std, device=device)
+    output.say_on_the_way(f"encoder {made.name}: {made.version}")
     folder = out or tiles
     with output.SlideCounter("slides") as counter:
         results = embed_slides(
@@ -167,4 +190,89 @@ def check(data: BagData, *, seed: int = 0) -> None:
     output.print_cohort(cohort, split_cohort(cohort, data, seed))
 
 
-VERBS: dict[str, Callable[..., None]] = {"tile": tile, "embed": embed, "check": check, "simulate": simulate}
+def attend(
+    run: Path,
+    features: Path,
+    *,
+    out: Path = Path("attention"),
+    only: tuple[str, ...] = (),
+    slides: Path | None = None,
+    tiles: Path | None = None,
+    slide_mpp: float | None = None,
+    top: int = 8,
+    color: Literal["even", "percentile"] = "even",
+    in_report: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """The attention of a run over any slides: overlay, GeoJSON for QuPath, CSV by patch, top patches, a page with zoom.
+
+    Args:
+        run: the run folder, finished.
+        features: of the slides, made by the encoder of the training slides; labels are not needed.
+        out: folder to write: a folder for each slide, and slides.csv.
+        only: names of the slides; by default all.
+        slides: folder of the slides, for pictures below the heat map and of the patches.
+        tiles: folder that `ncmi slides tile` wrote, for its thumbnails where the slides are not at hand.
+        slide_mpp: microns per pixel of level 0, where places are in microns (STAMP) and the slide does not say.
+        top: so many patches of highest attention are shown as pictures.
+        color: by multiples of an even share, or by percentile among the slide's patches.
+        in_report: also keep the attention in the run folder, for `ncmi report` of the run's slides.
+        overwrite: replace what an earlier call wrote.
+    """
+    from ncmi.data.bags.bag import BagError
+    from ncmi.data.bags.readers import open_bags
+    from ncmi.errors import listing
+    from ncmi.files import check_writable
+    from ncmi.report.attention import Sources, attention_of
+    from ncmi.report.slide_files import OVERLAY, write_index, write_slide
+    from ncmi.training.bags import attend_bags, unknown_encoder
+    from ncmi.training.model import load_model
+    from ncmi.training.run_folder import RunFolder, write_arrays
+
+    model, data = load_model(run), RunFolder.open(run).recipe().data
+    if not isinstance(data, BagData):
+        raise ValueError(f"{run}: a run on {data.kind} data, which has no attention: give a run on features of slides")
+    if top < 0:
+        raise ValueError(f"--top {top}: give 0 or more")
+    pictures = Sources(slides, tiles, slide_mpp, thumbnail=OVERLAY, patch=224)
+    source = open_bags(features, features_key=data.features_key, coords_key=data.coords_key)
+    if unknown := sorted(set(only) - set(source.names)):
+        raise BagError(f"{features}: no slide {listing(unknown, 5)} (--only); there is {listing(source.names, 5)}")
+    names = tuple(name for name in source.names if not only or name in only)
+    earlier = [out / name for name in names if (out / name).exists()]
+    if earlier and not overwrite:
+        raise FileExistsError(f"{earlier[0]} exists: choose another --out, or give --overwrite")
+    check_writable(out / "slides.csv")
+    classes = model.signature.class_names
+    left_out: list[tuple[str, str]] = []
+    rows: list[dict[str, str]] = []
+    with output.SlideCounter("slides") as counter:
+        for bag in attend_bags(model, source, names, on_bad=lambda name, reason: left_out.append((name, reason))):
+            weights, picture = pictures.look(attention_of(bag.name, bag.arrays), top)
+            shares = dict(zip(classes, bag.probabilities.tolist(), strict=True))
+            decided = max(shares, key=shares.__getitem__)
+            sentences = [f"Decided for {decided}, p = {shares[decided]:.3f}."]
+            notes = write_slide(
+                out / bag.name, weights, picture, coloring=color, sentences=sentences, probabilities=shares
+            )
+            if in_report:
+                write_arrays(run / "attention" / f"{bag.name}.npz", bag.arrays)
+            about = {"patches": len(weights.values), "effective_patches": f"{weights.effective:.6g}"}
+            row = {"slide": bag.name, "prediction": decided, "probability": f"{shares[decided]:.6g}", **about}
+            rows.append({name: str(value) for name, value in row.items()} | {"notes": "; ".join(notes)})
+            counter.advance(bag.name)
+    write_index(out / "slides.csv", rows)
+    notes_of = [row["notes"] for row in rows if row["notes"]]
+    for line in (*unknown_encoder(model, source, [row["slide"] for row in rows]), *notes_of[:5]):
+        output.say(line)
+    output.print_faults(left_out)
+    output.say(f"{len(rows)} slides: {out}")
+
+
+VERBS: dict[str, Callable[..., None]] = {
+    "tile": tile,
+    "embed": embed,
+    "check": check,
+    "attend": attend,
+    "simulate": simulate,
+}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -15,7 +16,17 @@ from ncmi.cli.output import say
 from ncmi.errors import Interrupted
 from ncmi.files import check_regular
 from ncmi.objectives.options import NCMIOptions, ObjectiveOptions, objective_names
-from ncmi.recipes import BagNetwork, Data, Network, Recipe, Training, describe_recipe, recipe_names, recipe_to_dict
+from ncmi.recipes import (
+    BagNetwork,
+    Data,
+    Network,
+    Recipe,
+    Training,
+    default_training,
+    describe_recipe,
+    recipe_names,
+    recipe_to_dict,
+)
 from ncmi.recipes.names import BASELINE
 from ncmi.training import comparison, reproduction
 from ncmi.training.launch import find_launch, place_of_process
@@ -372,6 +383,7 @@ def reproduce(
     bracs: Path | None = None,
     bracs_labels: Path | None = None,
     epochs: int = 0,
+    training: Training = default_training("bags"),
 ) -> None:
     """Make a table or figure of the paper from runs of your own, with paired differences. The same command goes on.
 
@@ -389,10 +401,12 @@ def reproduce(
         data_dir: folder that holds CIFAR-100; by default the environment variable NCMI_DATA.
         imagenet: table2: folder with ImageNet's train and val, or other images.
         camelyon17: table3: features of CAMELYON-17's slides; tested on centers 3 and 4.
-        camelyon17_labels: table3: CSV with slide, patient, center, label.
+        camelyon17_labels: table3: CSV with slide, patient, center, label; or CAMELYON-17's stages.csv as it is, or
+            labels by number (0 … 3) and patients by the slides' names.
         bracs: table3: features of BRACS' slides; its own split, three classes.
-        bracs_labels: table3: CSV with slide, patient, split, label.
+        bracs_labels: table3: CSV with slide, patient, split, label; or BRACS' own table with its seven lesions.
         epochs: table2, table3: passes over the training part; 0 for the recipe's, of slides 50 (published: 50 to 100).
+        training: table3: the training; by default as published.
     """
     from ncmi.report import print_table, write_report
 
@@ -400,6 +414,9 @@ def reproduce(
     if experiment == "table4":
         _reproduce_cost(scale, folder / experiment, networks, only)
         return
+    # where nothing is to be written, tables are brought into their form elsewhere
+    aside = tempfile.TemporaryDirectory() if DRY_RUN else None
+
     cohorts = {"camelyon17": (camelyon17, camelyon17_labels), "bracs": (bracs, bracs_labels)}
     groups = reproduction.plan_experiment(
         experiment,
@@ -413,6 +430,8 @@ def reproduce(
         imagenet_folder=imagenet,
         cohorts={name: (features, labels) for name, (features, labels) in cohorts.items() if features is not None},
         epochs=epochs,
+        training=None if training == default_training("bags") else training,
+        tables=folder / "labels" if aside is None else Path(aside.name),
     )
     runs = sum(len(group.plan.runs()) for group in groups)
     if DRY_RUN:

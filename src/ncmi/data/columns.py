@@ -64,6 +64,10 @@ FEATURE_KEYS = ("features", "feats", "feat", "feature", "embeddings", "embedding
 """Of a bag's features, in files of bags."""
 COORDS_KEYS = ("coords", "coordinates", "coord", "xy", "locations")
 """Of the patches' positions, in files of bags."""
+ENCODER_ATTRIBUTES = ("encoder", "extractor", "model_name", "encoder_name")
+"""Of a features file, that say what made it: ncmi's and TRIDENT's, STAMP's, others'."""
+MICRONS = ("um", "µm", "\u03bcm", "micron", "microns", "micrometer", "micrometers")
+"""What attributes call microns."""
 NONE, TRAIN, VALIDATION, TEST = -1, 0, 1, 2
 """Numbers of the parts that a sample may be given to by its data set."""
 PART_NAMES = ("training", "validation", "test")
@@ -108,3 +112,15 @@ def patch_side(attributes: Mapping[str, Any]) -> float | None:
         return size * source / target
     downsample = attribute(attributes, "downsample") or (1.0 if attribute(attributes, "patch_level") == 0 else None)
     return downsample and size * downsample * (attribute(attributes, "custom_downsample") or 1.0)
+
+
+def side_in_microns(attributes: Mapping[str, Any]) -> float | None:
+    """Side of a patch in microns by STAMP's attributes, whose positions are microns too; 0 where it does not say.
+
+    STAMP 2 says ``unit`` "um" and the side as ``tile_size``, later as ``tile_size_um`` beside ``tile_size_px``. None
+    where positions are pixels.
+    """
+    unit = attributes.get("unit")
+    in_microns = (unit.decode(errors="replace") if isinstance(unit, bytes) else str(unit)).lower() in MICRONS
+    side = attribute(attributes, "tile_size_um") or (attribute(attributes, "tile_size") if in_microns else None)
+    return side or (0.0 if in_microns else None)

@@ -22,7 +22,7 @@ TABLE_SUFFIXES = (
 """Of tables; each of text may be packed as well, see :data:`PACKED_SUFFIXES`."""
 PACKED_SUFFIXES = (".gz", ".zip", ".xz", ".bz2")
 FILE_SUFFIXES = (".npz", *TABLE_SUFFIXES)
-BAG_SUFFIXES = (".h5", ".hdf5", ".pt", ".pth", ".npz")
+BAG_SUFFIXES = (".h5", ".hdf5", ".h5ad", ".pt", ".pth", ".npz", ".npy")
 WHOLE_SLIDE_SUFFIXES = (
     *(".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".svslide", ".bif"),
     *(".dcm", ".czi", ".isyntax"),
@@ -170,7 +170,7 @@ def _kind_of_file(path: Path, images: Path | None) -> Kind:
         return "table"
     if suffix == ".npz":
         return _kind_of_arrays(archive_shapes(path))
-    if suffix in BAG_SUFFIXES:
+    if suffix in BAG_SUFFIXES and suffix != ".npy":
         return "bags"
     if _is_whole_slide(path):
         raise ValueError(f"a whole-slide image: {_TILE}")
@@ -222,6 +222,8 @@ def _kind_of_folder(folder: Path) -> Kind:
         return "image"
     if any(f.suffix.lower() in LABEL_FILE_SUFFIXES and f.is_file() and names_images(f) for f in files):
         return "image"
+    if folders and all(bag_in(entry) is not None for entry in folders):
+        return "bags"
     if nested := [str(entry) for entry, entries in inside if _bags(entries)]:
         raise ValueError(f"no features of slides here, but in {listing(nested, 3)}: give that folder")
     if any(_holds_images(entry) for entry in folders):
@@ -247,6 +249,12 @@ def _holds_images(folder: Path, most: int = 10_000) -> bool:
         if seen > most:
             return False
     return False
+
+
+def bag_in(folder: Path) -> Path | None:
+    """The one file of features in a slide's own folder, called like features; None where there is none, or several."""
+    files = [entry for entry in _bags(visible(folder)) if entry.stem.lower() in FEATURE_KEYS]
+    return files[0] if len(files) == 1 else None
 
 
 def _bags(entries: Sequence[Path]) -> list[Path]:

@@ -16,6 +16,7 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         crop_fraction: of images from shards: the part of the shorter side that is seen; None for images that are seen
             whole, as :func:`ncmi.data.images.decode_image` does it.
         preprocessing: how the columns of a table file become these features; None for arrays.
+        encoder: of bags, what made the features; empty where their files do not say it.
     """
 
     kind: Kind
@@ -25,3 +26,4 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     label_column: str | None = None
     preprocessing: Preprocessing | None = None
     crop_fraction: float | None = None
+    encoder: str = ""

@@ -75,6 +75,20 @@ def resampled(statistics: Statistics, groups: Whole, draws: Whole) -> dict[str, 
     return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
 
 
+def exact_interval(successes: int, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Clopper and Pearson's interval of a share of independent trials, which is right for the smallest numbers too.
+
+    >>> [round(bound, 4) for bound in exact_interval(1, 1)]
+    [0.025, 1.0]
+    """
+    from scipy.stats import beta
+
+    tail = (1 - confidence) / 2
+    low = float(beta.ppf(tail, successes, trials - successes + 1)) if successes else 0.0
+    high = float(beta.ppf(1 - tail, successes + 1, trials - successes)) if successes < trials else 1.0
+    return low, high
+
+
 def percentile_interval(values: Array, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Percentile interval of resampled values ``[B]``; NaN without any, or where one of them is NaN.
 

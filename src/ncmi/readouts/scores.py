@@ -19,6 +19,7 @@ from ncmi.readouts.bootstrap import (
     RESAMPLES,
     Array,
     Whole,
+    exact_interval,
     group_draws,
     group_numbers,
     percentile_interval,
@@ -34,6 +35,8 @@ UNEQUAL = 2
 """Classes are called unequal where the largest has more than so many times the samples of the smallest."""
 TOP = 5
 """Highest scores among which the label is looked for."""
+FEW_GROUPS = 10
+"""Of a class with fewer groups there is no bootstrap interval: it would be far too narrow."""
 _MOST_CONFUSIONS = 10
 _MANY_CLASSES = 10  # from which top-5 accuracy says something
 
@@ -221,7 +224,9 @@ def judge(
     the classes that occur. Calibration error, NLL and Brier score: see :mod:`ncmi.readouts.calibration`.
 
     Intervals are percentiles over resamples of groups with replacement; resamples that lack a class of the sample are
-    drawn anew: see :func:`ncmi.readouts.bootstrap.group_draws`.
+    drawn anew: see :func:`ncmi.readouts.bootstrap.group_draws`. Averages over classes have none where a class has fewer
+    than ten groups, nor has its recall, unless each sample is a group: then it is Clopper and Pearson's, as wherever
+    all resamples agree. The notes say so.
 
     Args:
         log_p: log-probabilities ``[n, C]``; −inf for a class that is excluded.
@@ -256,15 +261,28 @@ def judge(
     judged = Judge(y, values)
     single = judged(np.ones((1, count)))
     drawn, spread = 0, {}
+    few: list[int] = []
+    alone = False
     if numbers is not None:
         draws = group_draws(numbers, y, resamples=resamples, seed=seed)
         drawn, spread = len(draws), resampled(judged, numbers, draws)
+        few = [c for c in range(classes) if 0 < len(np.unique(numbers[y == c])) < FEW_GROUPS]
+        alone = int(numbers.max()) + 1 == count
 
     def estimate(name: str, column: int | None = None) -> Estimate:
         value, others = single[name], spread.get(name)
+        chosen = np.ones(count, dtype=bool) if column is None else y == column
         if column is not None:
             value, others = value[:, column], None if others is None else others[:, column]
-        low, high = (math.nan, math.nan) if others is None else percentile_interval(others, confidence)
+        low, high = math.nan, math.nan
+        small = name != "accuracy" and bool(few) if column is None else column in few
+        if others is not None and not small:
+            low, high = percentile_interval(others, confidence)
+        # no spread among the resamples is what small numbers look like, and not certainty
+        if not low < high:
+            low, high = math.nan, math.nan
+            if spread and alone and name in ("accuracy", "recall") and chosen.any():
+                low, high = exact_interval(int(judged.is_right[chosen].sum()), int(chosen.sum()), confidence)
         return Estimate(value=defined(value[0]), low=defined(low), high=defined(high))
 
     support, decided = np.bincount(y, minlength=classes), np.bincount(judged.decided, minlength=classes)
@@ -291,8 +309,38 @@ def judge(
         confusions=confusions(y, judged.decided, support, class_names) if per_class else [],
         resamples=drawn,
         confidence=confidence,
-        notes=notes_on(support, class_names, numbers, resamples, drawn),
+        notes=notes_on(support, class_names, numbers, resamples, drawn, few),
     )
+
+
+def by_group(
+    log_p: ArrayLike, labels: ArrayLike, groups: Sequence[Hashable]
+) -> tuple[Array, Whole, list[Hashable]] | None:
+    """One decision a group, such as a patient with several slides: the mean of its samples' probabilities.
+
+    Args:
+        log_p: log-probabilities ``[n, C]``.
+        labels: class of each sample, ``[n]``.
+        groups: of each sample.
+
+    Returns:
+        Log-probabilities ``[G, C]``, labels ``[G]`` and the groups, in the order in which they first occur; None where
+        a group has samples of several classes, and so no label of its own, or where each sample is a group.
+
+    >>> by_group(np.log([[0.2, 0.8], [0.6, 0.4], [0.9, 0.1]]), [1, 1, 0], ["a", "a", "b"])[0].round(3).tolist()
+    [[-0.916, -0.511], [-0.105, -2.303]]
+    """
+    numbers, y = group_numbers(groups), np.asarray(labels)
+    count = int(numbers.max()) + 1 if len(numbers) else 0
+    first = np.full(count, -1)
+    first[numbers[::-1]] = np.arange(len(numbers))[::-1]
+    if count == len(numbers) or (y != y[first][numbers]).any():
+        return None
+    sums = np.zeros((count, np.shape(log_p)[1]))
+    np.add.at(sums, numbers, np.exp(_floats(log_p)))
+    means = sums / np.bincount(numbers)[:, None]
+    with np.errstate(divide="ignore"):  # −inf is what an excluded class has
+        return np.log(means), y[first].astype(np.int64), [groups[place] for place in first.tolist()]
 
 
 def paired_difference(
@@ -513,7 +561,12 @@ def _checked(
 
 
 def notes_on(
-    support: Whole, class_names: Sequence[str], groups: Whole | None = None, wanted: int = 0, drawn: int = 0
+    support: Whole,
+    class_names: Sequence[str],
+    groups: Whole | None = None,
+    wanted: int = 0,
+    drawn: int = 0,
+    few: Sequence[int] = (),
 ) -> list[str]:
     """Sentences on what scores leave out, by the samples of each class and the resamples that were wanted and drawn."""
     absent = [str(name) for name, count in zip(class_names, support, strict=True) if not count]
@@ -529,5 +582,11 @@ def notes_on(
     elif drawn < wanted:
         notes.append(
             f"A class is in so few groups that only {drawn} of {wanted} resamples with every class could be drawn."
+        )
+    if few and groups.max() > 0:
+        names = ", ".join(str(class_names[c]) for c in few)
+        notes.append(
+            f"Of {names} there are fewer than {FEW_GROUPS} groups, such as patients, too few for bootstrap intervals: "
+            "averages over classes have none, and a recall the exact one where each sample is a group of its own."
         )
     return notes

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,14 +47,14 @@ class Extent:
     height: float
 
 
-def extent_of(coords: NDArray[np.int64], patch_size: int) -> Extent:
+def extent_of(coords: NDArray[Any], patch_size: float) -> Extent:
     """The smallest part of a slide that holds all its patches."""
     low, high = coords.min(axis=0), coords.max(axis=0) + patch_size
     return Extent(float(low[0]), float(low[1]), float(high[0] - low[0]), float(high[1] - low[1]))
 
 
 def paint(
-    values: NDArray[np.float64], coords: NDArray[np.int64], patch_size: int, extent: Extent, most: int = 640
+    values: NDArray[np.float64], coords: NDArray[Any], patch_size: float, extent: Extent, most: int = 640
 ) -> NDArray[np.float64]:
     """Values of patches as pixels ``[h, w]`` of at most ``most`` on the longer side: their mean where patches overlap.
 

@@ -218,6 +218,7 @@ def _slide(
     name: str, run: Run, slide: Mapping[str, Any], weights: attention.Attention, sources: attention.Sources
 ) -> dict[str, Any]:
     """What the template needs of one slide with attention."""
+    weights, picture = sources.look(weights)
     names, primary, top = run.finished.class_names, run.finished.primary_readouts, weights.top()
     lines = []
     for readout in primary:
@@ -234,7 +235,6 @@ def _slide(
         for rank, (index, place, share) in enumerate(zip(top, places, shares, strict=True), start=1)
     ]
     where = ("x", "y") if corners else ("patch number",)
-    picture = sources.picture(weights.slide, corners, weights.patch_size) if corners else attention.Picture()
     return {
         "name": weights.slide,
         "row": slide,

@@ -319,6 +319,17 @@ def _repeat(runs: Sequence[Run]) -> _Repeat:
     test = _test_part(runs) if bags or len(runs) > 1 else None
     if test is None or len(runs) == 1:
         return _Repeat({name: _numbers(readout.test) for name, readout in first.finished.readouts.items()}, test)
+    if test.index.has_duplicates and first.recipe.get("data", {}).get("splits"):
+        # published splits are drawn anew for each fold, so that a slide may be tested on in several: nothing to pool
+        each = {
+            name: [_numbers(run.finished.readouts[name].test) for run in runs if name in run.finished.readouts]
+            for name in first.finished.readouts
+        }
+        means = {
+            name: {score: float(np.mean([row[score] for row in rows])) for score in SCORES}
+            for name, rows in each.items()
+        }
+        return _Repeat(means, None)
     if test.index.has_duplicates:
         raise ReportError(
             f"{first.folder}: {test.index[test.index.duplicated()][0]} is tested on in two folds of seed "

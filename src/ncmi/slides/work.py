@@ -30,6 +30,7 @@ class SlideResult:
         made: made by this call; False where an earlier one had made it.
         path: of the slide; None where there is none.
         seconds: that embedding it took.
+        note: what a user should know of it.
     """
 
     slide: str
@@ -39,6 +40,7 @@ class SlideResult:
     made: bool = True
     path: Path | None = None
     seconds: float = 0.0
+    note: str = ""
 
 
 def map_in_processes(

@@ -1,9 +1,10 @@
 """Bags in a run: read while the network works on those before them, split by patient; attention over some of them."""
 
 import csv
-from collections.abc import Generator, Hashable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ncmi.data.bags.bag import Bag, BagError
+from ncmi.data.bags.bag import Bag, BagError, BagSource
 from ncmi.data.bags.cohort import Cohort, load_cohort
 from ncmi.data.bags.simulated import is_simulated
 from ncmi.data.bags.splits import CohortSplit, cohort_changes, describe_cohort, split_cohort
-from ncmi.data.bags.stream import BagCache, BagStream, pad_bags, subsample
+from ncmi.data.bags.stream import BagCache, BagStream, pad_bags, subsample, usable_bags
 from ncmi.data.signature import Signature
 from ncmi.data.standardize import RunningScale
 from ncmi.errors import left_out_in_words
 from ncmi.files import write_atomically, write_json
-from ncmi.readouts.scores import judge
+from ncmi.readouts.scores import by_group, judge
 from ncmi.recipes import BagData, Recipe
 from ncmi.training.judging import Features, Judgment
 from ncmi.training.loop import Loop, Setup
@@ -31,6 +32,7 @@ from ncmi.training.schema import DataRecord, EpochMetrics
 from ncmi.training.sources import Source
 
 COHORT = "cohort.json"
+_ROWS = 8192  # of features that are standardized at once
 _TABLE_READOUTS = ("head", "cc", "lp")
 
 
@@ -59,8 +61,12 @@ class CohortSource(Source):
         self.simulation = is_simulated(self.data.name)
         self.skipped = (*self.cohort.skipped, *self.split.left_out)
         self.signature = Signature(
-            kind="bags", sample_shape=(self.cohort.feature_dim,), class_names=self.cohort.class_names
+            kind="bags",
+            sample_shape=(self.cohort.feature_dim,),
+            class_names=self.cohort.class_names,
+            encoder=self.cohort.encoder,
         )
+        self.notes = self.cohort.notes
 
     def groups(self, indices: Tensor) -> list[Hashable] | None:
         return [self.cohort.slides[index].patient for index in indices.tolist()]
@@ -96,7 +102,7 @@ class CohortSource(Source):
 
     def ood_features(self, model: Classifier, name: str) -> Tensor:
         cohort = load_cohort(replace(self.data, name=name, labels=None, classes=()), need_labels=False)
-        _check_width(model, cohort.feature_dim, name)
+        _check_like(model, cohort, name)
         return vectors_of(model, BagStream(cohort.source, cohort.names))
 
     def describe_inputs(self) -> str:
@@ -128,6 +134,7 @@ class CohortSource(Source):
         self, folder: RunFolder, model: Classifier, judgment: Judgment, parts: dict[str, Features]
     ) -> None:
         self._write_table(folder.path / "slides.csv", model, parts)
+        self._write_patients(folder.path / "patients.csv", model, parts)
         if self.data.attention_slides:
             self._write_attention(folder.path / "attention", model, judgment)
 
@@ -161,6 +168,33 @@ class CohortSource(Source):
 
         write_atomically(path, write)
 
+    @torch.no_grad()
+    def _write_patients(self, path: Path, model: Classifier, parts: dict[str, Features]) -> None:
+        """A line for each patient of a part in which patients have labels of their own, and several slides."""
+        classes = self.cohort.class_names
+        rows = [["patient", "part", "label", "slides", *(f"{r}:{name}" for r in _TABLE_READOUTS for name in classes)]]
+        for part, features in parts.items():
+            slides = Counter(features.groups or ())
+            pooled = [
+                by_group(model.log_proba(features.features, name).cpu(), features.labels.cpu(), features.groups or ())
+                for name in _TABLE_READOUTS
+            ]
+            if pooled[0] is None:
+                continue
+            label, patients = pooled[0][1], pooled[0][2]
+            numbers = np.exp(np.concatenate([each[0] for each in pooled if each is not None], axis=1))
+            name = self.judged_part if part == "test" else part
+            for row, patient in enumerate(patients):
+                about = [str(patient), name, classes[label[row]], str(slides[patient])]
+                rows.append([*about, *(f"{number:.9g}" for number in numbers[row].tolist())])
+
+        def write(temporary: Path) -> None:
+            with temporary.open("w", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows(rows)
+
+        if len(rows) > 1:
+            write_atomically(path, write)
+
     def _write_attention(self, folder: Path, model: Classifier, judgment: Judgment) -> None:
         """The attention over some test slides, one file each; see :func:`slides_to_show`."""
         test = self.judged
@@ -174,18 +208,31 @@ class CohortSource(Source):
 def other_bags(model: Classifier, data: BagData) -> tuple[Features, tuple[str, ...]]:
     """Features of other labeled bags; see :func:`ncmi.training.sources.other_features`."""
     other = load_cohort(replace(data, classes=model.signature.class_names))
-    _check_width(model, other.feature_dim, data.name)
+    _check_like(model, other, data.name)
     features = _cohort_features(model, other, torch.arange(len(other.slides)))
     return features, (*other.notes, *left_out_in_words(other.skipped))
 
 
-def _check_width(model: Classifier, width: int, name: str) -> None:
+def _check_like(model: Classifier, cohort: Cohort, name: str) -> None:
     trained = model.signature.sample_shape[0]
-    if width != trained:
-        raise BagError(
-            f"{name}: features of width {width}, but the run was trained on {trained}: embed the slides by the encoder "
-            "that the training slides were embedded by"
-        )
+    if cohort.feature_dim != trained:
+        what = f"features of width {cohort.feature_dim}, but the run was trained on {trained}"
+    elif cohort.encoder and model.signature.encoder and cohort.encoder != model.signature.encoder:
+        what = f"features by the encoder {cohort.encoder}, but the run was trained on {model.signature.encoder}"
+    else:
+        return
+    raise BagError(f"{name}: {what}: embed the slides by the encoder that the training slides were embedded by")
+
+
+def unknown_encoder(model: Classifier, source: BagSource, names: Sequence[str]) -> tuple[str, ...]:
+    """A note where it cannot be known whether bags are of the encoder that a model was trained on."""
+    trained = model.signature.encoder
+    silent = sum(source.encoder(name) is None for name in names)
+    if trained and not silent:
+        return ()
+    whose = f"{silent} of {len(names)} slides" if trained else "the run's own features"
+    whom = f", {trained}" if trained else ""
+    return (f"{whose} do not say which encoder made them: see that it is the one of the training slides{whom}",)
 
 
 @torch.no_grad()
@@ -203,13 +250,62 @@ def _cohort_features(model: Classifier, cohort: Cohort, indices: Tensor) -> Feat
 @torch.no_grad()
 def attention_arrays(model: Classifier, bag: Bag) -> dict[str, Any]:
     """Attention ``[N]`` of a model in evaluation mode over a bag, with where its instances lie."""
-    output = model(bag.features.to(model.standardize.mean.device))
-    arrays: dict[str, Any] = {"attention": output.attention.float().cpu().numpy()}
+    return _arrays_of(model(bag.features.to(model.standardize.mean.device)).attention, bag)
+
+
+def _arrays_of(attention: Tensor, bag: Bag) -> dict[str, Any]:
+    arrays: dict[str, Any] = {"attention": attention.float().cpu().numpy()}
     if bag.coords is not None:
         arrays["coords"] = bag.coords.numpy()
     if bag.patch_size is not None:
-        arrays["patch_size"] = np.int64(bag.patch_size)
+        arrays["patch_size"] = np.float64(bag.patch_size) if bag.unit == "um" else np.int64(bag.patch_size)
+    if bag.unit == "um":
+        arrays["unit"] = np.str_(bag.unit)
     return arrays
+
+
+@dataclass(frozen=True, eq=False)
+class AttendedBag:
+    """What a finished run makes of one bag: its arrays of attention, and the probability ``[C]`` of each class."""
+
+    name: str
+    arrays: dict[str, Any]
+    probabilities: NDArray[np.float64]
+
+
+def attend_bags(
+    model: Classifier,
+    source: BagSource,
+    names: Sequence[str] | None = None,
+    *,
+    on_bad: Callable[[str, str], None] | None = None,
+) -> Iterator[AttendedBag]:
+    """The attention of a finished run over bags, labeled or not, one after the other.
+
+    Args:
+        model: in evaluation mode.
+        source: of the bags.
+        names: which of them; by default all.
+        on_bad: told name and reason of each that cannot be used; by default that is an error.
+    """
+    readout = model.objective.readouts[0]
+    width, encoder = model.signature.sample_shape[0], model.signature.encoder
+    for bag in usable_bags(source, width, encoder=encoder, names=names, on_bad=on_bad):
+        with torch.inference_mode():
+            output = model.network(_standardized(model, bag.features))
+            log_p = model.log_proba(output.vector.unsqueeze(0), readout)[0]
+        yield AttendedBag(bag.name, _arrays_of(output.attention, bag), log_p.double().exp().numpy())
+
+
+def _standardized(model: Classifier, features: Tensor) -> Tensor:
+    """Features ``[N, D_feat]`` as the network takes them; of the largest slides there is one copy, or none."""
+    scaler = model.standardize
+    if bool((scaler.mean == 0).all()) and bool((scaler.scale == 1).all()):
+        return features  # the network's first layer takes them in any precision
+    result = torch.empty(features.shape, dtype=model.dtype)
+    for rows, part in zip(result.split(_ROWS), features.split(_ROWS), strict=True):
+        rows.copy_(scaler(part))
+    return result
 
 
 def slides_to_show(labels: NDArray[np.int64], probabilities: NDArray[np.float64], most: int) -> list[int]:

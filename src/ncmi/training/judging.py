@@ -15,7 +15,7 @@ from ncmi.readouts.calibration import (
 )
 from ncmi.readouts.linear_probe import stratified_sample
 from ncmi.readouts.neighbors import NearestNeighbors, usual_neighbors
-from ncmi.readouts.scores import calibration_error, defined, judge
+from ncmi.readouts.scores import Scores, by_group, calibration_error, defined, judge
 from ncmi.recipes.names import READOUTS_IN_WORDS
 from ncmi.training.mistakes import Mistakes
 from ncmi.training.model import Classifier
@@ -211,5 +211,13 @@ def judge_readouts(
             calibration=calibration,
             reliability=bins,
             fit=fits.get(name),
+            patients=_of_patients(model, of_test, test, class_names),
         )
     return Judgment(readouts, log_p)
+
+
+def _of_patients(model: Classifier, log_p: Tensor, test: Features, class_names: Sequence[str]) -> Scores | None:
+    if model.signature.kind != "bags" or test.groups is None:
+        return None
+    pooled = by_group(log_p.cpu().numpy(), test.labels.cpu().numpy(), test.groups)
+    return None if pooled is None else judge(pooled[0], pooled[1], class_names, groups=pooled[2])

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ncmi.data.bags.bag import BagSource
 from ncmi.files import check_writable, inert_cell, write_atomically
 from ncmi.readouts.calibration import apply_temperature
 from ncmi.readouts.neighbors import NearestNeighbors
@@ -102,9 +103,14 @@ def predict(
     data = folder.recipe().data
     notes: tuple[str, ...] = ()
     if isinstance(data, BagData):
+        from ncmi.data.bags.readers import open_bags
+        from ncmi.training.bags import unknown_encoder
+
         skipped: list[tuple[str, str]] = []
         attention = None if attention is None else Path(attention)
-        rows = list(_bag_rows(model, data, str(inputs), bad, attention, skipped))
+        source = open_bags(str(inputs), features_key=data.features_key, coords_key=data.coords_key)
+        rows = list(_bag_rows(model, source, bad, attention, skipped))
+        notes = unknown_encoder(model, source, [row.name for row in rows])
         rows += [_Row(slide, None, reason=reason) for slide, reason in skipped]
     elif attention is not None:
         raise ValueError("attention is over the instances of bags, which tables and images do not have: leave it out")
@@ -187,18 +193,16 @@ def _sample_rows(model: Classifier, data: TableData | ImageData, inputs: str) ->
 
 @torch.no_grad()
 def _bag_rows(
-    model: Classifier, data: BagData, inputs: str, bad: Bad, attention: Path | None, skipped: list[tuple[str, str]]
+    model: Classifier, source: BagSource, bad: Bad, attention: Path | None, skipped: list[tuple[str, str]]
 ) -> Iterator[_Row]:
-    from ncmi.data.bags.readers import open_bags
     from ncmi.data.bags.stream import usable_bags
     from ncmi.training.bags import attention_arrays
 
     def leave_out(name: str, reason: str) -> None:
         skipped.append((name, reason))
 
-    source = open_bags(inputs, features_key=data.features_key, coords_key=data.coords_key)
-    width = model.signature.sample_shape[0]
-    for bag in usable_bags(source, width, on_bad=None if bad == "error" else leave_out):
+    width, encoder = model.signature.sample_shape[0], model.signature.encoder
+    for bag in usable_bags(source, width, encoder=encoder, on_bad=None if bad == "error" else leave_out):
         yield _Row(bag.name, model(bag.features).vector, len(bag.features))
         if attention is not None:
             write_arrays(attention / f"{bag.name}.npz", attention_arrays(model, bag))

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from ncmi.loss.alternating import Alternation
 from ncmi.objectives.options import NCMIOptions, ObjectiveOptions, objective_options
-from ncmi.recipes import Augmentation, BagData, Recipe, cifar100, default_training, imagenet
+from ncmi.recipes import Augmentation, BagData, Recipe, Training, cifar100, default_training, imagenet
 from ncmi.recipes.names import BASELINE, network_label
 from ncmi.training.comparison import ComparisonError, Entry, OnRun, Plan, compare_many, entries_of, with_network
 from ncmi.training.schema import GroupRecord, ReproductionRecord, write_record
@@ -151,6 +151,8 @@ def plan_experiment(
     imagenet_folder: str | Path | None = None,
     cohorts: Mapping[str, tuple[str | Path, str | Path | None]] | None = None,
     epochs: int = 0,
+    training: Training | None = None,
+    tables: Path | None = None,
 ) -> tuple[Group, ...]:
     """The runs of a table or figure.
 
@@ -168,7 +170,10 @@ def plan_experiment(
         imagenet_folder: of table 2: ImageNet, or other images, as a folder with train and val.
         cohorts: of table 3: features and CSV of labels by "camelyon17", "bracs"; a simulation has a table of its own,
             and None will do.
-        epochs: of table 2, and of table 3; 0 for the recipe's (slides: 50; published: 50 to 100).
+        epochs: of table 2, and of table 3; 0 for the recipe's (slides: 50, or what ``training`` says; published: 50 to
+            100).
+        training: of table 3; by default as published.
+        tables: of table 3, a folder for tables of labels that are not in its columns; by default they must be.
 
     Raises:
         ComparisonError: for an unknown entry or network, a scale that the experiment does not have, a choice of entries
@@ -177,7 +182,7 @@ def plan_experiment(
     design = EXPERIMENTS[experiment]
     if experiment == "figure2" and (only or networks):
         raise ComparisonError("figure2 has networks and entries of its own: leave --only and --networks out")
-    if experiment != "table3" and (cohorts or (epochs and experiment != "table2")):
+    if experiment != "table3" and (cohorts or training or (epochs and experiment != "table2")):
         raise ComparisonError(f"{experiment} has neither slides nor epochs to choose: leave them out, or make table3")
     if scale not in scales_of(experiment):
         raise ComparisonError(f"{experiment} has no scale {scale}: use --scale {', '.join(scales_of(experiment))}")
@@ -208,7 +213,10 @@ def plan_experiment(
     if experiment == "table3":
         if not cohorts or not set(cohorts) <= set(_COHORTS):
             raise ComparisonError("nothing to make Table III of: give features of CAMELYON-17, of BRACS, or of both")
-        halves = {cohort: _table3_half(cohort, *paths, names, networks, epochs) for cohort, paths in cohorts.items()}
+        halves = {
+            cohort: _table3_half(cohort, *paths, names, networks, epochs, training, tables)
+            for cohort, paths in cohorts.items()
+        }
         return tuple(group(name, title, entries, f"Table III, {title}") for name, (title, entries) in halves.items())
     if experiment == "figure2":
         return (group("networks", "networks", _correlation_entries(scale, recipe(BASELINE, networks[0]), networks)),)
@@ -299,6 +307,8 @@ def _table3_half(
     objectives: Sequence[str],
     networks: Sequence[str],
     epochs: int,
+    training: Training | None,
+    tables: Path | None,
 ) -> tuple[str, list[Entry]]:
     """Title and entries of one cohort. NCMI-LP and NCMI-CC are read-outs of one run."""
     from ncmi.data.bags.simulated import is_simulated, simulated_table
@@ -307,7 +317,11 @@ def _table3_half(
     labels = labels or simulated_table(features)
     if labels is None:
         raise ComparisonError(f"{features}: no table of labels given: give the CSV of {title}'s slides")
-    training = default_training("bags")
+    if tables is not None:
+        from ncmi.data.bags.published import write_canonical
+
+        labels = write_canonical(cohort, Path(labels), tables)
+    training = training or default_training("bags")
     recipe = Recipe(cohort_data(cohort, features, labels), training=replace(training, epochs=epochs or training.epochs))
     entries = [replace(entry, name=f"{cohort}-{entry.name}") for entry in entries_of(recipe, objectives, networks)]
     return title + (" (simulation)" if is_simulated(features) else ""), entries

@@ -133,6 +133,8 @@ class Readout(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
         calibration: None without a validation part.
         reliability: of the test part: ``"test"``, and with a validation part ``"calibrated"``.
         fit: of linear probe and kNN; None of the others.
+        patients: on the test part with one decision a patient, see :func:`ncmi.readouts.scores.by_group`; None where
+            no patient has several slides, or one has slides of several classes.
     """
 
     test: Scores
@@ -140,6 +142,7 @@ class Readout(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     calibration: Calibration | None = None
     reliability: dict[str, Reliability] = {}
     fit: Fit | None = None
+    patients: Scores | None = None
 
 
 class Results(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -6,14 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ncmi.data.columns import patch_side
+from ncmi.data.columns import patch_side, side_in_microns
 from ncmi.errors import listing
 
 Entry = TypeVar("Entry")
@@ -55,14 +55,17 @@ class Bag:
     Attributes:
         name: of the slide.
         features: ``[N, D_feat]``, N ≥ 1, finite, in the precision of the file (float16 or float32).
-        coords: ``[N, 2]`` int64, x and y of each patch's upper left corner in pixels of level 0; None where unknown.
-        patch_size: side of a patch in pixels of level 0; None where unknown.
+        coords: ``[N, 2]``, x and y of each patch's upper left corner: int64 in pixels of level 0, or float64 in
+            microns; None where unknown.
+        patch_size: side of a patch, in the same unit; None where unknown.
+        unit: of coords and patch_size. A file of microns (STAMP) does not say how large a pixel of level 0 is.
     """
 
     name: str
     features: Tensor
     coords: Tensor | None = None
-    patch_size: int | None = None
+    patch_size: float | None = None
+    unit: Literal["px", "um"] = "px"
 
     @property
     def nbytes(self) -> int:
@@ -93,6 +96,10 @@ class BagSource(ABC):
         """The label that the features' file itself gives a bag; None where it gives none. Default: none."""
         return None
 
+    def encoder(self, name: str) -> str | None:
+        """What made a bag's features, in the words of its file; None where it does not say. Default: it does not."""
+        return None
+
     def entry(self, entries: Mapping[str, Entry], name: str) -> Entry:
         """What some entries by the bags' names hold for a name; BagError for one that no bag has."""
         if name not in entries:
@@ -101,10 +108,12 @@ class BagSource(ABC):
 
 
 def bag_shape(shape: Sequence[int], path: Path) -> tuple[int, int]:
-    """(N, D) of features stored as ``[N, D]`` or ``[1, N, D]``, neither of them 0; BagError for any other shape."""
+    """(N, D) of features stored as ``[N, D]``, ``[1, N, D]`` or ``[D]``, which is one patch; BagError for others."""
     sides = tuple(int(side) for side in shape)
     if len(sides) == 3 and sides[0] == 1:
         sides = sides[1:]
+    if len(sides) == 1:
+        sides = (1, *sides)
     if len(sides) != 2:
         raise UnusableBag(path, f"features of shape {list(shape)} instead of [N, D] or [1, N, D]")
     if 0 in sides:
@@ -137,19 +146,23 @@ def to_features(values: Tensor | npt.NDArray[Any], path: Path) -> Tensor:
     return features
 
 
-def to_coords(values: Tensor | npt.NDArray[Any], instances: int, path: Path) -> Tensor:
-    """``[N, 2]`` int64 of finite positions stored as ``[N, 2]`` or ``[1, N, 2]``."""
+def to_coords(
+    values: Tensor | npt.NDArray[Any], instances: int, path: Path, unit: Literal["px", "um"] = "px"
+) -> Tensor:
+    """``[N, 2]`` of positions stored as ``[N, 2]``, ``[1, N, 2]`` or ``[2]``: int64 pixels or float64 microns."""
     if isinstance(values, Tensor):  # NumPy has no bfloat16
         values = (values.detach().double() if values.is_floating_point() else values.detach()).numpy()
     positions = values
     if positions.ndim == 3 and positions.shape[0] == 1:
         positions = positions[0]
+    if positions.shape == (2,):
+        positions = positions[None]
     if positions.shape != (instances, 2):
         raise UnusableBag(path, f"coords of shape {list(values.shape)} for {instances} instances")
     # pixels beyond 2⁵³ would not be whole numbers as floats, and NaN is not below it
     if positions.dtype.kind not in "fiu" or not (np.abs(positions.astype(np.float64)) < 2**53).all():
         raise UnusableBag(path, "coords that are no positions in pixels")
-    return torch.from_numpy(np.round(positions).astype(np.int64))
+    return torch.from_numpy(positions.astype(np.float64) if unit == "um" else np.round(positions).astype(np.int64))
 
 
 def make_bag(
@@ -161,6 +174,8 @@ def make_bag(
 ) -> Bag:
     """A checked bag of arrays as they were read, with the patch size that attributes tell."""
     checked = to_features(features, path)
-    positions = None if coords is None else to_coords(coords, len(checked), path)
+    microns = side_in_microns(attributes)
+    unit: Literal["px", "um"] = "px" if microns is None else "um"
+    positions = None if coords is None else to_coords(coords, len(checked), path, unit)
     side = patch_side({"patch_level": 0, **attributes})
-    return Bag(name, checked, positions, None if side is None else round(side))
+    return Bag(name, checked, positions, microns or (None if side is None else round(side)), unit)

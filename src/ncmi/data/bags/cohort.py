@@ -1,5 +1,6 @@
 """A cohort: slides with features and labels, checked before anything is trained on them."""
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor
 
 from ncmi.data.bags.bag import Bag, BagError, BagSource
-from ncmi.data.bags.labels import LabelError, LabelTable, read_label_table, slide_name
+from ncmi.data.bags.labels import LabelError, LabelTable, patients_by_name, read_label_table, slide_name
 from ncmi.data.bags.readers import open_bags
+from ncmi.data.bags.simulated import is_simulated
 from ncmi.errors import listing
 from ncmi.recipes import BagData
 
@@ -38,6 +40,7 @@ class Cohort:
         source: of the slides' bags, under the slides' names.
         feature_dim: D_feat of all bags.
         instances: of each slide.
+        encoder: what made the features, in the words of their files; empty where none of them says it.
         skipped: (slide, reason) of each that is listed but cannot be used.
         unused: bags that have features but no row in the table.
         notes: what else a user should know of how the cohort was read.
@@ -48,6 +51,7 @@ class Cohort:
     source: BagSource
     feature_dim: int
     instances: tuple[int, ...]
+    encoder: str = ""
     skipped: tuple[tuple[str, str], ...] = ()
     unused: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -78,7 +82,8 @@ def load_cohort(data: BagData, *, need_labels: bool = True, read: bool = True) -
 
     Raises:
         ValueError: for a table or features that cannot be read, slides that cannot be used (unless they are to be
-            skipped), features of different widths, a class that ``data.classes`` does not name, fewer than two classes.
+            skipped), features of different widths or encoders, the same features under several names, a class that
+            ``data.classes`` does not name, fewer than two classes.
     """
     source = open_bags(data.name, features_key=data.features_key, coords_key=data.coords_key)
     table = _table(data, source, need_labels)
@@ -90,11 +95,28 @@ def load_cohort(data: BagData, *, need_labels: bool = True, read: bool = True) -
         problems |= {name: "no label" for name in unlabeled if name not in problems}
     shapes = _each(source.shape, (name for name in source.names if name not in problems), problems)
     skip = data.bad == "skip"
-    problems |= _other_widths(shapes, str(data.name), skip)
+    problems |= _unlike(
+        {name: str(width) for name, (_, width) in shapes.items()}, ("of width", "of"), str(data.name), skip
+    )
+    encoders = {name: source.encoder(name) for name in shapes}
+    of_encoder = {name: encoder for name, encoder in encoders.items() if encoder and name not in problems}
+    problems |= _unlike(of_encoder, ("by the encoder", "by"), str(data.name), skip)
+    notes = table.notes + _encoder_notes(of_encoder, len(shapes))
     if read or skip:
         # what is wrong already is told at once
         sound = () if problems and not skip else tuple(name for name in shapes if name not in problems)
-        _each(lambda name: source.load(name).features.shape, sound, problems, threads=2)
+        digests: dict[str, str] = {}
+
+        def read_through(name: str) -> Sequence[int]:
+            features = source.load(name).features
+            digests[name] = _digest(features)
+            return features.shape
+
+        _each(read_through, sound, problems, threads=2)
+        repeated, repeats = _repeated(digests, table)
+        notes += repeats
+        if not is_simulated(data.name):  # some are of links to a few files
+            problems |= {name: reason for name, reason in repeated.items() if name not in problems}
     kept = sorted(name for name in shapes if name not in problems)
     if not kept or (problems and not skip):
         raise _unusable(table, problems, unused)
@@ -105,9 +127,10 @@ def load_cohort(data: BagData, *, need_labels: bool = True, read: bool = True) -
         source=source,
         feature_dim=shapes[kept[0]][1],
         instances=tuple(shapes[name][0] for name in kept),
+        encoder=next((of_encoder[name] for name in kept if name in of_encoder), ""),
         skipped=tuple(sorted(problems.items())),
         unused=unused,
-        notes=table.notes + _unused_split(table, data),
+        notes=notes + _unused_split(table, data),
     )
 
 
@@ -115,6 +138,8 @@ def _unused_split(table: LabelTable, data: BagData) -> tuple[str, ...]:
     """Splits that are given but not used: by another that goes before it, or as the recipe does not speak of it."""
     given = [name for name in ("holdout_column", "split_column", "splits") if getattr(data, name) is not None]
     used = ["folds"] if data.folds else []
+    if data.folds:  # those of a study
+        given = [name for name in given if name == "holdout_column" or (name == "split_column" and data.splits)]
     if over := (used + given)[1:]:
         first, *rest = ("--data." + name.replace("_", "-") for name in (used + given))
         return (f"{first} says what the test part is; {', '.join(rest)} {'is' if len(over) == 1 else 'are'} not used",)
@@ -127,12 +152,12 @@ def _unused_split(table: LabelTable, data: BagData) -> tuple[str, ...]:
 def _table(data: BagData, source: BagSource, need_labels: bool) -> LabelTable:
     if data.labels is not None:
         columns = {name: getattr(data, name) for name in ("slide_column", "patient_column", "label_column")}
-        return read_label_table(data.labels, **columns, need_labels=need_labels)
+        return read_label_table(data.labels, **columns, classes=data.classes, need_labels=need_labels)
     labels = tuple(source.label(name) for name in source.names)
     if need_labels and not any(labels):
         raise LabelError(f"{source.path}: holds no labels: give a CSV with one row a slide (--data.labels)")
-    notes = ("no table of labels: each slide counts as a patient of its own",)
-    return LabelTable(source.path, source.names, source.names, labels, {}, notes)
+    patients, note = patients_by_name(source.names)
+    return LabelTable(source.path, source.names, patients, labels, {}, (f"no table of labels: {note}",))
 
 
 def _each(
@@ -154,20 +179,65 @@ def _each(
     return {name: result for name, result in results.items() if not isinstance(result, str)}
 
 
-def _other_widths(shapes: Mapping[str, tuple[int, int]], path: str, skip: bool) -> dict[str, str]:
-    """What is wrong with the slides whose features are not as wide as those of more than half of them."""
-    widths = Counter(width for _, width in shapes.values())
-    if len(widths) < 2:
+def _unlike(values: Mapping[str, str], words: tuple[str, str], path: str, skip: bool) -> dict[str, str]:
+    """What is wrong with the slides whose features are not of the value of more than half of them.
+
+    Args:
+        values: by slide.
+        words: that stand before a value, at its first mention and later.
+
+    Raises:
+        BagError: unless they are to be skipped, and where there is no such half.
+    """
+    (what, short), counts = words, Counter(values.values())
+    if len(counts) < 2:
         return {}
-    usual, count = widths.most_common(1)[0]
-    others = {name: width for name, (_, width) in shapes.items() if width != usual}
+    usual, count = counts.most_common(1)[0]
+    others = {name: value for name, value in values.items() if value != usual}
     if not skip or count <= len(others):
+        there = ", ".join(sorted(set(others.values()), key=lambda value: (len(value), value)))
         raise BagError(
-            f"{path}: {count} slides have features of width {usual}, but others of "
-            f"{', '.join(str(width) for width in sorted(set(others.values())))} ({listing(sorted(others), 5)}): "
-            "make all with one encoder"
+            f"{path}: {count} slides have features {what} {usual}, but others {short} "
+            f"{there} ({listing(sorted(others), 5)}): make all with one encoder"
         )
-    return {name: f"features of width {width}, where {count} slides have {usual}" for name, width in others.items()}
+    return {name: f"features {what} {value}, where {count} slides have {usual}" for name, value in others.items()}
+
+
+def _encoder_notes(encoders: Mapping[str, str], slides: int) -> tuple[str, ...]:
+    if len(encoders) == slides:
+        return ()
+    which = f"{slides - len(encoders)} of {slides} slides do" if encoders else "the features' files do"
+    return (f"{which} not say which encoder made them: see that it is one and the same",)
+
+
+def _digest(features: Tensor) -> str:
+    """Of a bag's shape and of some of its rows, all over it: equal for equal features, and hardly for any others."""
+    rows = features[torch.linspace(0, len(features) - 1, min(len(features), 64)).long()]
+    content = rows.contiguous().view(torch.uint8).numpy().tobytes()
+    return hashlib.blake2b(f"{list(features.shape)} {features.dtype}".encode() + content, digest_size=16).hexdigest()
+
+
+def _repeated(digests: Mapping[str, str], table: LabelTable) -> tuple[dict[str, str], tuple[str, ...]]:
+    """What is wrong with slides whose features are those of another patient or class; a note on other repeats."""
+    known = {
+        name: (patient, label) for name, patient, label in zip(table.slides, table.patients, table.labels, strict=True)
+    }
+    names: dict[str, list[str]] = {}
+    for name in sorted(digests):
+        names.setdefault(digests[name], []).append(name)
+    wrong: dict[str, str] = {}
+    harmless: list[str] = []
+    for first, *others in names.values():
+        for name in others:
+            if known[name] == known[first]:
+                harmless.append(name)
+            else:
+                wrong[name] = f"the same features as slide {first!r}, which is of another patient or class"
+                if known[name][1] != known[first][1]:
+                    wrong[first] = f"the same features as slide {name!r}, which is of another class"
+    if not harmless:
+        return wrong, ()
+    return wrong, (f"{len(harmless)} slides repeat another's features ({listing(harmless, 3)}), and count twice",)
 
 
 def _unusable(table: LabelTable, problems: Mapping[str, str], unused: tuple[str, ...]) -> BagError:
@@ -190,8 +260,10 @@ def _class_names(table: LabelTable, asked: tuple[str, ...], need_labels: bool) -
     if asked:
         if unknown := sorted(present - set(asked)):
             example = next(name for name, label in labels.items() if label == unknown[0])
+            near = next((name for name in asked if name.casefold() == unknown[0].casefold()), None)
+            hint = f", which is spelled {near!r}" if near else ""
             raise LabelError(
-                f"{table.path}: unknown class {listing(unknown)} (first of slide {example!r}); known are "
+                f"{table.path}: unknown class {listing(unknown)} (first of slide {example!r}{hint}); known are "
                 f"{listing(asked)}: name all classes (--data.classes), or correct or remove these rows"
             )
         return asked
@@ -227,6 +299,9 @@ class RenamedBags(BagSource):
 
     def label(self, name: str) -> str | None:
         return self.source.label(self.entry(self.bags, name))
+
+    def encoder(self, name: str) -> str | None:
+        return self.source.encoder(self.entry(self.bags, name))
 
 
 def match_names(slides: Sequence[str], bags: Sequence[str]) -> tuple[dict[str, str], tuple[str, ...]]:

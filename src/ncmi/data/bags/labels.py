@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _FILE_ENDING = re.compile(
-    r"\.(svs|tiff?|ndpi|mrxs|scn|vms|vmu|bif|svslide|dcm|czi|isyntax|zarr|png|jpe?g|h5|hdf5|pt|pth|npz)$", re.IGNORECASE
+    r"\.(svs|tiff?|qptiff|ndpi|mrxs|scn|vms|vmu|vsi|bif|svslide|dcm|czi|isyntax|zarr|png|jpe?g|h5|hdf5|h5ad|pt|"
+    r"pth|npz|npy|zip)$",
+    re.IGNORECASE,
 )
+_BARCODES = {
+    "TCGA": re.compile(r"(TCGA-[A-Z0-9]{2}-[A-Z0-9]{4})(?![A-Z0-9])", re.IGNORECASE),
+    "CPTAC": re.compile(r"(C3[LN]-\d{5})(?!\d)", re.IGNORECASE),
+    "GTEX": re.compile(r"(GTEX-[A-Z0-9]{4,5})(?![A-Z0-9])", re.IGNORECASE),
+    "CAMELYON-17": re.compile(r"(patient_\d{3})(?!\d)", re.IGNORECASE),
+}
+"""What names of slides begin with that say whose they are."""
+_MISSING = ("na", "n/a", "#n/a", "nan", "null", "<na>", "?")
+"""Labels that say that there is none."""
 
 
 class LabelError(ValueError):
@@ -55,18 +67,42 @@ def slide_name(text: str) -> str:
     return _FILE_ENDING.sub("", re.split(r"[/\\]", text.strip())[-1]).strip()
 
 
+def patients_by_name(slides: Sequence[str]) -> tuple[tuple[str, ...], str]:
+    """The patient of each slide by its name, where that is a barcode, else the slide itself; and a note of it.
+
+    >>> patients_by_name(["TCGA-AD-6964-01Z-00-DX1", "TCGA-AD-6964-01Z-00-DX2", "b"])[0]
+    ('TCGA-AD-6964', 'TCGA-AD-6964', 'b')
+    """
+    patients, counts = list(slides), dict.fromkeys(_BARCODES, 0)
+    for place, slide in enumerate(slides):
+        for kind, barcode in _BARCODES.items():
+            if match := barcode.match(slide):
+                patients[place] = match[1].upper() if match[1][0].isupper() else match[1]
+                counts[kind] += 1
+                break
+    known = sum(counts.values())
+    if not known:
+        return tuple(slides), "each slide counts as a patient of its own"
+    kinds = " and ".join(kind for kind, count in counts.items() if count)
+    rest = f"; {len(slides) - known} others count as a patient each" if known < len(slides) else ""
+    return tuple(patients), f"patients by the names of the slides, as of {kinds}: {len(set(patients))} patients{rest}"
+
+
 def read_label_table(
     path: str | Path,
     *,
     slide_column: str | None = None,
     patient_column: str | None = None,
     label_column: str | None = None,
+    classes: Sequence[str] = (),
     need_labels: bool = True,
 ) -> LabelTable:
     """Read a CSV of slides (also with semicolons or tabs; UTF-8, with or without byte-order mark).
 
     Args:
         slide_column, patient_column, label_column: names of columns; by default guessed by their usual names.
+        classes: names of the classes as they were asked for: what is usual for no label, such as NA, is a class where
+            it is one of them.
         need_labels: whether a table without a column of labels is refused.
 
     Raises:
@@ -78,27 +114,32 @@ def read_label_table(
     # a row index that pandas wrote
     frame = frame.drop(columns=[name for name in frame.columns if not name or name.startswith("Unnamed: ")])
     columns = [str(name) for name in frame.columns]
-    slide = str(_choose_column(path, columns, slide_column, SLIDE_COLUMNS, "slide"))
-    patient = _choose_column(path, columns, patient_column, PATIENT_COLUMNS, "patient", needed=False)
-    label = _choose_column(path, columns, label_column, SLIDE_LABEL_COLUMNS, "label", needed=need_labels)
+    slide = str(_choose_column(path, frame, slide_column, SLIDE_COLUMNS, "slide"))
+    patient = _choose_column(path, frame, patient_column, PATIENT_COLUMNS, "patient", needed=False)
+    label = _choose_column(path, frame, label_column, SLIDE_LABEL_COLUMNS, "label", needed=need_labels)
     listed = len(frame)
     frame = _without_repeats(path, frame, slide)
     names = [slide_name(text) for text in frame[slide]]
-    patients = list(frame[patient]) if patient is not None else names
+    by_name, note = patients_by_name(names)
+    patients = list(frame[patient]) if patient is not None else list(by_name)
     for what, column, texts in (("slide", slide, names), ("patient", patient, patients)):
         if empty := [line for line, text in zip(frame.index + 2, texts, strict=True) if not text]:
             where = f"line {empty[0]} has no {what} in column {column!r}"
             raise LabelError(f"{path}: {where} ({len(empty)} such lines): fill in")
     notes: tuple[str, ...] = ()
     if patient is None:
-        notes = ("no column of patients: each slide counts as a patient of its own",)
+        notes = (f"no column of patients: {note}",)
     if len(frame) < listed:
         notes += (f"{listed - len(frame)} rows that say of a slide what another row says are counted once",)
+    labels: Sequence[str | None] = (None,) * len(frame)
+    if label is not None:
+        labels, of_labels = _labels(list(frame[label]), classes)
+        notes += of_labels
     return LabelTable(
         path=path,
         slides=tuple(names),
         patients=tuple(patients),
-        labels=tuple(_labels(list(frame[label]))) if label is not None else (None,) * len(frame),
+        labels=tuple(labels),
         values={name: tuple(frame[name]) for name in columns if name not in (slide, patient, label)},
         notes=notes,
     )
@@ -113,15 +154,20 @@ def read_text_frame(path: Path) -> pd.DataFrame:
 
 
 def _choose_column(
-    path: Path, columns: Sequence[str], asked: str | None, usual: Sequence[str], what: str, *, needed: bool = True
+    path: Path, frame: pd.DataFrame, asked: str | None, usual: Sequence[str], what: str, *, needed: bool = True
 ) -> str | None:
-    """The column asked for, or the only one with a usual name; None where there is none and none is needed."""
-    option = f"--data.{what}-column"
+    """The column asked for, or the only one with a usual name; None where there is none and none is needed.
+
+    Several columns that hold the same in every row are one.
+    """
+    option, columns = f"--data.{what}-column", [str(name) for name in frame.columns]
     if asked is not None:
         if asked not in columns:
             raise LabelError(f"{path}: no column {asked!r} ({option}); there is {listing(columns)}: choose one")
         return asked
     names = called_like(columns, usual)
+    if len(names) > 1 and all((frame[name] == frame[names[0]]).all() for name in names[1:]):
+        names = names[:1]
     if len(names) == 1 or (not names and not needed):
         return names[0] if names else None
     which = f"several columns could be the {what} ({listing(names)})" if names else f"no column is called like a {what}"
@@ -145,9 +191,28 @@ def _without_repeats(path: Path, frame: pd.DataFrame, slide: str) -> pd.DataFram
     return frame
 
 
-def _labels(texts: list[str]) -> list[str | None]:
-    """Labels as text; whole numbers that were written with a fraction (1.0) without it; None where empty."""
-    labels = [text if text.lower() != "nan" else "" for text in texts]
+def _labels(texts: list[str], classes: Sequence[str]) -> tuple[list[str | None], tuple[str, ...]]:
+    """Labels as text, None where there is none; and what was understood.
+
+    Whole numbers that were written with a fraction (1.0) lose it. Names that differ in nothing but capital letters are
+    one class, by the spelling that ``classes`` has, or most rows.
+    """
+    notes = []
+    labels = [text if text in classes or text.lower() not in _MISSING else "" for text in texts]
+    if marks := sorted({text for text, label in zip(texts, labels, strict=True) if text and not label}):
+        count = sum(text in marks for text in texts)
+        notes.append(
+            f"{count} labels are {listing(marks)}, which counts as no label (--data.classes names what is one)"
+        )
     if all(re.fullmatch(r"[+-]?\d+(\.0*)?", text) for text in labels if text):
         labels = [text and str(int(float(text))) for text in labels]
-    return [text or None for text in labels]
+    counts = Counter(label for label in labels if label)
+    spelled: dict[str, str] = {name.casefold(): name for name in reversed(classes)}
+    for name in sorted(counts, key=lambda name: (-counts[name], name)):
+        spelled.setdefault(name.casefold(), name)
+    for name in sorted(counts):
+        usual = name if name in classes else spelled[name.casefold()]
+        if usual != name:
+            notes.append(f"label {name!r} ({counts[name]} rows) counts as {usual!r}")
+            labels = [usual if label == name else label for label in labels]
+    return [label or None for label in labels], tuple(notes)

@@ -6,7 +6,7 @@ import math
 import pickle
 import threading
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,10 @@ from torch import Tensor
 
 from ncmi.data.arrays import archive_shapes, read_array
 from ncmi.data.bags.bag import Bag, BagError, BagSource, UnusableBag, bag_shape, make_bag
-from ncmi.data.columns import COORDS_KEYS, FEATURE_KEYS
-from ncmi.data.kinds import INNER_FOLDERS, locate
+from ncmi.data.columns import COORDS_KEYS, ENCODER_ATTRIBUTES, FEATURE_KEYS
+from ncmi.data.kinds import INNER_FOLDERS, bag_in, locate
 from ncmi.errors import listing, reason
+from ncmi.files import visible
 
 Array = npt.NDArray[Any]
 Content = Mapping[str, Any]
@@ -31,7 +32,8 @@ _ALONE = "the tensor"
 LAYOUTS = (
     "a folder of one .h5 file a slide (TRIDENT, CLAM: features [N, D], coords), of one .pt tensor a slide (CLAM) or "
     "of one .npz file a slide (features, coords); an .h5 file with one group a slide (AEM, ASMIL: feat, coords, "
-    "attribute label); an .npz file with x [n, D], bag [n] and bag_label [B]"
+    "attribute label); a folder of one .npy file a slide (torchmil), of one .h5ad file a slide (LazySlide) or of one "
+    "folder a slide with its features.h5; an .npz file with x [n, D], bag [n] and bag_label [B]"
 )
 
 
@@ -56,13 +58,15 @@ def open_bags(path: str | Path, *, features_key: str | None = None, coords_key: 
     if _is_hdf5(path):
         with _h5(path) as file:
             one_slide = bool(_shapes(file)) or (features_key is not None and features_key in file)
-        return FolderSource(path, [path], _h5, keys) if one_slide else H5Cohort(path, keys)
+        if path.suffix.lower() == ".h5ad":
+            return FolderSource(path, {path.stem: path}, _h5ad, keys)
+        return FolderSource(path, {path.stem: path}, _h5, keys) if one_slide else H5Cohort(path, keys)
     if path.suffix.lower() in (".pt", ".pth"):
-        return FolderSource(path, [path], _pt, keys)
+        return FolderSource(path, {path.stem: path}, _pt, keys)
     if zipfile.is_zipfile(path):
         with _npz(path) as arrays:
             cohort = {"bag", "bag_label"} <= arrays.keys()
-        return NpzCohort(path, keys) if cohort else FolderSource(path, [path], _npz, keys)
+        return NpzCohort(path, keys) if cohort else FolderSource(path, {path.stem: path}, _npz, keys)
     raise BagError(f"{path}: not bags of features, or damaged: give {LAYOUTS}")
 
 
@@ -71,6 +75,15 @@ def _open_folder(path: Path, keys: _Keys) -> BagSource:
     files = [file for file in path.iterdir() if file.suffix.lower() in _READERS and not file.name.startswith(".")]
     files = sorted((file for file in files if file.is_file()), key=lambda file: (file.suffix.lower(), file))
     if not files:
+        if zarr := sorted(path.glob("*.zarr")):
+            raise BagError(
+                f"{zarr[0]}: Zarr is not read: write the features of each slide as .h5ad (LazySlide: "
+                "wsi.fetch.features_anndata(KEY).write_h5ad(FILE))"
+            )
+        folders = [entry for entry in visible(path) if entry.is_dir()]
+        own = {folder.name: bag for folder in folders if (bag := bag_in(folder)) is not None}
+        if own and len(own) == len(folders) and len({bag.suffix for bag in own.values()}) == 1:
+            return FolderSource(path, own, _READERS[next(iter(own.values())).suffix.lower()], keys)
         for inner in INNER_FOLDERS:
             if (path / inner).is_dir():
                 return _open_folder(path / inner, keys)
@@ -87,7 +100,7 @@ def _open_folder(path: Path, keys: _Keys) -> BagSource:
     for file in files:
         if stems.setdefault(file.stem, file) is not file:
             raise BagError(f"{path}: {stems[file.stem].name} and {file.name} are one slide: keep one of them")
-    return FolderSource(path, files, _READERS[suffixes[0]], keys)
+    return FolderSource(path, stems, _READERS[suffixes[0]], keys)
 
 
 @dataclass(frozen=True)
@@ -130,8 +143,7 @@ class _Keys:
         features = content[self.features_in(content, path)]
         positions = content if positions is None else positions
         coords = None if (key := self.coords_in(positions, path)) is None else positions[key]
-        attributes = [getattr(part, "attrs", {}) for part in (features, positions, coords)]
-        merged = {key: value for part in attributes for key, value in part.items()}
+        merged = {key: value for part in (features, positions, coords) for key, value in _attributes(part).items()}
         return make_bag(name, _values(features), None if coords is None else _values(coords), merged, path)
 
 
@@ -142,9 +154,34 @@ def _asked(content: Content, name: str, role: str, path: Path) -> str:
     return name
 
 
+def _attributes(item: Any) -> Mapping[str, Any]:
+    """What an HDF5 file, group or data set says of itself; nothing of anything else."""
+    return getattr(item, "attrs", {})
+
+
+def _encoder_in(content: Content, features: str) -> str | None:
+    """What made the features of a file or group, with its version where there is one; None where it does not say."""
+    said = {**_attributes(content), **_attributes(content[features])}
+    name = next(filter(None, (attribute_text(said.get(key, "")) for key in ENCODER_ATTRIBUTES)), "")
+    if not name:  # TRIDENT names the folder it writes to by the encoder: features_uni_v1
+        folder = Path(attribute_text(_attributes(content[features]).get("savetodir", ""))).name
+        name = folder.removeprefix("features_") if folder.startswith("features_") else ""
+    version = attribute_text(said.get("encoder_version", ""))
+    return (f"{name} ({version})" if version else name) or None
+
+
+def attribute_text(value: Any) -> str:
+    """An attribute as text, however it was written: of an array its first value, of nothing an empty text."""
+    values = np.asarray(value).ravel()
+    first = values[0] if values.size else ""
+    return (first.decode(errors="replace") if isinstance(first, bytes) else str(first)).strip()
+
+
 def _values(item: Any) -> Any:
     # a copy of a tensor: pages of the mapping would be read where the bag is used
-    return item.detach().clone() if isinstance(item, Tensor) else item[...]
+    if isinstance(item, Tensor):
+        return item.detach().clone()
+    return np.array(item) if isinstance(item, np.memmap) else item[...]
 
 
 def _shape(item: Any) -> tuple[int, ...]:
@@ -164,6 +201,11 @@ def _readable(path: Path, what: str) -> Iterator[None]:
     except (BagError, MemoryError):
         raise
     except Exception as error:
+        if isinstance(error, OSError) and (isinstance(error, BlockingIOError) or "unable to lock file" in str(error)):
+            raise BagError(
+                f"{path}: another program has it open and locked, perhaps writes it: wait until that is done; where no "
+                "program does and the file system has no locks, set HDF5_USE_FILE_LOCKING=FALSE"
+            ) from error
         message = f"not a readable {what} file, truncated or damaged ({reason(error)[:300]})"
         raise UnusableBag(path, message) from error
 
@@ -179,6 +221,43 @@ def _h5(path: Path) -> Iterator[Content]:
 
     with _readable(path, "HDF5"), h5py.File(path, "r") as file:
         yield file
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The features of an .h5ad file's X with what its ``uns`` says of the tiles."""
+
+    values: Any
+    attrs: Mapping[str, Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return _shape(self.values)
+
+    def __getitem__(self, chosen: Any) -> Any:
+        return self.values[chosen]
+
+
+@contextmanager
+def _h5ad(path: Path) -> Iterator[Content]:
+    """AnnData of one slide's tiles as LazySlide writes it: X, corners at level 0 in obsm/spatial, uns/tile_spec."""
+    with _h5(path) as file:
+        if not hasattr(file.get("X"), "shape"):
+            raise UnusableBag(path, "no X that is a matrix [N, D], which .h5ad files of features have")
+        spec = file.get("uns/tile_spec", {})
+        sides = (spec[key] for key in ("base_width", "raw_width") if key in spec)
+        side = next((np.asarray(value[()]).item() for value in sides if value.shape == ()), None)
+        content: dict[str, Any] = {"X": _Table(file["X"], {} if side is None else {"patch_size_level0": side})}
+        yield content | ({"coords": file["obsm/spatial"]} if "obsm/spatial" in file else {})
+
+
+@contextmanager
+def _npy(path: Path) -> Iterator[Content]:
+    """One array; its positions lie in a folder coords beside the features' folder, as torchmil has them."""
+    with _readable(path, ".npy"):
+        content = {"features": np.load(path, mmap_mode="r", allow_pickle=False)}
+        coords = path.parent.parent / "coords" / path.name
+        yield content | ({"coords": np.load(coords, allow_pickle=False)} if coords.is_file() else {})
 
 
 @contextmanager
@@ -224,32 +303,46 @@ def _pt(path: Path) -> Iterator[Content]:
 _READERS: dict[str, Callable[[Path], AbstractContextManager[Content]]] = {
     **dict.fromkeys((".h5", ".hdf5"), _h5),
     **dict.fromkeys((".pt", ".pth"), _pt),
+    ".h5ad": _h5ad,
     ".npz": _npz,
+    ".npy": _npy,
 }
 
 
 class FolderSource(BagSource):
-    """Bags in one file each, called like the slide. Shapes are read once and remembered.
+    """Bags in one file each, by the slides' names. Shapes are read once and remembered.
 
     A file holds ``features`` (or ``x`` …) ``[N, D]`` or ``[1, N, D]`` and, optionally, ``coords`` ``[N, 2]``. Positions
     of a .pt file may lie in the .h5 file of the same name, beside it or in ``../h5_files``.
     """
 
     def __init__(
-        self, path: Path, files: Sequence[Path], reader: Callable[[Path], AbstractContextManager[Content]], keys: _Keys
+        self,
+        path: Path,
+        files: Mapping[str, Path],
+        reader: Callable[[Path], AbstractContextManager[Content]],
+        keys: _Keys,
     ) -> None:
         self.path = path
-        self.files = {file.stem: file for file in files}
+        self.files = dict(files)
         self.names = tuple(sorted(self.files))
         self._reader, self._keys = reader, keys
-        self._shapes: dict[str, tuple[int, int]] = {}
+        self._known: dict[str, tuple[tuple[int, int], str | None]] = {}
 
     def shape(self, name: str) -> tuple[int, int]:
-        if name not in self._shapes:
+        return self._look(name)[0]
+
+    def encoder(self, name: str) -> str | None:
+        return self._look(name)[1]
+
+    def _look(self, name: str) -> tuple[tuple[int, int], str | None]:
+        """Shape and encoder, from one opening of the file."""
+        if name not in self._known:
             file = self.entry(self.files, name)
             with self._reader(file) as content:
-                self._shapes[name] = self._keys.shape(content, file)
-        return self._shapes[name]
+                shape = self._keys.shape(content, file)
+                self._known[name] = shape, _encoder_in(content, self._keys.features_in(content, file))
+        return self._known[name]
 
     def load(self, name: str) -> Bag:
         file, keys = self.entry(self.files, name), self._keys
@@ -275,12 +368,15 @@ class H5Cohort(BagSource):
         self.path, self._keys = path, keys
         self._shapes: dict[str, tuple[int, int] | BagError] = {}
         self._labels: dict[str, str | None] = {}
+        self._encoders: dict[str, str | None] = {}
         with _h5(path) as file:
             for name in sorted(file):
                 group: Any = file.get(name)  # None for a link to nowhere
                 if hasattr(group, "keys"):
                     try:
                         self._shapes[name] = keys.shape(group, path / name)
+                        inside = _encoder_in(group, keys.features_in(group, path / name))
+                        self._encoders[name] = inside or attribute_text(_attributes(file).get("encoder", "")) or None
                     except BagError as error:
                         self._shapes[name] = error
                     values = np.asarray(group.attrs.get("label", ())).ravel().tolist()
@@ -304,6 +400,9 @@ class H5Cohort(BagSource):
     def label(self, name: str) -> str | None:
         """The group's attribute ``label`` as text."""
         return self.entry(self._labels, name)
+
+    def encoder(self, name: str) -> str | None:
+        return self._encoders.get(name)
 
 
 class NpzCohort(BagSource):

@@ -1,7 +1,7 @@
 """Training, validation and test parts of a cohort: by patient, always; given or drawn."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,11 @@ class CohortSplit(Split):
 def split_cohort(cohort: Cohort, data: BagData, seed: int) -> CohortSplit:
     """Split a cohort as its recipe says; the same for the same seed on every platform.
 
-    The test part is fold ``data.fold`` of ``data.folds``, or else the slides whose ``data.holdout_column`` holds one of
-    ``data.holdout``, or else what ``data.split_column`` or ``data.splits`` say, or else a random part. Where the
-    validation part is not given, it is drawn by patient from what is left. Random parts have each class in its share
-    as nearly as whole patients allow, and leave one patient of each class to train on.
+    The test part is fold ``data.fold`` of ``data.folds``: drawn, or published, which is the splits file of that number,
+    or the slides whose ``data.split_column`` holds it (counted from 0 or 1). Without folds it is the slides whose
+    ``data.holdout_column`` holds one of ``data.holdout``, or else what ``data.split_column`` or ``data.splits`` say, or
+    else a random part. Where the validation part is not given, it is drawn by patient from what is left. Random parts
+    have each class in its share as nearly as whole patients allow, and leave one patient of each class to train on.
 
     Args:
         seed: of folds and random parts, where ``data.split_seed`` is None; 0 or larger.
@@ -56,7 +57,11 @@ def split_cohort(cohort: Cohort, data: BagData, seed: int) -> CohortSplit:
     parts = np.full(len(labels), TRAIN)
     left_out: dict[int, str] = {}
     draw_validation = True
-    if data.folds:
+    if data.folds and (data.splits is not None or data.split_column is not None):
+        parts, left_out = _published_fold(cohort, data)
+        _resolve_overlap(cohort, parts, left_out, drop=data.patient_overlap == "drop")
+        draw_validation = not (parts == VALIDATION).any()
+    elif data.folds:
         parts[fold_of_groups(patients, labels, data.folds, seed) == data.fold] = TEST
     elif data.holdout_column is not None or data.split_column is not None or data.splits is not None:
         parts, left_out = _given_parts(cohort, data)
@@ -157,6 +162,40 @@ def _given_parts(cohort: Cohort, data: BagData) -> tuple[Array, dict[int, str]]:
         if not (parts == part).any():
             raise LabelError(f"{where} gives no slides for the {PART_NAMES[part]} part: give some, or leave it out")
     return parts, {int(index): f"in no part by {where}" for index in np.flatnonzero(parts == NONE)}
+
+
+def _published_fold(cohort: Cohort, data: BagData) -> tuple[Array, dict[int, str]]:
+    """The parts of one of a study's own folds: of the splits file of its number, or by a column of folds' numbers."""
+    if data.splits is not None:
+        file = splits_file(data.splits, data.fold)
+        return _given_parts(cohort, replace(data, splits=file, split_column=None, holdout_column=None, holdout=()))
+    texts = _column(cohort, str(data.split_column), "split")
+    there = sorted({text for text in texts if text}, key=lambda text: (len(text), text))
+    for first in (0, 1):
+        if there == [str(number) for number in range(first, first + data.folds)]:
+            parts = np.array([TEST if text == str(data.fold + first) else TRAIN if text else NONE for text in texts])
+            return parts, {int(i): f"in no fold by column {data.split_column!r}" for i in np.flatnonzero(parts == NONE)}
+    raise LabelError(
+        f"column {data.split_column!r} holds {listing(there)}, which are not the numbers of {data.folds} folds: give "
+        "their number (--data.folds), or another column"
+    )
+
+
+def splits_file(splits: str, fold: int) -> str:
+    """The file of a fold: of a path with ``{fold}`` in it, or splits_FOLD.csv in a folder, as CLAM writes them.
+
+    >>> splits_file("study/fold{fold}.csv", 3)
+    'study/fold3.csv'
+    """
+    if "{fold}" in splits:
+        return splits.replace("{fold}", str(fold))
+    path = Path(splits)
+    if not path.is_dir():
+        raise LabelError(
+            f"{splits}: one file for several folds: give the folder of splits_0.csv, splits_1.csv …, or a path with "
+            "{fold} in it, or leave --data.folds out"
+        )
+    return str(path / f"splits_{fold}.csv")
 
 
 def _resolve_overlap(cohort: Cohort, parts: Array, left_out: dict[int, str], *, drop: bool) -> None:

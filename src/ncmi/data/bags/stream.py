@@ -130,13 +130,20 @@ class BagStream:
 
 
 def usable_bags(
-    source: BagSource, width: int, *, on_bad: Callable[[str, str], None] | None = None
+    source: BagSource,
+    width: int,
+    *,
+    encoder: str = "",
+    names: Sequence[str] | None = None,
+    on_bad: Callable[[str, str], None] | None = None,
 ) -> Generator[Bag, None, None]:
     """The bags of a source that a model for features of ``width`` can judge, by name; each is read once.
 
     Args:
         source: of the bags.
         width: D_feat of the bags that the model was trained on.
+        encoder: of the bags that the model was trained on; empty where it is not known.
+        names: of the bags; by default all.
         on_bad: called with name and reason of each bag that cannot be used. By default such a bag is an error; that
             its shape is wrong is said before any bag is read.
 
@@ -152,21 +159,24 @@ def usable_bags(
         bad.append((name, error.reason))
         on_bad(*bad[-1])
 
-    names = []
-    for name in source.names:
+    names, usable = source.names if names is None else names, []
+    for name in names:
         try:
             shape = source.shape(name)
         except BagError as error:
             leave_out(name, error)
             continue
-        if shape[1] == width:
-            names.append(name)
+        maker = source.encoder(name) if encoder else None
+        if shape[1] == width and maker in (None, encoder):
+            usable.append(name)
             continue
         what = f"features of width {shape[1]}, where the model was trained on {width}"
+        if shape[1] == width:
+            what = f"features by the encoder {maker}, where the model was trained on {encoder}"
         cure = ": embed the slides by the encoder that the training slides were embedded by"
         leave_out(name, BagError(what if on_bad else f"{name}: {what}{cure}"))
-    yield from BagStream(source, names, on_bad=leave_out)
-    if len(bad) == len(source.names):
+    yield from BagStream(source, usable, on_bad=leave_out)
+    if len(bad) == len(names):
         reasons = "; ".join(": ".join(pair) for pair in bad[:3])
         raise BagError(f"{source.path}: no slide can be used ({reasons}){cure}")
 

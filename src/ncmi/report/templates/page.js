@@ -187,6 +187,46 @@
   // browsers keep what was chosen before a page was loaded again
   all(".table:has(select)").forEach(filter);
 
+  // a picture that the wheel enlarges around the pointer, and that is moved by dragging
+  all(".zoom").forEach((view) => {
+    const stage = view.querySelector(".stage"), section = view.closest("section");
+    let scale = 1, left = 0, top = 0, from = null;
+    const show = () => {
+      const fit = (offset, length) => Math.min(0, Math.max(offset, length * (1 - scale)));
+      left = fit(left, view.clientWidth);
+      top = fit(top, view.clientHeight);
+      stage.style.transform = "translate(" + left + "px," + top + "px) scale(" + scale + ")";
+    };
+    const enlarge = (factor, x = view.clientWidth / 2, y = view.clientHeight / 2) => {
+      const next = Math.min(64, Math.max(1, scale * factor));
+      left = x - (x - left) * next / scale;
+      top = y - (y - top) * next / scale;
+      scale = next;
+      show();
+    };
+    view.addEventListener("wheel", (event) => {
+      event.preventDefault();
+      const box = view.getBoundingClientRect();
+      enlarge(Math.exp(-event.deltaY / 400), event.clientX - box.left, event.clientY - box.top);
+    }, { passive: false });
+    view.addEventListener("pointerdown", (event) => {
+      from = [event.clientX - left, event.clientY - top];
+      view.setPointerCapture(event.pointerId);
+    });
+    view.addEventListener("pointermove", (event) => {
+      if (!from) return;
+      [left, top] = [event.clientX - from[0], event.clientY - from[1]];
+      show();
+    });
+    view.addEventListener("pointerup", () => { from = null; });
+    section.querySelector(".closer").addEventListener("click", () => enlarge(1.5));
+    section.querySelector(".farther").addEventListener("click", () => enlarge(1 / 1.5));
+    section.querySelector(".whole").addEventListener("click", () => enlarge(1 / scale));
+    section.querySelector(".fade").addEventListener("input", (event) => {
+      view.querySelector(".heat").style.opacity = event.target.value / 100;
+    });
+  });
+
   const drawn = document.getElementById("tones") ? drawAll().catch(fault) : Promise.resolve();
   drawn.then(() => { root.dataset.ready = "yes"; });
 })();

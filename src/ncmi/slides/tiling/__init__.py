@@ -3,7 +3,7 @@
 from ncmi.slides.tiling.coords import Coords, CoordsError, read_coords, read_patch, write_coords
 from ncmi.slides.tiling.grid import TilingSettings
 from ncmi.slides.tiling.slide_file import Slide, SlideError, find_slides
-from ncmi.slides.tiling.tile import tile_slides
+from ncmi.slides.tiling.tile import read_mpps, tile_slides
 
 __all__ = [
     "Coords",
@@ -13,6 +13,7 @@ __all__ = [
     "TilingSettings",
     "find_slides",
     "read_coords",
+    "read_mpps",
     "read_patch",
     "tile_slides",
     "write_coords",

@@ -23,6 +23,8 @@ class TilingSettings:
         upsample: let slides that are coarser than ``mpp`` be enlarged.
         min_region_mm2: tissue regions smaller than this are specks.
         max_hole_mm2: holes in tissue that are smaller than this count as tissue.
+        edge: take patches that reach over the right and lower edge too.
+        max_patches: most patches of a slide; 0 for all.
         pen: leave out green and deep blue ink; False for slides whose stain has these colors.
 
     Raises:
@@ -38,6 +40,8 @@ class TilingSettings:
     upsample: bool = False
     min_region_mm2: float = 0.02
     max_hole_mm2: float = 0.02
+    edge: bool = False
+    max_patches: int = 0
     pen: bool = True
 
     def __post_init__(self) -> None:
@@ -54,6 +58,7 @@ class TilingSettings:
             "min_tissue": (0 <= self.min_tissue <= 1, "a share of the patch, 0 … 1"),
             "mpp_tolerance": (0 <= self.mpp_tolerance < 0.5, "a share of mpp, at least 0 and below 0.5"),
             "min_region_mm2": (0 <= self.min_region_mm2 < math.inf, "an area in mm², at least 0"),
+            "max_patches": (self.max_patches >= 0, "a number of patches, or 0 for all"),
             "max_hole_mm2": (0 <= self.max_hole_mm2 < math.inf, "an area in mm², at least 0"),
         }
         for name, (is_valid, cure) in valid.items():
@@ -77,14 +82,18 @@ class Grid:
     level: int
     mpp: float
 
-    def corners(self, size: tuple[int, int]) -> NDArray[np.int64]:
+    def corners(self, size: tuple[int, int], *, edge: bool = False) -> NDArray[np.int64]:
         """Upper left corners ``[N, 2]`` (x, y) of all squares within a slide of ``size`` (width, height), row by row.
+
+        Args:
+            edge: also those that begin within it and reach over its right or lower edge.
 
         Example:
             >>> Grid(side=4, step=3, level=0, mpp=0.5).corners((10, 4)).tolist()
             [[0, 0], [3, 0], [6, 0]]
         """
-        x, y = (np.arange(0, length - self.side + 1, self.step, dtype=np.int64) for length in size)
+        beyond = self.side - 1 if edge else 0
+        x, y = (np.arange(0, length - self.side + 1 + beyond, self.step, dtype=np.int64) for length in size)
         return np.stack([np.tile(x, len(y)), np.repeat(y, len(x))], axis=1)
 
 
@@ -107,10 +116,10 @@ def plan_grid(slide: Slide, settings: TilingSettings) -> Grid:
     else:
         downsample, level = wanted, slide.level_for(wanted)
     side = max(1, round(settings.patch_size * downsample))
-    if side > min(slide.size):
+    if side > min(slide.size) and not settings.edge:
         raise SlideError(
             f"{slide.path}: its {slide.size[0]} by {slide.size[1]} pixels are less than one patch, which takes {side}"
-            f" of them: give a smaller patch_size or mpp"
+            f" of them: give a smaller patch_size or mpp, or edge"
         )
     step = max(1, side - round(settings.overlap * downsample))
     return Grid(side, step, level, slide.mpp * side / settings.patch_size)

@@ -35,7 +35,8 @@ class Slide:
 
     Args:
         path: any format that OpenSlide reads, or a plain TIFF, PNG or JPEG image.
-        mpp: microns per pixel of level 0, where the file does not say it or says it wrongly.
+        mpp: microns per pixel of level 0, whatever the file says.
+        fallback_mpp: the same where the file does not say it.
 
     Attributes:
         name: the file's name without its suffix; of DICOM files, their folder's name.
@@ -43,12 +44,13 @@ class Slide:
         level_sizes: the same of each level.
         downsamples: how many times smaller each level is than level 0, ascending from 1.
         objective_power: nominal magnification of level 0; None where the file does not say it.
+        stated_mpp: microns per pixel of level 0 by the file's own words, or 10 / objective power; None without them.
 
     Raises:
         SlideError: if the file is missing, damaged or of an unknown format.
     """
 
-    def __init__(self, path: str | Path, mpp: float | None = None) -> None:
+    def __init__(self, path: str | Path, mpp: float | None = None, *, fallback_mpp: float | None = None) -> None:
         self.path = Path(path)
         self.name = self.name_of(self.path)
         self._handle, properties = _open(self.path)
@@ -56,7 +58,8 @@ class Slide:
         self.size = self.level_sizes[0]
         self.downsamples = tuple(float(value) for value in self._handle.level_downsamples)
         self.objective_power = _number(properties, "openslide.objective-power")
-        self._mpp, self._mpp_problem = (mpp, "") if mpp is not None else _pixel_size(properties)
+        self.stated_mpp, self._mpp_problem = _pixel_size(properties)
+        self._mpp = mpp or self.stated_mpp or fallback_mpp
         self._background = "#" + properties.get("openslide.background-color", "FFFFFF")
 
     @staticmethod
@@ -66,7 +69,7 @@ class Slide:
 
     @property
     def mpp(self) -> float:
-        """Microns per pixel of level 0: as given, by the file's own words, or 10 / objective power."""
+        """Microns per pixel of level 0: as given, by the file's own words, 10 / objective power, or the fallback."""
         if self._mpp is None:
             raise SlideError(
                 f"{self.path}: {self._mpp_problem}: give the microns per pixel of its level 0 as slide_mpp"
@@ -137,6 +140,8 @@ def read_square(slide: Slide, x: int, y: int, side: int, pixels: int) -> NDArray
 def find_slides(folder: str | Path) -> dict[str, Path]:
     """Slides by name, sorted: all files of a folder and its subfolders with the suffix of a slide, or the one file.
 
+    Where there is none, PNG and JPEG images are the slides.
+
     Links to folders are followed. Names that begin with a dot are left out. The DICOM files of one folder are one
     slide.
 
@@ -149,8 +154,11 @@ def find_slides(folder: str | Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise SlideError(f"{folder}: no such folder: check the path")
     slides: dict[str, Path] = {}
-    for path in sorted(_files(folder)):
-        if path.suffix.lower() not in SUFFIXES:
+    files = sorted(_files(folder))
+    # pictures beside slides are thumbnails and the like
+    usual = SUFFIXES if any(path.suffix.lower() in SUFFIXES for path in files) else IMAGE_SUFFIXES
+    for path in files:
+        if path.suffix.lower() not in usual:
             continue
         name = Slide.name_of(path)
         if name not in slides:
@@ -160,7 +168,8 @@ def find_slides(folder: str | Path) -> dict[str, Path]:
                 f"two slides are called {name}: {slides[name]} and {path}: rename one, or move it elsewhere"
             )
     if not slides:
-        raise SlideError(f"{folder}: holds no slide (a file ending in {', '.join(SUFFIXES)}): check the path")
+        endings = ", ".join((*SUFFIXES, *IMAGE_SUFFIXES[2:]))
+        raise SlideError(f"{folder}: holds no slide (a file ending in {endings}): check the path")
     return dict(sorted(slides.items()))
 
 

@@ -7,18 +7,25 @@ from dataclasses import asdict
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
+
+from ncmi.errors import listing
 from ncmi.files import write_json
-from ncmi.slides.tiling.coords import CoordsError, read_coords, write_coords
+from ncmi.slides.tiling.coords import Coords, CoordsError, read_coords, write_coords
 from ncmi.slides.tiling.grid import Grid, TilingSettings, plan_grid, tissue_shares
 from ncmi.slides.tiling.slide_file import Slide, SlideError, find_slides, read_square
-from ncmi.slides.tiling.tissue import read_overview, tissue_mask, write_thumbnail
+from ncmi.slides.tiling.tissue import Tissue, find_tissue, read_overview, write_thumbnail
 from ncmi.slides.work import SlideResult, map_in_processes, write_summary
 
 _FORMAT = 1
 SETTINGS = "tiling"
 """Attribute of the coordinates that holds the settings they were made with, as JSON."""
+NO_PATCHES = "no_patches"
+"""Attribute of no coordinates that says why there are none."""
+_LEAST_STAINED = 0.02
+_SAME_MPP = 0.02
 
 
 def tile_slides(
@@ -26,6 +33,7 @@ def tile_slides(
     out: str | Path,
     settings: TilingSettings = TilingSettings(),
     *,
+    mpps: Mapping[str, float] | None = None,
     workers: int = 0,
     overwrite: bool = False,
     on_slide: Callable[[SlideResult], None] = lambda result: None,
@@ -40,6 +48,7 @@ def tile_slides(
         folder: of slides, with its subfolders, or one slide.
         out: the folder to write.
         settings: what defines the patches, and what counts as tissue.
+        mpps: microns per pixel of level 0 of some slides, by name, whatever their files say; see :func:`read_mpps`.
         workers: slides side by side, a process each; 0 for one a processor. With several, the calling script needs
             ``if __name__ == "__main__":``, as its processes import it.
         overwrite: make all slides anew, also those that were made with other settings.
@@ -50,17 +59,21 @@ def tile_slides(
 
     Raises:
         ValueError: for fewer than 0 workers.
-        SlideError: if the folder is missing or empty, or two slides have the same name.
+        SlideError: if the folder is missing or empty, two slides have the same name, or ``mpps`` names others.
         CoordsError: if OUT holds coordinates made with other settings or by other programs (without ``overwrite``).
         KeyboardInterrupt: on Ctrl-C; finished slides are kept, and the same call goes on.
     """
     if workers < 0:
         raise ValueError(f"workers={workers}: the number of slides side by side, or 0 for one a processor")
-    slides, out = find_slides(folder), Path(out)
-    kept = _open_folder(out, slides, settings, overwrite)
+    slides, out, mpps = find_slides(folder), Path(out), mpps or {}
+    if unknown := sorted(mpps.keys() - slides.keys()):
+        raise SlideError(f"{folder}: no slide {listing(unknown, 5)}, for which microns per pixel are given: correct it")
+    kept = _open_folder(out, slides, settings, mpps, overwrite)
     results: dict[str, SlideResult] = {}
     pending = [path for name, path in slides.items() if name not in kept]
     work = partial(tile_slide, out=out, settings=settings)
+    if mpps:
+        work = partial(work, mpps=mpps)
     try:
         with closing(map_in_processes(work, pending, workers, _failed)) as made:
             for result in chain(kept.values(), made):
@@ -72,7 +85,7 @@ def tile_slides(
 
 
 def _open_folder(
-    out: Path, slides: Mapping[str, Path], settings: TilingSettings, overwrite: bool
+    out: Path, slides: Mapping[str, Path], settings: TilingSettings, mpps: Mapping[str, float], overwrite: bool
 ) -> dict[str, SlideResult]:
     """Check that OUT's files belong to the same settings, and return the slides that are finished."""
     if not overwrite:
@@ -81,9 +94,11 @@ def _open_folder(
     for path in sorted((out / "coords").glob("*.h5")):
         if overwrite and path.stem in slides:
             continue
-        patches = _check_coords(path, settings, known=path.stem in slides)
+        coords = _check_coords(path, settings, mpps.get(path.stem), known=path.stem in slides)
         if path.stem in slides:
-            kept[path.stem] = _counted(path.stem, slides[path.stem], patches, settings, made=False)
+            status: Literal["tiled", "no tissue"] = "tiled" if len(coords) else "no tissue"
+            reason = str(coords.attributes.get(NO_PATCHES, ""))
+            kept[path.stem] = SlideResult(path.stem, status, len(coords), reason, False, slides[path.stem])
     (out / "coords").mkdir(parents=True, exist_ok=True)
     write_json(out / "tiling.json", {"format": _FORMAT, "settings": asdict(settings)})
     return kept
@@ -103,8 +118,8 @@ def _check_settings(path: Path, settings: TilingSettings) -> None:
         )
 
 
-def _check_coords(path: Path, settings: TilingSettings, *, known: bool) -> int:
-    """The number of patches in a finished file of these settings."""
+def _check_coords(path: Path, settings: TilingSettings, mpp: float | None, *, known: bool) -> Coords:
+    """What a finished file of these settings holds."""
     cure = "choose another out, or overwrite" if known else "move it away, or choose another out"
     try:
         coords = read_coords(path)
@@ -115,7 +130,9 @@ def _check_coords(path: Path, settings: TilingSettings, *, known: bool) -> int:
         raise CoordsError(f"{path}: was made by another program: {cure}")
     if text != json.dumps(asdict(settings), sort_keys=True):
         raise CoordsError(f"{path}: was made with {_differences(json.loads(text), settings)}: {cure}")
-    return len(coords)
+    if mpp is not None and coords.level0_mpp != mpp:
+        raise CoordsError(f"{path}: was made with {coords.level0_mpp} microns per pixel of level 0, now {mpp}: {cure}")
+    return coords
 
 
 def _differences(earlier: Mapping[str, Any], settings: TilingSettings) -> str:
@@ -132,21 +149,36 @@ def _failed(path: Path, reason: str = "") -> SlideResult:
     return SlideResult(Slide.name_of(path), "failed", reason=reason, path=path)
 
 
-def _counted(slide: str, path: Path, patches: int, settings: TilingSettings, *, made: bool = True) -> SlideResult:
-    """The result of a slide that could be read."""
-    if patches:
-        return SlideResult(slide, "tiled", patches, made=made, path=path)
-    reason = f"no patch has {settings.min_tissue:.0%} of tissue or more: see the thumbnail"
-    return SlideResult(slide, "no tissue", 0, reason, made, path)
+def read_mpps(path: Path) -> dict[str, float]:
+    """Microns per pixel by slide, of a CSV with the columns slide and mpp.
+
+    Raises:
+        SlideError: if it cannot be read, or says no number from 0.01 to 100.
+    """
+    from ncmi.data.bags.labels import read_text_frame, slide_name
+    from ncmi.data.columns import SLIDE_COLUMNS, called_like
+
+    frame = read_text_frame(path)
+    names, values = called_like(frame.columns, SLIDE_COLUMNS), called_like(frame.columns, ("mpp", "slide_mpp"))
+    if len(names) != 1 or len(values) != 1:
+        raise SlideError(f"{path}: columns {listing(list(frame.columns))}: give slide and mpp")
+    mpps = {}
+    for name, text in zip(frame[names[0]], frame[values[0]], strict=True):
+        try:
+            mpps[slide_name(name)] = TilingSettings(slide_mpp=float(text)).slide_mpp or 0.0
+        except ValueError:
+            raise SlideError(f"{path}: mpp {text!r} of {name!r}: microns per pixel, 0.01 … 100") from None
+    return mpps
 
 
-def tile_slide(path: Path, out: Path, settings: TilingSettings) -> SlideResult:
+def tile_slide(path: Path, out: Path, settings: TilingSettings, mpps: Mapping[str, float] | None = None) -> SlideResult:
     """Write OUT/thumbnails/SLIDE.jpg, then OUT/coords/SLIDE.h5, each whole or not at all.
 
     A slide that cannot be read or does not fit the settings is a result like any other, with its reason.
     """
     try:
-        with Slide(path, settings.slide_mpp) as slide:
+        given = (mpps or {}).get(Slide.name_of(path))
+        with Slide(path, given, fallback_mpp=settings.slide_mpp) as slide:
             return _tile(slide, out, settings)
     except SlideError as error:
         return _failed(path, str(error))
@@ -158,18 +190,41 @@ def _tile(slide: Slide, out: Path, settings: TilingSettings) -> SlideResult:
     grid = plan_grid(slide, settings)
     overview = read_overview(slide)
     limits = {"min_region_mm2": settings.min_region_mm2, "max_hole_mm2": settings.max_hole_mm2}
-    mask = tissue_mask(overview, pen=settings.pen, **limits)
-    corners = grid.corners(slide.size)
-    corners = corners[tissue_shares(mask, overview.scale, corners, grid.side) >= settings.min_tissue]
+    tissue = find_tissue(overview, pen=settings.pen, **limits)
+    corners = grid.corners(slide.size, edge=settings.edge)
+    corners = corners[tissue_shares(tissue.mask, overview.scale, corners, grid.side) >= settings.min_tissue]
+    if settings.min_tissue > 0:  # in a hole that was filled there is nothing but glass
+        corners = corners[tissue_shares(tissue.stained, overview.scale, corners, grid.side) >= _LEAST_STAINED]
+    if 0 < settings.max_patches < len(corners):
+        corners = corners[np.linspace(0, len(corners) - 1, settings.max_patches).round().astype(int)]
     # the first, the middle and the last patch: a file that was cut off often shows it there alone
     for index in {0, len(corners) // 2, len(corners) - 1} if len(corners) else ():
         x, y = corners[index].tolist()
         read_square(slide, x, y, grid.side, settings.patch_size)
     picture = out / "thumbnails" / f"{slide.name}.jpg"
-    write_thumbnail(picture, slide, overview, mask, corners, grid, settings.patch_size)
+    write_thumbnail(picture, slide, overview, tissue.mask, corners, grid, settings.patch_size)
     # last: where it is, the slide is done
-    write_coords(out / "coords" / f"{slide.name}.h5", corners, _attributes(slide, out, grid, settings))
-    return _counted(slide.name, slide.path, len(corners), settings)
+    reason = "" if len(corners) else _why_none(tissue, settings)
+    attributes = _attributes(slide, out, grid, settings) | ({NO_PATCHES: reason} if reason else {})
+    write_coords(out / "coords" / f"{slide.name}.h5", corners, attributes)
+    stated, note = slide.stated_mpp, ""
+    if stated and settings.slide_mpp and slide.mpp == stated and abs(settings.slide_mpp / stated - 1) > _SAME_MPP:
+        note = f"says {stated:.4g} microns per pixel, which was taken, and not --slide-mpp (see --slide-mpps)"
+    return SlideResult(
+        slide.name, "tiled" if len(corners) else "no tissue", len(corners), reason, path=slide.path, note=note
+    )
+
+
+def _why_none(tissue: Tissue, settings: TilingSettings) -> str:
+    if not tissue.largest_mm2:
+        return "no tissue found: see the thumbnail"
+    if not tissue.mask.any():
+        least = settings.min_region_mm2
+        return (
+            f"tissue found, but all regions are below {least:g} mm² (the largest has {tissue.largest_mm2:.2g}): see "
+            "the thumbnail, and lower --min-region where that is tissue"
+        )
+    return f"no patch has {settings.min_tissue:.0%} of tissue or more: see the thumbnail (--min-tissue, --patch-size)"
 
 
 def _attributes(slide: Slide, out: Path, grid: Grid, settings: TilingSettings) -> dict[str, Any]:

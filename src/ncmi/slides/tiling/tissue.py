@@ -64,10 +64,32 @@ _INK_MM2 = 0.02
 """Ink marks are larger; smaller spots of their colors lie in and on tissue."""
 
 
+@dataclass(frozen=True, eq=False)
+class Tissue:
+    """Where an overview has tissue.
+
+    Attributes:
+        mask: ``[h, w]``, tissue: regions that are large enough, gaps closed and holes filled.
+        stained: ``[h, w]``, what has color itself: a part of a region without any is glass in a hole.
+        largest_mm2: area of the largest region, whether or not it is large enough; 0 where nothing has color.
+    """
+
+    mask: NDArray[np.bool_]
+    stained: NDArray[np.bool_]
+    largest_mm2: float
+
+
 def tissue_mask(
     overview: Overview, *, min_region_mm2: float = 0.02, max_hole_mm2: float = 0.02, pen: bool = True
 ) -> NDArray[np.bool_]:
-    """Tissue on a small image of a slide, ``[h, w]``: Otsu's threshold on saturation, then closing.
+    """The mask of :func:`find_tissue`."""
+    return find_tissue(overview, min_region_mm2=min_region_mm2, max_hole_mm2=max_hole_mm2, pen=pen).mask
+
+
+def find_tissue(
+    overview: Overview, *, min_region_mm2: float = 0.02, max_hole_mm2: float = 0.02, pen: bool = True
+) -> Tissue:
+    """Tissue on a small image of a slide: Otsu's threshold on saturation, then closing.
 
     The threshold is kept between 0.05 and 0.15, so that a blank slide gives an empty mask and pale tissue beside
     deeply stained one is kept; black pixels (borders, ink) take no part.
@@ -92,11 +114,12 @@ def tissue_mask(
         blue = (hue >= 0.55) & (hue < 0.69) & (saturation > 0.6)
         marks = _without_small(green | blue, _INK_MM2 * pixels_per_mm2)
         visible &= ~binary_dilation(marks, disk(radius))  # their pale rims as well
-    mask = visible & (saturation > _threshold(saturation[visible]))
+    stained = visible & (saturation > _threshold(saturation[visible]))
     # closing sees nothing beyond the image: with the edge repeated, tissue that touches it stays
-    closed = binary_closing(np.pad(mask, radius, mode="edge"), disk(radius))[radius:-radius, radius:-radius]
+    closed = binary_closing(np.pad(stained, radius, mode="edge"), disk(radius))[radius:-radius, radius:-radius]
     whole = ~_without_small(~closed, max_hole_mm2 * pixels_per_mm2)
-    return np.asarray(_without_small(whole, min_region_mm2 * pixels_per_mm2) & visible)
+    largest = float(_areas(whole)[1].max(initial=0)) / pixels_per_mm2
+    return Tissue(np.asarray(_without_small(whole, min_region_mm2 * pixels_per_mm2) & visible), stained, largest)
 
 
 def _threshold(saturation: NDArray[np.floating]) -> float:
@@ -113,12 +136,16 @@ def _threshold(saturation: NDArray[np.floating]) -> float:
 
 def _without_small(mask: NDArray[np.bool_], pixels: float) -> NDArray[np.bool_]:
     """The mask without its connected parts of fewer pixels."""
+    parts, areas = _areas(mask)
+    return np.asarray(np.concatenate([[False], areas >= pixels])[parts])
+
+
+def _areas(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The connected parts of a mask, numbered from 1, and the pixels of each."""
     from skimage.measure import label
 
-    parts = label(mask, connectivity=2)
-    large = np.bincount(parts.ravel()) >= pixels
-    large[0] = False
-    return np.asarray(large[parts])
+    parts = np.asarray(label(mask, connectivity=2))
+    return parts, np.bincount(parts.ravel())[1:]
 
 
 def write_thumbnail(
