@@ -115,7 +115,8 @@ class Training:
         checkpoint_steps: also write a checkpoint after so many steps.
         checkpoint_seconds: leave out an epoch's checkpoint where the last one is not so old; by default each epoch
             writes one. Where epochs take seconds and checkpoints 100 MB, writing them would cost more than the epochs.
-        tensorboard: also write TensorBoard logs.
+        logger: also show epochs and results by these: "tensorboard" and "csv" in the run folder, "wandb", "mlflow",
+            "trackio"; CMI, Γ and NCMI are among what is shown.
         neighbors_limit: after training, kNN looks for neighbors among at most so many training samples, each class by
             its share; 0 leaves kNN out. By default all up to 22,360; of N above that 5·10⁸/N, or 1,000 or 10 a class.
         readouts: by which a trained model is judged: "all", or of tables and images "own": the first of those that the
@@ -152,7 +153,7 @@ class Training:
     compile: bool = False
     checkpoint_steps: int | None = None
     checkpoint_seconds: float = 0.0
-    tensorboard: bool = False
+    logger: tuple[Literal["tensorboard", "csv", "wandb", "mlflow", "trackio"], ...] = ()
     neighbors_limit: int | None = None
     readouts: Literal["all", "own"] = "all"
     seed: int = 0
@@ -168,6 +169,8 @@ class Training:
         check_range(self, "clip_norm", above=0)
         check_range(self, "momentum", least=0, below=1, cure="usually 0.9")
         check_range(self, "ema_decay", least=0, below=1, cure="usually 0.999")
+        if len(set(self.logger)) < len(self.logger):
+            raise ValueError(f"logger={self.logger}: name each one once")
         if any(size < 1 for size in self.image_sizes):
             raise ValueError(f"image_sizes={self.image_sizes}: give sides of at least 1 pixel, e.g. 16 24 32")
         if 0 < self.batch_size < self.devices:

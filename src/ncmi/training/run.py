@@ -19,12 +19,13 @@ from ncmi.recipes import Network, Recipe, recipe_from_dict, recipe_to_dict, reso
 from ncmi.training.environment import describe_environment, precision_note
 from ncmi.training.identity import located
 from ncmi.training.judging import Features, Stages, information, judge_readouts, say_nothing
+from ncmi.training.loggers import open_log
 from ncmi.training.loop import Loop, Setup
 from ncmi.training.mistakes import MOST_PICTURES, find_mistakes, write_mistakes, write_pictures
 from ncmi.training.model import Classifier, check_size
 from ncmi.training.run_folder import RunFolder, RunFolderError, write_arrays
 from ncmi.training.schema import Results, Skipped
-from ncmi.training.session import session, tensorboard
+from ncmi.training.session import session
 from ncmi.training.sources import Source, open_source
 from ncmi.training.stopping import StopRequest
 
@@ -94,19 +95,22 @@ def train(
         model.to(device=fabric.device, dtype=torch.float64 if recipe.training.precision == "64-true" else None)
         # with several processes a signal reaches some of them a step earlier: there the last epoch's checkpoint must do
         catch_signals = catch_signals and recipe.training.devices == 1
-        shown = recipe.training.tensorboard and fabric.is_global_zero
-        with folder.lock(enabled=fabric.is_global_zero), tensorboard(folder.path / "tensorboard", shown) as board:
+        loggers = recipe.training.logger if fabric.is_global_zero else ()
+        with folder.lock(enabled=fabric.is_global_zero), open_log(loggers, folder.path, recipe) as log:
             if resume and fabric.is_global_zero:
                 folder.remove_partial_files()
             with StopRequest(enabled=catch_signals) as stop:
-                loop = source.loop(Setup(fabric, model, recipe.training, folder, (board, on_epoch)))
+                loop = source.loop(Setup(fabric, model, recipe.training, folder, (log.epoch, on_epoch)))
                 if resume and folder.checkpoint.exists():
                     loop.resume()
+                    log.take_up(loop.progress.rows)
                 elif fabric.is_global_zero:
                     write_json(folder.path / "environment.json", describe_environment(fabric.device))
                     source.begin(folder, record)
                 loop.run(stop)
-            return _finish(loop, source, recipe, started, on_stage)
+            results = _finish(loop, source, recipe, started, on_stage)
+            log.results(results)
+        return results
 
 
 def build_model(recipe: Recipe, source: Source, *, begun: bool = False) -> Classifier:

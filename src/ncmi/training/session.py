@@ -1,4 +1,4 @@
-"""What surrounds a run in its process: devices and threads, random state, event files."""
+"""What surrounds a run in its process: devices and threads, random state."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -14,6 +13,7 @@ import torch
 from packaging.version import Version
 
 from ncmi.recipes import Training
+from ncmi.training.loggers import check_loggers
 from ncmi.training.stopping import end_with_parent
 
 
@@ -49,7 +49,9 @@ def session(training: Training) -> Iterator[Fabric]:
 
     Raises:
         ValueError: for an accelerator or a number of devices that this machine does not have.
+        ModuleNotFoundError: for a logger whose package is not installed.
     """
+    check_loggers(training.logger)
     threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
     used = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices=used):
@@ -78,28 +80,3 @@ def session(training: Training) -> Iterator[Fabric]:
         finally:
             torch.set_num_threads(threads)
             torch.backends.cudnn.benchmark = benchmark
-
-
-@contextmanager
-def tensorboard(folder: Path, enabled: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """What adds an epoch's row of metrics to the event files of a folder; nothing is imported unless ``enabled``."""
-    writers: list[Any] = []
-
-    def show(row: dict[str, Any]) -> None:
-        if not enabled:
-            return
-        if not writers:
-            from torch.utils.tensorboard import SummaryWriter
-
-            # epochs that an earlier session has shown, but not finished, are shown once
-            writers.append(SummaryWriter(str(folder), purge_step=row["epoch"]))
-        for name, value in row.items():
-            if name != "epoch" and value is not None:
-                writers[0].add_scalar(name, value, row["epoch"])
-        writers[0].flush()
-
-    try:
-        yield show
-    finally:
-        for writer in writers:
-            writer.close()
