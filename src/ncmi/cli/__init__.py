@@ -57,7 +57,8 @@ def _carried_out(arguments: Sequence[str] | None) -> int:
         return 0
     except ModuleNotFoundError as error:
         extra = "slides" if str(error.name).partition(".")[0] in _SLIDE_PACKAGES else "app"
-        _complain(f"ncmi: error: {error.name} is not installed: pip install 'ncmi[{extra}]'")
+        cure = f"{error.name} is not installed: pip install 'ncmi[{extra}]'"
+        _complain(f"ncmi: error: {error if 'pip install' in str(error) else cure}")
         return 2
     except Exception as error:
         _complain(f"ncmi: error: {in_typed_words(in_one_line(error))}")

@@ -13,8 +13,9 @@ from ncmi.cli import output
 from ncmi.cli.output import say
 from ncmi.errors import Interrupted
 from ncmi.files import check_regular
-from ncmi.objectives.options import NCMIOptions, ObjectiveOptions, objective_names
+from ncmi.objectives.options import NCMIOptions, ObjectiveOptions
 from ncmi.recipes import BagNetwork, Data, Network, Recipe, Training, describe_recipe, recipe_names, recipe_to_dict
+from ncmi.recipes.names import run_name
 from ncmi.training import comparison, reproduction
 from ncmi.training.schema import MISTAKES, Record, write_record
 
@@ -56,22 +57,16 @@ def compare(
     """
     from ncmi.report import print_table, write_csv, write_report
 
-    bags = data.kind == "bags"
-    if bags:
-        networks = networks or ("abmil", "transmil", "aem", "asmil")
-        objectives = objectives or ("cross_entropy", "ncmi")
-    if seeds is None:
-        seeds = 3 if bags else 5
-    recipe = Recipe(data, network, objective, training)
-    plan = comparison.Plan(
-        comparison.entries_of(recipe, objectives or objective_names(), networks),
-        tuple(range(training.seed, training.seed + seeds)),
-        workers,
-        tuple(IMPORTS),
+    plan = comparison.usual_plan(
+        Recipe(data, network, objective, training),
+        seeds=seeds,
+        objectives=objectives,
+        networks=networks,
+        workers=workers,
+        imports=IMPORTS,
     )
     folder = out or Path("runs") / f"compare-{data.title}"
-    runs, folds = len(plan.runs()), len(plan.folds)
-    title = f"{len(plan.entries)} entries × {len(plan.seeds)} seeds" + (f" × {folds} folds" if folds > 1 else "")
+    runs, title = len(plan.runs()), plan.in_words()
     command = " ".join(COMMAND)
     if DRY_RUN:
         comparison.record_of(folder, plan.describe(command), resume)
@@ -150,21 +145,12 @@ def train(
     if DRY_RUN:
         from ncmi.training.run_folder import RunFolder
 
-        folder = out or Path("runs") / _run_name(recipe)
+        folder = out or Path("runs") / run_name(recipe)
         RunFolder.check_free(folder)
         say(f"1 run into {folder}")
         _say_plans([comparison.Plan((comparison.Entry("run", "run", recipe),), (training.seed,), 1, tuple(IMPORTS))])
         return
-    _train(recipe, out or Path("runs") / _run_name(recipe), resume=False)
-
-
-def _run_name(recipe: Recipe) -> str:
-    parts = [recipe.data.title, recipe.objective.name, f"seed{recipe.training.seed}"]
-    if recipe.data.kind == "bags":
-        parts.insert(1, recipe.network.name)
-        if getattr(recipe.data, "folds", 0):
-            parts.append(f"fold{getattr(recipe.data, 'fold', 0)}")
-    return "-".join(parts)
+    _train(recipe, out or Path("runs") / run_name(recipe), resume=False)
 
 
 def resume(run: Path, *, epochs: int | None = None) -> None:
@@ -279,6 +265,35 @@ def predict(
         overwrite=overwrite,
     )
     output.print_predicted(predicted, out, marked=bad == "mark")
+
+
+def export(
+    run: Path,
+    *,
+    to: Literal["onnx", "torch"] = "onnx",
+    out: Path | None = None,
+    readout: Literal["auto", "head", "cc", "lp"] = "auto",
+    calibrated: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Write a run as one file that runs without ncmi: preprocessing, network, read-out and class names.
+
+    It is tried, and compared with the run, before it is put in its place.
+
+    Args:
+        run: the run folder, finished.
+        to: ONNX (of a table one input a column), or a program of torch.export.
+        out: the file; by default model.onnx or model.pt2 in the run folder.
+        readout: how to decide; by default the objective's own first one (head; cc for NCMI with anchors that stay).
+        calibrated: probabilities by the temperature that was fitted to the run's validation part.
+        overwrite: replace an existing file.
+    """
+    from ncmi.training.export import ENDINGS, export_run
+    from ncmi.training.prediction import Predictor
+
+    path = run / f"model{ENDINGS[to]}" if out is None else out
+    exported = export_run(Predictor(run), to, path, readout=readout, calibrated=calibrated, overwrite=overwrite)
+    output.print_exported(exported)
 
 
 def measure(
@@ -413,6 +428,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "resume": resume,
     "evaluate": evaluate,
     "predict": predict,
+    "export": export,
     "measure": measure,
     "report": report,
     "reproduce": reproduce,

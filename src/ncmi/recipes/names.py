@@ -3,7 +3,14 @@
 An objective's name stands with its options (``ObjectiveOptions.label``). This page imports no torch.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from ncmi.objectives.options import objective_options
+
+if TYPE_CHECKING:
+    from ncmi.recipes.recipe import Recipe
 
 BASELINE = "cross_entropy"
 """The objective that others are compared with."""
@@ -80,3 +87,13 @@ def method_label(objective: str, readout: str) -> str:
     if bracket and rest.endswith(")"):
         return f"{name}-{suffix}{bracket}{rest}"
     return f"{objective}, {suffix}" if ", " in objective else f"{objective}-{suffix}"
+
+
+def run_name(recipe: Recipe) -> str:
+    """What the folder of a run is called where nothing else is said."""
+    parts = [recipe.data.title, recipe.objective.name, f"seed{recipe.training.seed}"]
+    if recipe.data.kind == "bags":
+        parts.insert(1, recipe.network.name)
+        if recipe.data.folds:
+            parts.append(f"fold{recipe.data.fold}")
+    return "-".join(parts)
