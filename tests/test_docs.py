@@ -1,13 +1,16 @@
-"""The code of docs/recipes.md runs as it is shown."""
+"""The code of docs/recipes.md and docs/python.md runs as it is shown."""
 
 from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 import warnings
 from pathlib import Path
 
 import pytest
+
+from ncmi.cli import main
 
 RECIPES = Path(__file__).resolve().parents[1] / "docs" / "recipes.md"
 PIECES = re.findall(r"^## (.+?)$(.*?)^```python\n(.*?)^```$", RECIPES.read_text("utf-8"), re.MULTILINE | re.DOTALL)
@@ -50,3 +53,27 @@ def test_recipe(
         assert float(printed) > 0.85
     if name == "accelerate":
         assert printed.split() == ["2"]
+
+
+PYTHON = RECIPES.with_name("python.md")
+
+
+def test_python_page_runs_from_top_to_bottom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocks = re.findall(r"^```(python|bash)\n(.*?)^```$", PYTHON.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert len(blocks) == PYTHON.read_text("utf-8").count("```") // 2
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "page"}
+    for language, code in blocks:
+        if language == "python":
+            exec(compile(code, PYTHON.name, "exec"), names)
+            continue
+        for line in code.splitlines():
+            program, *words = shlex.split(line)
+            if program == "ncmi":
+                assert main(words) == 0, capsys.readouterr().err
+            else:
+                assert program == "pip"
+    assert {"wines.onnx", "iris.onnx"} <= {path.name for path in tmp_path.iterdir()}
+    assert str(names["information"]) in capsys.readouterr().out

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from ncmi.api.trained import TrainedRun, python_words
+from ncmi.api.trained import TrainedRun, as_arguments, python_words
 from ncmi.cli import output
 from ncmi.cli.options import nearest
 from ncmi.data.kinds import kind_of
@@ -137,7 +137,7 @@ def train(
     with python_words():
         recipe = recipe_of(data, Path("runs") if out is None else Path(out).parent, name, objective, network, options)
         folder = Path("runs") / run_name(recipe) if out is None else Path(out)
-        show, say = (output.EpochLog().show, output.say) if not quiet else (_nothing, _nothing)
+        show, say = (_nothing, _nothing) if quiet else (output.EpochLog().show, _say)
         run_training(recipe, folder, resume=resume, on_epoch=show, on_stage=say)
     return TrainedRun(folder)
 
@@ -191,7 +191,7 @@ def compare(
             comparison.compare(plan, folder, resume=resume)
         else:
             with output.RunCounter(plan.in_words(), len(plan.runs())) as counter:
-                comparison.compare(plan, folder, resume=resume, on_run=counter.advance, on_data=output.say)
+                comparison.compare(plan, folder, resume=resume, on_run=counter.advance, on_data=_say)
     return ComparisonResults(folder)
 
 
@@ -234,6 +234,10 @@ def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _say(line: str) -> None:
+    output.say(as_arguments(line))
 
 
 def _nothing(_: Any) -> None:

@@ -34,8 +34,18 @@ def python_words() -> Iterator[None]:
         yield
     except Exception as error:
         if error.args and isinstance(error.args[0], str):
-            error.args = (_OPTION.sub(_argument, error.args[0]), *error.args[1:])
+            error.args = (as_arguments(error.args[0]), *error.args[1:])
         raise
+
+
+def as_arguments(text: str) -> str:
+    """A text in which options of the command line are arguments.
+
+    Example:
+        >>> as_arguments("leave them out (--data.bad skip), or name it (--data.label-column)")
+        "leave them out (bad='skip'), or name it (label_column)"
+    """
+    return _OPTION.sub(_argument, text)
 
 
 def _argument(option: re.Match[str]) -> str:

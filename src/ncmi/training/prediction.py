@@ -84,9 +84,10 @@ class Decisions:
             if row.feature is not None:
                 p, each = next(probabilities), next(distances)
                 best = max(range(len(p)), key=p.__getitem__)
-                values = [self.class_names[best], p[best], min(each), *p, *each, row.instances]
-                cells |= dict(zip(columns[1:], values, strict=False))  # tables and images have fewer columns
-            if row.reason:
+                values = [self.class_names[best], p[best], min(each), *p]
+                values += [] if row.instances is None else [*each, row.instances]
+                cells |= dict(zip(columns[1:], [*values, None], strict=False))  # no reason
+            else:
                 cells["reason"] = row.reason
             yield [cells.get(name) for name in columns]
 
@@ -103,6 +104,7 @@ class Predictor:
 
     def __init__(self, run: str | Path) -> None:
         self.model, self.folder = load_model(run), RunFolder.open(run)
+        self.model.requires_grad_(False)
         self.recipe = self.folder.recipe()
         self.signature = self.model.signature
 
