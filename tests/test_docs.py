@@ -75,5 +75,5 @@ def test_python_page_runs_from_top_to_bottom(
                 assert main(words) == 0, capsys.readouterr().err
             else:
                 assert program == "pip"
-    assert {"wines.onnx", "iris.onnx"} <= {path.name for path in tmp_path.iterdir()}
+    assert {"wines.onnx", "wines.pt2"} <= {path.name for path in tmp_path.iterdir()}
     assert str(names["information"]) in capsys.readouterr().out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from multiprocessing.spawn import get_preparation_data
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import ncmi
 from ncmi.api.experiments import recipe_of
 from ncmi.recipes import Augmentation, BagData, ImageData, Recipe, TableData
+from ncmi.training import workers
 
 QUICK: dict[str, Any] = {"epochs": 1, "accelerator": "cpu", "width": 16}
 
@@ -35,6 +37,8 @@ def test_a_comparison_is_a_table_a_page_and_runs(compared: ncmi.ComparisonResult
     assert sorted(compared.runs) == ["cross_entropy-seed0", "cross_entropy-seed1", "ncmi-seed0", "ncmi-seed1"]
     with pytest.raises(KeyError, match="ncmi-seed1"):
         compared.load("ncmi", 7)
+    with pytest.raises(ValueError, match="cross_entropy-seed0"):
+        ncmi.load(compared.path)
     assert compared.report().read_bytes().startswith(b"<!doctype html")
     assert compared.load("ncmi").report(tmp_path / "run.html").read_bytes().startswith(b"<!doctype html")
     assert "NCMI" in repr(compared)
@@ -115,6 +119,18 @@ def test_data_from_memory_is_kept_once_and_by_its_content(tmp_path: Path) -> Non
     assert sorted((tmp_path / "data").iterdir()) == before
 
 
+def test_a_fresh_process_does_not_see_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = str(tmp_path / "script.py")
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", script)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    assert get_preparation_data("worker")["init_main_from_path"] == script
+    with workers._main_unseen():
+        told = get_preparation_data("worker")
+    assert not {"init_main_from_path", "init_main_from_name"} & set(told)
+    assert sys.modules["__main__"].__file__ == script
+
+
+@pytest.mark.long
 def test_a_script_needs_no_guard_and_a_light_import(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(

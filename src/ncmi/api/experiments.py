@@ -23,6 +23,7 @@ from ncmi.recipes import DATA, Recipe, default_training, recipe_from_dict, recip
 from ncmi.recipes.names import run_name
 from ncmi.report import comparison_table, print_table, read_comparison, to_html, write_report
 from ncmi.training import comparison
+from ncmi.training.run_folder import removed_if_nothing_came
 
 _WIDTH = 120
 
@@ -138,7 +139,8 @@ def train(
         recipe = recipe_of(data, Path("runs") if out is None else Path(out).parent, name, objective, network, options)
         folder = Path("runs") / run_name(recipe) if out is None else Path(out)
         show, say = (_nothing, _nothing) if quiet else (output.EpochLog().show, _say)
-        run_training(recipe, folder, resume=resume, on_epoch=show, on_stage=say)
+        with removed_if_nothing_came(folder):
+            run_training(recipe, folder, resume=resume, on_epoch=show, on_stage=say)
     return TrainedRun(folder)
 
 

@@ -6,21 +6,22 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from html import escape
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ncmi.report import Run, read_run, readouts_table, run_table, to_html, write_report
+from ncmi.errors import Interrupted
+from ncmi.recipes import Recipe
+from ncmi.report import read_run, readouts_table, run_table, to_html, write_report
 from ncmi.training.judging import Features
 from ncmi.training.prediction import Decisions, Predictor
+from ncmi.training.run_folder import RunFolderError
 from ncmi.training.schema import Evaluation, Results
-
-if TYPE_CHECKING:
-    from ncmi.recipes import Recipe
 
 ReadoutName = Literal["auto", "head", "cc", "lp", "knn"]
 _SHORT = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "nll", "calibration_error")
@@ -32,6 +33,8 @@ def python_words() -> Iterator[None]:
     """Inside it errors name options as arguments: ``bad='skip'`` for ``--data.bad skip``."""
     try:
         yield
+    except Interrupted as stopped:
+        raise Interrupted(f"{stopped}; resume=True goes on", stopped.signal_number) from None
     except Exception as error:
         if error.args and isinstance(error.args[0], str):
             error.args = (as_arguments(error.args[0]), *error.args[1:])
@@ -76,11 +79,13 @@ class Evaluated:
     def __repr__(self) -> str:
         measures = self.record.information
         lines = [f"{self.record.objective} on {self.record.data}", _brief(self.table)]
-        lines.append(f"CMI {measures.cmi} nats, Γ {measures.separation} nats, NCMI {measures.ncmi}")
+        figures = (measures.cmi, measures.separation, measures.ncmi)
+        cmi, separation, ncmi = ("–" if figure is None else f"{figure:.6g}" for figure in figures)
+        lines.append(f"CMI {cmi} nats, Γ {separation} nats, NCMI {ncmi}")
         return "\n".join([*lines, *self.record.notes])
 
     def _repr_html_(self) -> str:
-        notes = "".join(f"<p>{line}</p>" for line in self.record.notes)
+        notes = "".join(f"<p>{escape(line)}</p>" for line in self.record.notes)
         return f"{_short(self.table).to_html(index=False)}{notes}"
 
 
@@ -152,7 +157,7 @@ class TrainedRun:
     @property
     def table(self) -> pd.DataFrame:
         """Scores on the test part, one row a read-out, as of :attr:`Evaluated.table`."""
-        return run_table(self._record())
+        return run_table(read_run(self.path))
 
     def predict(self, X: Any, *, readout: ReadoutName = "auto") -> npt.NDArray[Any]:
         """The most probable class of each sample, ``[N]`` of :attr:`classes`.
@@ -254,7 +259,7 @@ class TrainedRun:
         calibrated: bool = False,
         overwrite: bool = False,
     ) -> Path:
-        """Write the run as one ONNX file with preprocessing and class names inside; see :func:`ncmi.training.export`.
+        """Write the run as one ONNX file with preprocessing and class names inside; see :mod:`ncmi.training.export`.
 
         It is run by onnxruntime, and compared with this run, before it is put in its place.
 
@@ -303,9 +308,6 @@ class TrainedRun:
         """Write the run's page, by default ``report.html`` in its folder, and return its path."""
         return write_report(self.path, None if out is None else Path(out))
 
-    def _record(self) -> Run:
-        return read_run(self.path)
-
     def _decide(
         self, X: Any, readout: str, calibrated: bool, bad: Literal["mark", "skip", "error"] = "error"
     ) -> Decisions:
@@ -342,4 +344,11 @@ def load(run: str | PathLike[str]) -> TrainedRun:
     Raises:
         RunFolderError, CheckpointError: where no finished run is there; the message names the cure.
     """
-    return TrainedRun(run)
+    folder = Path(run)
+    if (folder / "comparison.json").exists():
+        inside = sorted(path.parent for path in folder.glob("runs/*/results.json"))
+        raise RunFolderError(
+            f"{folder} holds a comparison: give one of its runs, such as {inside[0] if inside else folder / 'runs'}, "
+            "or read all of it with ncmi.ComparisonResults"
+        )
+    return TrainedRun(folder)

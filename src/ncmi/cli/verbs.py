@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -173,18 +172,15 @@ def resume(run: Path, *, epochs: int | None = None) -> None:
 
 def _train(recipe: Recipe, folder: Path, *, resume: bool) -> None:
     from ncmi.training.run import train
+    from ncmi.training.run_folder import removed_if_nothing_came
 
     go_on = f"ncmi resume {shlex.quote(str(folder))}"
-    was_there = folder.exists()
+    show = output.EpochLog().show
     try:
-        results = train(recipe, folder, resume=resume, on_epoch=output.EpochLog().show, on_stage=output.say_on_the_way)
+        with removed_if_nothing_came(folder):
+            results = train(recipe, folder, resume=resume, on_epoch=show, on_stage=output.say_on_the_way)
     except Interrupted as stopped:
         raise Interrupted(f"{stopped}; go on with: {go_on}", stopped.signal_number) from None
-    except Exception:
-        # what came to nothing is not in the way of the corrected command
-        if not resume and not was_there and not (folder / "checkpoints").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
     output.print_results(results)
     page = f"its page: ncmi report {shlex.quote(str(folder))}"
     say(f"run folder: {folder}   {page}   misclassified: {folder / MISTAKES}")
