@@ -237,6 +237,12 @@ def test_bags_in_memory_are_those_in_files(bags: TrainedRun, tmp_path: Path) -> 
     same_as_written(bags.predict_frame(new), written(bags, tmp_path / "bags.npz", tmp_path / "p.csv"))
     assert bags.evaluate(new, labels).accuracy == pytest.approx((bags.predict(new) == labels).mean())
     assert bags.evaluate(tmp_path / "bags.npz").accuracy == bags.evaluate(new, labels).accuracy
+    np.savez(tmp_path / "narrow.npz", features=new[0][:, :4])
+    marked = bags.predict_frame([files[0], tmp_path / "narrow.npz", files[1]])
+    assert marked["reason"].notna().tolist() == [False, False, True]
+    assert marked["id"].tolist() == ["0", "1", "narrow"]
+    with pytest.raises(ValueError, match="give y"):
+        bags.evaluate(make_frame(3))
     with pytest.raises(ValueError, match="width 4"):
         bags.predict(new[0][:, :4])
     with pytest.raises(ValueError, match="NaN"):

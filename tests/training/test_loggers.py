@@ -140,9 +140,10 @@ def test_what_is_not_installed_is_told_before_anything_is_written(
     with pytest.raises(ModuleNotFoundError, match=f"--training.logger {name}.*pip install {name}"):
         train(make_recipe(logger=(name,)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    assert main(["train", "wine", "--training.logger", name, "--out", str(tmp_path / "run")]) == 2
-    assert f"pip install {name}" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
+    for verb in ("train", "compare"):
+        assert main([verb, "wine", "--training.logger", "csv", name, "--out", str(tmp_path / "run")]) == 2
+        assert f"pip install {name}" in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
 
 
 def test_a_logger_is_named_once() -> None:

@@ -125,13 +125,15 @@ def train(
         Interrupted: on Ctrl-C; ``resume=True`` goes on.
 
     Example:
-        >>> from tempfile import mkdtemp
+        >>> import ncmi
         >>> import pandas as pd
+        >>> from tempfile import TemporaryDirectory
         >>> frame = pd.DataFrame({"length": [1.0, 1.2, 5.1, 4.9] * 10, "kind": ["short", "short", "long", "long"] * 10})
-        >>> folder = mkdtemp()
-        >>> run = train(frame, label_column="kind", out=f"{folder}/run", epochs=3, quiet=True)
+        >>> folder = TemporaryDirectory()
+        >>> run = ncmi.train(frame, label_column="kind", out=f"{folder.name}/run", epochs=3, quiet=True)
         >>> run.classes.tolist(), run.predict(pd.DataFrame({"length": [1.1]})).shape
         (['long', 'short'], (1,))
+        >>> folder.cleanup()
     """
     from ncmi.training.run import train as run_training
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from os import PathLike
@@ -119,13 +119,15 @@ class TrainedRun:
         RunFolderError, CheckpointError: where no finished run is there; the message names the cure.
 
     Example:
-        >>> from tempfile import mkdtemp
-        >>> folder = mkdtemp()
-        >>> run = train("iris", out=f"{folder}/run", epochs=5, quiet=True)
+        >>> import ncmi
+        >>> from tempfile import TemporaryDirectory
+        >>> folder = TemporaryDirectory()
+        >>> run = ncmi.train("iris", out=f"{folder.name}/run", epochs=5, quiet=True)
         >>> run.predict([[5.1, 3.5, 1.4, 0.2]]).tolist()
         ['setosa']
-        >>> load(f"{folder}/run").predict_proba([[5.1, 3.5, 1.4, 0.2]]).shape
+        >>> ncmi.load(f"{folder.name}/run").predict_proba([[5.1, 3.5, 1.4, 0.2]]).shape
         (1, 3)
+        >>> folder.cleanup()
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
@@ -234,7 +236,7 @@ class TrainedRun:
             ood: data that the run was not trained for, by names or paths: how well it is told from the test part.
             bad: what of a path cannot be used: stop, or leave it out and say so; by default as in training.
         """
-        from ncmi.data.in_memory import is_frame, is_path
+        from ncmi.data.in_memory import is_path
         from ncmi.training.evaluation import evaluate_run
 
         with python_words():
@@ -243,8 +245,6 @@ class TrainedRun:
             on: str | Features | None = str(X) if is_path(X) else None
             notes: tuple[str, ...] = ()
             if X is not None and on is None:
-                if y is None and not (is_frame(X) or isinstance(X, Mapping)):
-                    raise ValueError("samples without labels: give y as well")
                 on, notes = self._predictor.labeled(X, y)
             names = (ood,) if isinstance(ood, str) else tuple(ood)
             record = evaluate_run(self.path, on, names, labels, bad)

@@ -76,7 +76,7 @@ def _in_order(inputs: Tensor) -> NewSamples:
 
 
 def _new_table(inputs: Any, signature: Signature, data: TableData) -> NewSamples:
-    if is_frame(inputs) or isinstance(inputs, Mapping) or _is_list_of_dicts(inputs):
+    if is_frame(inputs):
         return new_rows(as_frame(inputs), signature, data)
     rows = as_array(inputs)
     if rows.ndim != 2:
@@ -95,10 +95,6 @@ def _new_table(inputs: Any, signature: Signature, data: TableData) -> NewSamples
     return new_rows(pd.DataFrame(rows, columns=names).infer_objects(), signature, data)
 
 
-def _is_list_of_dicts(value: Any) -> bool:
-    return isinstance(value, list | tuple) and bool(value) and all(isinstance(each, Mapping) for each in value)
-
-
 def are_bags(value: Any) -> bool:
     """Whether a value is a list of arrays ``[N, D]`` of floats."""
     return (
@@ -109,7 +105,11 @@ def are_bags(value: Any) -> bool:
 
 
 def is_frame(value: Any) -> bool:
-    """Whether a value is a data frame of pandas, polars or the like."""
+    """Whether a value is a data frame of pandas, polars or the like, a dict, or a list of dicts."""
+    if isinstance(value, Mapping):
+        return True
+    if isinstance(value, list | tuple):
+        return bool(value) and all(isinstance(each, Mapping) for each in value)
     return hasattr(value, "columns") and (hasattr(value, "to_pandas") or hasattr(value, "iloc"))
 
 
@@ -251,7 +251,7 @@ def keep(inputs: Any, labels: Any, folder: Path, name: str) -> tuple[Path, str |
     """
     if not re.fullmatch(r"[\w.-]+", name):
         raise ValueError(f"name={name!r}: give letters, digits, hyphens and underscores")
-    if is_frame(inputs) or isinstance(inputs, Mapping) or _is_list_of_dicts(inputs):
+    if is_frame(inputs):
         return _keep_frame(as_frame(inputs), labels, folder, name)
     if labels is None:
         raise ValueError(f"{type(inputs).__name__} without labels: give (X, y), or a data frame with a label column")

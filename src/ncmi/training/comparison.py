@@ -18,6 +18,7 @@ from ncmi.files import PARTIAL
 from ncmi.objectives.options import objective_names, objective_options
 from ncmi.recipes import BagData, BagNetwork, Data, Recipe, recipe_from_dict, recipe_to_dict
 from ncmi.recipes.names import BASELINE, network_label, objective_label
+from ncmi.training.loggers import check_loggers
 from ncmi.training.schema import ComparisonRecord, EntryRecord, Results, read_record, write_record
 from ncmi.training.workers import Ask, WorkError, processors, run_side_by_side
 
@@ -266,6 +267,7 @@ def compare_many(
     """
     from ncmi.training.run_folder import RunFolder  # the command line reads this page before it needs numpy
 
+    check_loggers({name for plan, _ in plans for entry in plan.entries for name in entry.recipe.training.logger})
     records = [record_of(folder, plan.describe(command), resume) for plan, folder in plans]
     started = time.perf_counter()
     # without links resolved: names stay as the user gave them

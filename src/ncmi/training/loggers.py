@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +24,7 @@ _PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow",
 _FINAL = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "nll", "calibration_error")
 
 
-def check_loggers(names: Sequence[str]) -> None:
+def check_loggers(names: Iterable[str]) -> None:
     """See that what loggers need is installed, without importing it.
 
     Raises:

@@ -3,6 +3,7 @@
 import csv
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -196,13 +197,14 @@ class Predictor:
         Raises:
             ValueError: for labels that the run does not know, or samples that cannot be used.
         """
-        from ncmi.data.in_memory import as_frame, label_indices
+        from ncmi.data.in_memory import as_frame, is_frame, label_indices
 
         if labels is None:
             from ncmi.data.load import new_rows
             from ncmi.training.samples import features_of
 
-            assert isinstance(self.recipe.data, TableData)
+            if not isinstance(self.recipe.data, TableData) or not is_frame(inputs):
+                raise ValueError("samples without labels: give y as well, or a frame with the label column")
             new = new_rows(as_frame(inputs), self.signature, self.recipe.data, labeled=True)
             assert new.labels is not None
             unusable = [(new.names[place], reason) for place, reason in new.reasons.items()]
@@ -222,6 +224,7 @@ class Predictor:
     def _bag_rows(
         self, data: BagData, inputs: Any, bad: Bad, attention: Path | None, skipped: list[tuple[str, str]]
     ) -> Iterator[NewRow]:
+        from ncmi.data.bags.bag import BagError
         from ncmi.data.bags.stream import usable_bags
         from ncmi.data.in_memory import open_any_bags
         from ncmi.training.bags import attention_arrays
@@ -230,11 +233,14 @@ class Predictor:
             skipped.append((name, reason))
 
         width = self.signature.sample_shape[0]
-        for source in open_any_bags(inputs, features_key=data.features_key, coords_key=data.coords_key):
-            for bag in usable_bags(source, width, on_bad=None if bad == "error" else leave_out):
-                yield NewRow(bag.name, self.model(bag.features).vector, len(bag.features))
-                if attention is not None:
-                    write_arrays(attention / f"{bag.name}.npz", attention_arrays(self.model, bag))
+        sources = list(open_any_bags(inputs, features_key=data.features_key, coords_key=data.coords_key))
+        for source in sources:
+            # that nothing in a file can be used is no error where there are others
+            with nullcontext() if bad == "error" or len(sources) == 1 else suppress(BagError):
+                for bag in usable_bags(source, width, on_bad=None if bad == "error" else leave_out):
+                    yield NewRow(bag.name, self.model(bag.features).vector, len(bag.features))
+                    if attention is not None:
+                        write_arrays(attention / f"{bag.name}.npz", attention_arrays(self.model, bag))
 
     @torch.no_grad()
     def log_proba(self, features: Tensor, readout: str, temperature: float | None = None) -> Tensor:
