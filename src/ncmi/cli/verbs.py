@@ -87,6 +87,7 @@ def compare(
             raise Interrupted(f"stopped; {go_on}", stopped.signal_number) from None
     print_table(folder)
     say(f"report: {write_report(folder)}   table: {write_csv(folder, folder / 'table.csv')}")
+    say(f"a run of it in Python: ncmi.load({str(folder / plan.runs()[-1][0])!r})")
 
 
 def _say_plans(plans: Sequence[comparison.Plan]) -> None:
@@ -184,6 +185,7 @@ def _train(recipe: Recipe, folder: Path, *, resume: bool) -> None:
     output.print_results(results)
     page = f"its page: ncmi report {shlex.quote(str(folder))}"
     say(f"run folder: {folder}   {page}   misclassified: {folder / MISTAKES}")
+    say(f"in Python: ncmi.load({str(folder)!r})")
 
 
 def evaluate(

@@ -21,7 +21,7 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +50,8 @@ To = Literal["onnx", "torch"]
 ENDINGS: dict[To, str] = {"onnx": ".onnx", "torch": ".pt2"}
 METADATA = "ncmi.json"
 """File inside a program of torch that says what goes in and comes out."""
+Outcome = Callable[[dict[str, Any]], npt.NDArray[Any]]
+"""What a file makes of its inputs, by name: probabilities."""
 _TOLERANCE = 1e-4  # of probabilities: float32 in another order of sums
 _SIZES = (17, 1, 2)  # samples, or instances, of what the file is tried on
 _OUTPUTS = ("label", "probabilities", "attention")
@@ -113,13 +115,13 @@ def export_run(
     check_writable(path)
     graph = Deployed(predictor.model, name, temperature).eval()
     columns = None if to == "torch" else predictor.signature.preprocessing
-    metadata = _metadata(predictor, name, temperature if calibrated else None, graph, columns)
+    metadata = _metadata(predictor, name, temperature if calibrated else None, columns)
     program = _program(graph, predictor)
     errors: list[float] = []
 
     def write(temporary: Path) -> None:
         if to == "onnx":
-            _write_onnx(temporary, program, graph, columns, metadata)
+            _write_onnx(temporary, program, columns, metadata)
             outcome = _onnx_probabilities(temporary)
         else:
             with _quiet():
@@ -221,7 +223,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _metadata(
-    predictor: Predictor, readout: str, temperature: float | None, graph: Deployed, columns: Preprocessing | None
+    predictor: Predictor, readout: str, temperature: float | None, columns: Preprocessing | None
 ) -> dict[str, Any]:
     signature, recipe = predictor.signature, predictor.recipe
     outputs = {"probabilities": "float32 [N, C] in the order of classes"}
@@ -290,9 +292,7 @@ def _column_inputs(columns: Preprocessing) -> list[tuple[str, bool, str]]:
 # --- ONNX
 
 
-def _write_onnx(
-    path: Path, program: Any, graph: Deployed, columns: Preprocessing | None, metadata: dict[str, Any]
-) -> None:
+def _write_onnx(path: Path, program: Any, columns: Preprocessing | None, metadata: dict[str, Any]) -> None:
     import onnx
     from onnx import TensorProto, compose, helper, numpy_helper
 
@@ -313,18 +313,18 @@ def _write_onnx(
         model = compose.merge_models(front, model, io_map=[("encoded/all", f"{inside}inputs")])
     else:
         _rename_input(model, f"{inside}inputs", "inputs")
-    graph_of = model.graph
-    del graph_of.output[:]
+    graph = model.graph
+    del graph.output[:]
     for name in names:
-        graph_of.node.append(helper.make_node("Identity", [inside + name], [name], name=f"out/{name}"))
+        graph.node.append(helper.make_node("Identity", [inside + name], [name], name=f"out/{name}"))
         shape = ["N"] if name == "attention" else [1 if len(names) > 1 else "N", len(metadata["classes"])]
-        graph_of.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
     texts = np.array(metadata["classes"], dtype=object)
-    graph_of.initializer.append(numpy_helper.from_array(texts, "out/classes"))
-    graph_of.node.append(helper.make_node("ArgMax", ["probabilities"], ["out/best"], axis=1, keepdims=0))
-    graph_of.node.append(helper.make_node("Gather", ["out/classes", "out/best"], ["label"], axis=0))
+    graph.initializer.append(numpy_helper.from_array(texts, "out/classes"))
+    graph.node.append(helper.make_node("ArgMax", ["probabilities"], ["out/best"], axis=1, keepdims=0))
+    graph.node.append(helper.make_node("Gather", ["out/classes", "out/best"], ["label"], axis=0))
     count = 1 if len(names) > 1 else "N"
-    graph_of.output.append(helper.make_tensor_value_info("label", TensorProto.STRING, [count]))
+    graph.output.append(helper.make_tensor_value_info("label", TensorProto.STRING, [count]))
     said = {name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()}
     helper.set_model_props(model, said | {"outputs": json.dumps({**metadata["outputs"], "label": "string [N]"})})
     model.producer_name, model.producer_version = "ncmi", ncmi.__version__
@@ -472,16 +472,16 @@ def column_arrays(columns: Preprocessing, frame: pd.DataFrame) -> dict[str, npt.
     return arrays
 
 
-def _onnx_probabilities(path: Path) -> Any:
+def _onnx_probabilities(path: Path) -> Outcome:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda arrays: session.run(["probabilities"], arrays)[0]
+    return lambda arrays: np.asarray(session.run(["probabilities"], arrays)[0])
 
 
-def _torch_probabilities(path: Path) -> Any:
+def _torch_probabilities(path: Path) -> Outcome:
     with _quiet():
         module = torch.export.load(str(path)).module()
 
@@ -494,7 +494,7 @@ def _torch_probabilities(path: Path) -> Any:
 
 
 def _difference(
-    predictor: Predictor, readout: str, calibrated: bool, outcome: Any, columns: Preprocessing | None, size: int
+    predictor: Predictor, readout: str, calibrated: bool, outcome: Outcome, columns: Preprocessing | None, size: int
 ) -> float:
     """Largest difference of a probability of the file from the run's own, on made-up samples."""
     raw = _raw(predictor, size, np.random.default_rng(size))
