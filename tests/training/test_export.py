@@ -109,17 +109,24 @@ def test_a_program_of_torch_takes_numbers_and_flags(table: TrainedRun, tmp_path:
         np.testing.assert_allclose(probabilities, table.predict_proba(new[:count], readout="lp"), atol=1e-5)
 
 
-def test_bags_of_any_size(bags: TrainedRun, tmp_path: Path) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
-    session = onnxruntime.InferenceSession(bags.to_onnx(tmp_path / "bags.onnx", readout="cc"))
+@pytest.mark.parametrize("to", ["torch", pytest.param("onnx", marks=pytest.mark.long)])
+def test_bags_of_any_size(to: str, bags: TrainedRun, tmp_path: Path) -> None:
+    if to == "torch":
+        program = torch.export.load(bags.to_torch(tmp_path / "bags.pt2", readout="cc")).module()
+    else:
+        onnxruntime = pytest.importorskip("onnxruntime")
+        session = onnxruntime.InferenceSession(bags.to_onnx(tmp_path / "bags.onnx", readout="cc"))
     random = np.random.default_rng(1)
     for count in (1, 5, 70_000):
         bag = random.normal(size=(count, 6)).astype(np.float32)
-        probabilities, attention, label = session.run(["probabilities", "attention", "label"], {"inputs": bag})
+        if to == "torch":
+            probabilities, attention = program(torch.from_numpy(bag))
+        else:
+            probabilities, attention, label = session.run(["probabilities", "attention", "label"], {"inputs": bag})
+            assert label.tolist() == [str(name) for name in bags.predict(bag, readout="cc")]
         np.testing.assert_allclose(probabilities, bags.predict_proba(bag, readout="cc"), atol=1e-5)
         assert attention.shape == (count,)
-        assert attention.sum() == pytest.approx(1, abs=1e-3)
-        assert label.tolist() == [str(name) for name in bags.predict(bag, readout="cc")]
+        assert float(attention.sum()) == pytest.approx(1, abs=1e-3)
 
 
 def test_images_are_uint8(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
