@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 import warnings
 from pathlib import Path
 
 import pytest
 
+from ncmi.cli import main
 from ncmi.objectives import options
 
 ROOT = Path(__file__).resolve().parents[1]
-RECIPES = ROOT / "docs" / "recipes.md"
+RECIPES, PYTHON = (ROOT / "docs" / name for name in ("recipes.md", "python.md"))
 PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = [
     pytest.param(page, code, id=f"{page.stem}-{place}")
     for page in PAGES
-    if page != RECIPES
+    if page not in (RECIPES, PYTHON)
     for place, code in enumerate(
         re.findall(r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     )
@@ -101,3 +103,24 @@ def test_the_index_page_is_short_and_has_both_commands() -> None:
     assert len(text.splitlines()) <= 150
     for command in ('pip install -c constraints.txt -e ".[app]" && ncmi compare digits', '-e ".[dev]" && pytest'):
         assert command in text
+
+
+def test_python_page_runs_from_top_to_bottom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocks = re.findall(r"^```(python|bash)\n(.*?)^```$", PYTHON.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert len(blocks) == PYTHON.read_text("utf-8").count("```") // 2
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "page"}
+    for language, code in blocks:
+        if language == "python":
+            exec(compile(code, PYTHON.name, "exec"), names)
+            continue
+        for line in code.splitlines():
+            program, *words = shlex.split(line)
+            if program == "ncmi":
+                assert main(words) == 0, capsys.readouterr().err
+            else:
+                assert program == "pip"
+    assert {"wines.onnx", "wines.pt2"} <= {path.name for path in tmp_path.iterdir()}
+    assert str(names["information"]) in capsys.readouterr().out

@@ -18,6 +18,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ncmi.api.experiments import ComparisonResults, compare, train
+    from ncmi.api.trained import Evaluated, TrainedRun, load
     from ncmi.integrations.sklearn import NCMIClassifier
     from ncmi.loss.alternating import AlternatingOptimizer, Alternation
     from ncmi.loss.centroids import CentroidClassifier, anchor_directions
@@ -43,6 +45,8 @@ _HOME = {
     "Alternation": "ncmi.loss.alternating",
     "AlternatingOptimizer": "ncmi.loss.alternating",
     "CentroidClassifier": "ncmi.loss.centroids",
+    "ComparisonResults": "ncmi.api.experiments",
+    "Evaluated": "ncmi.api.trained",
     "Information": "ncmi.loss.information",
     "InformationAccumulator": "ncmi.loss.information",
     "LinearHeadObjective": "ncmi.objectives.interface",
@@ -53,9 +57,12 @@ _HOME = {
     "NearestNeighbors": "ncmi.readouts.neighbors",
     "Objective": "ncmi.objectives.interface",
     "ObjectiveOptions": "ncmi.objectives.options",
+    "TrainedRun": "ncmi.api.trained",
     "anchor_directions": "ncmi.loss.centroids",
     "apply_temperature": "ncmi.readouts.calibration",
+    "compare": "ncmi.api.experiments",
     "fit_temperature": "ncmi.readouts.calibration",
+    "load": "ncmi.api.trained",
     "log_nsf": "ncmi.loss.simplex",
     "make_objective": "ncmi.objectives.options",
     "measure": "ncmi.loss.information",
@@ -64,15 +71,23 @@ _HOME = {
     "objective_options": "ncmi.objectives.options",
     "register_objective": "ncmi.objectives.options",
     "to_log_distribution": "ncmi.loss.simplex",
+    "train": "ncmi.api.experiments",
 }
 
 # modules behind the names that need more than torch
-_NEED_APP = ("ncmi.integrations.sklearn", "ncmi.readouts.calibration")
+_NEED_APP = (
+    "ncmi.api.experiments",
+    "ncmi.api.trained",
+    "ncmi.integrations.sklearn",
+    "ncmi.readouts.calibration",
+)
 
 __all__ = [
     "AlternatingOptimizer",
     "Alternation",
     "CentroidClassifier",
+    "ComparisonResults",
+    "Evaluated",
     "Information",
     "InformationAccumulator",
     "LinearHeadObjective",
@@ -83,9 +98,12 @@ __all__ = [
     "NearestNeighbors",
     "Objective",
     "ObjectiveOptions",
+    "TrainedRun",
     "anchor_directions",
     "apply_temperature",
+    "compare",
     "fit_temperature",
+    "load",
     "log_nsf",
     "make_objective",
     "measure",
@@ -94,6 +112,7 @@ __all__ = [
     "objective_options",
     "register_objective",
     "to_log_distribution",
+    "train",
 ]
 
 

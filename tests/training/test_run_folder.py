@@ -25,7 +25,7 @@ from ncmi.training.run import train
 from ncmi.training.run_folder import RunFolder, RunFolderError
 from ncmi.training.schema import EpochMetrics, SchemaError
 
-RECIPE = make_recipe(epochs=2, selection="best", tensorboard=True)
+RECIPE = make_recipe(epochs=2, selection="best", logger=("tensorboard",))
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def test_what_cannot_be_trained_leaves_nothing(recipe: Any, tmp_path: Path, monk
     ids=["learning_rate", "seed", "epochs", "objective"],
 )
 def test_another_recipe_is_not_resumed(change: dict[str, Any], run: Path) -> None:
-    other = make_recipe(**{"epochs": 2, "selection": "best", "tensorboard": True, **change})
+    other = make_recipe(**{"epochs": 2, "selection": "best", "logger": ("tensorboard",), **change})
     with pytest.raises(RunFolderError, match="holds another recipe: resume it with its own, or choose another"):
         train(other, run, resume=True)
 
@@ -266,10 +266,14 @@ def test_tensorboard(run: Path, tmp_path: Path) -> None:
     events = EventAccumulator(str(run / "tensorboard"))
     events.Reload()
     rows = metrics(run)
-    assert set(events.Tags()["scalars"]) == {name for name, value in rows[0].items() if value is not None} - {"epoch"}
-    for name in events.Tags()["scalars"]:
-        shown = [(event.step, event.value) for event in events.Scalars(name)]
-        assert shown == [(row["epoch"], pytest.approx(row[name], rel=1e-6)) for row in rows]
+    shown = {name: [(event.step, event.value) for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
+    known = {name for name, value in rows[0].items() if value is not None} - {"epoch"}
+    assert {name for name in shown if not name.startswith("test_")} == known
+    for name in known:
+        assert shown[name] == [(row["epoch"], pytest.approx(row[name], rel=1e-6)) for row in rows]
+    results = RunFolder(run).results()
+    assert shown["test_ncmi"] == [(2, pytest.approx(results.information.ncmi, rel=1e-6))]
+    assert shown["test_head_accuracy"] == [(2, pytest.approx(results.readouts["head"].test.accuracy.value, rel=1e-6))]
     train(make_recipe(epochs=1), tmp_path / "quiet")
     assert not (tmp_path / "quiet" / "tensorboard").exists()
 

@@ -63,7 +63,8 @@ def _carried_out(arguments: Sequence[str] | None) -> int:
     except ModuleNotFoundError as error:
         missing = str(error.name).partition(".")[0]
         extra = "slides" if missing in _SLIDE_PACKAGES else "sweep" if missing == "optuna" else "app"
-        _complain(f"ncmi: error: {error.name} is not installed: pip install 'ncmi[{extra}]'")
+        cure = f"{error.name} is not installed: pip install 'ncmi[{extra}]'"
+        _complain(f"ncmi: error: {error if 'pip install' in str(error) else cure}")
         return 2
     except Exception as error:
         _complain(

@@ -10,13 +10,15 @@ from ncmi.errors import printable
 
 _NEEDED = ("torch", "lightning_fabric", "msgspec", "numpy", "pandas", "safetensors", "scipy", "sklearn", "tyro")
 _OPTIONAL = {
-    "tensorboard": "TensorBoard logs (--training.tensorboard)",
+    "tensorboard": "TensorBoard logs (--training.logger tensorboard)",
     "torchvision": "torchvision's networks and transforms",
     "timm": "timm's networks",
     "h5py": "ncmi slides: features files; pip install 'ncmi[slides]'",
     "openslide": "ncmi slides tile, embed; pip install 'ncmi[slides]'",
     "skimage": "ncmi slides tile, embed; pip install 'ncmi[slides]'",
-    "onnxruntime": "ncmi slides embed --encoder onnx:FILE; pip install 'ncmi[slides]'",
+    "onnx": "ncmi export --to onnx; pip install 'ncmi[export]'",
+    "onnxscript": "ncmi export --to onnx; pip install 'ncmi[export]'",
+    "onnxruntime": "ncmi export --to onnx, ncmi slides embed --encoder onnx:FILE; pip install 'ncmi[export]'",
 }
 _DISTRIBUTIONS = {
     "sklearn": "scikit-learn",

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ncmi.data.splits import Split
     from ncmi.slides.work import SlideResult
     from ncmi.training.cost import CostRecord, Interval
+    from ncmi.training.export import Exported
     from ncmi.training.prediction import Predicted
     from ncmi.training.search import TrialRecord
 
@@ -433,6 +434,20 @@ def print_predicted(predicted: Predicted, out: Path, *, marked: bool) -> None:
     lines.append(f"{predicted.rows} predictions: {'standard output' if to_errors else out}{left}")
     for line in lines:
         say(line, to_errors=to_errors)
+
+
+def print_exported(exported: Exported) -> None:
+    """What goes into an exported file and what comes out."""
+    inputs = exported.metadata["inputs"]
+    for each in inputs[:_SHOWN]:
+        shape = ", ".join(map(str, each["shape"]))
+        say(f"input {each['name']}: {each['type']} [{shape}], {each['meaning']}")
+    if len(inputs) > _SHOWN:
+        say(f"… and {len(inputs) - _SHOWN} more")
+    readout, classes = exported.metadata["readout"], exported.metadata["classes"]
+    shown = ", ".join(classes[:_SHOWN]) + (" …" if len(classes) > _SHOWN else "")
+    say(f"probabilities by {READOUTS_IN_WORDS[readout]} of {len(classes)} classes: {shown}")
+    say(f"written: {exported.path} (tried: probabilities within {exported.error:.1g} of the run's)")
 
 
 def print_left_out(results: Sequence[SlideResult], summary: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
@@ -27,7 +26,7 @@ from ncmi.recipes import (
     recipe_names,
     recipe_to_dict,
 )
-from ncmi.recipes.names import BASELINE
+from ncmi.recipes.names import BASELINE, run_name
 from ncmi.training import comparison, reproduction
 from ncmi.training.launch import find_launch, place_of_process
 from ncmi.training.schema import MISTAKES, Record, write_record
@@ -71,22 +70,16 @@ def compare(
     """
     from ncmi.report import print_table, write_csv, write_report
 
-    bags = data.kind == "bags"
-    if bags:
-        networks = networks or ("abmil", "transmil", "aem", "asmil")
-        objectives = objectives or ("cross_entropy", "ncmi")
-    if seeds is None:
-        seeds = 3 if bags else 5
-    recipe = Recipe(data, network, objective, training)
-    plan = comparison.Plan(
-        comparison.entries_of(recipe, objectives or objective_names(), networks),
-        tuple(range(training.seed, training.seed + seeds)),
-        workers,
-        tuple(IMPORTS),
+    plan = comparison.usual_plan(
+        Recipe(data, network, objective, training),
+        seeds=seeds,
+        objectives=objectives,
+        networks=networks,
+        workers=workers,
+        imports=IMPORTS,
     )
     folder = out or Path("runs") / f"compare-{data.title}"
-    runs, folds = len(plan.runs()), len(plan.folds)
-    title = f"{len(plan.entries)} entries × {len(plan.seeds)} seeds" + (f" × {folds} folds" if folds > 1 else "")
+    runs, title = len(plan.runs()), plan.in_words()
     command = " ".join(COMMAND)
     if DRY_RUN:
         comparison.record_of(folder, plan.describe(command), resume)
@@ -108,6 +101,7 @@ def compare(
             raise Interrupted(f"stopped; {go_on}", stopped.signal_number) from None
     print_table(folder)
     say(f"report: {write_report(folder)}   table: {write_csv(folder, folder / 'table.csv')}")
+    say(f"a run of it in Python: ncmi.load({str(folder / plan.runs()[-1][0])!r})")
 
 
 def _say_plans(plans: Sequence[comparison.Plan]) -> None:
@@ -170,22 +164,13 @@ def train(
 
         if place_of_process()[0] > 0:
             return
-        folder = out or Path("runs") / _run_name(recipe)
+        folder = out or Path("runs") / run_name(recipe)
         if resume == "never" or not RunFolder(folder).exists:
             RunFolder.check_free(folder)
         say(f"1 run into {folder}")
         _say_plans([comparison.Plan((comparison.Entry("run", "run", recipe),), (training.seed,), 1, tuple(IMPORTS))])
         return
-    _train(recipe, out or Path("runs") / _run_name(recipe), resume="auto" if resume == "auto" else False)
-
-
-def _run_name(recipe: Recipe) -> str:
-    parts = [recipe.data.title, recipe.objective.name, f"seed{recipe.training.seed}"]
-    if recipe.data.kind == "bags":
-        parts.insert(1, recipe.network.name)
-        if getattr(recipe.data, "folds", 0):
-            parts.append(f"fold{getattr(recipe.data, 'fold', 0)}")
-    return "-".join(parts)
+    _train(recipe, out or Path("runs") / run_name(recipe), resume="auto" if resume == "auto" else False)
 
 
 def resume(run: Path, *, epochs: int | None = None, devices: int | None = None) -> None:
@@ -220,22 +205,19 @@ def resume(run: Path, *, epochs: int | None = None, devices: int | None = None) 
 
 def _train(recipe: Recipe, folder: Path, *, resume: bool | Literal["auto"]) -> None:
     from ncmi.training.run import train
+    from ncmi.training.run_folder import removed_if_nothing_came
 
     go_on = f"ncmi resume {shlex.quote(str(folder))}"
-    was_there = folder.exists()
+    show = output.EpochLog().show
     try:
-        results = train(recipe, folder, resume=resume, on_epoch=output.EpochLog().show, on_stage=output.say_on_the_way)
+        with removed_if_nothing_came(folder):
+            results = train(recipe, folder, resume=resume, on_epoch=show, on_stage=output.say_on_the_way)
     except Interrupted as stopped:
         raise Interrupted(f"{stopped}; go on with: {go_on}", stopped.signal_number) from None
-    except Exception:
-        # what came to nothing is not in the way of the corrected command
-        began = place_of_process()[0] == 0 and resume is not True and not was_there
-        if began and not (folder / "checkpoints").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
     output.print_results(results)
     page = f"its page: ncmi report {shlex.quote(str(folder))}"
     say(f"run folder: {folder}   {page}   misclassified: {folder / MISTAKES}")
+    say(f"in Python: ncmi.load({str(folder)!r})")
 
 
 def evaluate(
@@ -313,6 +295,35 @@ def predict(
         overwrite=overwrite,
     )
     output.print_predicted(predicted, out, marked=bad == "mark")
+
+
+def export(
+    run: Path,
+    *,
+    to: Literal["onnx", "torch"] = "onnx",
+    out: Path | None = None,
+    readout: Literal["auto", "head", "cc", "lp"] = "auto",
+    calibrated: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Write a run as one file that runs without ncmi: preprocessing, network, read-out and class names.
+
+    It is tried, and compared with the run, before it is put in its place.
+
+    Args:
+        run: the run folder, finished.
+        to: ONNX (of a table one input a column), or a program of torch.export.
+        out: the file; by default model.onnx or model.pt2 in the run folder.
+        readout: how to decide; by default the objective's own first one (head; cc for NCMI with anchors that stay).
+        calibrated: probabilities by the temperature that was fitted to the run's validation part.
+        overwrite: replace an existing file.
+    """
+    from ncmi.training.export import ENDINGS, export_run
+    from ncmi.training.prediction import Predictor
+
+    path = run / f"model{ENDINGS[to]}" if out is None else out
+    exported = export_run(Predictor(run), to, path, readout=readout, calibrated=calibrated, overwrite=overwrite)
+    output.print_exported(exported)
 
 
 def measure(
@@ -595,6 +606,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "resume": resume,
     "evaluate": evaluate,
     "predict": predict,
+    "export": export,
     "measure": measure,
     "report": report,
     "reproduce": reproduce,

@@ -33,7 +33,12 @@ def decode_image(file: Path | BinaryIO, size: tuple[int, int], channels: int | N
     with Image.open(file, formats=FORMATS) as opened:
         # lets the JPEG decoder skip detail far beyond the wanted size; other formats ignore it
         opened.draft(None, (2 * max(size), 2 * max(size)))
-        image = eight_bit(ImageOps.exif_transpose(opened))
+        return fit_image(opened, size, channels)
+
+
+def fit_image(opened: Image.Image, size: tuple[int, int], channels: int | None) -> Pixels:
+    """Pixels ``[channels, H, W]`` of an open image, which is left as it is; see :func:`decode_image`."""
+    image = eight_bit(ImageOps.exif_transpose(opened))
     # gray levels need not be scaled three times over; in each channel the same numbers come out
     gray = channels == 1 or image.mode in ("1", "L")
     image = image.convert("L" if gray else "RGB")

@@ -22,7 +22,7 @@ from ncmi.data.shards.index import is_address, is_shards
 from ncmi.data.signature import Signature
 from ncmi.data.splits import parts_to_draw
 from ncmi.data.tables.load import load_table, read_rows
-from ncmi.data.tables.reading import read_raw_table
+from ncmi.data.tables.reading import raw_table_from_frame, read_raw_table
 from ncmi.data.tables.table import LabeledTable, TableColumn
 from ncmi.errors import left_out_in_words, listing, naming
 from ncmi.recipes.data import ImageData, Kind, TableData
@@ -238,7 +238,7 @@ def load_new(
             return _new_images(file, signature, data, labeled)
         if file.is_dir():
             raise ValueError("the network was trained on a table: give the file of one")
-    return _new_rows(file, signature, data, labeled)
+    return new_rows(file, signature, data, labeled)
 
 
 def load_ood(name_or_path: str, signature: Signature, data: TableData | ImageData) -> Tensor | ImageFiles:
@@ -301,13 +301,13 @@ def _new_arrays(path: Path, signature: Signature, data: TableData | ImageData, l
         dataset = load_npz(path, data.label_column)
         inputs = of_form(dataset.array, dataset.kind, signature)
         labels = known_labels(dataset.class_names, signature)[dataset.labels]
-        return _usable(inputs, [str(row) for row in range(len(dataset))], labels=labels)
+        return usable_samples(inputs, [str(row) for row in range(len(dataset))], labels=labels)
     keys = list(archive_shapes(path))
     inputs, kind = as_inputs(read_array(path, find_key(keys, INPUT_ARRAYS, "inputs")))
     inputs = of_form(inputs, kind, signature)
     if signature.feature_names is not None and "feature_names" in keys:
         _same_columns([str(n) for n in read_array(path, "feature_names").tolist()], signature.feature_names)
-    return _usable(inputs, [str(row) for row in range(len(inputs))])
+    return usable_samples(inputs, [str(row) for row in range(len(inputs))])
 
 
 def _same_columns(columns: list[str], trained: Sequence[str]) -> None:
@@ -318,7 +318,8 @@ def _same_columns(columns: list[str], trained: Sequence[str]) -> None:
         raise ValueError(f"columns in another order than in training: put them as {listing(trained)}")
 
 
-def _new_rows(path: Path, signature: Signature, data: TableData, labeled: bool) -> NewSamples:
+def new_rows(table: Any, signature: Signature, data: TableData, labeled: bool = False) -> NewSamples:
+    """Rows of a table file by its path, or of a pandas or polars frame; see :func:`load_new`."""
     preprocessing = signature.preprocessing
     label_column = signature.label_column or data.label_column or LABEL_COLUMNS[0]
     if preprocessing is not None:
@@ -326,10 +327,14 @@ def _new_rows(path: Path, signature: Signature, data: TableData, labeled: bool) 
     else:
         names = signature.feature_names or [f"column_{i + 1}" for i in range(signature.sample_shape[0])]
         columns = [TableColumn(name=name, kind="number") for name in names]
-    source: Any = path
+    source = table
     if preprocessing is None and signature.feature_names is None:
-        with naming(path):
-            source = _by_place(read_raw_table(path, data).frame, columns, label_column)
+        if isinstance(table, Path):
+            with naming(table):
+                raw = read_raw_table(table, data)
+        else:
+            raw = raw_table_from_frame(table)
+        source = _by_place(raw.frame, columns, label_column)
     read = read_rows(source, columns, data, label_column=label_column, class_names=signature.class_names)
     notes = list(read.notes)
     if preprocessing is not None:
@@ -342,7 +347,7 @@ def _new_rows(path: Path, signature: Signature, data: TableData, labeled: bool) 
         with np.errstate(over="ignore"):  # what overflows is infinite, and cannot be used
             inputs = torch.from_numpy(read.rows.frame.to_numpy(np.float32))
     labels = _labels_of(read.labels, label_column, signature, data) if labeled else None
-    return _usable(inputs, read.rows.names, labels=labels, notes=tuple(notes))
+    return usable_samples(inputs, read.rows.names, labels=labels, notes=tuple(notes))
 
 
 def _by_place(frame: Any, columns: Sequence[TableColumn], label_column: str) -> Any:
@@ -409,10 +414,16 @@ def _new_images(path: Path, signature: Signature, data: ImageData, labeled: bool
         dataset = load_folder(path, section, channels=shape[0], class_names=signature.class_names, decode=decode)
         names = list(dataset.names or map(str, range(len(dataset))))
         notes = (*dataset.notes, *left_out_in_words(dataset.left_out))
-        return _usable(dataset.inputs, names, labels=dataset.labels, notes=notes)
-    root, files = path if path.is_dir() else path.parent, list_images(path)
+        return usable_samples(dataset.inputs, names, labels=dataset.labels, notes=notes)
+    files = list_images(path)
     if not files:
         raise ValueError("no image inside: give a folder with images")
+    return new_image_files(files, path if path.is_dir() else path.parent, signature, data)
+
+
+def new_image_files(files: Sequence[Path], root: Path, signature: Signature, data: ImageData) -> NewSamples:
+    """Images in files, called by their paths below ``root``; see :func:`load_new`."""
+    shape = signature.sample_shape
     images = open_images(
         files,
         (shape[1], shape[2]),
@@ -426,7 +437,8 @@ def _new_images(path: Path, signature: Signature, data: ImageData, labeled: bool
     usable[images.kept] = True
     places = [place for place, is_usable in enumerate(usable.tolist()) if not is_usable]
     reasons = {place: reason for place, (_, reason) in zip(places, images.left_out, strict=True)}
-    return NewSamples(images.inputs, [file.relative_to(root).as_posix() for file in files], usable, reasons)
+    names = [file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file) for file in files]
+    return NewSamples(images.inputs, names, usable, reasons)
 
 
 def _new_shards(path: Path, signature: Signature, data: ImageData, labeled: bool) -> NewSamples:
@@ -435,10 +447,10 @@ def _new_shards(path: Path, signature: Signature, data: ImageData, labeled: bool
     section = dataclasses.replace(data, test_size=signature.sample_shape[1])
     dataset = load_shards(str(path), section)
     labels = known_labels(dataset.class_names, signature)[dataset.labels] if labeled else None
-    return _usable(dataset.inputs, list(dataset.names or ()), labels=labels, notes=dataset.notes)
+    return usable_samples(dataset.inputs, list(dataset.names or ()), labels=labels, notes=dataset.notes)
 
 
-def _usable(
+def usable_samples(
     inputs: Tensor | ImageFiles, names: list[str], *, labels: Tensor | None = None, notes: tuple[str, ...] = ()
 ) -> NewSamples:
     """New samples, of which those with values that are not finite cannot be used."""

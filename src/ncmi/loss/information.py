@@ -45,6 +45,26 @@ class Information(NamedTuple):
         """Γ, the separation."""
         return self.separation
 
+    def as_dict(self) -> dict[str, float | list[float]]:
+        """The four as plain numbers, as for JSON or a logger.
+
+        Example:
+            >>> Information(0.5, 2.0, 0.25, torch.tensor([0.5, 0.5])).as_dict()
+            {'cmi': 0.5, 'separation': 2.0, 'ncmi': 0.25, 'per_class_cmi': [0.5, 0.5]}
+        """
+        return {
+            "cmi": self.cmi,
+            "separation": self.separation,
+            "ncmi": self.ncmi,
+            "per_class_cmi": self.per_class_cmi.tolist(),
+        }
+
+    def __str__(self) -> str:
+        return f"CMI {self.cmi:.6g} nats, Γ {self.separation:.6g} nats, NCMI {self.ncmi:.6g}"
+
+    def __repr__(self) -> str:
+        return f"<{self}, {len(self.per_class_cmi)} classes>"
+
 
 class InformationAccumulator:
     """Sufficient statistics of CMI, Γ and NCMI over batches.

@@ -120,3 +120,13 @@ def method_label(objective: str, readout: str) -> str:
     if bracket and rest.endswith(")"):
         return f"{name}-{suffix}{bracket}{rest}"
     return f"{objective}, {suffix}" if ", " in objective else f"{objective}-{suffix}"
+
+
+def run_name(recipe: Recipe) -> str:
+    """What the folder of a run is called where nothing else is said."""
+    parts = [recipe.data.title, recipe.objective.name, f"seed{recipe.training.seed}"]
+    if recipe.data.kind == "bags":
+        parts.insert(1, recipe.network.name)
+        if recipe.data.folds:
+            parts.append(f"fold{recipe.data.fold}")
+    return "-".join(parts)

@@ -124,7 +124,8 @@ class Training:
         checkpoint_seconds: leave out an epoch's checkpoint where the last one is not so old; by default each epoch
             writes one. Where epochs take seconds and checkpoints 100 MB, writing them would cost more than the epochs.
         timeout_seconds: of processes that train together: how long one may give no sign of life before the others end.
-        tensorboard: also write TensorBoard logs.
+        logger: also show epochs and results by these: "tensorboard" and "csv" in the run folder, "wandb", "mlflow",
+            "trackio"; CMI, Γ and NCMI are among what is shown.
         neighbors_limit: after training, kNN looks for neighbors among at most so many training samples, each class by
             its share; 0 leaves kNN out. By default all up to 22,360; of N above that 5·10⁸/N, or 1,000 or 10 a class.
         readouts: by which a trained model is judged: "all", or of tables and images "own": the first of those that the
@@ -163,7 +164,7 @@ class Training:
     checkpoint_minutes: float | None = field(default=None, compare=False)
     checkpoint_seconds: float = 0.0
     timeout_seconds: float = field(default=600.0, compare=False)
-    tensorboard: bool = False
+    logger: tuple[Literal["tensorboard", "csv", "wandb", "mlflow", "trackio"], ...] = ()
     neighbors_limit: int | None = None
     readouts: Literal["all", "own"] = "all"
     seed: int = 0
@@ -180,6 +181,8 @@ class Training:
         check_range(self, "timeout_seconds", least=5, most=10**6)
         check_range(self, "momentum", least=0, below=1, cure="usually 0.9")
         check_range(self, "ema_decay", least=0, below=1, cure="usually 0.999")
+        if len(set(self.logger)) < len(self.logger):
+            raise ValueError(f"logger={self.logger}: name each one once")
         if any(size < 1 for size in self.image_sizes):
             raise ValueError(f"image_sizes={self.image_sizes}: give sides of at least 1 pixel, e.g. 16 24 32")
         if 0 < self.batch_size < self.devices:

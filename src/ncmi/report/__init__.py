@@ -18,7 +18,7 @@ from ncmi.report.records import (
     read_run,
 )
 from ncmi.report.statistics import Row, comparison_rows
-from ncmi.report.tables import comparison_table, print_table, to_csv, to_markdown
+from ncmi.report.tables import comparison_table, print_table, readouts_table, run_table, to_csv, to_html, to_markdown
 from ncmi.report.write import write_csv, write_report
 
 __all__ = [
@@ -36,7 +36,10 @@ __all__ = [
     "read_folder",
     "read_reproduction",
     "read_run",
+    "readouts_table",
+    "run_table",
     "to_csv",
+    "to_html",
     "to_markdown",
     "write_csv",
     "write_report",

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from ncmi.readouts.scores import Estimate, Scores, unequal_in_words
 from ncmi.recipes.names import READOUTS, method_label, network_label, objective_label
 from ncmi.report import text
 from ncmi.report.published import SOURCE, SOURCE_OF_BAGS
-from ncmi.report.records import SCALES, Comparison, Record, Reproduction, Run, UnfinishedRun, read_folder
+from ncmi.report.records import SCALES, Comparison, Record, ReportError, Reproduction, Run, UnfinishedRun, read_folder
 from ncmi.report.reproduction import (
     Association,
     Rows,
@@ -52,7 +52,7 @@ from ncmi.report.statistics import (
 )
 from ncmi.report.verdict import fits_of
 from ncmi.terminal import FigureColumn, Styled, print_figures
-from ncmi.training.schema import FORMAT, fits_in_words
+from ncmi.training.schema import FORMAT, Readout, fits_in_words
 
 TERMINAL_WIDTH = 100
 KEYS = ("Loss", "Read-out")
@@ -492,6 +492,41 @@ def _plain(words: str) -> str:
     return html.escape(words, quote=False)
 
 
+# --- notebooks
+
+
+def to_html(folder: Path | str | Record, *, readouts: Sequence[str] = SHOWN) -> str:
+    """The table of a run or a comparison as a piece of HTML, the best means in bold; names are no markup.
+
+    ReportError if a file is missing or damaged, and for a reproduction, which has several.
+    """
+    record = read_folder(folder)
+    if isinstance(record, Run):
+        return html_table(_title(record), _run_headings(record), _run_cells(record))
+    if isinstance(record, Reproduction):
+        raise ReportError(f"{record.folder}: a reproduction has several tables: write its page (ncmi report)")
+    rows = shown_rows(comparison_rows(record), readouts)
+    shown = columns(record, rows)
+    headings = [column.heading for column in shown]
+    return html_table(_title(record), headings, cells_of(rows, shown), _note(record, rows))
+
+
+def html_table(title: str, headings: Sequence[str], lines: Sequence[Sequence[Cell]], note: str = "") -> str:
+    """A table as a piece of HTML."""
+
+    def element(tag: str, words: str) -> str:
+        return f"<{tag}>{html.escape(words)}</{tag}>"
+
+    def data(cell: Cell) -> str:
+        below = "".join(f"<br>{html.escape(part.text)}" for part in cell.below)
+        return f"<td>{element('b' if cell.bold else 'span', cell.text)}{below}</td>"
+
+    body = "".join(f"<tr>{''.join(map(data, line))}</tr>" for line in lines)
+    head = "".join(element("th", words) for words in headings)
+    table = f"<table><caption>{html.escape(title)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return table + (element("p", note) if note else "")
+
+
 # --- numbers
 
 
@@ -519,16 +554,21 @@ def csv_text(table: pd.DataFrame) -> str:
 
 def run_table(run: Run) -> pd.DataFrame:
     """The numbers of a run, one row a read-out: each score on test data with ``_low`` and ``_high``, its interval."""
+    table = readouts_table(run.results.readouts if run.results else {}, run.label)
+    return table.assign(simulation=run.finished.simulation) if run.results else table
+
+
+def readouts_table(readouts: Mapping[str, Readout], label: str) -> pd.DataFrame:
+    """The numbers of a run's read-outs, as :func:`run_table` has them; ``label`` is the objective's."""
     rows = []
-    for readout, result in run.results.readouts.items() if run.results else ():
-        numbers: dict[str, object] = {"method": method_label(run.label, readout), "readout": READOUTS[readout]}
+    for readout, result in readouts.items():
+        numbers: dict[str, object] = {"method": method_label(label, readout), "readout": READOUTS[readout]}
         for name in SCORES:
             estimate = getattr(result.test, name)
             numbers[name] = score_value(result.test, name)
             if isinstance(estimate, Estimate):
                 numbers |= {f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-        numbers |= {"samples": result.test.samples, "groups": result.test.groups}
-        rows.append(numbers | {"simulation": run.finished.simulation})
+        rows.append(numbers | {"samples": result.test.samples, "groups": result.test.groups})
     return pd.DataFrame(rows)
 
 

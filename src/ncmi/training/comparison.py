@@ -15,9 +15,10 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 
 from ncmi.files import PARTIAL
-from ncmi.objectives.options import objective_options
+from ncmi.objectives.options import objective_names, objective_options
 from ncmi.recipes import BagData, BagNetwork, Data, Recipe, recipe_from_dict, recipe_to_dict
 from ncmi.recipes.names import BASELINE, network_label, objective_label
+from ncmi.training.loggers import check_loggers
 from ncmi.training.schema import ComparisonRecord, EntryRecord, Results, read_record, write_record
 from ncmi.training.workers import Ask, WorkError, processors, run_side_by_side
 
@@ -94,6 +95,11 @@ class Plan:
             return (None,)
         return tuple(range(self.data.folds)) if self.all_folds else (self.data.fold,)
 
+    def in_words(self) -> str:
+        """How much is compared: ``2 entries × 5 seeds``."""
+        folds = f" × {len(self.folds)} folds" if len(self.folds) > 1 else ""
+        return f"{len(self.entries)} entries × {len(self.seeds)} seeds{folds}"
+
     def runs(self) -> list[tuple[str, Recipe]]:
         """Folder (relative) and recipe of each run: seed by seed and fold by fold, so that pairs are finished early."""
         return [self._run(entry, seed, fold) for seed in self.seeds for fold in self.folds for entry in self.entries]
@@ -133,6 +139,36 @@ class Plan:
             simulation=isinstance(data, BagData) and is_simulated(data.name),
             command=command,
         )
+
+
+def usual_plan(
+    recipe: Recipe,
+    *,
+    seeds: int | None = None,
+    objectives: Sequence[str] = (),
+    networks: Sequence[str] = (),
+    workers: int = 0,
+    imports: Sequence[str] = (),
+) -> Plan:
+    """What is compared where nothing else is said: every loss on five seeds; of bags four networks, two losses, three.
+
+    Args:
+        recipe: of all runs, but for network and objective; its seed is the first.
+        seeds: number of seeds.
+        objectives, networks: names.
+        workers, imports: as of a :class:`Plan`.
+
+    Raises:
+        ComparisonError: as :func:`entries_of`.
+    """
+    if recipe.data.kind == "bags":
+        networks = networks or ("abmil", "transmil", "aem", "asmil")
+        objectives = objectives or (BASELINE, "ncmi")
+    if seeds is None:
+        seeds = 3 if recipe.data.kind == "bags" else 5
+    first = recipe.training.seed
+    entries = entries_of(recipe, objectives or objective_names(), networks)
+    return Plan(entries, tuple(range(first, first + seeds)), workers, tuple(imports))
 
 
 def entries_of(recipe: Recipe, objectives: Sequence[str], networks: Sequence[str] = ()) -> tuple[Entry, ...]:
@@ -231,6 +267,7 @@ def compare_many(
     """
     from ncmi.training.run_folder import RunFolder  # the command line reads this page before it needs numpy
 
+    check_loggers({name for plan, _ in plans for entry in plan.entries for name in entry.recipe.training.logger})
     records = [record_of(folder, plan.describe(command), resume) for plan, folder in plans]
     started = time.perf_counter()
     # without links resolved: names stay as the user gave them

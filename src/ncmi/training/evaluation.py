@@ -24,7 +24,7 @@ from ncmi.readouts.scores import defined
 from ncmi.recipes import BagData, Data, SampleData
 from ncmi.recipes.names import NOT_THE_TEST_PART, READOUTS
 from ncmi.training.identity import located
-from ncmi.training.judging import information, information_of, judge_readouts
+from ncmi.training.judging import Features, information, information_of, judge_readouts
 from ncmi.training.model import Classifier, load_model
 from ncmi.training.run_folder import RunFolder
 from ncmi.training.schema import Evaluation, Measured, OutOfDistribution, write_record
@@ -38,7 +38,7 @@ _LONGEST_NAME = 80
 @torch.no_grad()
 def evaluate_run(
     run: str | Path,
-    on: str | Data | None = None,
+    on: str | Data | Features | None = None,
     ood: Sequence[str] = (),
     labels: str | None = None,
     bad: Literal["error", "skip"] | None = None,
@@ -47,7 +47,8 @@ def evaluate_run(
 
     Args:
         run: the run folder; nothing is written into it.
-        on: other labeled data; a name or path is read as the run's own data was. Where the run's own data is gone or
+        on: other labeled data; a name or path is read as the run's own data was; or features of it, made by the run's
+            model, with labels that are indices of its classes. Where the run's own data is gone or
             has changed, and ``ood`` does not need it, the read-outs decide as the model file holds them: without kNN,
             for which the training part is needed, and without τ, which the validation part is needed for.
         ood: names or paths of data that the run was not trained for; labels are not looked at.
@@ -86,7 +87,9 @@ def evaluate_run(
         # as many as may be kept of them
         most = max(1, KEPT_VALUES // model.objective.feature_dim)
         inside, _ = streams["test"].collect(stratified_sample(streams["test"].labels, most))
-    if on is not None:
+    if isinstance(on, Features):
+        parts["test"], title = on, "given data"
+    elif on is not None:
         data = _like(recipe.data, on) if isinstance(on, str) else on
         if isinstance(data, BagData) and isinstance(on, str):
             data = replace(data, labels=labels)

@@ -1,24 +1,25 @@
-"""New data decided by a finished run, written as CSV."""
+"""New data decided by a finished run: what ``ncmi predict`` writes as CSV, and :class:`ncmi.TrainedRun` returns."""
 
 import csv
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ncmi.data.bags.bag import BagSource
 from ncmi.files import check_writable, inert_cell, write_atomically
 from ncmi.readouts.calibration import apply_temperature
 from ncmi.readouts.neighbors import NearestNeighbors
 from ncmi.recipes import BagData, ImageData, TableData
 from ncmi.recipes.names import READOUTS
 from ncmi.training.evaluation import open_own_source
-from ncmi.training.judging import fit_neighbors
-from ncmi.training.model import Classifier, load_model
+from ncmi.training.judging import Features, fit_neighbors
+from ncmi.training.model import load_model
 from ncmi.training.run_folder import RunFolder, RunFolderError, write_arrays
 from ncmi.training.streams import neighbors_of_stream
 
@@ -41,13 +42,264 @@ class Predicted:
 
 
 @dataclass(frozen=True, eq=False)
-class _Row:
-    """What a line is made of: a name, a feature ``[D]`` or why there is none, and of a bag its number of instances."""
+class NewRow:
+    """A sample of new data: a name, a feature ``[D]`` or why there is none, and of a bag its number of instances."""
 
     name: str
     feature: Tensor | None
     instances: int | None = None
     reason: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Decisions:
+    """How samples are decided.
+
+    Attributes:
+        rows: all samples.
+        probabilities, distances: ``[n, C]``, of those that have a feature: of each class, and to each class's centroid
+            (KL in nats, by CC whatever the read-out is).
+        class_names: C.
+        notes: what a user should know.
+    """
+
+    rows: Sequence[NewRow]
+    probabilities: Tensor
+    distances: Tensor
+    class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns of :meth:`lines`."""
+        names = ["id", "prediction", "probability", "distance", *(f"p({name})" for name in self.class_names)]
+        if any(row.instances is not None for row in self.rows):
+            names += [*(f"distance({name})" for name in self.class_names), "instances"]
+        return [*names, "reason"] if any(row.feature is None for row in self.rows) else names
+
+    def lines(self) -> Iterator[list[Any]]:
+        """A line for each sample, as :func:`predict` says; None where there is nothing."""
+        columns = self.columns
+        probabilities, distances = iter(self.probabilities.tolist()), iter(self.distances.tolist())
+        for row in self.rows:
+            cells: dict[str, Any] = {"id": row.name}
+            if row.feature is not None:
+                p, each = next(probabilities), next(distances)
+                best = max(range(len(p)), key=p.__getitem__)
+                values = [self.class_names[best], p[best], min(each), *p]
+                values += [] if row.instances is None else [*each, row.instances]
+                cells |= dict(zip(columns[1:], [*values, None], strict=False))  # no reason
+            else:
+                cells["reason"] = row.reason
+            yield [cells.get(name) for name in columns]
+
+
+class Predictor:
+    """A finished run, ready to decide.
+
+    Args:
+        run: the run folder.
+
+    Raises:
+        RunFolderError, CheckpointError: where no finished run is there.
+    """
+
+    def __init__(self, run: str | Path) -> None:
+        self.model, self.folder = load_model(run), RunFolder.open(run)
+        self.model.requires_grad_(False)
+        self.recipe = self.folder.recipe()
+        self.signature = self.model.signature
+
+    def readout(self, name: str = "auto") -> str:
+        """The read-out that a name means: "head", "cc", "lp" or "knn"; "auto" is the objective's own first one.
+
+        Raises:
+            ValueError: for another name, or a read-out that the run does not have.
+        """
+        if name not in ("auto", *READOUTS):
+            raise ValueError(f"unknown read-out {name!r}: use {', '.join(READOUTS)}")
+        name = self.model.objective.readouts[0] if name == "auto" else name
+        if name == "knn" and len(self.model.judged) == 1:
+            raise ValueError("this run has no nearest neighbors (--training.readouts own): choose another --readout")
+        return name
+
+    def temperature(self, readout: str) -> float:
+        """The τ of a read-out that was fitted to the run's validation part.
+
+        Raises:
+            ValueError: where the run has none.
+        """
+        if len(self.model.judged) == 1 and readout not in self.model.judged:
+            raise ValueError(
+                f"this run was judged by {READOUTS[self.model.judged[0]]} alone (--training.readouts own), and has a "
+                f"temperature for nothing else: predict without --calibrated, or give --readout {self.model.judged[0]}"
+            )
+        path, readouts = self.folder.path / "results.json", self.folder.results().readouts
+        if readout not in readouts:
+            raise RunFolderError(f"{path}: no results of {readout!r}: restore the file or run it again")
+        calibration = readouts[readout].calibration
+        if calibration is None:
+            raise RunFolderError(
+                f"{self.folder.path}: this run has no validation part to fit a temperature to: predict without "
+                "--calibrated, or train with a validation part"
+            )
+        if not calibration.temperature > 0:
+            raise RunFolderError(f"{path}: temperature of {readout!r} is not above 0: restore it")
+        return calibration.temperature
+
+    @cached_property
+    def _neighbors(self) -> NearestNeighbors:
+        """kNN, fitted to the run's training part as when it was finished."""
+        source, limit = open_own_source(self.folder), self.recipe.training.neighbors_limit
+        if (streams := source.streams(self.model)) is None:
+            neighbors = fit_neighbors(self.model, source.features(self.model, source.split.train), limit)
+        else:
+            neighbors = neighbors_of_stream(self.model, streams["train"], limit)
+        if neighbors is None:
+            raise ValueError(
+                "this run has no nearest neighbors (--training.neighbors-limit 0): choose another --readout"
+            )
+        return neighbors
+
+    def rows(
+        self, inputs: Any, bad: Bad = "mark", attention: Path | None = None
+    ) -> tuple[list[NewRow], tuple[str, ...]]:
+        """Features of new data, and what to know of it.
+
+        Args:
+            inputs: a path, or of tables and images what :func:`ncmi.data.in_memory.new_samples` takes; of bags also an
+                array ``[N, D]``, or a list of arrays or paths.
+            bad: with "error" what is wrong with a bag's shape is said before any is read.
+            attention: folder for the attention over each bag.
+        """
+        if isinstance(self.recipe.data, BagData):
+            skipped: list[tuple[str, str]] = []
+            rows, notes = self._bag_rows(self.recipe.data, inputs, bad, attention, skipped)
+            return [*rows, *(NewRow(slide, None, reason=reason) for slide, reason in skipped)], notes
+        if attention is not None:
+            raise ValueError(
+                "attention is over the instances of bags, which tables and images do not have: leave it out"
+            )
+        from ncmi.data.in_memory import new_samples
+        from ncmi.training.samples import features_of
+
+        assert isinstance(self.recipe.data, TableData | ImageData)
+        new = new_samples(inputs, self.signature, self.recipe.data)
+        features = iter(features_of(self.model, new.inputs).float()) if len(new.inputs) else iter(())
+        return [
+            NewRow(name, next(features)) if usable else NewRow(name, None, reason=new.reasons[place])
+            for place, (name, usable) in enumerate(zip(new.names, new.usable.tolist(), strict=True))
+        ], new.notes
+
+    def labeled(self, inputs: Any, labels: Any = None) -> tuple[Features, tuple[str, ...]]:
+        """Features of labeled data from memory, and what to know of it.
+
+        Args:
+            inputs: see :meth:`rows`.
+            labels: ``[N]``, names of classes; None where a frame has the run's label column.
+
+        Raises:
+            ValueError: for labels that the run does not know, or samples that cannot be used.
+        """
+        from ncmi.data.in_memory import as_frame, is_frame, label_indices
+
+        if labels is None:
+            from ncmi.data.load import new_rows
+            from ncmi.training.samples import features_of
+
+            if not isinstance(self.recipe.data, TableData) or not is_frame(inputs):
+                raise ValueError("samples without labels: give y as well, or a frame with the label column")
+            new = new_rows(as_frame(inputs), self.signature, self.recipe.data, labeled=True)
+            assert new.labels is not None
+            unusable = [(new.names[place], reason) for place, reason in new.reasons.items()]
+            features, indices, notes = features_of(self.model, new.inputs), new.labels[new.usable], new.notes
+        else:
+            rows, notes = self.rows(inputs)
+            indices = label_indices(labels, self.signature)
+            if len(indices) != len(rows):
+                raise ValueError(f"{len(rows)} samples and {len(indices)} labels: give one for each")
+            unusable = [(row.name, row.reason) for row in rows if row.feature is None]
+            features = torch.stack([row.feature for row in rows if row.feature is not None])
+        if unusable:
+            raise ValueError(f"{': '.join(unusable[0])} ({len(unusable)} such): correct or remove it")
+        return Features(features.to(self.model.dtype), indices), notes
+
+    @torch.no_grad()
+    def _bag_rows(
+        self, data: BagData, inputs: Any, bad: Bad, attention: Path | None, skipped: list[tuple[str, str]]
+    ) -> tuple[list[NewRow], tuple[str, ...]]:
+        from ncmi.data.bags.bag import BagError
+        from ncmi.data.bags.stream import usable_bags
+        from ncmi.data.in_memory import open_any_bags
+        from ncmi.training.bags import attention_arrays, unknown_encoder
+
+        def leave_out(name: str, reason: str) -> None:
+            skipped.append((name, reason))
+
+        width, encoder = self.signature.sample_shape[0], self.signature.encoder
+        sources = list(open_any_bags(inputs, features_key=data.features_key, coords_key=data.coords_key))
+        rows: list[NewRow] = []
+        notes: dict[str, None] = {}
+        for source in sources:
+            first = len(rows)
+            # that nothing in a file can be used is no error where there are others
+            with nullcontext() if bad == "error" or len(sources) == 1 else suppress(BagError):
+                for bag in usable_bags(source, width, encoder=encoder, on_bad=None if bad == "error" else leave_out):
+                    rows.append(NewRow(bag.name, self.model(bag.features).vector, len(bag.features)))
+                    if attention is not None:
+                        write_arrays(attention / f"{bag.name}.npz", attention_arrays(self.model, bag))
+            if len(rows) > first:
+                notes |= dict.fromkeys(unknown_encoder(self.model, source, [row.name for row in rows[first:]]))
+        return rows, tuple(notes)
+
+    @torch.no_grad()
+    def log_proba(self, features: Tensor, readout: str, temperature: float | None = None) -> Tensor:
+        """Log-probabilities ``[n, C]`` of features ``[n, D]`` by a read-out, divided by a temperature where given."""
+        if readout == "knn":
+            log_p = self._neighbors.predict_log_proba(features)
+        else:
+            log_p = self.model.log_proba(features, readout)
+        return log_p if temperature is None else apply_temperature(log_p, temperature)
+
+    @torch.no_grad()
+    def decide(
+        self,
+        inputs: Any,
+        readout: str = "auto",
+        *,
+        calibrated: bool = False,
+        bad: Bad = "mark",
+        attention: Path | None = None,
+        where: str = "inputs",
+    ) -> Decisions:
+        """Decide new data; the arguments are those of :func:`predict`, and of :meth:`rows`.
+
+        Args:
+            where: what errors call the inputs.
+
+        Raises:
+            ValueError: for data unlike the training data, or where no sample can be decided.
+        """
+        name = self.readout(readout)
+        temperature = self.temperature(name) if calibrated else None
+        rows, notes = self.rows(inputs, bad, attention)
+        unusable = [row for row in rows if row.feature is None]
+        if unusable and bad == "error":
+            raise ValueError(
+                f"{where}: {unusable[0].name}: {unusable[0].reason} ({len(unusable)} such): correct it, or have them "
+                "marked (--bad mark) or left out (--bad skip)"
+            )
+        if len(unusable) == len(rows):
+            first = f": {unusable[0].name}, {unusable[0].reason}" if unusable else ""
+            raise ValueError(f"{where}: none of {len(rows)} samples can be predicted{first}")
+        features = torch.stack([row.feature for row in rows if row.feature is not None])
+        return Decisions(
+            rows,
+            self.log_proba(features, name, temperature).exp(),
+            self.model.cc.divergences(features),
+            self.signature.class_names,
+            notes,
+        )
 
 
 def predict(
@@ -85,55 +337,23 @@ def predict(
         ValueError: for data unlike the training data, an ``out`` that is one of the inputs, or if ``calibrated`` and
             the run has no τ.
     """
-    if readout not in ("auto", *READOUTS):
-        raise ValueError(f"unknown read-out {readout!r}: use {', '.join(READOUTS)}")
-    model, folder = load_model(run), RunFolder.open(run)
+    predictor = Predictor(run)
     path = None if str(out) == "-" else Path(out)
     if path is not None:
-        _check_out(path, Path(inputs), folder, overwrite)
-    name = model.objective.readouts[0] if readout == "auto" else readout
-    if name == "knn" and len(model.judged) == 1:
-        raise ValueError("this run has no nearest neighbors (--training.readouts own): choose another --readout")
-    if calibrated and len(model.judged) == 1 and name not in model.judged:
-        raise ValueError(
-            f"this run was judged by {READOUTS[model.judged[0]]} alone (--training.readouts own), and has a "
-            f"temperature for nothing else: predict without --calibrated, or give --readout {model.judged[0]}"
-        )
-    temperature = _temperature(folder, name) if calibrated else None
-    data = folder.recipe().data
-    notes: tuple[str, ...] = ()
-    if isinstance(data, BagData):
-        from ncmi.data.bags.readers import open_bags
-        from ncmi.training.bags import unknown_encoder
-
-        skipped: list[tuple[str, str]] = []
-        attention = None if attention is None else Path(attention)
-        source = open_bags(str(inputs), features_key=data.features_key, coords_key=data.coords_key)
-        rows = list(_bag_rows(model, source, bad, attention, skipped))
-        notes = unknown_encoder(model, source, [row.name for row in rows])
-        rows += [_Row(slide, None, reason=reason) for slide, reason in skipped]
-    elif attention is not None:
-        raise ValueError("attention is over the instances of bags, which tables and images do not have: leave it out")
-    else:
-        assert isinstance(data, TableData | ImageData)
-        rows, notes = _sample_rows(model, data, str(inputs))
-    unusable = tuple((row.name, row.reason) for row in rows if row.feature is None)
-    if unusable and bad == "error":
-        first = ": ".join(unusable[0])
-        raise ValueError(
-            f"{inputs}: {first} ({len(unusable)} such): correct it, or have them marked (--bad mark) or left out "
-            "(--bad skip)"
-        )
-    if len(unusable) == len(rows):
-        raise ValueError(f"{inputs}: none of {len(rows)} samples can be predicted: {': '.join(unusable[0])}")
+        _check_out(path, Path(inputs), predictor.folder, overwrite)
+    attention = None if attention is None else Path(attention)
+    decisions = predictor.decide(
+        str(inputs), readout, calibrated=calibrated, bad=bad, attention=attention, where=str(inputs)
+    )
+    unusable = tuple((row.name, row.reason) for row in decisions.rows if row.feature is None)
     if bad == "skip":
-        rows = [row for row in rows if row.feature is not None]
-    lines = _lines(model, rows, name, temperature, _neighbors(model, folder) if name == "knn" else None)
+        decisions = replace(decisions, rows=[row for row in decisions.rows if row.feature is not None])
+    lines = _lines(decisions)
     if path is None:
         csv.writer(sys.stdout, lineterminator="\n").writerows(lines)
     else:
         write_atomically(path, lambda temporary: _write(temporary, lines))
-    return Predicted(sum(row.feature is not None for row in rows), unusable, notes)
+    return Predicted(len(decisions.probabilities), unusable, decisions.notes)
 
 
 def _check_out(path: Path, inputs: Path, folder: RunFolder, overwrite: bool) -> None:
@@ -150,87 +370,17 @@ def _check_out(path: Path, inputs: Path, folder: RunFolder, overwrite: bool) -> 
     check_writable(path)
 
 
-def _neighbors(model: Classifier, folder: RunFolder) -> NearestNeighbors:
-    """kNN, fitted to the run's training part as when it was finished."""
-    source, limit = open_own_source(folder), folder.recipe().training.neighbors_limit
-    if (streams := source.streams(model)) is None:
-        neighbors = fit_neighbors(model, source.features(model, source.split.train), limit)
-    else:
-        neighbors = neighbors_of_stream(model, streams["train"], limit)
-    if neighbors is None:
-        raise ValueError("this run has no nearest neighbors (--training.neighbors-limit 0): choose another --readout")
-    return neighbors
-
-
-def _temperature(folder: RunFolder, readout: str) -> float:
-    """The τ of a read-out that was fitted to the run's validation part."""
-    path, readouts = folder.path / "results.json", folder.results().readouts
-    if readout not in readouts:
-        raise RunFolderError(f"{path}: no results of {readout!r}: restore the file or run it again")
-    calibration = readouts[readout].calibration
-    if calibration is None:
-        raise RunFolderError(
-            f"{folder.path}: this run has no validation part to fit a temperature to: predict without --calibrated, "
-            "or train with a validation part"
-        )
-    if not calibration.temperature > 0:
-        raise RunFolderError(f"{path}: temperature of {readout!r} is not above 0: restore it")
-    return calibration.temperature
-
-
-def _sample_rows(model: Classifier, data: TableData | ImageData, inputs: str) -> tuple[list[_Row], tuple[str, ...]]:
-    from ncmi.data.load import load_new
-    from ncmi.training.samples import features_of
-
-    new = load_new(inputs, model.signature, data)
-    features = iter(features_of(model, new.inputs).float()) if len(new.inputs) else iter(())
-    rows = [
-        _Row(name, next(features)) if usable else _Row(name, None, reason=new.reasons[place])
-        for place, (name, usable) in enumerate(zip(new.names, new.usable.tolist(), strict=True))
-    ]
-    return rows, new.notes
-
-
-@torch.no_grad()
-def _bag_rows(
-    model: Classifier, source: BagSource, bad: Bad, attention: Path | None, skipped: list[tuple[str, str]]
-) -> Iterator[_Row]:
-    from ncmi.data.bags.stream import usable_bags
-    from ncmi.training.bags import attention_arrays
-
-    def leave_out(name: str, reason: str) -> None:
-        skipped.append((name, reason))
-
-    width, encoder = model.signature.sample_shape[0], model.signature.encoder
-    for bag in usable_bags(source, width, encoder=encoder, on_bad=None if bad == "error" else leave_out):
-        yield _Row(bag.name, model(bag.features).vector, len(bag.features))
-        if attention is not None:
-            write_arrays(attention / f"{bag.name}.npz", attention_arrays(model, bag))
-
-
-@torch.no_grad()
-def _lines(
-    model: Classifier, rows: list[_Row], readout: str, temperature: float | None, neighbors: NearestNeighbors | None
-) -> Iterator[list[str]]:
+def _lines(decisions: Decisions) -> Iterator[list[str]]:
     """Heading and lines of the CSV."""
-    features = torch.stack([row.feature for row in rows if row.feature is not None])
-    log_p = model.log_proba(features, readout) if neighbors is None else neighbors.predict_log_proba(features)
-    probabilities = iter((log_p if temperature is None else apply_temperature(log_p, temperature)).exp().tolist())
-    distances = iter(model.cc.divergences(features).tolist())
-    classes = model.signature.class_names
-    bags, marked = model.signature.kind == "bags", any(row.feature is None for row in rows)
-    heading = ["id", "prediction", "probability", "distance", *(inert_cell(f"p({name})") for name in classes)]
-    heading += [*(inert_cell(f"distance({name})") for name in classes), "instances"] if bags else []
-    yield [*heading, *(["reason"] if marked else [])]
-    for row in rows:
-        cells = [inert_cell(row.name)]
-        if row.feature is not None:
-            p, each = next(probabilities), next(distances)
-            best = max(range(len(p)), key=p.__getitem__)
-            numbers = [f"{value:.6g}" for value in (p[best], min(each), *p, *(each if bags else ()))]
-            cells += [inert_cell(classes[best]), *numbers, *([str(row.instances)] if bags else [])]
-        cells += [""] * (len(heading) - len(cells))
-        yield [*cells, *([row.reason] if marked else [])]
+    yield [inert_cell(name) for name in decisions.columns]
+    for line in decisions.lines():
+        yield [_cell(value) for value in line]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else inert_cell(str(value))
 
 
 def _write(path: Path, lines: Iterable[list[str]]) -> None:

@@ -19,12 +19,13 @@ from ncmi.recipes import Network, Recipe, recipe_from_dict, recipe_to_dict, reso
 from ncmi.training.environment import describe_environment, precision_note
 from ncmi.training.identity import located
 from ncmi.training.judging import Stages, say_nothing
+from ncmi.training.loggers import open_log
 from ncmi.training.loop import Loop, Setup
 from ncmi.training.mistakes import MOST_PICTURES, write_mistakes, write_pictures
 from ncmi.training.model import Classifier, check_size
 from ncmi.training.run_folder import RunFolder, RunFolderError, write_arrays
 from ncmi.training.schema import Results, Skipped
-from ncmi.training.session import session, tensorboard
+from ncmi.training.session import session
 from ncmi.training.sources import Source, open_source
 from ncmi.training.stopping import StopRequest
 from ncmi.training.watch import Watch
@@ -105,20 +106,23 @@ def train(
             if line:
                 on_stage(line)
         model.to(device=fabric.device, dtype=torch.float64 if recipe.training.precision == "64-true" else None)
-        shown = recipe.training.tensorboard and fabric.is_global_zero
-        with folder.lock(enabled=fabric.is_global_zero), tensorboard(folder.path / "tensorboard", shown) as board:
+        loggers = recipe.training.logger if fabric.is_global_zero else ()
+        with folder.lock(enabled=fabric.is_global_zero), open_log(loggers, folder.path, recipe) as log:
             if resume and fabric.is_global_zero:
                 folder.remove_partial_files()
             with StopRequest(enabled=catch_signals) as stop:
-                loop = source.loop(Setup(fabric, model, recipe.training, folder, (board, on_epoch), watch))
+                loop = source.loop(Setup(fabric, model, recipe.training, folder, (log.epoch, on_epoch), watch))
                 if begun:
                     loop.resume()
+                    log.take_up(loop.progress.rows)
                 if fabric.is_global_zero:
                     _write_environment(folder, fabric, loop.progress.total_steps if begun else None)
                     if not begun:
                         source.begin(folder, record)
                 loop.run(stop)
-            return _finish(loop, source, recipe, started, on_stage)
+            results = _finish(loop, source, recipe, started, on_stage)
+            log.results(results)
+        return results
 
 
 def _for_processes(recipe: Recipe, processes: int, earlier: Recipe | None) -> Recipe:

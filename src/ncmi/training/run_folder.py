@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -18,8 +19,10 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from ncmi.errors import Interrupted
 from ncmi.files import PARTIAL, check_regular, finite, write_atomically, write_json, write_text
 from ncmi.recipes import Recipe, recipe_from_dict, recipe_to_dict
+from ncmi.training.launch import place_of_process
 from ncmi.training.schema import (
     DataRecord,
     EpochMetrics,
@@ -58,6 +61,20 @@ class Outputs:
     names: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     indices: NDArray[np.int64] | None = None
+
+
+@contextmanager
+def removed_if_nothing_came(path: Path) -> Iterator[None]:
+    """Inside it a run is made: a new folder that an error leaves without a checkpoint is removed, by the first process."""
+    was_there = path.exists()
+    try:
+        yield
+    except Interrupted:
+        raise
+    except Exception:
+        if place_of_process()[0] == 0 and not was_there and not (path / "checkpoints").exists():
+            shutil.rmtree(path, ignore_errors=True)
+        raise
 
 
 class RunFolder:

@@ -1,4 +1,4 @@
-"""What surrounds a run in its process: devices and threads, random state, event files."""
+"""What surrounds a run in its process: devices and threads, random state."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -20,6 +19,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from ncmi.recipes import Training
 from ncmi.training.launch import Launch, find_launch
+from ncmi.training.loggers import check_loggers
 from ncmi.training.stopping import end_with_parent
 
 _STORE = "ncmi/store"
@@ -77,7 +77,9 @@ def session(training: Training, *, alone: bool = False) -> Iterator[Fabric]:
     Raises:
         ValueError: for an accelerator or a number of devices that this machine does not have, or that is not what the
             launcher has started.
+        ModuleNotFoundError: for a logger whose package is not installed.
     """
+    check_loggers(training.logger)
     launch = None if alone else find_launch()
     devices, processes = _numbers(training, launch, alone)
     threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
@@ -193,28 +195,3 @@ def _fabric(training: Training, launch: Launch | None, devices: int, processes: 
             f"--training.accelerator {training.accelerator} with {wanted}: this machine does not have them: choose cpu "
             "or auto, or fewer devices"
         ) from None
-
-
-@contextmanager
-def tensorboard(folder: Path, enabled: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """What adds an epoch's row of metrics to the event files of a folder; nothing is imported unless ``enabled``."""
-    writers: list[Any] = []
-
-    def show(row: dict[str, Any]) -> None:
-        if not enabled:
-            return
-        if not writers:
-            from torch.utils.tensorboard import SummaryWriter
-
-            # epochs that an earlier session has shown, but not finished, are shown once
-            writers.append(SummaryWriter(str(folder), purge_step=row["epoch"]))
-        for name, value in row.items():
-            if name != "epoch" and value is not None:
-                writers[0].add_scalar(name, value, row["epoch"])
-        writers[0].flush()
-
-    try:
-        yield show
-    finally:
-        for writer in writers:
-            writer.close()

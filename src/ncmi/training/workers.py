@@ -7,7 +7,8 @@ import signal
 import sys
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -86,7 +87,8 @@ class _Worker:
         context = get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, os.getpid(), _WARM))
-        self.process.start()
+        with _main_unseen():
+            self.process.start()
         theirs.close()
         self.path = ""  # of the task in hand
 
@@ -113,6 +115,18 @@ class _Worker:
         self.connection.close()
         self.process.join(_END)
         self.process.kill()
+
+
+@contextmanager
+def _main_unseen() -> Iterator[None]:
+    """Inside it a fresh process does not run the caller's script again, which would need a guard against that."""
+    main = sys.modules["__main__"]
+    names: dict[str, Any] = {name: vars(main)[name] for name in ("__spec__", "__file__") if name in vars(main)}
+    vars(main).update(dict.fromkeys(names))
+    try:
+        yield
+    finally:
+        vars(main).update(names)
 
 
 def _ask(worker: _Worker, stop: StopRequest, work: Callable[..., Any], arguments: Iterable[Any]) -> Any:

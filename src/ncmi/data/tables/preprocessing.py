@@ -132,6 +132,17 @@ class Preprocessing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 features[start : start + len(part)] = transformer.transform(self._arranged(part))
         return torch.from_numpy(features)
 
+    def numbers_and_flags(self, frame: pd.DataFrame) -> Tensor:
+        """``[N, K]`` float32, as :meth:`transform` but with NaN where a number is missing, and without indicators."""
+        import numpy as np
+        import torch
+
+        numbers = [_number(frame, number.column, number.part) for number in self.numbers]
+        indicators = sum(number.indicator for number in self.numbers)
+        rest = self.transform(frame)[:, len(numbers) + indicators :]
+        before = np.stack(numbers, 1) if numbers else np.empty((len(frame), 0))
+        return torch.cat([torch.from_numpy(before.astype(np.float32)), rest], 1)
+
     def unseen(self, frame: pd.DataFrame) -> dict[str, int]:
         """How many rows have a category that the training part does not have often enough, by column."""
         counts = {}

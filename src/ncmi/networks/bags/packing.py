@@ -201,7 +201,8 @@ class PackedNetwork(BagModule):
     def groups(self, sizes: list[int]) -> list[list[int]]:
         """Which bags are pooled at once, given the N of each: by default all, or where they are large, none."""
         bags = list(range(len(sizes)))
-        return [bags] if len(sizes) * max(sizes) <= TOGETHER else [[bag] for bag in bags]
+        # a single bag is asked no size: an exported network takes bags of any
+        return [bags] if len(bags) == 1 or len(sizes) * max(sizes) <= TOGETHER else [[bag] for bag in bags]
 
     def encode(self, rows: Tensor) -> tuple[Tensor, ...]:
         """What each instance gives by itself: tensors ``[M, ...]`` of ``rows [M, D_feat]``."""

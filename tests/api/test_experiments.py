@@ -1,0 +1,145 @@
+"""Runs and comparisons made from Python."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from multiprocessing.spawn import get_preparation_data
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import ncmi
+from ncmi.api.experiments import recipe_of
+from ncmi.recipes import Augmentation, BagData, ImageData, Recipe, TableData
+from ncmi.training import workers
+
+QUICK: dict[str, Any] = {"epochs": 1, "accelerator": "cpu", "width": 16}
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> ncmi.ComparisonResults:
+    folder = tmp_path_factory.mktemp("compared") / "c"
+    losses = ["cross_entropy", "ncmi"]
+    return ncmi.compare("wine", seeds=2, objectives=losses, out=folder, quiet=True, **QUICK)
+
+
+def test_a_comparison_is_a_table_a_page_and_runs(compared: ncmi.ComparisonResults, tmp_path: Path) -> None:
+    table = compared.table
+    assert set(table["seeds"]) == {2}
+    heads = table[table["readout"] == "head"].set_index("objective")["accuracy_mean"]
+    runs = [compared.load("ncmi", seed).results.readouts["head"].test.accuracy.value for seed in (0, 1)]
+    assert heads["NCMI"] == pytest.approx(np.mean(runs))
+    assert compared.load("cross_entropy").path.name == "cross_entropy-seed0"
+    assert sorted(compared.runs) == ["cross_entropy-seed0", "cross_entropy-seed1", "ncmi-seed0", "ncmi-seed1"]
+    with pytest.raises(KeyError, match="ncmi-seed1"):
+        compared.load("ncmi", 7)
+    with pytest.raises(ValueError, match="cross_entropy-seed0"):
+        ncmi.load(compared.path)
+    assert compared.report().read_bytes().startswith(b"<!doctype html")
+    assert compared.load("ncmi").report(tmp_path / "run.html").read_bytes().startswith(b"<!doctype html")
+    assert "NCMI" in repr(compared)
+    assert f"{100 * heads['NCMI']:.2f}" in compared._repr_html_()
+
+
+def test_a_comparison_goes_on(compared: ncmi.ComparisonResults) -> None:
+    losses = ["cross_entropy", "ncmi"]
+    more = ncmi.compare("wine", seeds=3, objectives=losses, out=compared.path, resume=True, quiet=True, **QUICK)
+    assert len(more.runs) == 6
+    with pytest.raises(ValueError, match="resume") as caught:
+        ncmi.compare("wine", seeds=2, objectives=losses, out=compared.path, quiet=True, **QUICK)
+    assert "--" not in str(caught.value)
+
+
+def test_progress_is_lines_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ncmi.train("iris", out=tmp_path / "run", **QUICK)
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split()[:1] == ["1"] for line in lines), lines
+    ncmi.compare("iris", seeds=1, objectives=["ncmi"], out=tmp_path / "c", **QUICK)
+    assert "1/1" in capsys.readouterr().out
+    ncmi.train("iris", out=tmp_path / "quiet", quiet=True, **QUICK)
+    assert capsys.readouterr().out == ""
+
+
+def recipe(data: Any, folder: Path, objective: str = "ncmi", network: str | None = None, **options: Any) -> Recipe:
+    return recipe_of(data, folder, "data", objective, network, options)
+
+
+def test_options_are_those_of_the_command_line(tmp_path: Path) -> None:
+    made = recipe("iris", tmp_path, "focal", "mlp", epochs=7, gamma=3.0, test_fraction=0.3, width=5, seed=np.int64(4))
+    assert (made.training.epochs, made.training.seed) == (7, 4)
+    assert (made.objective.name, made.objective.gamma) == ("focal", 3.0)
+    assert (made.data.test_fraction, made.network.name, made.network.width) == (0.3, "mlp", 5)
+    varied = recipe("digits", tmp_path, augmentation=Augmentation.cifar())
+    assert varied.training.augmentation == Augmentation.cifar()
+    with pytest.raises(TypeError, match=r"'epoch'.*epochs"):
+        recipe("iris", tmp_path, epoch=7)
+    with pytest.raises(TypeError, match="gamma"):
+        recipe("iris", tmp_path, gamma=3.0)
+    with pytest.raises(ValueError, match="epochs"):
+        recipe("iris", tmp_path, epochs="many")
+    with pytest.raises(ValueError, match=r"'typo'.*ncmi"):
+        recipe("iris", tmp_path, "typo")
+
+
+def test_data_from_memory_is_kept_once_and_by_its_content(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"a": [1.0, 2.0, 3.0, 4.0], "kind": ["x", "y"] * 2})
+    first = recipe(frame, tmp_path).data
+    assert isinstance(first, TableData)
+    assert Path(first.name).parent == tmp_path / "data"
+    pd.testing.assert_frame_equal(pd.read_parquet(first.name), frame)
+    assert recipe(frame.copy(), tmp_path).data.name == first.name
+    assert recipe(frame.assign(a=[1.0, 2.0, 3.0, 5.0]), tmp_path).data.name != first.name
+    assert recipe(frame[["kind", "a"]], tmp_path).data.name != first.name
+    beside = recipe((frame[["a"]], frame["kind"]), tmp_path).data
+    assert beside.label_column == "kind"
+    assert set(pd.read_parquet(beside.name).columns) == {"a", "kind"}
+    unnamed = recipe((frame[["a"]], list("xyxy")), tmp_path).data
+    assert unnamed.label_column == "label"
+    arrays = recipe((np.eye(4), [0, 1, 0, 1]), tmp_path).data
+    with np.load(arrays.name) as kept:
+        np.testing.assert_array_equal(kept["x"], np.eye(4))
+        np.testing.assert_array_equal(kept["y"], [0, 1, 0, 1])
+    assert isinstance(recipe((np.zeros((4, 8, 8), np.uint8), [0, 1, 0, 1]), tmp_path).data, ImageData)
+    bags = [np.full((n, 3), float(n)) for n in (1, 2)]
+    assert isinstance(recipe((bags, [0, 1]), tmp_path).data, BagData)
+    before = sorted((tmp_path / "data").iterdir())
+    for data, message in (
+        ((np.eye(4), [0, 1]), "4 samples and 2 labels"),
+        ((frame, [0, 1]), "4 rows and 2 labels"),
+        (np.eye(4), r"\(X, y\)"),
+        ((frame, frame["kind"]), "'kind'"),
+        (object(), r"\(X, y\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            recipe(data, tmp_path)
+    assert sorted((tmp_path / "data").iterdir()) == before
+
+
+def test_a_fresh_process_does_not_see_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = str(tmp_path / "script.py")
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", script)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    assert get_preparation_data("worker")["init_main_from_path"] == script
+    with workers._main_unseen():
+        told = get_preparation_data("worker")
+    assert not {"init_main_from_path", "init_main_from_name"} & set(told)
+    assert sys.modules["__main__"].__file__ == script
+
+
+@pytest.mark.long
+def test_a_script_needs_no_guard_and_a_light_import(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "import ncmi\n"
+        "assert not {'torch', 'pandas', 'sklearn'} & set(sys.modules)\n"
+        "result = ncmi.compare('iris', seeds=1, objectives=['ncmi'], epochs=1, accelerator='cpu', workers=1)\n"
+        "print(len(result.runs), 'runs')\n"
+    )
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("1 runs\n")
