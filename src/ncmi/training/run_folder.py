@@ -65,7 +65,7 @@ class Outputs:
 
 @contextmanager
 def removed_if_nothing_came(path: Path) -> Iterator[None]:
-    """Inside it a run is made: a new folder that an error leaves without a checkpoint is removed, by the first process."""
+    """Inside it a run is made: a new folder that an error leaves without a checkpoint is removed, by rank 0."""
     was_there = path.exists()
     try:
         yield
