@@ -24,7 +24,7 @@ from ncmi.training.loop import Loop, Setup
 from ncmi.training.mistakes import MOST_PICTURES, write_mistakes, write_pictures
 from ncmi.training.model import Classifier, check_size
 from ncmi.training.run_folder import RunFolder, RunFolderError, write_arrays
-from ncmi.training.schema import Results, Skipped
+from ncmi.training.schema import DataRecord, Results, Skipped
 from ncmi.training.session import session
 from ncmi.training.sources import Source, open_source
 from ncmi.training.stopping import StopRequest
@@ -94,6 +94,7 @@ def train(
         # a table is told from images by what is in the file
         recipe = resolve_recipe(recipe, signature.sample_shape, len(signature.class_names), len(source.split.train))
         model = _new_model(recipe, source, fabric, begun)
+        _see_same_data(record, fabric)
         # the folder comes last: what cannot be trained, on any of the processes, leaves nothing behind
         fabric.barrier()
         folder = _open_folder(recipe, path, resume, fabric)
@@ -131,6 +132,13 @@ def _for_processes(recipe: Recipe, processes: int, earlier: Recipe | None) -> Re
     if earlier is not None and batch_size == 0:
         batch_size = earlier.training.batch_size  # which may follow from the number of processes
     return replace(recipe, training=replace(recipe.training, devices=processes, batch_size=batch_size))
+
+
+def _see_same_data(record: DataRecord, fabric: Fabric) -> None:
+    """See that this process has read what the first one has: hosts may hold copies of their own."""
+    first = fabric.broadcast((record.contents, record.classes, record.parts))
+    if first != (record.contents, record.classes, record.parts):
+        raise ValueError("the data here is other than that of rank 0: give all hosts the same files")
 
 
 def _in_words(fabric: Fabric) -> str:
