@@ -24,6 +24,7 @@ from ncmi.loss.divergence import (
     rounding_of,
 )
 from ncmi.loss.forms import Anchors, Distribution, FeatureLength, NCMIForm, check_choice, check_map
+from ncmi.loss.signs import sign_directions
 from ncmi.loss.simplex import to_log_distribution
 
 # Of driving anchors apart: rounds, and the log10 of how sharply neighbors are told at the start.
@@ -46,7 +47,8 @@ def anchor_directions(num_classes: int, dim: int, anchors: Anchors, seed: int = 
             cross-polytope, cosines 0 or −1, has the least possible largest cosine (Rankin 1955). Beyond that, random
             directions are driven apart; above 1000 classes waves with polynomial phases take their place, largest
             cosine about √(2/D), as far as they go (C ≤ D²), and where D is small and C so large that driving would take
-            more than seconds. ``"random"``: independent random directions, whose cosines are about 1/√D.
+            more than seconds. ``"random"``: independent random directions, whose cosines are about 1/√D. ``"signs"``:
+            the like of random signs, each from its class's number alone, see :func:`ncmi.loss.signs.sign_directions`.
         seed: of the random rotation or the random directions; the same on every process.
 
     Raises:
@@ -71,6 +73,11 @@ def anchor_directions(num_classes: int, dim: int, anchors: Anchors, seed: int = 
                 f"D={dim} is smaller than C={num_classes}: axis anchors need D ≥ C; use anchors='etf' or 'random'"
             )
         return torch.eye(num_classes, dim, device="cpu")
+    if anchors == "signs":
+        directions = torch.empty(num_classes, dim, device="cpu")
+        for rows, classes in zip(directions.split(_ROWS), torch.arange(num_classes).split(_ROWS), strict=True):
+            rows.copy_(sign_directions(classes, dim, seed))
+        return directions
     generator = torch.Generator("cpu").manual_seed(seed)
     if anchors == "etf" and num_classes > max(2 * dim, _MANY_CLASSES):
         return _many_directions(num_classes, dim, generator)
