@@ -14,7 +14,7 @@ of each row, and where rounding is all that is known of several of a row's entri
 **What is left out.** Sharp likelihoods have weights that are nothing beside the others. The backward pass leaves out
 whole samples and whole centroids, the lightest first, for as long as all that is left out is together no more than a
 share ``negligible`` of the weight of the batch, by default the rounding of one number. The weight of samples is known
-by then; that of centroids is bounded in the forward pass. So the sum of what is missing is bounded, not each term of it.
+by then; that of centroids is bounded in the forward pass. So the sum of what is missing is bounded, not each term.
 """
 
 import math
@@ -39,7 +39,7 @@ from ncmi.loss.likelihood import (
     to_simplex,
 )
 
-WORTH = 2**21  # entries of a B×C table from which chunks are faster, and take less memory
+WORTH = 2**22  # entries of a B×C table from which chunks are faster, and take less memory
 _TABLE = 2**19  # entries of a chunk's tables, B×k and k×D: a few MB
 _LOG2_E = math.log2(math.e)
 
@@ -247,7 +247,8 @@ class _Samples(NamedTuple):
     def rounded(self, beta: Tensor) -> Tensor:
         """The same, ``[B]``, as the difference that the table has."""
         gap = (torch.expm1(beta) - beta).sum(-1)
-        return gap + self.curve.squeeze(1) - torch.linalg.vecdot(self.rows.excess, beta)
+        divergence: Tensor = gap + self.curve.squeeze(1) - torch.linalg.vecdot(self.rows.excess, beta)
+        return divergence
 
 
 def _divergences(excess: Tensor, curve: Tensor, chunk: _Chunk) -> Tensor:

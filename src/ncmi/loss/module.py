@@ -17,9 +17,9 @@ from torch.nn.parallel import DistributedDataParallel
 from ncmi.loss.autograd import by_hand, full_products
 from ncmi.loss.centroids import CentroidClassifier, anchor_directions
 from ncmi.loss.checks import IGNORE, Batch, as_rows, check_tensor
-from ncmi.loss.chunked import WORTH, Plan, Skips, can_chunk, chunk_size, chunked_surprisal, sample_classes
+from ncmi.loss.chunked import WORTH, Plan, Reduce, Skips, can_chunk, chunk_size, chunked_surprisal, sample_classes
 from ncmi.loss.class_sums import LearnedSums
-from ncmi.loss.distributed import world_size
+from ncmi.loss.distributed import gather_batch, world_size
 from ncmi.loss.divergence import CentroidView, ratio_to_uniform
 from ncmi.loss.forms import (
     Anchors,
@@ -146,6 +146,7 @@ class NCMIBase(nn.Module):
             and not self._moves
             and not 0 <= ignore_index < num_classes
         )
+        self.shard: Reduce | None = None  # see ncmi.loss.shards
         self._watch = StepWatch()
         self._constant: tuple[Tensor, tuple[Any, ...], CentroidView] | None = None
         self._averages_gradient = self._had_labels = False
@@ -163,15 +164,17 @@ class NCMIBase(nn.Module):
             return
         if self._on_demand:
             return
-        scale = self._scale
+        if self.shard is not None:
+            raise RuntimeError("centroids that are spread over processes are put to their anchors by making them anew")
+        scale = self.anchor_length
         anchors = anchor_directions(self.num_classes, self.centroid_logits.shape[1], self.anchors, self.anchor_seed)
         put(self.centroid_logits, scale * anchors)
         if self.class_means is not None:
             self.class_means.reset(torch.exp(log_ratio(scale * anchors, self.distribution)) / anchors.shape[1])
 
     @property
-    def _scale(self) -> float:
-        """Length of the anchors as they are kept."""
+    def anchor_length(self) -> float:
+        """Length of the anchors as the parameter or buffer has them."""
         return (self.feature_length or 1.0) if self.as_features else self.anchor_scale or 1 / self.temperature
 
     def _check_many_classes(self) -> None:
@@ -202,6 +205,26 @@ class NCMIBase(nn.Module):
                 "gradient"
             )
 
+    def check_shardable(self) -> None:
+        """Raise ValueError where :func:`ncmi.loss.shards.shard_centroids` cannot be used."""
+        reasons = {
+            "centroids that are not learned": self.centroid_mode != "learned" or self.shard is not None,
+            "another form than the likelihood": self.form != "likelihood"
+            or self.separation_direction != "sample_to_centroid"
+            or self.distribution != "nsf",
+            "a free length of the centroids, anchor_scale": not self.as_features,
+            "smoothed labels": self.label_smoothing > 0,
+            "sampled_classes": self.sampled_classes is not None,
+            "a center or robustness='auto', whose statistics are of one process": self._moves,
+            "weight": self.class_weights is not None,
+            "ignore_index among the classes": 0 <= self.ignore_index < self.num_classes,
+        }
+        for reason, holds in reasons.items():
+            if holds:
+                raise ValueError(
+                    f"centroids cannot be spread over processes with {reason}: leave it out, or do not shard"
+                )
+
     def get_extra_state(self) -> Tensor:
         """The options that change what the state means, as numbers, which every format of checkpoints can hold."""
         numbers = [_WORDS[name].index(value) if name in _WORDS else float(value) for name, value in self._meaning()]
@@ -211,7 +234,7 @@ class NCMIBase(nn.Module):
         names = ("num_classes", "temperature", "separation_power", *_WORDS)
         values = [(name, getattr(self, name)) for name in names]
         if self._on_demand:
-            values += [("anchor_seed", self.anchor_seed), ("anchor_scale", self._scale)]
+            values += [("anchor_seed", self.anchor_seed), ("anchor_scale", self.anchor_length)]
         # no length is 0
         return [*values, ("feature_length", self.feature_length or 0.0), ("anchor_scale=None", self.as_features)]
 
@@ -286,6 +309,7 @@ class NCMIBase(nn.Module):
 
     def _logits(self, dtype: torch.dtype) -> Tensor:
         """Λ ``[C, D]``."""
+        self._check_whole()
         logits = self.centroid_logits.to(dtype)
         return logits_of(logits, self.temperature, self.feature_length) if self.as_features else logits
 
@@ -299,7 +323,7 @@ class NCMIBase(nn.Module):
             device = self.centroid_logits.device
             made_for = (dtype, device)
             if self._constant is None or self._constant[1] != made_for:
-                sizes = self.num_classes, self.feature_dim, self._scale, self.anchor_seed
+                sizes = self.num_classes, self.feature_dim, self.anchor_length, self.anchor_seed
                 with torch.inference_mode(False), torch.no_grad():
                     made = SignView(*sizes, self.separation_direction, dtype, device)
                     _ = made.sums()
@@ -369,6 +393,7 @@ class NCMIBase(nn.Module):
 
     def _targets_of_likelihood(self, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None, Map]:
         """Directions or β of the centroids, and the map."""
+        self._check_whole()
         to = Map(self.temperature, self.distribution, self.feature_length, -self.likelihood_power)
         if self.as_features:
             return self.centroid_logits.to(dtype), None, to
@@ -406,6 +431,8 @@ class NCMIBase(nn.Module):
             self.form, self.separation_power, self.present_robustness, weight, self.label_smoothing, self.reduction
         )
         with full_products(batch.rows):
+            if self.shard is not None:
+                return self._sharded(batch, terms)
             centered = self._centered(batch.rows)
             if path in ("surprisal", "scores"):
                 value = self._over_chunks(centered, batch, terms)
@@ -455,6 +482,27 @@ class NCMIBase(nn.Module):
 
     def _report(self, skips: Skips) -> None:
         self.skips = skips
+
+    def _check_whole(self) -> None:
+        if self.shard is not None:
+            raise RuntimeError(
+                "the centroids are spread over processes: make a loss without shard_centroids and load their "
+                "checkpoint, or centroid_logits.full_tensor(), into it"
+            )
+
+    def _sharded(self, batch: Batch, terms: Terms) -> Tensor:
+        """The loss over the samples of all processes, of which each has some of the centroids."""
+        assert self.shard is not None
+        if batch.labels.is_floating_point() or batch.ignored is not None or self.reduction == "none":
+            raise ValueError("centroids that are spread over processes need labels, eager mode and a reduced loss")
+        rows, labels = gather_batch(batch.rows, batch.labels, self.shard.gather)
+        centered = self._centered(rows)
+        plan = Plan(chunk_size(len(rows), self.feature_dim), self.negligible, False, self._report, self.shard)
+        local: Tensor = self.centroid_logits.to_local()  # type: ignore[attr-defined]
+        directions = local.to(centered.dtype)
+        surprisal, _ = chunked_surprisal(centered, directions, None, labels, self._map, plan)
+        whole = Batch(rows, labels, None, None, labels.shape)
+        return loss_of_surprisal(surprisal.unsqueeze(-1), whole, self.num_classes, terms)
 
     def _over_chunks(self, centered: Tensor, batch: Batch, terms: Terms) -> Tensor | None:
         """The likelihood form in chunks of classes, or of a sample of them; None where it is computed at once."""
