@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -311,6 +311,22 @@ class CentroidClassifier(FeatureClassifier):
             raise RuntimeError("this CentroidClassifier has no centroids yet: call fit(features, labels) first")
         present = (self.counts > 0).unsqueeze(-1)
         return torch.where(present, self.sums / self.counts.clamp_min(1).unsqueeze(-1), 1 / self.sums.shape[1])
+
+    @property
+    def feature_dim(self) -> int:
+        """D."""
+        return self.sums.shape[1]
+
+    def state_tensors(self) -> Iterator[Tensor]:
+        """What the centroids are computed from."""
+        yield from (self.sums, self.counts)
+
+    @torch.no_grad()
+    def beta_rows(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """``log(D·S_c)`` of some classes, ``[n, D]``, uniform for those without samples; and which have any, ``[n]``."""
+        present = self.counts[rows] > 0
+        ratio = self.sums[rows] * (self.sums.shape[1] / self.counts[rows].clamp_min(1).unsqueeze(-1))
+        return torch.where(present.unsqueeze(-1), ratio.log(), 0.0), present
 
     def _tables(self, dtype: torch.dtype) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """β, and by chunks side and gap of the centroids; kept while the buffers that they come from are unchanged."""

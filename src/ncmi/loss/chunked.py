@@ -401,7 +401,9 @@ class _Chunked(torch.autograd.Function):
                     "or use all classes on one process"
                 )
             inputs = (features, directions, beta, labels, weight, ctx.to)
-            of_inputs = differentiable_backward(_plain, inputs, (*needed[:3], False, False, False), gradients)
+            outputs = _plain if ctx.plan.smooth else _plain_alone
+            outer = gradients if ctx.plan.smooth else gradients[:1]
+            of_inputs = differentiable_backward(outputs, inputs, (*needed[:3], False, False, False), outer)
             return *of_inputs[:3], None, None, None, None, None, None
         return *_gradients(ctx, *gradients), None, None, None, None, None, None
 
@@ -420,6 +422,12 @@ def _plain(
     return plain_surprisal(features, directions, beta, labels, to), -(
         scores if weight is None else scores * weight
     ).mean(1)
+
+
+def _plain_alone(
+    features: Tensor, directions: Tensor | None, beta: Tensor | None, labels: Tensor, weight: Tensor | None, to: Map
+) -> Tensor:
+    return plain_surprisal(features, directions, beta, labels, to)
 
 
 def _gradients(ctx: Any, by_surprisal: Tensor, by_uniform: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -313,6 +313,26 @@ class NCMIBase(nn.Module):
         logits = self.centroid_logits.to(dtype)
         return logits_of(logits, self.temperature, self.feature_length) if self.as_features else logits
 
+    def state_tensors(self) -> Iterator[Tensor]:
+        """What the centroids are computed from."""
+        yield self.centroid_logits if self.class_means is None else self.class_means.means
+
+    @torch.no_grad()
+    def beta_rows(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """``log(D·Q)`` of some classes, ``[n, D]``, and which of them there are, ``[n]``, all."""
+        dtype = self._dtype()
+        if self._on_demand:
+            beta = self._view(dtype).own_rows(torch.arange(self.num_classes, device=self.centroid_logits.device)[rows])
+        elif self.class_means is not None:
+            beta = ratio_to_uniform(self.class_means.means[rows].to(dtype).log())
+        else:
+            self._check_whole()
+            logits = self.centroid_logits[rows].to(dtype)
+            if self.as_features:
+                logits = logits_of(logits, self.temperature, self.feature_length)
+            beta = log_ratio(logits, self.distribution)
+        return beta, torch.ones(len(beta), dtype=torch.bool, device=beta.device)
+
     def _view(self, dtype: torch.dtype) -> CentroidView:
         """The centroids as the loss looks at them.
 
