@@ -41,7 +41,8 @@ def test_top_k_of_a_loss(options: dict[str, Any], chunk: int) -> None:
     result = CentroidSearch(loss, chunk).top_k(features, 5)
     p, q = loss.log_distribution(features).exp().detach(), loss.centroids.detach()
     assert torch.equal(result.classes, expected(p, q, 5))
-    torch.testing.assert_close(result.divergences[:, 0], equation.kl(p, q[result.classes[:, 0]]))
+    # anchors are made in float32, in which a class mean sums to one
+    torch.testing.assert_close(result.divergences[:, 0], equation.kl(p, q[result.classes[:, 0]]), rtol=1e-4, atol=1e-6)
     assert torch.equal(result.classes[:, 0], loss.predict(features))
 
 

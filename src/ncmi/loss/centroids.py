@@ -323,7 +323,7 @@ class CentroidClassifier(FeatureClassifier):
 
     @torch.no_grad()
     def beta_rows(self, rows: slice) -> tuple[Tensor, Tensor]:
-        """``log(D·S_c)`` of some classes, ``[n, D]``, uniform for those without samples; and which have any, ``[n]``."""
+        """``log(D·S_c)`` of some classes, ``[n, D]``, uniform without samples; and which have any, ``[n]``."""
         present = self.counts[rows] > 0
         ratio = self.sums[rows] * (self.sums.shape[1] / self.counts[rows].clamp_min(1).unsqueeze(-1))
         return torch.where(present.unsqueeze(-1), ratio.log(), 0.0), present

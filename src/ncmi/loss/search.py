@@ -145,7 +145,7 @@ class CentroidSearch:
         absent = (classes < 0) | gap[classes.clamp_min(0)].isinf()
         divergence = torch.stack(columns, dim=1).masked_fill(absent, torch.inf)
         # by number where divergences are equal
-        order = classes.argsort(1, stable=True)
+        order = classes.argsort(dim=1, stable=True)
         divergence, classes = divergence.gather(1, order), classes.gather(1, order)
-        nearest = divergence.argsort(1, stable=True)[:, :k]
+        nearest = divergence.argsort(dim=1, stable=True)[:, :k]
         return Neighbors(classes.gather(1, nearest), divergence.gather(1, nearest))
