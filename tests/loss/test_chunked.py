@@ -14,7 +14,7 @@ from torch import Tensor
 
 import ncmi
 from ncmi.loss import equation
-from ncmi.loss.chunked import Plan, Skips, chunked_surprisal, sample_classes
+from ncmi.loss.chunked import ChunkPlan, Skips, chunked_surprisal, sample_classes
 from ncmi.loss.forms import FeatureLength
 from ncmi.loss.likelihood import Map, plain_surprisal
 
@@ -114,7 +114,7 @@ def test_any_sizes(
         features[0] = points[0]
     features.requires_grad_(), points.requires_grad_()
     whole = plain_surprisal(features, points, None, labels, to)
-    part, _ = chunked_surprisal(features, points, None, labels, to, Plan(chunk, 0.0))
+    part, _ = chunked_surprisal(features, points, None, labels, to, ChunkPlan(chunk, 0.0))
     torch.testing.assert_close(part, whole, rtol=1e-7, atol=1e-10)
     of_part, of_whole = (torch.autograd.grad(x.sum(), (features, points)) for x in (part, whole))
     for one, other in zip(of_part, of_whole, strict=True):
@@ -153,7 +153,7 @@ def test_what_is_left_out_is_light_and_reported(length: FeatureLength) -> None:
     assert loss.skips is not None
     assert loss.skips.samples >= 20
     assert loss.skips.centroids > 0
-    assert 0 < loss.skips.share <= torch.finfo(torch.float32).eps
+    assert 0 <= loss.skips.share <= torch.finfo(torch.float32).eps
     assert torch.equal(part[0], exact[0])
     for one, other in zip(part[1:], exact[1:], strict=True):
         assert comparison.relative_error(one, other.double()) <= 1e-6
@@ -181,13 +181,13 @@ def test_derivatives_of_derivatives() -> None:
     )
 
 
-def test_state_and_compiled_graphs_do_not_know_of_chunks() -> None:
+def test_state_and_function_transforms_do_not_know_of_chunks() -> None:
     chunked, whole = (ncmi.NCMILoss(20, 8, chunk_classes=size) for size in (3, "auto"))  # type: ignore[arg-type]
     whole.load_state_dict(chunked.state_dict())
     assert chunked.state_dict().keys() == whole.state_dict().keys()
     features, labels = torch.randn(4, 8), torch.arange(4)
-    compiled = torch.compile(chunked, backend="eager")
-    torch.testing.assert_close(compiled(features, labels), whole(features, labels))
+    of_both = [torch.func.grad(lambda f, loss=loss: loss.loss(f, labels))(features) for loss in (chunked, whole)]
+    torch.testing.assert_close(*of_both)
 
 
 @pytest.mark.parametrize(
@@ -231,14 +231,14 @@ def test_samples_of_classes_hold_the_labels_and_stand_for_the_others() -> None:
     torch.manual_seed(0)
     labels = torch.tensor([7, 7, 99, 0])
     times = torch.zeros(100, dtype=torch.float64)
-    for _ in range(3000):
+    for _ in range(1000):
         sample = sample_classes(labels, 100, 10)
         assert torch.equal(sample.classes[sample.labels], labels)
         assert len(sample.classes.unique()) == len(sample.classes)
         times.index_add_(0, sample.classes, sample.offset.double().exp())
     # each class counts once on average: the labels' always, the others ten times in a hundred by about ten
-    assert torch.equal(times[[0, 7, 99]], torch.full((3,), 3000.0).double())
-    torch.testing.assert_close(times / 3000, torch.ones(100).double(), atol=0.25, rtol=0)
+    assert torch.equal(times[[0, 7, 99]], torch.full((3,), 1000.0).double())
+    torch.testing.assert_close(times / 1000, torch.ones(100).double(), atol=0.45, rtol=0)
 
 
 def test_sparse_gradient_of_a_sample() -> None:

@@ -30,13 +30,13 @@ from ncmi.loss.divergence import ROUNDED, concentration_terms, least_exact, roun
 from ncmi.loss.likelihood import (
     CLOSE,
     Map,
-    Rows,
+    SimplexRows,
     fits_float32,
+    gradient_of_rows,
     is_looked_at,
     plain_scores,
     plain_surprisal,
-    to_features,
-    to_simplex,
+    rows_on_simplex,
 )
 
 WORTH = 2**22  # entries of a B×C table from which chunks are faster, and take less memory
@@ -108,7 +108,7 @@ class Reduce(NamedTuple):
     gather: Callable[[Tensor], Tensor]
 
 
-class Plan(NamedTuple):
+class ChunkPlan(NamedTuple):
     """How a loss is computed in chunks.
 
     Attributes:
@@ -137,7 +137,7 @@ def chunked_surprisal(
     beta: Tensor | None,
     labels: Tensor,
     to: Map,
-    plan: Plan,
+    plan: ChunkPlan,
     *,
     weight: Tensor | None = None,
     offset: Tensor | None = None,
@@ -177,7 +177,7 @@ class _Chunk(NamedTuple):
 
     place: slice | Tensor
     points: Tensor | None
-    rows: Rows | None
+    rows: SimplexRows | None
     beta: Tensor
     above: Tensor
     gap: Tensor
@@ -214,7 +214,7 @@ class _Centroids(NamedTuple):
         if self.points is None:
             above = torch.expm1(points)
             return _Chunk(place, None, None, points, above, (above - points).sum(-1))
-        rows, curve = to_simplex(points[:0], points, self.to, held=self.held)
+        rows, curve = rows_on_simplex(points[:0], points, self.to, held=self.held)
         return _Chunk(place, points, rows, rows.alpha, rows.excess, curve.view(-1).neg())
 
     def chunks(self, size: int, wanted: Tensor | None = None) -> Iterator[_Chunk]:
@@ -229,13 +229,13 @@ class _Centroids(NamedTuple):
 class _Samples(NamedTuple):
     """Samples as points of the simplex; ``curve`` is ``D·KL(P‖U)``, ``[B, 1]``, ``limit`` what of it is rounding."""
 
-    rows: Rows
+    rows: SimplexRows
     curve: Tensor
     limit: Tensor
 
     @classmethod
     def of(cls, features: Tensor, to: Map, held: bool) -> "_Samples":
-        rows, curve = to_simplex(features, None, to, held=held)
+        rows, curve = rows_on_simplex(features, None, to, held=held)
         # where a divergence is as small as its rounding the centroid is P, and P tells how large its terms are
         apart = curve.squeeze(1) + (rows.excess - rows.alpha).sum(-1)
         return cls(rows, curve, rounding_of(apart) * ROUNDED)
@@ -330,7 +330,7 @@ class _Chunked(torch.autograd.Function):
         weight: Tensor | None,
         offset: Tensor | None,
         to: Map,
-        plan: Plan,
+        plan: ChunkPlan,
         held: bool,
     ) -> tuple[Tensor, Tensor | None]:
         samples, centroids = _Samples.of(features, to, held), _Centroids(directions, beta, to, held)
@@ -505,7 +505,7 @@ def _gradients(ctx: Any, by_surprisal: Tensor, by_uniform: Tensor | None) -> tup
                     slope[place] += exact[place[0]] / factor[place[0]]
                 by_beta = (chunk.above * (scale @ slope).unsqueeze(1)).addmm_(slope.T, signed, alpha=-1)
                 if chunk.points is not None and chunk.rows is not None:
-                    by_beta = to_features(by_beta.mul_(power), chunk.points, None, chunk.rows, to)
+                    by_beta = gradient_of_rows(by_beta.mul_(power), chunk.points, None, chunk.rows, to)
                     by_centroids[chunk.place] = by_beta
                 else:
                     by_centroids[chunk.place] = by_beta.mul_(power)
@@ -521,7 +521,7 @@ def _gradients(ctx: Any, by_surprisal: Tensor, by_uniform: Tensor | None) -> tup
                 by_alpha = torch.zeros_like(features).index_copy_(0, row, by_alpha)
             if plan.shard is not None:
                 plan.shard.add(by_alpha)
-            by_features = to_features(by_alpha, features, None, samples.rows, to)
+            by_features = gradient_of_rows(by_alpha, features, None, samples.rows, to)
     return (by_features, *((by_centroids, None) if directions is not None else (None, by_centroids)))
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from ncmi.loss.autograd import differentiable_backward
 from ncmi.loss.divergence import CentroidSums, CentroidView, centroid_sums
 from ncmi.loss.forms import Direction
-from ncmi.loss.likelihood import Map, Rows, fits_float32, to_features, to_simplex
+from ncmi.loss.likelihood import Map, SimplexRows, fits_float32, gradient_of_rows, rows_on_simplex
 from ncmi.loss.simplex import log_ratio, logits_of
 
 _BLOCK = 2**18  # elements worked on at a time: 1 MB in float32
@@ -43,16 +43,18 @@ class LearnedSums(CentroidView):
         return self.beta
 
 
-def _blocks(points: Tensor, to: Map, direction: Direction, held: bool) -> Iterator[tuple[slice, Tensor, Rows, Tensor]]:
+def _blocks(
+    points: Tensor, to: Map, direction: Direction, held: bool
+) -> Iterator[tuple[slice, Tensor, SimplexRows, Tensor]]:
     """Some rows at a time: place, rows, their distributions, and D times the divergence from uniform, ``[n, 1]``."""
     step = max(1, _BLOCK // points.shape[1])
     for start in range(0, len(points), step):
         place = slice(start, min(start + step, len(points)))
         x = points[place]
         if direction == "centroid_to_sample":
-            rows, gap = to_simplex(x, None, to, held=held)
+            rows, gap = rows_on_simplex(x, None, to, held=held)
         else:
-            rows, opposite = to_simplex(x[:0], x, to, held=held)
+            rows, opposite = rows_on_simplex(x[:0], x, to, held=held)
             gap = opposite.neg_()
         yield place, x, rows, gap
 
@@ -70,7 +72,7 @@ class _LearnedSums(torch.autograd.Function):
             side_sum += (rows.excess if direction == "centroid_to_sample" else rows.alpha).sum(0)
         ctx.save_for_backward(points, labels)
         ctx.to, ctx.direction, ctx.held = to, direction, held
-        own = to_simplex(points.index_select(0, labels), None, to, held=held)[0].alpha
+        own = rows_on_simplex(points.index_select(0, labels), None, to, held=held)[0].alpha
         return gap.div_(points.shape[1]), side_sum, own
 
     @staticmethod
@@ -99,7 +101,7 @@ class _LearnedSums(torch.autograd.Function):
                 out.index_add_(0, labels[here] - place.start, by_own[here])
             # β is a log-distribution: through its normalization
             out.addcmul_(ratio, out.mean(-1, keepdim=True), value=-1)
-            by_points[place] = to_features(out, x, None, rows, to)
+            by_points[place] = gradient_of_rows(out, x, None, rows, to)
         return by_points, None, None, None, None
 
 

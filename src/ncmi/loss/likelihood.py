@@ -205,7 +205,7 @@ def _number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
         return torch.tensor(value, dtype=dtype, device=device)
 
 
-class Rows(NamedTuple):
+class SimplexRows(NamedTuple):
     """Features, and below them directions where there are any, as points of the simplex: n = B + C rows, or B.
 
     Attributes:
@@ -240,7 +240,7 @@ def _joined(features: Tensor, directions: Tensor | None) -> Tensor | None:
 
 
 def _scaled(x: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows at length 1/T, ``[n, D]``, and the length they had, ``[n, 1]``, as by :func:`ncmi.loss.simplex.length`."""
+    """SimplexRows at length 1/T, ``[n, D]``, and the length they had, ``[n, 1]``, as by :func:`ncmi.loss.simplex.length`."""
     if x.device.type == "cpu" and len(x) > 0:
         scaled, norm = torch._weight_norm_interface(x, inverse, 0)
         least, most = torch.aminmax(norm)
@@ -250,9 +250,9 @@ def _scaled(x: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
     return x * (inverse / norm), norm
 
 
-def to_simplex(
+def rows_on_simplex(
     features: Tensor, directions: Tensor | None, to: Map, *, held: bool | None = None
-) -> tuple[Rows, Tensor]:
+) -> tuple[SimplexRows, Tensor]:
     """Rows; and ``Σ_i r α − e`` of features, ``Σ_i β − (e^β − 1)`` of directions, ``[n, 1]``.
 
     ``held`` says that no logit is beyond ``STEEPEST``; by default that is so where :func:`fits_float32` had a look.
@@ -291,7 +291,7 @@ def to_simplex(
     if joined is not None:
         curve, norm = one_block(joined, inverse, excess, alpha, sigma)
         bend(curve[:samples], alpha[:samples], excess[:samples])
-        return Rows(excess, alpha, sigma, norm, inverse, joined), curve.sum(-1, keepdim=True)
+        return SimplexRows(excess, alpha, sigma, norm, inverse, joined), curve.sum(-1, keepdim=True)
     norms, curves = [], []
     for x, rows in _blocks(features, directions):
         part = None if inverse is None else inverse[rows]
@@ -301,10 +301,12 @@ def to_simplex(
         curves.append(curve.sum(-1, keepdim=True))
         if norm is not None:
             norms.append(norm)
-    return Rows(excess, alpha, sigma, torch.cat(norms) if norms else None, inverse, None), torch.cat(curves)
+    return SimplexRows(excess, alpha, sigma, torch.cat(norms) if norms else None, inverse, None), torch.cat(curves)
 
 
-def to_features(gradient: Tensor, features: Tensor, directions: Tensor | None, rows: Rows, to: Map) -> Tensor:
+def gradient_of_rows(
+    gradient: Tensor, features: Tensor, directions: Tensor | None, rows: SimplexRows, to: Map
+) -> Tensor:
     """From the gradient by log-distributions, which is overwritten, to that by features and directions, ``[n, D]``."""
 
     def one_block(by_z: Tensor, x: Tensor, sigma: Tensor, norm: Tensor | None, inverse: Tensor | None) -> Tensor:
@@ -367,7 +369,7 @@ class _Table(NamedTuple):
         return _Distance(column, delta, torch.addcmul(growth, growth, self.excess).sum(-1, keepdim=True))
 
 
-def _table_of(rows: Rows, curve: Tensor, samples: int, beta: Tensor | None) -> _Table:
+def _table_of(rows: SimplexRows, curve: Tensor, samples: int, beta: Tensor | None) -> _Table:
     if len(rows.alpha) == samples:
         assert beta is not None
         alpha, excess = rows.alpha, rows.excess
@@ -478,7 +480,7 @@ class _Surprisal(torch.autograd.Function):
         ctx: Any, features: Tensor, directions: Tensor | None, beta: Tensor | None, labels: Tensor, to: Map, mean: bool
     ) -> Tensor:
         label = labels.unsqueeze(-1)
-        rows, curve = to_simplex(features, directions, to)
+        rows, curve = rows_on_simplex(features, directions, to)
         table = _table_of(rows, curve, len(features), beta)
         divergence, bound = table.value, _bound(directions, to)
         exact, raised = _look_closer_at_own(table, label, bound) if _any_close(table, bound) else ((), None)
@@ -510,13 +512,13 @@ class _Surprisal(torch.autograd.Function):
         factor = ctx.to.power / len(features) if ctx.mean else ctx.to.power
         each = gradients[0] * _number(factor, slope.dtype, slope.device)
         weight = slope * (each if ctx.mean else each.unsqueeze(-1))
-        return *_gradients(features, directions, beta, Rows(*rows), weight, saved[11:], ctx), None, None, None
+        return *_gradients(features, directions, beta, SimplexRows(*rows), weight, saved[11:], ctx), None, None, None
 
 
 class _Scores(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, directions: Tensor | None, beta: Tensor | None, to: Map) -> Tensor:
-        rows, curve = to_simplex(features, directions, to)
+        rows, curve = rows_on_simplex(features, directions, to)
         table = _table_of(rows, curve, len(features), beta)
         nearest = _look_closer(table) if _any_close(table, _bound(directions, to)) else None
         power = _number(to.power, features.dtype, features.device)
@@ -539,14 +541,14 @@ class _Scores(torch.autograd.Function):
             return differentiable_backward(plain_scores, inputs, ctx.needs_input_grad, gradients)
         gradient = gradients[0]
         weight = torch.ops.aten._log_softmax_backward_data(gradient, log_likelihood, 1, gradient.dtype).mul_(slope)
-        return *_gradients(features, directions, beta, Rows(*rows), weight, saved[11:], ctx), None
+        return *_gradients(features, directions, beta, SimplexRows(*rows), weight, saved[11:], ctx), None
 
 
 def _gradients(
     features: Tensor,
     directions: Tensor | None,
     beta: Tensor | None,
-    rows: Rows,
+    rows: SimplexRows,
     weight: Tensor,
     exact: tuple[Tensor, ...],
     ctx: Any,
@@ -565,7 +567,7 @@ def _gradients(
     else:
         (alpha, betas), (excess, above) = (x.split((samples, len(directions))) for x in (rows.alpha, rows.excess))
     if not by_directions:
-        rows = Rows(*(None if x is None else x[:samples] for x in rows))  # type: ignore[arg-type]
+        rows = SimplexRows(*(None if x is None else x[:samples] for x in rows))  # type: ignore[arg-type]
     gradient = torch.empty_like(rows.excess)
     top, bottom = gradient[:samples], gradient[samples:]
     apart = []
@@ -587,7 +589,7 @@ def _gradients(
                 above, bottom = torch.expm1(betas), torch.empty_like(betas)
             torch.mul(above, weight.sum(0).unsqueeze(-1), out=bottom).addmm_(weight.T, excess, alpha=-1)
     if by_features or by_directions:
-        gradient = to_features(gradient, features, directions if by_directions else None, rows, ctx.to)
+        gradient = gradient_of_rows(gradient, features, directions if by_directions else None, rows, ctx.to)
     return (
         gradient[:samples] if by_features else None,
         gradient[samples:] if by_directions else None,

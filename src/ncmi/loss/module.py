@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ncmi.loss.autograd import by_hand, full_products
 from ncmi.loss.centroids import CentroidClassifier, anchor_directions
 from ncmi.loss.checks import IGNORE, Batch, as_rows, check_tensor
-from ncmi.loss.chunked import WORTH, Plan, Reduce, Skips, can_chunk, chunk_size, chunked_surprisal, sample_classes
+from ncmi.loss.chunked import WORTH, ChunkPlan, Reduce, Skips, can_chunk, chunk_size, chunked_surprisal, sample_classes
 from ncmi.loss.class_sums import LearnedSums
 from ncmi.loss.distributed import gather_batch, world_size
 from ncmi.loss.divergence import CentroidView, ratio_to_uniform
@@ -486,14 +486,14 @@ class NCMIBase(nn.Module):
             return self._view(dtype)
         return LearnedSums(self.centroid_logits.to(dtype), labels, self._map, self.separation_direction)
 
-    def _plan(self, samples: int) -> Plan | None:
+    def _plan(self, samples: int) -> ChunkPlan | None:
         """How to go through the classes in chunks, or None where a table of all of them is small."""
         size = self.chunk_classes
         if size == "auto":
             if samples * self.num_classes < WORTH and not self._samples_classes:
                 return None
             size = chunk_size(samples, self.feature_dim)
-        return Plan(size, self.negligible, self.label_smoothing > 0, self._report)
+        return ChunkPlan(size, self.negligible, self.label_smoothing > 0, self._report)
 
     @property
     def _samples_classes(self) -> bool:
@@ -517,7 +517,7 @@ class NCMIBase(nn.Module):
             raise ValueError("centroids that are spread over processes need labels, eager mode and a reduced loss")
         rows, labels = gather_batch(batch.rows, batch.labels, self.shard.gather)
         centered = self._centered(rows)
-        plan = Plan(chunk_size(len(rows), self.feature_dim), self.negligible, False, self._report, self.shard)
+        plan = ChunkPlan(chunk_size(len(rows), self.feature_dim), self.negligible, False, self._report, self.shard)
         local: Tensor = self.centroid_logits.to_local()  # type: ignore[attr-defined]
         directions = local.to(centered.dtype)
         surprisal, _ = chunked_surprisal(centered, directions, None, labels, self._map, plan)
