@@ -240,7 +240,7 @@ def _joined(features: Tensor, directions: Tensor | None) -> Tensor | None:
 
 
 def _scaled(x: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
-    """SimplexRows at length 1/T, ``[n, D]``, and the length they had, ``[n, 1]``, as by :func:`ncmi.loss.simplex.length`."""
+    """Rows at length 1/T, ``[n, D]``, and the length they had, ``[n, 1]``, as by :func:`ncmi.loss.simplex.length`."""
     if x.device.type == "cpu" and len(x) > 0:
         scaled, norm = torch._weight_norm_interface(x, inverse, 0)
         least, most = torch.aminmax(norm)
