@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from ncmi.loss.divergence import (
     rounding_of,
 )
 from ncmi.loss.forms import Anchors, Distribution, FeatureLength, NCMIForm, check_choice, check_map
+from ncmi.loss.signs import sign_directions
 from ncmi.loss.simplex import to_log_distribution
 
 # Of driving anchors apart: rounds, and the log10 of how sharply neighbors are told at the start.
@@ -46,7 +47,8 @@ def anchor_directions(num_classes: int, dim: int, anchors: Anchors, seed: int = 
             cross-polytope, cosines 0 or −1, has the least possible largest cosine (Rankin 1955). Beyond that, random
             directions are driven apart; above 1000 classes waves with polynomial phases take their place, largest
             cosine about √(2/D), as far as they go (C ≤ D²), and where D is small and C so large that driving would take
-            more than seconds. ``"random"``: independent random directions, whose cosines are about 1/√D.
+            more than seconds. ``"random"``: independent random directions, whose cosines are about 1/√D. ``"signs"``:
+            the like of random signs, each from its class's number alone, see :func:`ncmi.loss.signs.sign_directions`.
         seed: of the random rotation or the random directions; the same on every process.
 
     Raises:
@@ -71,6 +73,11 @@ def anchor_directions(num_classes: int, dim: int, anchors: Anchors, seed: int = 
                 f"D={dim} is smaller than C={num_classes}: axis anchors need D ≥ C; use anchors='etf' or 'random'"
             )
         return torch.eye(num_classes, dim, device="cpu")
+    if anchors == "signs":
+        directions = torch.empty(num_classes, dim, device="cpu")
+        for rows, classes in zip(directions.split(_ROWS), torch.arange(num_classes).split(_ROWS), strict=True):
+            rows.copy_(sign_directions(classes, dim, seed))
+        return directions
     generator = torch.Generator("cpu").manual_seed(seed)
     if anchors == "etf" and num_classes > max(2 * dim, _MANY_CLASSES):
         return _many_directions(num_classes, dim, generator)
@@ -304,6 +311,22 @@ class CentroidClassifier(FeatureClassifier):
             raise RuntimeError("this CentroidClassifier has no centroids yet: call fit(features, labels) first")
         present = (self.counts > 0).unsqueeze(-1)
         return torch.where(present, self.sums / self.counts.clamp_min(1).unsqueeze(-1), 1 / self.sums.shape[1])
+
+    @property
+    def feature_dim(self) -> int:
+        """D."""
+        return self.sums.shape[1]
+
+    def state_tensors(self) -> Iterator[Tensor]:
+        """What the centroids are computed from."""
+        yield from (self.sums, self.counts)
+
+    @torch.no_grad()
+    def beta_rows(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """``log(D·S_c)`` of some classes, ``[n, D]``, uniform without samples; and which have any, ``[n]``."""
+        present = self.counts[rows] > 0
+        ratio = self.sums[rows] * (self.sums.shape[1] / self.counts[rows].clamp_min(1).unsqueeze(-1))
+        return torch.where(present.unsqueeze(-1), ratio.log(), 0.0), present
 
     def _tables(self, dtype: torch.dtype) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """β, and by chunks side and gap of the centroids; kept while the buffers that they come from are unchanged."""

@@ -1,6 +1,6 @@
 """Sums over processes, and batches gathered from all of them. With one process, everything here is the identity."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -72,3 +72,15 @@ def gather_rows(rows: Tensor, counts: tuple[int, ...]) -> Tensor:
         return rows
     gathered: Tensor = _GatherRows.apply(rows, counts, dist.get_rank())  # type: ignore[no-untyped-call]
     return gathered
+
+
+def gather_batch(rows: Tensor, labels: Tensor, gather: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """Rows and labels of all processes, in order of rank, where each may have another number of them.
+
+    ``gather`` stacks a tensor of all processes, ``[...] → [world, ...]``.
+    """
+    counts = tuple(int(n) for n in gather(torch.tensor([len(rows)], device=rows.device)))
+    padded = labels.new_zeros(max(counts))
+    padded[: len(labels)] = labels
+    parts = gather(padded)
+    return gather_rows(rows, counts), torch.cat([part[:n] for part, n in zip(parts, counts, strict=True)])

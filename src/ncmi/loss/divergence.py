@@ -81,6 +81,11 @@ class CentroidView:
         self._sums: CentroidSums | None = None
         self._tables: dict[Direction, tuple[Tensor, Tensor]] = {}
 
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.beta)
+
     def own_rows(self, labels: Tensor) -> Tensor:
         """``log(D·Q_y)`` of each label's centroid, ``[B, D]``."""
         return self.beta.index_select(0, labels)

@@ -10,7 +10,7 @@ Reduction = Literal["mean", "sum", "none"]
 Direction = Literal["centroid_to_sample", "sample_to_centroid"]
 Distribution = Literal["nsf", "softmax"]
 CentroidMode = Literal["fixed", "learned", "class_mean"]
-Anchors = Literal["auto", "axis", "etf", "random"]
+Anchors = Literal["auto", "axis", "etf", "random", "signs"]
 Center = Literal["none", "ema", "frozen"]
 FeatureLength = float | Literal["auto", "own", "common"]
 Separation = Literal["centroid_kl", "cross_entropy"]
@@ -30,7 +30,7 @@ class NCMIForm:
             "auto": "own", but in recipes with AdamW and a perceptron (tables), the ConvNet or a bag network "common".
         centroids: learned by gradient, fixed at the anchors, or moving averages of the class means.
         anchors: where centroids start, see :func:`ncmi.anchor_directions`; "auto" takes axes, or where D < C directions
-            as far apart as can be.
+            as far apart as can be; "signs" are quick to make for a million classes.
         anchor_scale: κ, length of the anchors' logits, which are free thereafter, 10 in the paper; by default learned
             centroids are what features are: points of the feature's space that start at length s or, with
             feature_length="own", directions.

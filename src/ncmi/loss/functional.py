@@ -74,6 +74,12 @@ class Terms(NamedTuple):
             return batch.ratio(expected(values), expected(separation))
         return batch.reduce(expected(values), normalizer, self.reduction)
 
+    def smoothed_loss(self, batch: Batch, surprisal: Tensor, uniform: Tensor) -> Tensor:
+        """The loss of smoothed labels, of ``−log π_y`` and ``(1/C) Σ_c w_c·(−log π_c)``, ``[n]`` each."""
+        own = None if self.weight is None else self.weight.to(surprisal).index_select(0, batch.labels)
+        each = surprisal if own is None else own * surprisal
+        return batch.reduce(each.lerp(uniform, self.label_smoothing), own, self.reduction)
+
 
 def choose_path(
     values: Tensor,
@@ -197,12 +203,12 @@ def loss_of_ratios(alpha: Tensor, batch: Batch, view: CentroidView, path: Path, 
     with torch.autocast(alpha.device.type, enabled=False):
         if path == "surprisal":
             values = surprisal_of_ratios(alpha, view.beta, batch.labels, terms.power).unsqueeze(-1)
-            return loss_of_surprisal(values, batch, len(view.beta), terms)
+            return loss_of_surprisal(values, batch, view.num_classes, terms)
         if path == "scores":
             values = -scores_of_ratios(alpha, view.beta, terms.power)
-            return loss_of_surprisal(values, batch, len(view.beta), terms)
+            return loss_of_surprisal(values, batch, view.num_classes, terms)
         own, separation = _TERMS[path](alpha, batch.labels, view, terms.power)
-        return loss_of_terms(own, separation, batch, len(view.beta), terms)
+        return loss_of_terms(own, separation, batch, view.num_classes, terms)
 
 
 def loss_of_surprisal(surprisal: Tensor, batch: Batch, num_classes: int, terms: Terms) -> Tensor:
@@ -246,7 +252,7 @@ def _checked(weight: Tensor, num_classes: int) -> Tensor:
 def _linear_terms(alpha: Tensor, labels: Tensor, view: CentroidView, power: float) -> tuple[Tensor, Tensor]:
     """a and b with p = 1 of each sample's own class: ``[B, 1]`` each."""
     own, wrong_sum = own_and_wrong_sum(alpha, view.own_rows(labels), labels, view.sums(), view.direction)
-    return own.unsqueeze(-1), wrong_sum.unsqueeze(-1) / view.beta.shape[0]
+    return own.unsqueeze(-1), wrong_sum.unsqueeze(-1) / view.num_classes
 
 
 def _pairwise_terms(alpha: Tensor, labels: Tensor, view: CentroidView, power: float) -> tuple[Tensor, Tensor]:

@@ -33,7 +33,7 @@ from ncmi.loss.simplex import length, log_ratio, logits_of
 
 STEEPEST = 60.0  # logits within ± this have a sigmoid that float32 holds, with room for ratios
 _COLD = 0.25  # temperature below which 1 − σ is not to be had by subtraction
-_CLOSE = 1 / 64  # share of KL(Q‖U) below which a divergence from a wrong centroid is computed once more
+CLOSE = 1 / 64  # share of KL(Q‖U) below which a divergence from a wrong centroid is computed once more
 _BLOCK = 2**17  # elements worked on at a time: 512 KB in float32, in the cache of a core
 _JOINED = 2**18  # features and directions with fewer elements are worked on together
 
@@ -151,7 +151,7 @@ def likelihood_surprisal(
         to: the map.
     """
     tensors = (features, directions, beta, labels)
-    if not (by_hand(*tensors) and _fits(to, features, directions)):
+    if not (by_hand(*tensors) and fits_float32(to, features, directions)):
         return plain_surprisal(*tensors, to)
     value: Tensor = _Surprisal.apply(*tensors, to, False)  # type: ignore[no-untyped-call]
     return value
@@ -159,7 +159,7 @@ def likelihood_surprisal(
 
 def mean_surprisal(features: Tensor, directions: Tensor, labels: Tensor, to: Map) -> Tensor | None:
     """The mean of :func:`likelihood_surprisal` in fewer operations, of tensors that are :func:`by_hand`; or None."""
-    if not _fits(to, features, directions):
+    if not fits_float32(to, features, directions):
         return None
     value: Tensor = _Surprisal.apply(features, directions, None, labels, to, True)  # type: ignore[no-untyped-call]
     return value
@@ -168,25 +168,25 @@ def mean_surprisal(features: Tensor, directions: Tensor, labels: Tensor, to: Map
 def likelihood_scores(features: Tensor, directions: Tensor | None, beta: Tensor | None, to: Map) -> Tensor:
     """``log π_c`` in nats, ``[B, C]``; arguments as for :func:`likelihood_surprisal`."""
     tensors = (features, directions, beta)
-    if not (by_hand(*tensors) and _fits(to, features, directions)):
+    if not (by_hand(*tensors) and fits_float32(to, features, directions)):
         return plain_scores(*tensors, to)
     value: Tensor = _Scores.apply(*tensors, to)  # type: ignore[no-untyped-call]
     return value
 
 
-def _fits(to: Map, features: Tensor, directions: Tensor | None) -> bool:
+def fits_float32(to: Map, features: Tensor, directions: Tensor | None) -> bool:
     """Whether all logits have a sigmoid that float32 holds."""
     if to.kind != "nsf":
         return False
     if to.length is None:
         return to.temperature * STEEPEST >= 1
-    if not _is_looked_at(features):
+    if not is_looked_at(features):
         return True  # logarithms are then taken of sigmoids that need not be held
     limit = STEEPEST / to.factor
     return all(_within(x, limit) for x in (features, directions) if x is not None)
 
 
-def _is_looked_at(x: Tensor) -> bool:
+def is_looked_at(x: Tensor) -> bool:
     """Whether code may depend on values: elsewhere a look would wait for the device."""
     return x.device.type == "cpu"
 
@@ -205,7 +205,7 @@ def _number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
         return torch.tensor(value, dtype=dtype, device=device)
 
 
-class _Rows(NamedTuple):
+class SimplexRows(NamedTuple):
     """Features, and below them directions where there are any, as points of the simplex: n = B + C rows, or B.
 
     Attributes:
@@ -250,12 +250,17 @@ def _scaled(x: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
     return x * (inverse / norm), norm
 
 
-def _to_simplex(features: Tensor, directions: Tensor | None, to: Map) -> tuple[_Rows, Tensor]:
-    """Rows; and ``Σ_i r α − e`` of features, ``Σ_i β − (e^β − 1)`` of directions, ``[n, 1]``."""
+def rows_on_simplex(
+    features: Tensor, directions: Tensor | None, to: Map, *, held: bool | None = None
+) -> tuple[SimplexRows, Tensor]:
+    """Rows; and ``Σ_i r α − e`` of features, ``Σ_i β − (e^β − 1)`` of directions, ``[n, 1]``.
+
+    ``held`` says that no logit is beyond ``STEEPEST``; by default that is so where :func:`fits_float32` had a look.
+    """
     samples, width = features.shape
     one, share = (_number(x, features.dtype, features.device) for x in (1.0, 1 / width))
     count = samples + (0 if directions is None else len(directions))
-    looked_at = to.length is None or _is_looked_at(features)  # no logit is beyond STEEPEST
+    looked_at = (to.length is None or is_looked_at(features)) if held is None else held
     joined = _joined(features, directions)
     inverse = features.new_full((count, 1), to.factor) if to.length is None else None
     excess, alpha, sigma = (features.new_empty(count, width) for _ in range(3))
@@ -286,7 +291,7 @@ def _to_simplex(features: Tensor, directions: Tensor | None, to: Map) -> tuple[_
     if joined is not None:
         curve, norm = one_block(joined, inverse, excess, alpha, sigma)
         bend(curve[:samples], alpha[:samples], excess[:samples])
-        return _Rows(excess, alpha, sigma, norm, inverse, joined), curve.sum(-1, keepdim=True)
+        return SimplexRows(excess, alpha, sigma, norm, inverse, joined), curve.sum(-1, keepdim=True)
     norms, curves = [], []
     for x, rows in _blocks(features, directions):
         part = None if inverse is None else inverse[rows]
@@ -296,10 +301,12 @@ def _to_simplex(features: Tensor, directions: Tensor | None, to: Map) -> tuple[_
         curves.append(curve.sum(-1, keepdim=True))
         if norm is not None:
             norms.append(norm)
-    return _Rows(excess, alpha, sigma, torch.cat(norms) if norms else None, inverse, None), torch.cat(curves)
+    return SimplexRows(excess, alpha, sigma, torch.cat(norms) if norms else None, inverse, None), torch.cat(curves)
 
 
-def _to_features(gradient: Tensor, features: Tensor, directions: Tensor | None, rows: _Rows, to: Map) -> Tensor:
+def gradient_of_rows(
+    gradient: Tensor, features: Tensor, directions: Tensor | None, rows: SimplexRows, to: Map
+) -> Tensor:
     """From the gradient by log-distributions, which is overwritten, to that by features and directions, ``[n, D]``."""
 
     def one_block(by_z: Tensor, x: Tensor, sigma: Tensor, norm: Tensor | None, inverse: Tensor | None) -> Tensor:
@@ -354,7 +361,7 @@ class _Table(NamedTuple):
     def distance(self, column: Tensor) -> _Distance:
         """The divergences from the centroids that ``column [B, 1]`` names, without cancellation."""
         rows = self.beta.index_select(0, column.view(-1))
-        if not _is_looked_at(rows):
+        if not is_looked_at(rows):
             terms = concentration_terms(self.alpha, rows)
             return _Distance(column, rows.sub_(self.alpha), terms.sum(-1, keepdim=True))
         delta = rows.sub_(self.alpha)
@@ -362,7 +369,7 @@ class _Table(NamedTuple):
         return _Distance(column, delta, torch.addcmul(growth, growth, self.excess).sum(-1, keepdim=True))
 
 
-def _table_of(rows: _Rows, curve: Tensor, samples: int, beta: Tensor | None) -> _Table:
+def _table_of(rows: SimplexRows, curve: Tensor, samples: int, beta: Tensor | None) -> _Table:
     if len(rows.alpha) == samples:
         assert beta is not None
         alpha, excess = rows.alpha, rows.excess
@@ -413,7 +420,7 @@ def _any_close(table: _Table, bound: float | None) -> bool:
     if len(table.value) == 0:
         return False
     apart = table.apart().amax().item() if bound is None else bound
-    return not table.value.amin().item() >= apart * _CLOSE
+    return not table.value.amin().item() >= apart * CLOSE
 
 
 def _look_closer(table: _Table, own: Tensor | None = None) -> _Nearest:
@@ -473,7 +480,7 @@ class _Surprisal(torch.autograd.Function):
         ctx: Any, features: Tensor, directions: Tensor | None, beta: Tensor | None, labels: Tensor, to: Map, mean: bool
     ) -> Tensor:
         label = labels.unsqueeze(-1)
-        rows, curve = _to_simplex(features, directions, to)
+        rows, curve = rows_on_simplex(features, directions, to)
         table = _table_of(rows, curve, len(features), beta)
         divergence, bound = table.value, _bound(directions, to)
         exact, raised = _look_closer_at_own(table, label, bound) if _any_close(table, bound) else ((), None)
@@ -505,13 +512,13 @@ class _Surprisal(torch.autograd.Function):
         factor = ctx.to.power / len(features) if ctx.mean else ctx.to.power
         each = gradients[0] * _number(factor, slope.dtype, slope.device)
         weight = slope * (each if ctx.mean else each.unsqueeze(-1))
-        return *_gradients(features, directions, beta, _Rows(*rows), weight, saved[11:], ctx), None, None, None
+        return *_gradients(features, directions, beta, SimplexRows(*rows), weight, saved[11:], ctx), None, None, None
 
 
 class _Scores(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, directions: Tensor | None, beta: Tensor | None, to: Map) -> Tensor:
-        rows, curve = _to_simplex(features, directions, to)
+        rows, curve = rows_on_simplex(features, directions, to)
         table = _table_of(rows, curve, len(features), beta)
         nearest = _look_closer(table) if _any_close(table, _bound(directions, to)) else None
         power = _number(to.power, features.dtype, features.device)
@@ -534,14 +541,14 @@ class _Scores(torch.autograd.Function):
             return differentiable_backward(plain_scores, inputs, ctx.needs_input_grad, gradients)
         gradient = gradients[0]
         weight = torch.ops.aten._log_softmax_backward_data(gradient, log_likelihood, 1, gradient.dtype).mul_(slope)
-        return *_gradients(features, directions, beta, _Rows(*rows), weight, saved[11:], ctx), None
+        return *_gradients(features, directions, beta, SimplexRows(*rows), weight, saved[11:], ctx), None
 
 
 def _gradients(
     features: Tensor,
     directions: Tensor | None,
     beta: Tensor | None,
-    rows: _Rows,
+    rows: SimplexRows,
     weight: Tensor,
     exact: tuple[Tensor, ...],
     ctx: Any,
@@ -560,7 +567,7 @@ def _gradients(
     else:
         (alpha, betas), (excess, above) = (x.split((samples, len(directions))) for x in (rows.alpha, rows.excess))
     if not by_directions:
-        rows = _Rows(*(None if x is None else x[:samples] for x in rows))  # type: ignore[arg-type]
+        rows = SimplexRows(*(None if x is None else x[:samples] for x in rows))  # type: ignore[arg-type]
     gradient = torch.empty_like(rows.excess)
     top, bottom = gradient[:samples], gradient[samples:]
     apart = []
@@ -582,7 +589,7 @@ def _gradients(
                 above, bottom = torch.expm1(betas), torch.empty_like(betas)
             torch.mul(above, weight.sum(0).unsqueeze(-1), out=bottom).addmm_(weight.T, excess, alpha=-1)
     if by_features or by_directions:
-        gradient = _to_features(gradient, features, directions if by_directions else None, rows, ctx.to)
+        gradient = gradient_of_rows(gradient, features, directions if by_directions else None, rows, ctx.to)
     return (
         gradient[:samples] if by_features else None,
         gradient[samples:] if by_directions else None,

@@ -11,12 +11,15 @@ from typing import Any, Literal, get_args
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from ncmi.loss.autograd import by_hand, full_products
 from ncmi.loss.centroids import CentroidClassifier, anchor_directions
 from ncmi.loss.checks import IGNORE, Batch, as_rows, check_tensor
-from ncmi.loss.distributed import world_size
+from ncmi.loss.chunked import WORTH, ChunkPlan, Reduce, Skips, can_chunk, chunk_size, chunked_surprisal, sample_classes
+from ncmi.loss.class_sums import LearnedSums
+from ncmi.loss.distributed import gather_batch, world_size
 from ncmi.loss.divergence import CentroidView, ratio_to_uniform
 from ncmi.loss.forms import (
     Anchors,
@@ -35,6 +38,7 @@ from ncmi.loss.forms import (
 )
 from ncmi.loss.functional import Terms, check_divergences, choose_path, loss_of_ratios, loss_of_surprisal, loss_of_terms
 from ncmi.loss.likelihood import Map, likelihood_scores, likelihood_surprisal, mean_surprisal
+from ncmi.loss.signs import SignView
 from ncmi.loss.simplex import centered_feature, full_precision, log_ratio, logits_of, to_log_distribution
 from ncmi.loss.statistics import CentroidMeans, ClassWeights, RunningCenter, StepWatch, as_it_is, is_recomputation, put
 from ncmi.loss.sweep import sweep_terms
@@ -71,6 +75,10 @@ class NCMIBase(nn.Module):
         ignore_index: int = IGNORE,
         reduction: Reduction = "mean",
         anchor_seed: int = 0,
+        chunk_classes: int | Literal["auto"] = "auto",
+        negligible: float | None = None,
+        sampled_classes: int | None = None,
+        sparse_gradient: bool = False,
         **form: Any,
     ) -> None:
         nn.Module.__init__(self)  # not super(): an objective stands behind it in ncmi.objectives.ncmi
@@ -100,7 +108,16 @@ class NCMIBase(nn.Module):
         # learned centroids without a scale are kept as features are: points, or directions whose length does not count
         self.as_features = options.centroids == "learned" and options.anchor_scale is None
 
-        shape = num_classes, feature_dim
+        self.chunk_classes, self.negligible = chunk_classes, negligible
+        self.sampled_classes, self.sparse_gradient = sampled_classes, sparse_gradient
+        self.skips: Skips | None = None
+        self._check_many_classes()
+        # with p = 1 a step needs no more of fixed anchors than can be made anew each time
+        self._on_demand = (
+            options.centroids == "fixed" and self.anchors == "signs" and power == 1 and self.distribution == "nsf"
+        )
+
+        shape = (0 if self._on_demand else num_classes), feature_dim
         if options.centroids == "learned":
             self.centroid_logits = nn.Parameter(torch.empty(shape))
         else:
@@ -129,6 +146,7 @@ class NCMIBase(nn.Module):
             and not self._moves
             and not 0 <= ignore_index < num_classes
         )
+        self.shard: Reduce | None = None  # see ncmi.loss.shards
         self._watch = StepWatch()
         self._constant: tuple[Tensor, tuple[Any, ...], CentroidView] | None = None
         self._averages_gradient = self._had_labels = False
@@ -144,11 +162,68 @@ class NCMIBase(nn.Module):
                 statistics.reset_parameters()
         if self.centroid_logits.device.type == "meta":
             return
-        scale = (self.feature_length or 1.0) if self.as_features else self.anchor_scale or 1 / self.temperature
+        if self._on_demand:
+            return
+        if self.shard is not None:
+            raise RuntimeError("centroids that are spread over processes are put to their anchors by making them anew")
+        scale = self.anchor_length
         anchors = anchor_directions(self.num_classes, self.centroid_logits.shape[1], self.anchors, self.anchor_seed)
         put(self.centroid_logits, scale * anchors)
         if self.class_means is not None:
             self.class_means.reset(torch.exp(log_ratio(scale * anchors, self.distribution)) / anchors.shape[1])
+
+    @property
+    def anchor_length(self) -> float:
+        """Length of the anchors as the parameter or buffer has them."""
+        return (self.feature_length or 1.0) if self.as_features else self.anchor_scale or 1 / self.temperature
+
+    def _check_many_classes(self) -> None:
+        likely = self.form == "likelihood" and self.separation_direction == "sample_to_centroid"
+        likely &= self.distribution == "nsf"
+        for name, least, unset in (("chunk_classes", 1, "auto"), ("sampled_classes", 1, None)):
+            value = getattr(self, name)
+            if value == unset:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name}={value!r}: use a number of classes of at least {least}, or {unset!r}")
+            if not likely:
+                raise ValueError(
+                    f"{name}={value} is for form='likelihood' with separation_direction='sample_to_centroid' and "
+                    f"distribution='nsf': leave it at {unset!r}; with p = 1 no B×C table is made in any case"
+                )
+        if self.negligible is not None and not 0 <= self.negligible < 1:
+            raise ValueError(
+                f"negligible={self.negligible}: a share of the gradient's weight, 0 to 1; None for rounding"
+            )
+        if self.sampled_classes is not None and (self.label_smoothing or self.centroid_mode == "class_mean"):
+            raise ValueError(
+                "sampled_classes with smoothed labels or class means, which need all classes: leave it out"
+            )
+        if self.sparse_gradient and (self.sampled_classes is None or self.centroid_mode != "learned"):
+            raise ValueError(
+                "sparse_gradient needs sampled_classes and learned centroids: without samples every centroid has a "
+                "gradient"
+            )
+
+    def check_shardable(self) -> None:
+        """Raise ValueError where :func:`ncmi.loss.shards.shard_centroids` cannot be used."""
+        reasons = {
+            "centroids that are not learned": self.centroid_mode != "learned" or self.shard is not None,
+            "another form than the likelihood": self.form != "likelihood"
+            or self.separation_direction != "sample_to_centroid"
+            or self.distribution != "nsf",
+            "a free length of the centroids, anchor_scale": not self.as_features,
+            "smoothed labels": self.label_smoothing > 0,
+            "sampled_classes": self.sampled_classes is not None,
+            "a center or robustness='auto', whose statistics are of one process": self._moves,
+            "weight": self.class_weights is not None,
+            "ignore_index among the classes": 0 <= self.ignore_index < self.num_classes,
+        }
+        for reason, holds in reasons.items():
+            if holds:
+                raise ValueError(
+                    f"centroids cannot be spread over processes with {reason}: leave it out, or do not shard"
+                )
 
     def get_extra_state(self) -> Tensor:
         """The options that change what the state means, as numbers, which every format of checkpoints can hold."""
@@ -158,6 +233,8 @@ class NCMIBase(nn.Module):
     def _meaning(self) -> list[tuple[str, Any]]:
         names = ("num_classes", "temperature", "separation_power", *_WORDS)
         values = [(name, getattr(self, name)) for name in names]
+        if self._on_demand:
+            values += [("anchor_seed", self.anchor_seed), ("anchor_scale", self.anchor_length)]
         # no length is 0
         return [*values, ("feature_length", self.feature_length or 0.0), ("anchor_scale=None", self.as_features)]
 
@@ -226,12 +303,35 @@ class NCMIBase(nn.Module):
         """``log(D·Q)``, ``[C, D]``."""
         if self.class_means is not None:
             return ratio_to_uniform(as_it_is(self.class_means.means).to(dtype).log())
+        if self._on_demand:
+            return self._view(dtype).beta
         return log_ratio(self._logits(dtype), self.distribution)
 
     def _logits(self, dtype: torch.dtype) -> Tensor:
         """Λ ``[C, D]``."""
+        self._check_whole()
         logits = self.centroid_logits.to(dtype)
         return logits_of(logits, self.temperature, self.feature_length) if self.as_features else logits
+
+    def state_tensors(self) -> Iterator[Tensor]:
+        """What the centroids are computed from."""
+        yield self.centroid_logits if self.class_means is None else self.class_means.means
+
+    @torch.no_grad()
+    def beta_rows(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """``log(D·Q)`` of some classes, ``[n, D]``, and which of them there are, ``[n]``, all."""
+        dtype = self._dtype()
+        if self._on_demand:
+            beta = self._view(dtype).own_rows(torch.arange(self.num_classes, device=self.centroid_logits.device)[rows])
+        elif self.class_means is not None:
+            beta = ratio_to_uniform(self.class_means.means[rows].to(dtype).log())
+        else:
+            self._check_whole()
+            logits = self.centroid_logits[rows].to(dtype)
+            if self.as_features:
+                logits = logits_of(logits, self.temperature, self.feature_length)
+            beta = log_ratio(logits, self.distribution)
+        return beta, torch.ones(len(beta), dtype=torch.bool, device=beta.device)
 
     def _view(self, dtype: torch.dtype) -> CentroidView:
         """The centroids as the loss looks at them.
@@ -239,6 +339,16 @@ class NCMIBase(nn.Module):
         Fixed centroids are constants: with what the loss derives from them a step costs O(B·D), whatever C is. That is
         kept for as long as the buffer is the same, by identity, version and a sample of its values.
         """
+        if self._on_demand:
+            device = self.centroid_logits.device
+            made_for = (dtype, device)
+            if self._constant is None or self._constant[1] != made_for:
+                sizes = self.num_classes, self.feature_dim, self.anchor_length, self.anchor_seed
+                with torch.inference_mode(False), torch.no_grad():
+                    made = SignView(*sizes, self.separation_direction, dtype, device)
+                    _ = made.sums()
+                self._constant = (self.centroid_logits, made_for, made)
+            return self._constant[2]
         if self.centroid_mode != "fixed" or not by_hand(self.centroid_logits) or self.centroid_logits.is_cuda:
             return CentroidView(self._beta(dtype), self.separation_direction)
         logits = self.centroid_logits.detach()
@@ -272,6 +382,8 @@ class NCMIBase(nn.Module):
             ValueError: for another shape, a probability that is not positive, or centroids that are directions.
         """
         self.check_settable()
+        if self._on_demand:
+            raise ValueError("anchors='signs' with p = 1 keep no centroids to be set: use anchors='random'")
         if centroids.shape != self.centroid_logits.shape or not bool((centroids > 0).all()):
             raise ValueError(f"centroids must be {list(self.centroid_logits.shape)} positive probabilities")
         log_q = centroids.log()
@@ -301,6 +413,7 @@ class NCMIBase(nn.Module):
 
     def _targets_of_likelihood(self, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None, Map]:
         """Directions or β of the centroids, and the map."""
+        self._check_whole()
         to = Map(self.temperature, self.distribution, self.feature_length, -self.likelihood_power)
         if self.as_features:
             return self.centroid_logits.to(dtype), None, to
@@ -339,7 +452,13 @@ class NCMIBase(nn.Module):
             self.form, self.separation_power, self.present_robustness, weight, self.label_smoothing, self.reduction
         )
         with full_products(batch.rows):
+            if self.shard is not None:
+                return self._sharded(batch, terms)
             centered = self._centered(batch.rows)
+            if path in ("surprisal", "scores"):
+                value = self._over_chunks(centered, batch, terms)
+                if value is not None:
+                    return value
             if path == "surprisal":
                 directions, beta, to = self._targets_of_likelihood(centered.dtype)
                 values = likelihood_surprisal(centered, directions, beta, batch.labels, to).unsqueeze(-1)
@@ -347,12 +466,100 @@ class NCMIBase(nn.Module):
             if path == "scores":
                 return loss_of_surprisal(-self._scores(centered), batch, self.num_classes, terms)
             if path == "sweep":
-                learned = self.centroid_mode == "learned"
-                centroids = self._logits(centered.dtype) if learned else self._view(centered.dtype)
-                own, separation = sweep_terms(centered, self.temperature, batch.labels, centroids)
+                view = self._linear_view(batch.labels, centered.dtype)
+                own, separation = sweep_terms(centered, self.temperature, batch.labels, view)
                 return loss_of_terms(own, separation, batch, self.num_classes, terms)
             alpha = log_ratio(logits_of(centered, self.temperature, self.feature_length), self.distribution)
-            return loss_of_ratios(alpha, batch, self._view(alpha.dtype), path, terms)
+            linear = path == "linear" and can_chunk(self._map, self.centroid_logits, alpha, batch.labels)
+            view = self._linear_view(batch.labels, alpha.dtype) if linear else self._view(alpha.dtype)
+            return loss_of_ratios(alpha, batch, view, path, terms)
+
+    @property
+    def _map(self) -> Map:
+        """From learned centroids' parameter to them, and to likelihoods."""
+        if self.as_features:
+            return Map(self.temperature, self.distribution, self.feature_length, -self.likelihood_power)
+        return Map(1.0, self.distribution, 1.0, -self.likelihood_power)
+
+    def _linear_view(self, labels: Tensor, dtype: torch.dtype) -> CentroidView:
+        """What p = 1 looks at; of learned centroids, whose distribution is NSF, in passes that keep nothing."""
+        if self.centroid_mode != "learned":
+            return self._view(dtype)
+        return LearnedSums(self.centroid_logits.to(dtype), labels, self._map, self.separation_direction)
+
+    def _plan(self, samples: int) -> ChunkPlan | None:
+        """How to go through the classes in chunks, or None where a table of all of them is small."""
+        size = self.chunk_classes
+        if size == "auto":
+            if samples * self.num_classes < WORTH and not self._samples_classes:
+                return None
+            size = chunk_size(samples, self.feature_dim)
+        return ChunkPlan(size, self.negligible, self.label_smoothing > 0, self._report)
+
+    @property
+    def _samples_classes(self) -> bool:
+        """Whether a step looks at some of the classes alone; validating always looks at all."""
+        return self.sampled_classes is not None and self.training and torch.is_grad_enabled()
+
+    def _report(self, skips: Skips) -> None:
+        self.skips = skips
+
+    def _check_whole(self) -> None:
+        if self.shard is not None:
+            raise RuntimeError(
+                "the centroids are spread over processes: make a loss without shard_centroids and load their "
+                "checkpoint, or centroid_logits.full_tensor(), into it"
+            )
+
+    def _sharded(self, batch: Batch, terms: Terms) -> Tensor:
+        """The loss over the samples of all processes, of which each has some of the centroids."""
+        assert self.shard is not None
+        if batch.labels.is_floating_point() or batch.ignored is not None or self.reduction == "none":
+            raise ValueError("centroids that are spread over processes need labels, eager mode and a reduced loss")
+        rows, labels = gather_batch(batch.rows, batch.labels, self.shard.gather)
+        centered = self._centered(rows)
+        plan = ChunkPlan(chunk_size(len(rows), self.feature_dim), self.negligible, False, self._report, self.shard)
+        local: Tensor = self.centroid_logits.to_local()  # type: ignore[attr-defined]
+        directions = local.to(centered.dtype)
+        surprisal, _ = chunked_surprisal(centered, directions, None, labels, self._map, plan)
+        whole = Batch(rows, labels, None, None, labels.shape)
+        return loss_of_surprisal(surprisal.unsqueeze(-1), whole, self.num_classes, terms)
+
+    def _over_chunks(self, centered: Tensor, batch: Batch, terms: Terms) -> Tensor | None:
+        """The likelihood form in chunks of classes, or of a sample of them; None where it is computed at once."""
+        sampled = self._samples_classes
+        plan = self._plan(len(centered))
+        if plan is None:
+            return None
+        forced = sampled or self.chunk_classes != "auto"
+        soft = batch.labels.is_floating_point()
+        if soft or (plan.smooth and self.robustness != 0):
+            if forced:
+                raise ValueError(
+                    "chunk_classes and sampled_classes are for labels, not for soft targets or for smoothed labels "
+                    "with robustness, which need a table of all classes: leave them out"
+                )
+            return None
+        directions, beta, to = self._targets_of_likelihood(centered.dtype)
+        if not can_chunk(to, centered, directions, beta, batch.labels):
+            if sampled:
+                raise RuntimeError("sampled_classes works in eager mode alone: leave torch.compile and torch.func out")
+            return None
+        if sampled:
+            assert self.sampled_classes is not None
+            table = directions if beta is None else beta
+            assert table is not None
+            sample = sample_classes(batch.labels, self.num_classes, self.sampled_classes)
+            rows = F.embedding(sample.classes, table, sparse=self.sparse_gradient)
+            directions, beta = (rows, None) if beta is None else (None, rows)
+            surprisal, _ = chunked_surprisal(centered, directions, beta, sample.labels, to, plan, offset=sample.offset)
+        else:
+            weight = None if terms.weight is None or not plan.smooth else terms.weight.to(centered)
+            surprisal, uniform = chunked_surprisal(centered, directions, beta, batch.labels, to, plan, weight=weight)
+            if uniform is not None:
+                check_divergences(surprisal, uniform)
+                return terms.smoothed_loss(batch, surprisal, uniform)
+        return loss_of_surprisal(surprisal.unsqueeze(-1), batch, self.num_classes, terms)
 
     def _scores(self, centered: Tensor) -> Tensor:
         directions, beta, to = self._targets_of_likelihood(centered.dtype)
@@ -415,6 +622,7 @@ class NCMIBase(nn.Module):
             and features.device.type == "cpu"
             and labels.dtype == torch.int64
             and labels.shape == features.shape[:1]
+            and self._plan(len(features)) is None
         ):
             return None
         to = Map(self.temperature, self.distribution, self.feature_length, self.separation_power)
@@ -545,7 +753,16 @@ class NCMILoss(NCMIBase):
             :meth:`set_class_counts` or, without them, from the labels seen so far.
         ignore_index, reduction, label_smoothing: with the meaning that they have for ``nn.CrossEntropyLoss``. Where all
             samples are ignored the loss is 0.
-        anchor_seed: of random and ETF anchors.
+        anchor_seed: of random and ETF anchors and of signs.
+        chunk_classes: classes that the likelihood form looks at at a time; by default as many as take a few MB where
+            a table of all samples and classes were large, and all at once where it is small.
+        negligible: share of the batch's weight that gradients in chunks may leave out, the lightest samples and
+            centroids first; by default one rounding error of their dtype, 0 for none. ``skips`` has what the last
+            backward pass left out.
+        sampled_classes: number of wrong classes, besides those of the batch's labels, that a training step looks at,
+            drawn anew each time from torch's generator, each standing for its share of all. By default all.
+        sparse_gradient: with sampled classes, a sparse gradient of the centroids, for ``torch.optim.SparseAdam``, SGD
+            and Adagrad.
 
     All other arguments are the form of the loss, with the defaults and meanings of :class:`ncmi.loss.forms.NCMIForm`.
 
@@ -590,6 +807,10 @@ class NCMILoss(NCMIBase):
         reduction: Reduction = "mean",
         label_smoothing: float = NCMIForm.label_smoothing,
         anchor_seed: int = 0,
+        chunk_classes: int | Literal["auto"] = "auto",
+        negligible: float | None = None,
+        sampled_classes: int | None = None,
+        sparse_gradient: bool = False,
     ) -> None:
         NCMIBase.__init__(
             self,
@@ -614,6 +835,10 @@ class NCMILoss(NCMIBase):
             reduction=reduction,
             label_smoothing=label_smoothing,
             anchor_seed=anchor_seed,
+            chunk_classes=chunk_classes,
+            negligible=negligible,
+            sampled_classes=sampled_classes,
+            sparse_gradient=sparse_gradient,
         )
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:

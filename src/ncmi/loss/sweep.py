@@ -2,6 +2,7 @@
 
 The same sums as :mod:`ncmi.loss.divergence` has for p = 1, with the normalized sigmoid and its gradient inside, over
 blocks of rows that stay in the cache: a step is bound by memory, and by separate functions it takes twice the time.
+Those over the centroids are in :mod:`ncmi.loss.class_sums`.
 With ``r = D·P``, ``q_c = D·Q_c``, ``α = log r``, ``β_c = log q_c`` and ``δ = β_y − α``:
 
     D·KL(P‖Q_y)            = Σ_i r (e^δ − 1 − δ),  e^δ − 1 = (q_y − r)/r and δ = log1p of that: no exponential
@@ -18,8 +19,8 @@ import torch
 from torch import Tensor
 
 from ncmi.loss.autograd import differentiable_backward
-from ncmi.loss.divergence import CentroidSums, CentroidView, centroid_sums, concentration, ratio_to_uniform, wrong_sum
-from ncmi.loss.simplex import length, log_nsf, log_ratio
+from ncmi.loss.divergence import CentroidView, concentration, wrong_sum
+from ncmi.loss.simplex import length, log_ratio
 
 _BLOCK = 2**16  # elements worked on at a time: 256 KB in float32
 _LOG2_E = math.log2(math.e)
@@ -47,12 +48,6 @@ def _plain_sample(
     from_uniform = (torch.expm1(alpha) - alpha).sum(-1)
     rest = wrong * from_uniform - torch.linalg.vecdot(alpha, side_sum + 1 - beta.exp())
     return concentration(alpha, beta) * f.shape[-1], rest
-
-
-def _plain_centroids(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    beta = log_ratio(logits, "nsf")
-    sums = centroid_sums(beta, "centroid_to_sample")
-    return sums.gap, sums.side_sum, beta.index_select(0, labels)
 
 
 class _SweepSample(torch.autograd.Function):
@@ -113,60 +108,16 @@ class _SweepSample(torch.autograd.Function):
         return by_f, None, None, by_beta, by_side if ctx.needs_input_grad[4] else None, None
 
 
-class _SweepCentroids(torch.autograd.Function):
-    """Of centroids ``NSF(Λ)``: gap and side_sum of :class:`CentroidSums`, and the labels' rows of β."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        beta = torch.empty_like(logits)
-        gap, side_sum = logits.new_empty(len(logits)), logits.new_zeros(logits.shape[1])
-        for rows, (x, y) in _blocks(logits, 2):
-            q = torch.sigmoid(logits[rows], out=x)
-            excess = q.div_(q.mean(-1, keepdim=True)).sub_(1)
-            b = torch.log1p(excess, out=beta[rows])
-            if not float(excess.amin()) >= _NEAR_ZERO:  # NaN where the sigmoid has vanished from a whole row
-                torch.expm1(b.copy_(ratio_to_uniform(log_nsf(logits[rows]))), out=excess)
-            side_sum += excess.sum(0)
-            product = torch.mul(b, excess, out=y).sum(-1)
-            torch.sub(product, excess.sub_(b).sum(-1), out=gap[rows])
-        ctx.save_for_backward(logits, labels, beta)
-        return gap.div_(logits.shape[1]), side_sum, beta.index_select(0, labels)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        logits, labels, beta = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            return differentiable_backward(_plain_centroids, (logits, labels), ctx.needs_input_grad, gradients)
-        by_gap, by_side, by_own = gradients
-        by_gap = (by_gap / logits.shape[1]).unsqueeze(-1)
-        by_logits = torch.empty_like(logits)
-        for rows, (x,) in _blocks(logits, 1):
-            out = by_logits[rows]
-            q = _exp(beta[rows], out=x)
-            torch.addcmul(by_side, beta[rows], by_gap[rows], out=out).mul_(q)
-            here = ((labels >= rows.start) & (labels < rows.stop)).nonzero().squeeze(1)
-            out.index_add_(0, labels[here] - rows.start, by_own[here])
-            out.addcmul_(q, out.mean(-1, keepdim=True), value=-1)
-            out.mul_(torch.neg(logits[rows], out=x).sigmoid_())
-        return by_logits, None
-
-
-def sweep_terms(
-    centered: Tensor, temperature: float, labels: Tensor, centroids: CentroidView | Tensor
-) -> tuple[Tensor, Tensor]:
+def sweep_terms(centered: Tensor, temperature: float, labels: Tensor, centroids: CentroidView) -> tuple[Tensor, Tensor]:
     """a and b of the paper: ``KL(P‖Q_y)`` and ``(1/C) Σ_{c≠y} KL(Q_c‖P)``, ``[B, 1]`` each.
 
     Args:
         centered: features less their center, ``[B, D]``, on the CPU, float32 or float64.
         temperature: T, at least ``1/STEEPEST`` of :mod:`ncmi.loss.likelihood`.
         labels: ``[B]``.
-        centroids: constants of any kind, or the logits Λ ``[C, D]`` of learned centroids ``NSF(Λ)``.
+        centroids: constants, or learned ones by their sums.
     """
-    if isinstance(centroids, Tensor):
-        gap, side_sum, beta = _SweepCentroids.apply(centroids, labels)  # type: ignore[no-untyped-call]
-        sums = CentroidSums(gap, gap.sum(), side_sum)
-    else:
-        sums, beta = centroids.sums(), centroids.own_rows(labels)
+    sums, beta = centroids.sums(), centroids.own_rows(labels)
     scale = length(centered.detach()) * temperature
     wrong = len(sums.gap) - 1
     own, rest = _SweepSample.apply(centered, scale, temperature, beta, sums.side_sum, wrong)  # type: ignore[no-untyped-call]
