@@ -22,7 +22,7 @@ pytest.importorskip("cv2", reason='needs pip install "ncmi[images]"')
 from ncmi.cli import main
 from ncmi.data.kinds import kind_of
 from ncmi.data.load import load_samples
-from ncmi.data.shards.decoding import center_box, decode_square, random_box, shortened
+from ncmi.data.shards.decoding import center_box, decode_square, random_box, with_short_side
 from ncmi.data.shards.index import SHARDS_FILE, is_shards, read_index
 from ncmi.data.shards.reading import (
     BrokenImages,
@@ -268,7 +268,7 @@ def test_what_simplejpeg_refuses_goes_through_pillow() -> None:
     exif[0x0112] = 6  # to be turned by a quarter to be seen
     for content in (encoded(image, "PNG"), cmyk, encoded(turned, exif=exif, quality=95)):
         assert np.abs(decode_square(content, box, 24) - expected).mean() < 4
-    with Image.open(io.BytesIO(shortened(encoded(turned, exif=exif), 20, 90))) as small:
+    with Image.open(io.BytesIO(with_short_side(encoded(turned, exif=exif), 20, 90))) as small:
         assert small.size == (30, 20)
 
 

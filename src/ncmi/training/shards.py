@@ -32,7 +32,7 @@ from ncmi.training.judging import Features, Outcome, Stages, information_of
 from ncmi.training.loop import Loop, Setup
 from ncmi.training.model import Classifier
 from ncmi.training.samples import SampleSource, ViewMaker, split_views
-from ncmi.training.streams import Rows, Stream, accumulator_for, judge_streams
+from ncmi.training.streams import FeatureRows, Stream, accumulator_for, judge_streams
 from ncmi.training.workers import processors
 
 _MOST_READERS = 16
@@ -156,19 +156,19 @@ class ShardSource(SampleSource):
         size = processes * max(1, min(_EVALUATION_IMAGES, _EVALUATION_PIXELS // (side * side * 3)))
         labels, device = self.labels[indices], device or torch.device("cpu")
 
-        def read(places: Tensor) -> Iterator[Rows]:
+        def read(places: Tensor) -> Iterator[FeatureRows]:
             shares = [share_of(batch) for batch in places.split(size)]
             batches = [indices[share] for share in shares]
             pinned = device.type == "cuda"
             for chunks in self.read(indices, None, batches, places=shares, pin_memory=pinned):
                 there = [chunk for chunk in chunks if len(chunk.usable)]
                 if not there:
-                    yield Rows(torch.empty(0, feature_dim, device=device), labels[:0].to(device), places[:0])
+                    yield FeatureRows(torch.empty(0, feature_dim, device=device), labels[:0].to(device), places[:0])
                     continue
                 with torch.no_grad():
                     features = features_of(_joined([chunk.images for chunk in there], device))
                 usable = torch.cat([chunk.usable for chunk in there])
-                yield Rows(features, labels[usable].to(device), usable)
+                yield FeatureRows(features, labels[usable].to(device), usable)
 
         return Stream(labels, size, read)
 

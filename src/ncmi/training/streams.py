@@ -39,7 +39,7 @@ _PROBE_STEPS, _MOST_PASSES, _PROBE_BATCH = 300, 10, 1024
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class FeatureRows:
     """A batch of features ``[n, D]`` of this process, their labels ``[n]``, and their places in the part ``[n]``."""
 
     features: Tensor
@@ -60,9 +60,9 @@ class Stream:
 
     labels: Tensor
     batch_size: int
-    read: Callable[[Tensor], Iterator[Rows]]
+    read: Callable[[Tensor], Iterator[FeatureRows]]
 
-    def all(self) -> Iterator[Rows]:
+    def all(self) -> Iterator[FeatureRows]:
         """The whole part in its order."""
         return self.read(torch.arange(len(self.labels)))
 
@@ -76,15 +76,15 @@ def stream_of(features: Features) -> Stream:
     """What is kept, as what is made batch by batch."""
     labels = features.labels
 
-    def read(places: Tensor) -> Iterator[Rows]:
+    def read(places: Tensor) -> Iterator[FeatureRows]:
         for part in places.split(_PROBE_BATCH):
-            yield Rows(features.features[part], labels[part], part)
+            yield FeatureRows(features.features[part], labels[part], part)
 
     return Stream(labels, _PROBE_BATCH, read)
 
 
-def _together(batches: Sequence[Rows], device: torch.device) -> tuple[Features, Tensor]:
-    """Rows of all processes in order of place, and their places; every process must call it."""
+def _together(batches: Sequence[FeatureRows], device: torch.device) -> tuple[Features, Tensor]:
+    """FeatureRows of all processes in order of place, and their places; every process must call it."""
     features, labels, places = (
         all_rows(torch.cat([getattr(batch, name).to(device) for batch in batches]), device)
         for name in ("features", "labels", "places")
@@ -173,11 +173,11 @@ class _Judged:
         widest = max(model.objective.feature_dim, classes)
         wanted = torch.zeros(len(stream.labels), dtype=torch.bool)
         wanted[stratified_sample(stream.labels, max(1, KEPT_VALUES // widest))] = True
-        kept: list[Rows] = []
+        kept: list[FeatureRows] = []
         first = model.objective.readouts[0]
         for rows in stream.all():
             keep = wanted[rows.places].to(rows.labels.device)
-            kept.append(Rows(rows.features[keep], rows.labels[keep], rows.places[keep.cpu()]))
+            kept.append(FeatureRows(rows.features[keep], rows.labels[keep], rows.places[keep.cpu()]))
             if len(rows.labels) == 0:
                 continue
             log_p = log_probabilities(model, neighbors, Features(rows.features, rows.labels))
@@ -189,7 +189,7 @@ class _Judged:
             scores.gather(self.device)
         self.sample, self.places = _together(kept, self.device)
 
-    def _look_at(self, log_p: Tensor, rows: Rows) -> None:
+    def _look_at(self, log_p: Tensor, rows: FeatureRows) -> None:
         highest, decided = log_p.double().max(1)
         wrong = decided != rows.labels
         columns = torch.stack([highest, rows.places.double(), rows.labels.double()], 1)[wrong].cpu()

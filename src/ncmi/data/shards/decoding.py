@@ -168,7 +168,7 @@ def suffix_of(content: bytes) -> str:
     return next((suffix for begin, suffix in kinds.items() if content.startswith(begin)), "jpg")
 
 
-def shortened(content: bytes, short_side: int, quality: int) -> bytes:
+def with_short_side(content: bytes, short_side: int, quality: int) -> bytes:
     """An image whose shorter side is longer, made a JPEG with that shorter side; others as they are.
 
     All of the image is decoded in any case: what is damaged is found here.

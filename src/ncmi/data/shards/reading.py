@@ -173,6 +173,8 @@ def load_shards(place: str, data: ImageData) -> Dataset:
     index = read_index(place)
     layout = ImageLayout(Path(), parts=index.part.tolist())
     settle_parts(layout)
+    broken = index.record.broken
+    told = [f"{broken} broken images were left out when the shards were made: see broken.csv there"] if broken else []
     return Dataset(
         Path(place).name,
         ShardFiles(index, data.test_size or data.image_size, data.crop_fraction, data.shard_window),
@@ -180,7 +182,7 @@ def load_shards(place: str, data: ImageData) -> Dataset:
         tuple(index.record.classes),
         "image",
         parts=None if layout.parts is None else np.array(layout.parts, np.int8),
-        notes=(*index.record.notes, *layout.notes),
+        notes=(*index.record.notes, *told, *layout.notes),
         names=index.names,
         contents=index.record.digest,
     )

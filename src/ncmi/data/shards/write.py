@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from ncmi.data.batches import epoch_order
 from ncmi.data.columns import TEST, TRAIN, VALIDATION
 from ncmi.data.images import why_unreadable
-from ncmi.data.shards.decoding import codecs, shortened, suffix_of
+from ncmi.data.shards.decoding import codecs, suffix_of, with_short_side
 from ncmi.data.shards.index import Shard, ShardsRecord, read_index, write_index
 from ncmi.data.shards.origins import Origin, Origins, list_origins, read_origins
 from ncmi.files import PARTIAL, inert_cell, write_atomically, write_text
@@ -195,7 +195,7 @@ def _write_shard(task: _Task) -> _Written:
                         raise content
                     if not content:
                         raise ValueError("no bytes")
-                    content = shortened(content, task.short_side, task.quality)
+                    content = with_short_side(content, task.short_side, task.quality)
                 except Exception as error:  # damaged bytes raise whatever the decoder was doing
                     broken.append((sample.name, why_unreadable(error)))
                     continue
