@@ -22,6 +22,7 @@ from ncmi.data.signature import Signature
 from ncmi.data.standardize import RunningScale
 from ncmi.errors import left_out_in_words
 from ncmi.files import write_atomically, write_json
+from ncmi.networks.bags.packing import PackedNetwork
 from ncmi.readouts.scores import by_group, judge
 from ncmi.recipes import BagData, Recipe
 from ncmi.training.judging import Features, Judgment
@@ -300,8 +301,9 @@ def attend_bags(
 def _standardized(model: Classifier, features: Tensor) -> Tensor:
     """Features ``[N, D_feat]`` as the network takes them; of the largest slides there is one copy, or none."""
     scaler = model.standardize
-    if bool((scaler.mean == 0).all()) and bool((scaler.scale == 1).all()):
-        return features  # the network's first layer takes them in any precision
+    unscaled = bool((scaler.mean == 0).all()) and bool((scaler.scale == 1).all())
+    if unscaled and isinstance(model.network, PackedNetwork):
+        return features  # its first layer takes them in any precision
     result = torch.empty(features.shape, dtype=model.dtype)
     for rows, part in zip(result.split(_ROWS), features.split(_ROWS), strict=True):
         rows.copy_(scaler(part))

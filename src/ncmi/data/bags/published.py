@@ -38,9 +38,10 @@ def write_canonical(cohort: str, table: Path, folder: Path) -> Path:
     """
     frame = read_text_frame(table)
     wanted = ("slide_id", "patient_id", *(("center", "label") if cohort == "camelyon17" else ("split", "label_coarse")))
-    columns = _CONVERTERS[cohort](frame, table)
-    if all(name in frame and list(frame[name]) == columns[name] for name in wanted):
+    classes = CAMELYON_CLASSES if cohort == "camelyon17" else tuple(BRACS_COARSE.values())
+    if set(wanted) <= set(frame.columns) and set(frame[wanted[-1]]) <= {*classes, ""}:
         return table
+    columns = _CONVERTERS[cohort](frame, table)
     rows = zip(*(columns[name] for name in wanted), strict=True)
     path = folder / f"{cohort}.csv"
     write_text(path, "\n".join([",".join(wanted), *(",".join(row) for row in rows)]) + "\n")
