@@ -113,7 +113,7 @@ class CentroidSearch:
         try:
             import faiss
         except ImportError as error:
-            raise ImportError("approximate search needs faiss: pip install 'ncmi[search]'") from error
+            raise ImportError("approximate search needs faiss: pip install 'ncmi[index]'") from error
         alpha, excess = self._points(features, k)
         beta, gap = self.table(alpha.dtype)
         if self._index is None or self._index[0] is not beta or self._index[1] != index:
