@@ -46,6 +46,7 @@ REFERENCE = {
     "Objectives": ("ncmi.objectives.interface", "*ncmi.objectives.options", *_modules("objectives")),
     "Read-outs": _modules("readouts"),
     "Estimator": ("ncmi.integrations.sklearn",),
+    "From Python": _modules("api"),
     "Recipes": _modules("recipes"),
     "Runs": _modules("training", "run", "comparison", "prediction", "evaluation", "run_folder", "schema", "step"),
 }

@@ -116,8 +116,15 @@ __all__ = [
 ]
 
 
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except (ImportError, ValueError):  # hidden from this process
+        return False
+
+
 # from ncmi import * gives what works with torch alone where the rest is not installed
-if find_spec("sklearn") is None or find_spec("msgspec") is None:
+if not (_is_installed("sklearn") and _is_installed("msgspec")):
     for _name in [name for name in __all__ if _HOME[name] in _NEED_APP]:
         __all__.remove(_name)
 

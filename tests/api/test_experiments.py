@@ -121,7 +121,7 @@ def test_data_from_memory_is_kept_once_and_by_its_content(tmp_path: Path) -> Non
 
 def test_a_fresh_process_does_not_see_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = str(tmp_path / "script.py")
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", script)
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", script, raising=False)
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
     assert get_preparation_data("worker")["init_main_from_path"] == script
     with workers._main_unseen():

@@ -16,6 +16,7 @@ from ncmi.data.load import load_samples
 from ncmi.objectives.options import CrossEntropyOptions
 from ncmi.recipes import Recipe, cifar100
 from ncmi.training.optimizers import make_optimizers
+from ncmi.training.timing import in_turns
 
 
 def tiny(precision: str = "32-true", augmented: bool = False) -> Recipe:
@@ -132,7 +133,7 @@ def test_rows(bench: Any) -> None:
     assert row.line() == "| a | ≤ 2 × | 2.00 × (1.00–3.00) | ✓ |  |"
     assert module.of_values("b", [9.0], bar=10.0, at_least=True).passed is False
     assert module.of_values("c", [9.0]).passed is None
-    times = module.in_turns({"x": lambda: None, "y": lambda: None}, 3, torch.device("cpu"))
+    times = in_turns({"x": lambda: None, "y": lambda: None}, 3, torch.device("cpu"))
     assert [len(found) for found in times.values()] == [3, 3]
 
 

@@ -34,9 +34,7 @@ SPELLINGS = {
     r"\blp\b": {"LP"},
 }
 # what else may be written: runs by their folders, this program, Γ by cross-entropy, which is no loss, and an option
-ELSEWHERE = (
-    r"label_smoothing = [\d.]+|[\w-]+-seed\d+(-fold\d+)?|\bncmi ·|Written by ncmi|ncmi report|Γ \(cross entropy\)"
-)
+ELSEWHERE = r"label_smoothing = [\d.]+|[\w-]+-seed\d+(-fold\d+)?|\bncmi ·|Written by ncmi|ncmi report|ncmi\.load\(|Γ \(cross entropy\)"
 
 
 class Words(HTMLParser):

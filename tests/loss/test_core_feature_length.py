@@ -159,7 +159,7 @@ def single(loss: ncmi.NCMILoss, features: Tensor, labels: Tensor) -> list[Tensor
 @pytest.mark.parametrize("times", [0.0, 1e-4, 40.0, 100.0, 1e4, 1e30])
 def test_near_and_far_features_in_float32(monkeypatch: pytest.MonkeyPatch, times: float, looked_at: bool) -> None:
     """A sigmoid of e^−100, or 0, has its logarithm all the same; where the values are not looked at, by hand as well."""
-    monkeypatch.setattr(likelihood, "_is_looked_at", lambda x: looked_at)
+    monkeypatch.setattr(likelihood, "is_looked_at", lambda x: looked_at)
     for form in ({}, {"centroids": "fixed"}, {"centroids": "class_mean"}, PAPER):
         loss = make("common", torch.float32, **form)
         s = loss.feature_length
@@ -209,7 +209,7 @@ def test_nothing_to_learn_from(form: str) -> None:
 @pytest.mark.parametrize("far", [math.inf, -math.inf, 3e38])
 def test_features_that_overflow_are_said(monkeypatch: pytest.MonkeyPatch, far: float, looked_at: bool) -> None:
     """A sigmoid takes infinity for a number as good as any."""
-    monkeypatch.setattr(likelihood, "_is_looked_at", lambda x: looked_at)
+    monkeypatch.setattr(likelihood, "is_looked_at", lambda x: looked_at)
     for form in FORMS.values():
         loss = make(0.7, torch.float32, **form).eval()
         features, labels = torch.randn(B, D), torch.randint(C, (B,))

@@ -12,6 +12,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from ncmi import NCMILoss
 from ncmi.loss import equation, likelihood, sweep
+from ncmi.loss.class_sums import LearnedSums
 from ncmi.loss.divergence import CentroidSums, CentroidView, pairwise_divergence, wrong_sum
 from ncmi.loss.forms import FeatureLength
 from ncmi.loss.functional import wrong_class_mean
@@ -47,7 +48,7 @@ def test_likelihood_by_hand(
     monkeypatch: pytest.MonkeyPatch, block: int, temperature: float, length: float | None, looked_at: bool
 ) -> None:
     """Value, gradient and second derivative of loss and scores, by features and centroids, against the equation."""
-    monkeypatch.setattr(likelihood, "_is_looked_at", lambda x: looked_at)  # if not, as on a GPU
+    monkeypatch.setattr(likelihood, "is_looked_at", lambda x: looked_at)  # if not, as on a GPU
     monkeypatch.setattr(likelihood, "_BLOCK", block)
     monkeypatch.setattr(likelihood, "_JOINED", block)
     labels, to = torch.tensor([0, 2, 2, 1, 0]), Map(temperature, "nsf", length, -4.0)
@@ -187,11 +188,16 @@ def test_sweep_terms(monkeypatch: pytest.MonkeyPatch, block: int, scale: float) 
     monkeypatch.setattr(sweep, "_BLOCK", block)
     labels = torch.tensor([0, 2, 2, 1, 0])
     features, logits = random(5, 3), (scale * random(4, 3)).detach().requires_grad_()
-    assert gradcheck(lambda f, z: sweep.sweep_terms(f, 0.3, labels, z), (features, logits))
+
+    def terms(f: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        learned = LearnedSums(z, labels, Map(1.0, "nsf", 1.0, -1.0), "centroid_to_sample")
+        return sweep.sweep_terms(f, 0.3, labels, learned)
+
+    assert gradcheck(terms, (features, logits))
     view = CentroidView(log_ratio(logits.detach(), "nsf"), "centroid_to_sample")
     assert gradcheck(lambda f: sweep.sweep_terms(f, 0.3, labels, view), (features,))
     if block > 6:
-        assert gradgradcheck(lambda f, z: sweep.sweep_terms(f, 0.3, labels, z), (features, logits))
+        assert gradgradcheck(terms, (features, logits))
 
 
 @pytest.mark.parametrize("direction", ["centroid_to_sample", "sample_to_centroid"])

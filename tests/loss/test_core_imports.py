@@ -36,9 +36,10 @@ def test_the_package_and_the_options_import_no_torch() -> None:
 
 def test_the_core_imports_torch_alone() -> None:
     """Of the packages that come with ours: torch and what torch itself loads."""
-    torch_alone = in_a_new_process("import torch, torch.nn.functional, torch.distributed, torch.optim")
+    torch_alone = in_a_new_process("import torch, torch.nn.functional, torch.distributed.tensor, torch.optim")
     modules = ", ".join((*CORE, "ncmi.readouts.linear_probe", "ncmi.readouts.neighbors"))
-    apart = ("NCMIClassifier", "apply_temperature", "fit_temperature")
+    apart = {name for name, home in vars(ncmi)["_HOME"].items() if home in vars(ncmi)["_NEED_APP"]}
+    assert {"NCMIClassifier", "apply_temperature", "fit_temperature", "load"} <= apart
     names = f"[getattr(ncmi, name) for name in ncmi.__all__ if name not in {apart}]"
     third_parties = in_a_new_process(f"import ncmi, {modules}; {names}") - torch_alone - {"ncmi"}
     assert third_parties <= set(sys.stdlib_module_names)
@@ -71,20 +72,31 @@ def test_a_misspelled_name_is_an_error_for_mypy_too(tmp_path: Path) -> None:
     assert "Found 1 error" in done.stdout
 
 
-@pytest.mark.parametrize(
-    "code", ["from ncmi import *", "import ncmi; ncmi.NCMIClassifier", "from ncmi import fit_temperature"]
-)
-def test_without_the_extras_the_error_says_what_to_install(code: str) -> None:
-    """And help, which looks at every name, shows those that are there."""
+def without_extras(code: str) -> subprocess.CompletedProcess[str]:
+    """A process that has torch alone."""
     hide = "import sys, importlib.abc\nclass Hide(importlib.abc.MetaPathFinder):\n"
     hide += "    def find_spec(self, name, path=None, target=None):\n"
     hide += "        if name.partition('.')[0] in ('numpy', 'sklearn', 'scipy', 'msgspec'):\n"
     hide += "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
     hide += "sys.meta_path.insert(0, Hide())\n"
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-W", "ignore", "-c", hide + code], capture_output=True, text=True, check=False
     )
-    last = done.stderr.strip().splitlines()[-1]
+
+
+def test_the_star_gives_what_works_without_the_extras() -> None:
+    done = without_extras(
+        "from ncmi import *; print(NCMILoss(num_classes=3, feature_dim=4), 'NCMIClassifier' in dir())"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("False")
+
+
+@pytest.mark.parametrize(
+    "code", ["import ncmi; ncmi.NCMIClassifier", "from ncmi import fit_temperature", "import ncmi; ncmi.load"]
+)
+def test_without_the_extras_the_error_says_what_to_install(code: str) -> None:
+    last = without_extras(code).stderr.strip().splitlines()[-1]
     assert re.fullmatch(
         r"ModuleNotFoundError: ncmi\.\w+ needs \w+, which is not installed: pip install ncmi\[app\]", last
     )

@@ -159,7 +159,7 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     ),
     "ImageNet stem": (
         lambda s: {**s, "conv1.weight": torch.zeros(WIDTH, 3, 7, 7)},
-        r"conv1\.weight has shape \[4, 3, 7, 7\], this network \[4, 3, 3, 3\]: networks for ImageNet have this stem",
+        r"conv1\.weight has shape \[4, 3, 7, 7\], this network \[4, 3, 3, 3\]: they were trained with another stem",
     ),
     "gray images": (
         lambda s: {**s, "conv1.weight": torch.zeros(WIDTH, 1, 3, 3)},

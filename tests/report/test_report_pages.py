@@ -19,11 +19,13 @@ from folders import (
     CE,
     CLASSES,
     NCMI,
+    PATCH,
     POWER,
     FakeEntry,
     Page,
     edit,
     set_results,
+    tissue,
     write_bag_comparison,
     write_bag_run,
     write_comparison,
@@ -81,10 +83,18 @@ def report(full_comparison: Path) -> Page:
 def bag_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with four heat maps: of the first there is a slide file, of the second a thumbnail of tiling."""
     folder = tmp_path_factory.mktemp("run") / "run"
-    write_bag_run(folder, skipped=SKIPPED, **(QUICK | {"attention": 4, "epochs": 20}))
+    write_bag_run(folder, skipped=SKIPPED, **(QUICK | {"attention": 4, "epochs": 20, "patients": 100}))
     names = sorted(path.stem for path in (folder / "attention").glob("*.npz"))
-    write_slide_file(folder.parent / "slides" / f"{names[0]}.tif", 1)
-    write_tiles(folder.parent / "tiles", names[1], 2)
+    paths = [folder / "attention" / f"{name}.npz" for name in names[:2]]
+    shown = [dict(np.load(path)) for path in paths]
+    seeds = [
+        next(seed for seed in range(1000) if np.array_equal(tissue(seed)[0], arrays["coords"])) for arrays in shown
+    ]
+    # the slide has 32 pixels a patch
+    places = {"coords": shown[0]["coords"] // PATCH * 32, "patch_size": np.array(32)}
+    np.savez_compressed(paths[0], **(shown[0] | places))
+    write_slide_file(folder.parent / "slides" / f"{names[0]}.tif", seeds[0])
+    write_tiles(folder.parent / "tiles", names[1], seeds[1])
     return folder
 
 

@@ -262,7 +262,7 @@ def test_a_simulation_is_called_one(tmp_path: Path) -> None:
 
 
 def test_tables_of_a_run(tmp_path: Path) -> None:
-    run = read_run(write_bag_run(tmp_path / "run", **(QUICK | {"resamples": 30})))
+    run = read_run(write_bag_run(tmp_path / "run", **(QUICK | {"resamples": 30, "patients": 100})))
     frame = run_table(run)
     assert list(frame["method"]) == ["NCMI", "NCMI-CC", "NCMI-LP"]
     head = run.finished.readouts["head"].test.macro_f1
@@ -271,7 +271,7 @@ def test_tables_of_a_run(tmp_path: Path) -> None:
         head.low,
         head.high,
     )
-    assert list(frame["samples"]) == [40] * 3
+    assert list(frame["samples"]) == [200] * 3
     text = printed(run)
     assert max(map(len, text.splitlines())) <= 100
     assert f"{head.low:.3f} … {head.high:.3f}" in text

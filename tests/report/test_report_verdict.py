@@ -208,13 +208,15 @@ def test_a_single_run(new_run: Callable[..., Path]) -> None:
 
 
 def test_a_single_run_on_bags(tmp_path: Path) -> None:
-    run = read_run(write_bag_run(tmp_path / "r", skipped=[("lost", "none")], **(QUICK | {"resamples": 50})))
+    run = read_run(
+        write_bag_run(tmp_path / "r", skipped=[("lost", "none")], **(QUICK | {"resamples": 50, "patients": 100}))
+    )
     sentences = run_verdict(run)
     test = run.finished.readouts["head"].test
     f1, auc = test.macro_f1, test.macro_auc
     assert sentences[0] == (
         f"ABMIL with NCMI reaches macro F1 {f1.value:.3f} (95 % interval {f1.low:.3f} … {f1.high:.3f}) and macro AUC "
-        f"{auc.value:.3f} ({auc.low:.3f} … {auc.high:.3f}) on 50 test slides of 10 patients."
+        f"{auc.value:.3f} ({auc.low:.3f} … {auc.high:.3f}) on 200 test slides of 40 patients."
     )
     text = " ".join(sentences)
     assert "Without looking at any slide, AUC is 0.500" in text

@@ -27,7 +27,7 @@ from training_helpers import (
 )
 
 from ncmi.errors import Interrupted
-from ncmi.training import run as run_module
+from ncmi.training import sources as sources_module
 from ncmi.training.checkpoint import load_checkpoint
 from ncmi.training.loop import Loop
 from ncmi.training.run import train
@@ -88,7 +88,7 @@ def test_stopped_in_the_final_evaluation(patience: int | None, tmp_path: Path) -
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "judge_readouts", interrupt)
+        patch.setattr(sources_module, "judge_readouts", interrupt)
         with pytest.raises(KeyboardInterrupt):
             train(recipe, tmp_path / "cut")
     train(recipe, tmp_path / "cut", resume=True)

@@ -425,30 +425,29 @@ def reproduce(
     if experiment == "table4":
         _reproduce_cost(scale, folder / experiment, networks, only)
         return
-    # where nothing is to be written, tables are brought into their form elsewhere
-    aside = tempfile.TemporaryDirectory() if DRY_RUN else None
-
     cohorts = {"camelyon17": (camelyon17, camelyon17_labels), "bracs": (bracs, bracs_labels)}
-    groups = reproduction.plan_experiment(
-        experiment,
-        scale,
-        seeds=range(first_seed, first_seed + seeds),
-        only=only,
-        networks=networks,
-        workers=workers,
-        imports=IMPORTS,
-        data_dir=data_dir,
-        imagenet_folder=imagenet,
-        cohorts={name: (features, labels) for name, (features, labels) in cohorts.items() if features is not None},
-        epochs=epochs,
-        training=None if training == default_training("bags") else training,
-        tables=folder / "labels" if aside is None else Path(aside.name),
-    )
-    runs = sum(len(group.plan.runs()) for group in groups)
-    if DRY_RUN:
-        say(f"{experiment}, scale {scale}: {runs} runs in {len(groups)} groups, into {folder / experiment}")
-        _say_plans([group.plan for group in groups])
-        return
+    with tempfile.TemporaryDirectory() as aside:
+        groups = reproduction.plan_experiment(
+            experiment,
+            scale,
+            seeds=range(first_seed, first_seed + seeds),
+            only=only,
+            networks=networks,
+            workers=workers,
+            imports=IMPORTS,
+            data_dir=data_dir,
+            imagenet_folder=imagenet,
+            cohorts={name: (features, labels) for name, (features, labels) in cohorts.items() if features is not None},
+            epochs=epochs,
+            training=None if training == default_training("bags") else training,
+            # where nothing is to be written, tables are brought into their form elsewhere
+            tables=Path(aside) if DRY_RUN else folder / "labels",
+        )
+        runs = sum(len(group.plan.runs()) for group in groups)
+        if DRY_RUN:
+            say(f"{experiment}, scale {scale}: {runs} runs in {len(groups)} groups, into {folder / experiment}")
+            _say_plans([group.plan for group in groups])
+            return
     with output.RunCounter(f"{experiment}, scale {scale}", runs) as counter:
         try:
             folder = reproduction.reproduce(

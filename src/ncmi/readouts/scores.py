@@ -586,7 +586,7 @@ def notes_on(
     if few and groups.max() > 0:
         names = ", ".join(str(class_names[c]) for c in few)
         notes.append(
-            f"Of {names} there are fewer than {FEW_GROUPS} groups, such as patients, too few for bootstrap intervals: "
+            f"Of {names} there are fewer than {FEW_GROUPS} groups, too few for bootstrap intervals: "
             "averages over classes have none, and a recall the exact one where each sample is a group of its own."
         )
     return notes

@@ -230,7 +230,7 @@ class Predictor:
     ) -> tuple[list[NewRow], tuple[str, ...]]:
         from ncmi.data.bags.bag import BagError
         from ncmi.data.bags.stream import usable_bags
-        from ncmi.data.in_memory import open_any_bags
+        from ncmi.data.in_memory import MemoryBags, open_any_bags
         from ncmi.training.bags import attention_arrays, unknown_encoder
 
         def leave_out(name: str, reason: str) -> None:
@@ -248,7 +248,7 @@ class Predictor:
                     rows.append(NewRow(bag.name, self.model(bag.features).vector, len(bag.features)))
                     if attention is not None:
                         write_arrays(attention / f"{bag.name}.npz", attention_arrays(self.model, bag))
-            if len(rows) > first:
+            if len(rows) > first and not isinstance(source, MemoryBags):  # arrays come from whoever knows them
                 notes |= dict.fromkeys(unknown_encoder(self.model, source, [row.name for row in rows[first:]]))
         return rows, tuple(notes)
 

@@ -382,7 +382,7 @@ def windowed_order(
 
     Example:
         >>> windowed_order(np.array([0, 0, 1, 1, 2, 2]), np.arange(6), 1, seed=0, epoch=0).tolist()
-        [4, 5, 0, 1, 2, 3]
+        [5, 4, 3, 2, 1, 0]
     """
     generator = np.random.PCG64(np.random.SeedSequence((seed, epoch, 3)))
     turn = np.argsort(generator.random_raw(int(shards.max()) + 1), kind="stable")
