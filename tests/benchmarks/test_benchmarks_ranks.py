@@ -10,6 +10,7 @@ import pytest
 from ncmi.cli import main
 
 
+@pytest.mark.long
 def test_killed_under_torchrun_and_started_again(bench: Any, tmp_path: Path) -> None:
     ranks = bench("ranks")
     more = ("--resume", "auto", "--training.checkpoint-steps", "1")
