@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -153,3 +156,25 @@ def test_bit_rot_in_a_run(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"--data\.broken-limit"):
         train(recipe_of(copy, broken_limit=0), tmp_path / "refused")
     assert torch.isfinite(torch.tensor(results.information.ncmi))
+
+
+@pytest.mark.long
+def test_several_processes_are_one(shards: Path, tmp_path: Path) -> None:
+    """By torchrun: validation after each epoch is that of one process, whoever reads which images."""
+    options = "--data.image-size 12 --network.name mlp --network.width 16 --training.epochs 2 --training.batch-size 18"
+    options += " --training.accelerator cpu --training.threads 1 --training.precision 64-true --data.readers 1"
+    options += (
+        " --training.augmentation.enabled --training.augmentation.crop-scale 0.4 1 --training.augmentation.noise 0"
+    )
+    losses = {}
+    for processes in (1, 3):
+        out = tmp_path / str(processes)
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        command += ["-m", "ncmi", "train", str(shards), *options.split(), "--out", str(out)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=250, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        losses[processes] = [(row.train_loss, row.validation_loss) for row in RunFolder(out).metrics()]
+    assert len(losses[1]) == 2
+    np.testing.assert_allclose(losses[3], losses[1], rtol=1e-10)
