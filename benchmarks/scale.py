@@ -25,20 +25,19 @@ from _timing import (
     LinearCrossEntropy,
     Row,
     in_own_process,
-    in_turns,
     machine,
     machine_text,
     measure_parts,
     measuring_line,
     of_value,
     of_values,
-    processor,
     ratios,
     step_of,
 )
 from ncmi.loss import module
 from ncmi.loss.search import CentroidSearch
 from ncmi.training.environment import mark_peak, peak_megabytes
+from ncmi.training.timing import in_turns, processor
 
 CPU = torch.device("cpu")
 BATCH, WIDTH = 256, 512
