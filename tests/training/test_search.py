@@ -219,7 +219,14 @@ def test_trials_that_fall_behind_end_early(tmp_path: Path, monkeypatch: pytest.M
 
 def test_it_does_not_run_under_torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record: SweepRecord = sweep_record(QUICK, default_dimensions(QUICK))
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in {
+        "WORLD_SIZE": 2,
+        "RANK": 1,
+        "LOCAL_WORLD_SIZE": 2,
+        "LOCAL_RANK": 1,
+        "GROUP_WORLD_SIZE": 1,
+    }.items():
+        monkeypatch.setenv(name, str(value))
     with pytest.raises(SweepError, match="without torchrun"):
         run_sweep(record, tmp_path / "s", 1)
     assert not (tmp_path / "s").exists()

@@ -224,7 +224,7 @@ def attend(
     from ncmi.errors import listing
     from ncmi.files import check_writable
     from ncmi.report.attention import Sources, attention_of
-    from ncmi.report.slide_files import OVERLAY, write_index, write_slide
+    from ncmi.report.slide_files import OVERLAY, write_slide, write_slides_table
     from ncmi.training.bags import attend_bags, unknown_encoder
     from ncmi.training.model import load_model
     from ncmi.training.run_folder import RunFolder, write_arrays
@@ -261,7 +261,7 @@ def attend(
             row = {"slide": bag.name, "prediction": decided, "probability": f"{shares[decided]:.6g}", **about}
             rows.append({name: str(value) for name, value in row.items()} | {"notes": "; ".join(notes)})
             counter.advance(bag.name)
-    write_index(out / "slides.csv", rows)
+    write_slides_table(out / "slides.csv", rows)
     notes_of = [row["notes"] for row in rows if row["notes"]]
     for line in (*unknown_encoder(model, source, [row["slide"] for row in rows]), *notes_of[:5]):
         output.say(line)

@@ -227,7 +227,7 @@ def _page(
     )
 
 
-def write_index(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+def write_slides_table(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
     """Write a CSV of one line a slide; all rows have the same columns."""
 
     def write(temporary: Path) -> None:

@@ -7,7 +7,6 @@ process that dies lets go of its trial's lock, and the next one goes on with tha
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import fields, is_dataclass, replace
@@ -22,6 +21,7 @@ from filelock import FileLock, Timeout
 from ncmi.errors import Interrupted, reason
 from ncmi.files import write_atomically, write_json
 from ncmi.recipes import Recipe, SampleData, recipe_from_dict, recipe_to_dict
+from ncmi.training.launch import find_launch
 from ncmi.training.schema import FORMAT, Record, Results, read_record, write_record
 from ncmi.training.workers import run_side_by_side
 
@@ -249,7 +249,7 @@ def run_sweep(
         SweepError: under torchrun, for a folder with another search, or if no trial came to an end.
         Interrupted: when asked to stop; the same call goes on.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 or "TORCHELASTIC_RUN_ID" in os.environ:
+    if (launch := find_launch()) is not None and launch.world_size > 1:
         raise SweepError(
             "torchrun trains one run with many processes, a sweep many runs: start ncmi sweep without torchrun, once "
             "on each machine, with the same --out, which they share, and with --workers"
@@ -392,7 +392,7 @@ def _run(study: Study, trial: Trial, record: SweepRecord, folder: Path, threads:
 
     run = folder / str(trial.user_attrs["run"])
     resume = (run / "recipe.json").exists()
-    recipe = RunFolder(run).recipe() if resume else recipe_of(record, trial.params)
+    recipe = RunFolder(run).recipe() if resume else recipe_of_trial(record, trial.params)
     if threads is not None and not resume:
         recipe = replace(recipe, training=replace(recipe.training, threads=threads))
 
@@ -419,7 +419,7 @@ def _run(study: Study, trial: Trial, record: SweepRecord, folder: Path, threads:
     return _told(frozen)
 
 
-def recipe_of(record: SweepRecord, params: Mapping[str, Any]) -> Recipe:
+def recipe_of_trial(record: SweepRecord, params: Mapping[str, Any]) -> Recipe:
     """The recipe of a trial."""
     recipe = recipe_from_dict(record.recipe)
     for name, value in params.items():
@@ -466,7 +466,7 @@ def _finish(folder: Path, record: SweepRecord) -> TrialRecord:
         write_atomically(folder / "trials.csv", write)
         sign = -1.0 if record.metric == "nll" else 1.0
         best = max(complete, key=lambda trial: sign * (trial.value or 0.0))
-        recipe = recipe_of(record, best.params)
+        recipe = recipe_of_trial(record, best.params)
         if isinstance(recipe.data, SampleData):
             recipe = replace(recipe, training=replace(recipe.training, readouts="all"))
         write_json(folder / "best.json", recipe_to_dict(recipe))
