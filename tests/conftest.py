@@ -19,6 +19,7 @@ from filelock import FileLock
 from hypothesis import settings
 
 from ncmi.data.cifar_sets import CIFAR_SETS
+from ncmi.objectives import options
 from ncmi.training import comparison
 from ncmi.training import workers as workers_module
 
@@ -69,6 +70,12 @@ def _runs_in_this_process() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(comparison, "run_side_by_side", in_turn)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _objectives_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is unknown to the next one, whose comparisons take every objective."""
+    monkeypatch.setattr(options, "_REGISTRY", dict(vars(options)["_REGISTRY"]))
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from ncmi.cli import main
-from ncmi.objectives import options
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES, PYTHON = (ROOT / "docs" / name for name in ("recipes.md", "python.md"))
@@ -71,8 +70,6 @@ def test_block_runs_by_itself(
     page: Path, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    if "register_objective" in code:  # a class of another process than the one that asks for it by its module
-        monkeypatch.setattr("ncmi.objectives.options._REGISTRY", dict(vars(options)["_REGISTRY"]))
     exec(compile(code, page.name, "exec"), {"__name__": "__main__"})
     # what a block says it prints
     for expected in re.findall(r"^print\(.*\)  # (.+)$", code, re.MULTILINE):

@@ -16,7 +16,6 @@ from cli_helpers import PATIENCE, flat, ncmi, read, rows, wait_for
 
 from ncmi.data.load import load_dataset
 from ncmi.data.splits import split_dataset
-from ncmi.objectives import options as options_module
 
 QUICK = ("--training.epochs", "2", "--training.accelerator", "cpu")
 
@@ -216,7 +215,6 @@ def write_objective(folder: Path) -> None:
 
 
 def test_user_objective_by_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(options_module, "_REGISTRY", dict(options_module._REGISTRY))
     monkeypatch.syspath_prepend(tmp_path)
     write_objective(tmp_path)
     words = ("--imports", "mine", "compare", "iris", "--objectives", "cross_entropy", "mine", "--seeds", "1")

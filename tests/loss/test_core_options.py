@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields
 from importlib import import_module
 from typing import Any, ClassVar
@@ -13,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 import ncmi
-from ncmi.objectives import options as registry
 from ncmi.objectives.options import NCMIOptions
 
 
@@ -124,15 +122,14 @@ class MarginObjective(ncmi.LinearHeadObjective):
 
 
 @pytest.fixture
-def margin() -> Iterator[str]:
+def margin() -> str:
     @ncmi.register_objective("margin")
     @dataclass(frozen=True)
     class MarginOptions(ncmi.ObjectiveOptions):
         margin: float = 1.0
         target: ClassVar[str] = f"{__name__}:MarginObjective"
 
-    yield "margin"
-    del registry._REGISTRY["margin"]
+    return "margin"
 
 
 def test_a_users_objective(margin: str) -> None:
