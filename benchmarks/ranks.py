@@ -7,7 +7,9 @@ under ``--max-restarts`` and compares the end bit by bit with that of an undistu
 killed run on other numbers of processes, and prints how often each sample was used in each epoch and the largest
 difference of the epochs' losses (bar: 1e-5). ``signals`` sends SIGTERM and SIGUSR1 to one of two, and prints exit codes
 and where they stopped. ``lost`` kills and freezes one of two without restarts, and prints what ends the other, and
-when. ``share`` times the loss of a rank: the whole batch against its own half. Each prints the machine;
+when. ``share`` times the loss of a rank: the whole batch against its own half. ``speed`` trains the recipe
+``imagenet.tiny`` on made JPEGs of 100 classes at 64 pixels by one process and by two, of one thread each, in turns, and
+prints how many times faster the epochs of two are (bar: 1.6; nothing else may run). Each prints the machine;
 ``--objectives``, ``--seed`` and the like choose.
 """
 
@@ -29,7 +31,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from ncmi.training.checkpoint import load_checkpoint
@@ -330,14 +334,50 @@ def share(batch: int, classes: int, dim: int, repeats: int) -> None:
     )
 
 
+def make_images(folder: Path, classes: int, count: int) -> None:
+    """JPEGs of 96 pixels, smooth and in a color of their class, as many for each class."""
+    draw = np.random.default_rng(0)
+    for label in range(classes):
+        place = folder / f"class_{label:03d}"
+        place.mkdir(parents=True)
+        color = draw.integers(0, 256, 3)
+        for number in range(count):
+            pixels = (draw.integers(0, 256, (8, 8, 3)) + color) // 2
+            image = Image.fromarray(pixels.astype(np.uint8)).resize((96, 96), Image.Resampling.BICUBIC)
+            image.save(place / f"{number}.jpg", quality=90)
+
+
+def speed(root: Path, repeats: int) -> list[float]:
+    """Bar: 1.6. Returns the ratios of seconds an epoch, one process over two, a repeat each."""
+    make_images(root / "images", 100, 25)
+    fixed = ("--training.image-sizes", "64", "--training.epochs", "3", "--training.readouts", "own")
+    words = ["train", str(root / "images"), "--recipe", "imagenet.tiny", *fixed, "--data.readers", "0"]
+    words += ["--training.threads", "1", "--training.accelerator", "cpu"]
+    ratios = []
+    for repeat in range(repeats):
+        seconds = {}
+        for processes in (1, 2) if repeat % 2 == 0 else (2, 1):
+            at = root / f"run-{repeat}-{processes}"
+            code, out = run(torchrun([*words, "--out", str(at)], processes=processes), root / "log")
+            assert code == 0, out
+            epochs = [json.loads(line)["seconds"] for line in (at / "metrics.jsonl").read_text().splitlines()]
+            seconds[processes] = sorted(epochs[1:])[0]  # the first one warms up
+        ratios.append(seconds[1] / seconds[2])
+        print(f"an epoch: {seconds[1]:.1f} s by one, {seconds[2]:.1f} s by two: {ratios[-1]:.2f} times", flush=True)
+    ordered = sorted(ratios)
+    print(f"{ordered[len(ordered) // 2]:.2f} times ({ordered[0]:.2f} … {ordered[-1]:.2f}; {repeats} repeats)")
+    return ratios
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("equal", "killed", "resized", "signals", "lost", "share"))
+    parser.add_argument("what", choices=("equal", "killed", "resized", "signals", "lost", "share", "speed"))
     parser.add_argument("--objectives", nargs="+", default=["ncmi", "cross_entropy", "supcon"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--timeout", type=float, default=10.0)
     parser.add_argument("--batch", type=int, default=8192)
+    parser.add_argument("--repeats", type=int, default=5, help="of the speed")
     options = parser.parse_args()
     print(
         f"{platform.machine()}, {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}"
@@ -356,6 +396,8 @@ def main() -> None:
             signals(root)
         elif options.what == "lost":
             lost(root, options.timeout)
+        elif options.what == "speed":
+            speed(root, options.repeats)
         else:
             share(options.batch, 1000, 2048, 7)
 
