@@ -115,6 +115,7 @@ def test_measuring_goes_on_where_it_stopped(bench: Any, tmp_path: Path) -> None:
     assert len(calls) == 6
 
 
+@pytest.mark.long
 def test_check_and_speed_need_torch_alone(tmp_path: Path) -> None:
     """And train says what is missing instead of failing."""
     if not BENCHMARKS.is_dir():

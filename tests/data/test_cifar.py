@@ -436,6 +436,7 @@ class TestByName:
             load_dataset("cifar", data_dir=str(tmp_path))
 
 
+@pytest.mark.long
 def test_the_real_set(cifar100_dir: Path) -> None:
     data = load_dataset(str(cifar100_dir / "cifar-100-python"))
     again = load_dataset(str(cifar100_dir / "cifar-100-binary"))

@@ -67,7 +67,9 @@ def test_driven_apart_close_to_the_best_known(classes: int, dim: int, best: floa
     assert cosines(ncmi.anchor_directions(classes, dim, "etf")).max() < best + 0.12
 
 
-@pytest.mark.parametrize(("classes", "dim", "prime"), [(1001, 34, 17), (2000, 128, 61), (9000, 512, 251)])
+@pytest.mark.parametrize(
+    ("classes", "dim", "prime"), [(1001, 34, 17), (2000, 128, 61), pytest.param(9000, 512, 251, marks=pytest.mark.long)]
+)
 def test_waves_are_unions_of_cross_polytopes(classes: int, dim: int, prime: int) -> None:
     """Within 4p classes cosines are 0 or −1, between them at most 1/√p, where random ones reach four times as much."""
     found = ncmi.anchor_directions(classes, dim, "etf")

@@ -35,8 +35,14 @@ FORMS: dict[str, dict[str, Any]] = {
 pytestmark = pytest.mark.filterwarnings("ignore:.*Function'> should not be instantiated:DeprecationWarning")
 
 
-@pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("form", "soft"),
+    [
+        pytest.param(form, soft, id=f"{form}-{kind}", marks=pytest.mark.long if soft and form != "default" else ())
+        for form in FORMS
+        for kind, soft in (("hard", False), ("soft", True))
+    ],
+)
 def test_one_graph_once(form: str, soft: bool) -> None:
     """A training step with its updates of state: same losses, gradients and state as without compilation."""
     torch.compiler.reset()
@@ -61,7 +67,9 @@ def test_one_graph_once(form: str, soft: bool) -> None:
         torch.testing.assert_close(traced.state_dict()[name], value)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form", [pytest.param(form, marks=() if form in ("default", "paper") else pytest.mark.long) for form in FORMS]
+)
 def test_a_head_on_batches_of_any_size(form: str) -> None:
     torch.compiler.reset()
     head = ncmi.NCMIHead(8, 5, **FORMS[form]).eval()

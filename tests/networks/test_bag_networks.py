@@ -74,6 +74,20 @@ def test_dropout_in_training_alone(name: str) -> None:
 
 
 @names
+def test_an_output_layer_is_behind_the_pooling(name: str) -> None:
+    bags, mask = torch.randn(2, 4, 24), torch.tensor([[True] * 4, [True, True, False, False]])
+    network = make_bag_network(BagNetwork(name, output_layer="linear"), 24).eval()  # type: ignore[arg-type]
+    layer = network.output_layer
+    assert isinstance(layer, torch.nn.Linear)
+    found = network(bags, mask)
+    assert (found.vector < 0).any()
+    network.output_layer = None
+    before = network(bags, mask)
+    torch.testing.assert_close(found.vector, before.vector @ layer.weight.T + layer.bias)
+    assert torch.equal(found.attention, before.attention)
+
+
+@names
 def test_state_dict_is_all_there_is(name: str) -> None:
     network, other, features = make(name), make(name), torch.randn(8, 10)
     network.set_progress(0.4)

@@ -242,6 +242,23 @@ def test_other_losses_are_left_as_they_are() -> None:
     assert resolve_recipe(recipe, (5,), 3, 600).objective == recipe.objective
 
 
+@pytest.mark.parametrize(
+    ("network", "objective", "layer"),
+    [
+        (BagNetwork("abmil"), NCMIOptions(), "linear"),
+        (BagNetwork("mean"), NCMIOptions(), "linear"),
+        (BagNetwork("abmil"), CrossEntropyOptions(), "none"),  # has a linear layer of its own
+        (BagNetwork("aem"), NCMIOptions(), "none"),  # ends in one
+        (BagNetwork("abmil", output_layer="none"), NCMIOptions(), "none"),
+        (BagNetwork("aem", output_layer="linear"), CrossEntropyOptions(), "linear"),
+    ],
+)
+def test_output_layer_by_network_and_objective(network: BagNetwork, objective: ObjectiveOptions, layer: str) -> None:
+    settled = resolve_recipe(Recipe(BagData("bags"), network, objective), (24,), 2, 60).network
+    assert isinstance(settled, BagNetwork)
+    assert settled.output_layer == layer
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_named_recipes_survive_json_and_say_what_to_expect(name: str, tmp_path: Path) -> None:
     recipe = named_recipe(name)

@@ -42,8 +42,15 @@ def cut_and_resume(recipe: Recipe, root: Path) -> None:
     train(recipe, root, resume=True)
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("ema_decay", [None, 0.8])
+@pytest.mark.parametrize(
+    ("precision", "ema_decay"),
+    [
+        ("32-true", None),
+        ("bf16-mixed", 0.8),
+        pytest.param("32-true", 0.8, marks=pytest.mark.long),
+        pytest.param("bf16-mixed", None, marks=pytest.mark.long),
+    ],
+)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_resume_is_bitwise(
     optimizer: str, ema_decay: float | None, precision: str, images: str, tmp_path: Path

@@ -28,11 +28,17 @@ class ObjectiveOptions:
     """Base of all objectives' options: the fields are keyword arguments of the objective that ``target`` names.
 
     Defaults stand here and nowhere else, and ``__post_init__`` checks what needs no data: it raises ValueError.
+
+    Attributes:
+        name, label: of the objective, as it is registered.
+        target: module and class of the objective.
+        compares_features: whether the loss compares features as they are; else they go through a layer of its own.
     """
 
     name: ClassVar[str]
     label: ClassVar[str]
     target: ClassVar[str]
+    compares_features: ClassVar[bool] = False
 
     def settled(self, *, common_length: bool) -> Self:
         """These options with what they leave to the recipe: whether features do well with one length for all."""
@@ -98,6 +104,7 @@ class NCMIOptions(NCMIForm, ObjectiveOptions):
     """NCMI: within-class concentration over between-class separation (arXiv 2601.02543); see :class:`ncmi.NCMILoss`."""
 
     target: ClassVar[str] = "ncmi.objectives.ncmi:NCMIObjective"
+    compares_features: ClassVar[bool] = True
 
     def settled(self, *, common_length: bool) -> Self:
         if self.feature_length != "auto":

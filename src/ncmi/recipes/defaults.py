@@ -1,7 +1,8 @@
-"""What a recipe leaves open, settled by shape and size of the data, alike for every objective."""
+"""What a recipe leaves open, settled by shape and size of the data, and by what the objective does with features."""
 
 import math
 from dataclasses import replace
+from typing import Literal
 
 from ncmi.recipes.data import BagData
 from ncmi.recipes.networks import TIMM, BagNetwork, Network
@@ -14,6 +15,7 @@ _RESIDUAL = ("resnet9", "resnet9_early", "resnet18", "resnet34", "resnet50", "re
 _USUAL = {"mlp": (256, 2), "convnet": (32, 3), "resnet_small": (32, 1)} | dict.fromkeys(_RESIDUAL, (64, 0))
 _STEMMED = ("resnet18", "resnet34", "resnet50", "resnet101")
 _LARGE = 96  # pixels of the shorter side from which ImageNet's stem, which divides it by 4, is the usual one
+_RECTIFIED = ("abmil", "mean", "max")  # bag networks whose vector is a mean of rectified values
 # D of the networks whose feature is their last stage, in multiples of the width
 _STAGED = {"resnet_small": 4, "resnet50": 32, "resnet101": 32} | dict.fromkeys(
     ("resnet9", "resnet9_early", "resnet18", "resnet34"), 8
@@ -67,7 +69,11 @@ def resolve_recipe(recipe: Recipe, sample_shape: tuple[int, ...], num_classes: i
         ValueError: for settings that bags do not have.
     """
     if isinstance(recipe.network, BagNetwork):
-        network = replace(recipe.network, width=recipe.network.width or bag_network_width(sample_shape[0]))
+        network = replace(
+            recipe.network,
+            width=recipe.network.width or bag_network_width(sample_shape[0]),
+            output_layer=_output_layer(recipe),
+        )
         return _settled(replace(recipe, network=network, training=_resolve_bag_training(recipe)))
     training = recipe.training
     batch_size = training.batch_size or (64 if num_train >= 512 else 32)
@@ -80,6 +86,15 @@ def resolve_recipe(recipe: Recipe, sample_shape: tuple[int, ...], num_classes: i
             training=replace(training, batch_size=batch_size, epochs=epochs),
         )
     )
+
+
+def _output_layer(recipe: Recipe) -> Literal["none", "linear"]:
+    network = recipe.network
+    assert isinstance(network, BagNetwork)
+    if network.output_layer != "auto":
+        return network.output_layer
+    # centroids in a space of which features reach one corner alone have little room; other losses have a linear head
+    return "linear" if recipe.objective.compares_features and network.name in _RECTIFIED else "none"
 
 
 def _settled(recipe: Recipe) -> Recipe:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ncmi.loss.forms import check_range
+from ncmi.loss.forms import check_choice, check_range
 
 TIMM = "timm:"
 """What the name of a network of timm begins with."""
@@ -61,6 +61,8 @@ class BagNetwork:
         landmarks: of TransMIL's Nyström attention; 0 for d/2.
         queries: learnable queries of ASMIL.
         query_dropout: share of ASMIL's tokens that a training step leaves out.
+        output_layer: "linear" for a layer d → d behind the pooling; "auto" for one where the loss compares features
+            themselves (NCMI) and they are sums of rectified values, none of them negative (abmil, mean, max).
         entropy_weight: λ of AEM's negative attention entropy.
         anneal_entropy: λ falls to zero along half a cosine over the run, as published.
         anchor_weight: weight of ASMIL's divergence from the anchor's attention.
@@ -76,6 +78,7 @@ class BagNetwork:
     landmarks: int = 0
     queries: int = 4
     query_dropout: float = 0.5
+    output_layer: Literal["auto", "none", "linear"] = "auto"
     entropy_weight: float = 0.1
     anneal_entropy: bool = True
     anchor_weight: float = 1.0
@@ -83,5 +86,6 @@ class BagNetwork:
 
     def __post_init__(self) -> None:
         check_range(self, "width", "landmarks", "entropy_weight", "anchor_weight", least=0)
+        check_choice("output_layer", self.output_layer, Literal["auto", "none", "linear"])
         check_range(self, "attention_dim", "heads", "queries", least=1)
         check_range(self, "dropout", "query_dropout", "anchor_decay", least=0, below=1)

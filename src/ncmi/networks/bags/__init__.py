@@ -8,13 +8,13 @@ from collections.abc import Callable
 from ncmi.networks.bags.abmil import ABMIL
 from ncmi.networks.bags.aem import AEM
 from ncmi.networks.bags.asmil import ASMIL
-from ncmi.networks.bags.packing import BagModule, BagOutput
+from ncmi.networks.bags.packing import BagModule, BagOutput, PackedNetwork
 from ncmi.networks.bags.pooling import MaxPool, MeanPool
 from ncmi.networks.bags.transmil import TransMIL
 from ncmi.recipes import BagNetwork
 
 # of each network: its class, and its arguments by the option that gives them
-_NETWORKS: dict[str, tuple[Callable[..., BagModule], dict[str, str]]] = {
+_NETWORKS: dict[str, tuple[Callable[..., PackedNetwork], dict[str, str]]] = {
     "abmil": (ABMIL, {"attention_dim": "attention_dim", "gated": "gated"}),
     "transmil": (TransMIL, {"heads": "heads", "landmarks": "landmarks"}),
     "aem": (AEM, {"heads": "heads", "entropy_weight": "entropy_weight", "anneal": "anneal_entropy"}),
@@ -38,7 +38,10 @@ def make_bag_network(options: BagNetwork, instance_dim: int) -> BagModule:
         raise ValueError(f"unknown bag network {options.name!r}; known: {', '.join(_NETWORKS)}")
     network, arguments = _NETWORKS[options.name]
     chosen = {argument: getattr(options, option) for argument, option in arguments.items()}
-    return network(instance_dim, width=options.width, dropout=options.dropout, **chosen)
+    made = network(instance_dim, width=options.width, dropout=options.dropout, **chosen)
+    if options.output_layer == "linear":
+        made.add_output_layer()
+    return made
 
 
 __all__ = ["ABMIL", "AEM", "ASMIL", "BagModule", "BagOutput", "MaxPool", "MeanPool", "TransMIL", "make_bag_network"]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ncmi.networks.bags.attention import Projection
+from ncmi.networks.bags.attention import Projection, without_autocast
 
 TOGETHER = 1 << 16  # instances, with padding, of bags that are pooled at once: for larger ones it saves nothing
 
@@ -179,10 +179,14 @@ class PackedNetwork(BagModule):
         instance_dim: D_feat.
         width: d of the first layer, ``h = ReLU(W x)``; 0 for 128, 256 or 512 by D_feat.
         dropout: after the first layer.
+
+    Attributes:
+        output_layer: None, or what the bag vector goes through at last, see :meth:`add_output_layer`.
     """
 
     def __init__(self, instance_dim: int, width: int = 0, dropout: float = 0.0) -> None:
         super().__init__()
+        self.output_layer: nn.Linear | None = None
         self.projection = Projection(instance_dim, width)
         self.dropout = nn.Dropout(dropout)
         self.feature_dim = self.projection.width
@@ -196,7 +200,15 @@ class PackedNetwork(BagModule):
             inside = bags.mask_of(group)
             rows = parts if len(groups) == 1 else [bags.rows_of(group, part) for part in parts]
             pooled.append(self.pool(inside, *(_in_rows(part, inside, len(group)) for part in rows)))
-        return bags.output(groups, pooled)
+        output = bags.output(groups, pooled)
+        if self.output_layer is None:
+            return output
+        with without_autocast(output.vector):
+            return output._replace(vector=self.output_layer(output.vector))
+
+    def add_output_layer(self) -> None:
+        """From now on the bag vector goes through a linear layer d → d with bias, newly initialized."""
+        self.output_layer = nn.Linear(self.feature_dim, self.feature_dim)
 
     def groups(self, sizes: list[int]) -> list[list[int]]:
         """Which bags are pooled at once, given the N of each: by default all, or where they are large, none."""
