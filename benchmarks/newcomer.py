@@ -2,9 +2,10 @@
 
     python benchmarks/newcomer.py [--repeats 1]
 
-The commands are those of README, line by line, run in a fresh virtual environment and in a copy of the last commit, where scikit-learn's
-wine table lies as wine.csv. In the end onnxruntime alone runs the exported file. Prints the seconds of each step (median and range over
-repeats; the installation is made once, from whatever pip has in its cache), the machine, and the size of the environment.
+The commands are those of README, line by line, run in a fresh virtual environment and in a copy of the last commit,
+where scikit-learn's wine table lies as wine.csv. In the end onnxruntime alone runs the exported file. Prints the
+seconds of each step (median and range over repeats; the installation is made once, from whatever pip has in its
+cache), the machine, and the size of the environment.
 """
 
 from __future__ import annotations
