@@ -65,6 +65,6 @@ def _shown(value: Any) -> str:
         return f"<div>{picture.getvalue()}</div>"
     if hasattr(value, "_repr_html_"):
         # tables look as the site's other tables do, and a blank line would end the HTML
-        html = re.sub(r"<style.*?</style>| border=\"1\"", "", value._repr_html_(), flags=re.DOTALL)
+        html = re.sub(r'<style.*?</style>| border="1" class="dataframe"', "", value._repr_html_(), flags=re.DOTALL)
         return re.sub(r"\n\s*\n", "\n", f"<div>{html}</div>")
     return f"```text\n{value!r}\n```"
