@@ -71,7 +71,7 @@ COMMANDS = {
     command: page
     for page in reversed(PAGES)
     for command in typed_in(page.read_text("utf-8"))
-    if command and command.split()[0] not in SHELL
+    if command and shlex.split(command)[0] not in SHELL
 }
 VERBS = {**verbs.VERBS, **slides.VERBS, **data.VERBS}
 
