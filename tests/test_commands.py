@@ -37,7 +37,6 @@ KINDS = EMBEDDED | {
     "FEATURES": "bags",
     "cifar100": "image",
     "letters.csv": "table",
-    "patients.csv": "table",
     "people.csv": "table",
     "pictures/": "image",
     "s3://bucket/shards": "image",
@@ -47,7 +46,7 @@ KINDS = EMBEDDED | {
     "wines.csv": "table",
 }
 # values that stand for a choice of the reader
-CHOICES = {"NAME": "focal", "ms": "1"}
+CHOICES = {"NAME": "focal"}
 
 
 def typed_in(text: str) -> Iterator[str]:
