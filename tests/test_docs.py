@@ -13,12 +13,12 @@ import pytest
 from ncmi.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
-RECIPES, PYTHON = (ROOT / "docs" / name for name in ("recipes.md", "python.md"))
+RECIPES, PYTHON, QUICKSTART = (ROOT / "docs" / name for name in ("recipes.md", "python.md", "quickstart.md"))
 PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = [
     pytest.param(page, code, id=f"{page.stem}-{place}")
     for page in PAGES
-    if page not in (RECIPES, PYTHON)
+    if page not in (RECIPES, PYTHON, QUICKSTART)
     for place, code in enumerate(
         re.findall(r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     )
@@ -34,6 +34,7 @@ def test_recipes_are_short_and_named() -> None:
         "Next token",
         "Lightning",
         "Hugging Face",
+        "timm",
         "accelerate",
         "skorch",
         "Ignite",
@@ -102,16 +103,17 @@ def test_the_index_page_is_short_and_has_both_commands() -> None:
         assert command in text
 
 
-def test_python_page_runs_from_top_to_bottom(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("page", "written"), [(PYTHON, {"wines.onnx", "wines.pt2"}), (QUICKSTART, {"wine.onnx"})])
+def test_page_runs_from_top_to_bottom(
+    page: Path, written: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    blocks = re.findall(r"^```(python|bash)\n(.*?)^```$", PYTHON.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    assert len(blocks) == PYTHON.read_text("utf-8").count("```") // 2
+    blocks = re.findall(r"^```(python|bash)\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert len(blocks) == page.read_text("utf-8").count("```") // 2
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "page"}
     for language, code in blocks:
         if language == "python":
-            exec(compile(code, PYTHON.name, "exec"), names)
+            exec(compile(code, page.name, "exec"), names)
             continue
         for line in code.splitlines():
             program, *words = shlex.split(line)
@@ -119,5 +121,5 @@ def test_python_page_runs_from_top_to_bottom(
                 assert main(words) == 0, capsys.readouterr().err
             else:
                 assert program == "pip"
-    assert {"wines.onnx", "wines.pt2"} <= {path.name for path in tmp_path.iterdir()}
-    assert str(names["information"]) in capsys.readouterr().out
+    assert written <= {path.name for path in tmp_path.iterdir()}
+    assert re.search(r"CMI .* nats, Γ .* nats, NCMI ", capsys.readouterr().out)

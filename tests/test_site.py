@@ -60,6 +60,29 @@ def test_pages_are_those_of_the_checkout(site: Path) -> None:
     assert "```" not in mathematics
 
 
+def test_notebooks_show_what_their_cells_give(site: Path) -> None:
+    sources = {path.stem.replace("_", "-") for path in (ROOT / "examples" / "notebooks").glob("*.py")}
+    pages = {path.stem: path.read_text("utf-8") for path in (site / "notebooks").glob("*.html")}
+    assert pages.keys() == sources
+    assert all("<th>accuracy</th>" in page for page in pages.values())
+    assert "<svg" in pages["measures"]
+    home = (site / "index.html").read_text("utf-8")
+    assert all(f"notebooks/{name}.html" in home for name in sources)
+
+
+def test_a_cell_that_fails_is_named(tmp_path: Path) -> None:
+    from notebooks import page_of_notebook
+
+    script = tmp_path / "broken.py"
+    script.write_text("# %% [markdown]\n# # Two cells\n\n# %%\n2 + 3\n\n# %%\nlist(range(3)).index(7)\n", "utf-8")
+    with pytest.raises(RuntimeError, match=r"broken\.py: ValueError: .*\n.*index\(7\)"):
+        page_of_notebook(script)
+    script.write_text(script.read_text("utf-8").replace("index(7)", "index(2)"), "utf-8")
+    page = page_of_notebook(script)
+    assert page.startswith("# Two cells")
+    assert re.findall(r"```text\n(\d)\n```", page) == ["5", "2"]
+
+
 class Served(http.server.ThreadingHTTPServer):
     """A folder on this machine; what pages post to it lies in ``answers``."""
 

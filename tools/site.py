@@ -1,4 +1,4 @@
-"""The documentation as a site: README and docs as they stand, and a reference made of the docstrings.
+"""The documentation as a site: README and docs, notebooks with their outputs, a reference from the docstrings.
 
     python tools/site.py [--out site] [--serve]
 
@@ -22,6 +22,7 @@ from pathlib import Path
 from latex2mathml.converter import convert
 
 import ncmi
+from notebooks import cells_of, page_of_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -109,11 +110,26 @@ def reference(pages: Path) -> list[tuple[str, str]]:
     return nav
 
 
-def configuration(nav: list[tuple[str, str]]) -> str:
-    """The site's settings, with the pages of the reference in its navigation."""
-    entries = ", ".join(f'{{ "{title}" = "{name}" }}' for title, name in nav)
-    text = (ROOT / "zensical.toml").read_text("utf-8")
-    return text.replace('"REFERENCE"', entries).replace("CHECKOUT", str(ROOT))
+def notebooks(pages: Path) -> list[tuple[str, str]]:
+    """Run the notebooks and write their pages; gives title and file of each."""
+    nav = []
+    for path in sorted((ROOT / "examples" / "notebooks").glob("*.py")):
+        name = f"notebooks/{path.stem.replace('_', '-')}.md"
+        (pages / name).parent.mkdir(exist_ok=True)
+        source = f"This page is a notebook: `{path.relative_to(ROOT)}` in the repository.\n"
+        (pages / name).write_text(f"{page_of_notebook(path)}\n{source}", encoding="utf-8")
+        title = cells_of(path.read_text("utf-8"))[0][1].splitlines()[0].lstrip("# ")
+        nav.append((title, name))
+    return nav
+
+
+def configuration(**parts: list[tuple[str, str]]) -> str:
+    """The site's settings; each part of its navigation that is made here takes the place of a word in capitals."""
+    text = (ROOT / "zensical.toml").read_text("utf-8").replace("CHECKOUT", str(ROOT))
+    for part, nav in parts.items():
+        entries = ", ".join(f'{{ "{title}" = "{name}" }}' for title, name in nav)
+        text = text.replace(f'"{part.upper()}"', entries)
+    return text
 
 
 def build(site: Path, command: str = "build") -> int:
@@ -127,7 +143,7 @@ def build(site: Path, command: str = "build") -> int:
             text = page_of((ROOT / f"{name}.md").read_text("utf-8"), ROOT)
             (pages / f"{page}.md").write_text(text, encoding="utf-8")
         config = Path(folder) / "zensical.toml"
-        config.write_text(configuration(reference(pages)), encoding="utf-8")
+        config.write_text(configuration(reference=reference(pages), notebooks=notebooks(pages)), encoding="utf-8")
         strict = ["--strict", "--clean"] if command == "build" else []
         arguments = [sys.executable, "-m", "zensical", command, "-f", str(config), *strict]
         code = subprocess.run(arguments, cwd=folder).returncode
