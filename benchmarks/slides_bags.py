@@ -1,14 +1,14 @@
 """Real bags: Musk1, Musk2 and the colon nuclei, four networks × cross-entropy and NCMI, in repeated 10-fold.
 
     python benchmarks/slides_bags.py --data-dir DATA --out FOLDER [--sets musk1 musk2 colon] [--networks abmil …]
-        [--repeats 10] [--workers 2] [--quick]
+        [--repeats 10] [--dropout 0.5] [--workers 2] [--quick]
 
 DATA holds bags/musk1.npz, bags/musk2.npz (x, bag, bag_label) and bags/colon_nuclei27.npz (27×27 patches around nuclei,
 described by color and texture as ``ncmi slides embed`` does). The same command goes on where it was stopped. At the end
 FOLDER/SET.md is written, and FOLDER/SET-NETWORK.csv. Every bag is its own group; each repeat draws ten folds anew,
-which are pooled. One setting for all, the last epoch; docs/slides.md says how it was chosen. "plain" is ABMIL
-without the gate. "-direction" adds, to the same runs of cross-entropy, NCMI and cross-entropy that see the direction of
-a bag vector alone.
+which are pooled. One setting for all, the last epoch; docs/slides.md says how it was chosen. --dropout is that of the
+first layer, which losses take differently. "plain" is ABMIL without the gate. "-direction" adds, to the same runs of
+cross-entropy, NCMI and cross-entropy that see the direction of a bag vector alone.
 
 Repeats share their bags: the interval is a bootstrap over bags. Published: Ilse et al. 2018, Tables 1 and 3; five
 repeats of 10-fold, ± standard error as printed there.
@@ -49,7 +49,7 @@ PUBLISHED: dict[tuple[str, str], tuple[tuple[float, float], ...]] = {
 FILES = {"musk1": "bags/musk1.npz", "musk2": "bags/musk2.npz", "colon": "bags/colon_nuclei27.npz"}
 
 
-def recipe_of(features: Path, network: str, quick: bool) -> Recipe:
+def recipe_of(features: Path, network: str, dropout: float, quick: bool) -> Recipe:
     """The setting of all sets."""
     training = replace(
         default_training("bags"),
@@ -64,7 +64,7 @@ def recipe_of(features: Path, network: str, quick: bool) -> Recipe:
     )
     data = BagData(str(features), folds=2 if quick else 10, validation_fraction=0.0, standardize=True)
     name, direction = network.removesuffix("-direction"), network.endswith("-direction")
-    chosen = BagNetwork("abmil" if name == "plain" else name, gated=name != "plain", dropout=0.5)  # type: ignore[arg-type]
+    chosen = BagNetwork("abmil" if name == "plain" else name, gated=name != "plain", dropout=dropout)  # type: ignore[arg-type]
     return Recipe(data, chosen, NCMIOptions(feature_length="own" if direction else "auto"), training)
 
 
@@ -87,7 +87,7 @@ def features_of(name: str, data_dir: Path, cache: Path) -> Path:
 
 def run(name: str, network: str, arguments: argparse.Namespace, data_dir: Path) -> Path:
     """All runs of one network on one set; the folder of the comparison."""
-    recipe = recipe_of(features_of(name, data_dir, arguments.out), network, arguments.quick)
+    recipe = recipe_of(features_of(name, data_dir, arguments.out), network, arguments.dropout, arguments.quick)
     plain = network.removesuffix("-direction")
     others = [] if plain == network else [DirectionOnlyOptions.name]
     # entries of the same recipe have the same name, and share their runs
@@ -141,6 +141,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=tuple(FILES), default=tuple(FILES))
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--dropout", type=float, default=0.5, help="give each its own --out")
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="two folds, one epoch: a rehearsal")
     parser.add_argument("--report-only", action="store_true", help="tables of what has been run")
