@@ -225,6 +225,7 @@ def evaluate(
     *,
     on: str | None = None,
     labels: str | None = None,
+    slide_table: str | None = None,
     bad: Literal["error", "skip"] | None = None,
     ood: tuple[str, ...] = (),
     json: Path | None = None,
@@ -235,6 +236,7 @@ def evaluate(
         run: the run folder, finished.
         on: other labeled data to judge it on, by name or path; by default the run's own validation and test parts.
         labels: CSV of the labels of --on, where that is features of slides.
+        slide_table: CSV of its slides and their patients, where --labels has one row a patient.
         bad: what of --on cannot be used: stop, or leave it out and say so; by default as for the run's own data.
         ood: out-of-distribution data, by names or paths: how well it is told from the run's test part by the distance
             to the nearest centroid and by other scores. Kept in the run folder for the report.
@@ -242,7 +244,7 @@ def evaluate(
     """
     from ncmi.training.evaluation import evaluate_run, keep_ood
 
-    evaluation = evaluate_run(run, on, ood, labels, bad)
+    evaluation = evaluate_run(run, on, ood, labels, bad, slide_table)
     output.print_evaluation(evaluation)
     _write_json(json, evaluation)
     try:
@@ -267,6 +269,7 @@ def predict(
     calibrated: bool = False,
     bad: Literal["mark", "skip", "error"] = "mark",
     attention: Path | None = None,
+    slide_table: Path | None = None,
     overwrite: bool = False,
 ) -> None:
     """Predict new data with a run: CSV with the class, its probability, distance, and all classes' probabilities.
@@ -279,6 +282,8 @@ def predict(
         calibrated: probabilities by the temperature that was fitted to the run's validation part.
         bad: what cannot be predicted: a row that says why, no row, or stop.
         attention: folder for each slide's attention (.npz).
+        slide_table: CSV with the columns slide and patient; by default patients are known by barcodes (TCGA and so on).
+            Patients with several slides have a table of their own, OUT-patients.
         overwrite: replace an existing file.
     """
     from ncmi.training.prediction import predict
@@ -292,6 +297,7 @@ def predict(
         calibrated=calibrated,
         bad=bad,
         attention=attention,
+        slide_table=slide_table,
         overwrite=overwrite,
     )
     output.print_predicted(predicted, out, marked=bad == "mark")

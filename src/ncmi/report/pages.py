@@ -172,7 +172,11 @@ def _read_slides(run: Run) -> pd.DataFrame:
         slides = pd.read_csv(path, dtype=words, keep_default_na=False, encoding="utf-8").set_index("slide")
         slides["class"] = [names.index(label) for label in slides["label"]]
         columns = map(str, slides)
-        numbers = [name for name in columns if name == "instances" or name.partition(":")[0] in run.finished.readouts]
+        numbers = [
+            name
+            for name in columns
+            if name in ("instances", "slides") or name.partition(":")[0] in run.finished.readouts
+        ]
         slides[numbers] = slides[numbers].astype(float)
         known = len(slides) > 0 and slides["part"].isin(PARTS).all() and slides["patient"].notna().all()
     except (OSError, ValueError, KeyError) as error:
@@ -189,7 +193,8 @@ def _cohort(results: Results, slides: pd.DataFrame) -> dict[str, Any]:
         same = slides[slides["part"] == part]
         if len(same):
             low, middle, high = (f"{int(count):,}" for count in same["instances"].quantile([0, 0.5, 1]))
-            words = (str(len(same)), str(same["patient"].nunique()), f"{int(same['instances'].sum()):,}")
+            count = int(same["slides"].sum()) if "slides" in same else len(same)
+            words = (str(count), str(same["patient"].nunique()), f"{int(same['instances'].sum()):,}")
             counts = np.bincount(same["class"], minlength=len(results.class_names))
             lines.append(table_row(part, *words, f"{middle} ({low} … {high})", *map(str, counts)))
     headings = ("Part", "slides", "patients", "patches", "patches a slide: middle (range)", *results.class_names)
@@ -203,13 +208,16 @@ def _cohort(results: Results, slides: pd.DataFrame) -> dict[str, Any]:
 
 def _attention(run: Run, slides: pd.DataFrame, sources: attention.Sources) -> dict[str, Any] | None:
     """The slides of a run whose attention was kept, by true class: how each was decided, and where it was looked."""
-    files = {name: path for name, path in attention.attention_files(run.folder).items() if name in slides.index}
-    ordered = sorted(files, key=lambda name: (slides.loc[name, "class"], name))
+    known = [attention.read_attention(path) for path in attention.attention_files(run.folder).values()]
+    # where a patient's slides are one bag, the table is of patients
+    rows = {weights.slide: weights.patient or weights.slide for weights in known}
+    files = [weights for weights in known if rows[weights.slide] in slides.index]
+    ordered = sorted(files, key=lambda weights: (slides.loc[rows[weights.slide], "class"], weights.slide))
     step = max(1.0, len(ordered) / _MOST_SLIDES)
     chosen = [ordered[int(place * step + 1e-9)] for place in range(min(len(ordered), _MOST_SLIDES))]
     shown = [
-        _slide(f"heat{at}", run, dict(slides.loc[name]), attention.read_attention(files[name]), sources)
-        for at, name in enumerate(chosen)
+        _slide(f"heat{at}", run, dict(slides.loc[rows[weights.slide]]), weights, sources)
+        for at, weights in enumerate(chosen)
     ]
     return {"slides": shown, "total": len(ordered)} if shown else None
 
@@ -236,7 +244,8 @@ def _slide(
     ]
     where = ("x", "y") if corners else ("patch number",)
     return {
-        "name": weights.slide,
+        "name": weights.slide
+        + (f", {weights.share:.0%} of the attention over patient {weights.patient}" if weights.patient else ""),
         "row": slide,
         "decided": names[int(np.argmax(values))],
         "probability": max(values),

@@ -115,7 +115,12 @@ def describe_cohort(cohort: Cohort, split: CohortSplit) -> dict[str, Any]:
     """
     names = {index: part for part, indices in split.parts.items() for index in indices.tolist()}
     slides = {
-        slide.name: [slide.patient, None if slide.label is None else cohort.class_names[slide.label], names.get(index)]
+        slide.name: [
+            slide.patient,
+            None if slide.label is None else cohort.class_names[slide.label],
+            names.get(index),
+            *(part.name for part in slide.slides),
+        ]
         for index, slide in enumerate(cohort.slides)
     }
     return {"feature_dim": cohort.feature_dim, "class_names": list(cohort.class_names), "slides": slides}
@@ -221,6 +226,13 @@ def _resolve_overlap(cohort: Cohort, parts: Array, left_out: dict[int, str], *, 
 
 
 def _column(cohort: Cohort, column: str, option: str) -> list[str]:
+    for patient in cohort.slides:
+        texts = sorted({slide.values.get(column, "") for slide in patient.slides})
+        if len(texts) > 1:
+            raise LabelError(
+                f"patient {patient.name!r} has slides with {listing(texts)} in column {column!r} "
+                f"(--data.{option}-column), and is one bag: correct the column, or split slides (--data.unit slide)"
+            )
     if not all(column in slide.values for slide in cohort.slides):
         there = sorted({name for slide in cohort.slides for name in slide.values})
         raise LabelError(
@@ -238,7 +250,8 @@ def _from_file(cohort: Cohort, path: Path, skip: bool) -> Array:
     # spreadsheets write TRUE
     flags = frame[list(columns)].map(str.lower)
     marked = set(np.unique(flags)) <= {"true", "false", ""}
-    numbers = {name: index for index, name in enumerate(cohort.names)}
+    # of a patient's slides any one says where the patient is
+    numbers = {name: index for index, slide in enumerate(cohort.slides) for name in (*slide.names, slide.name)}
     known = numbers.keys() | {name for name, _ in cohort.skipped}
     parts = np.full(len(cohort.slides), NONE)
     unlisted: list[str] = []
@@ -248,7 +261,11 @@ def _from_file(cohort: Cohort, path: Path, skip: bool) -> Array:
         unlisted += [name for name in names if name not in known]
         for name in (name for name in names if name in numbers):
             if parts[numbers[name]] not in (NONE, part):
-                raise LabelError(f"{path}: slide {name!r} stands in two columns: leave it in one")
+                of_patient = cohort.slides[numbers[name]].slides
+                what = (
+                    f"patient {cohort.names[numbers[name]]!r}, by slide {name!r}," if of_patient else f"slide {name!r}"
+                )
+                raise LabelError(f"{path}: {what} stands in two columns: leave it in one")
             parts[numbers[name]] = part
     if unlisted and not skip:
         raise LabelError(
