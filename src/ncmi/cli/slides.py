@@ -91,6 +91,8 @@ def embed(
     image_size: int | None = None,
     mean: tuple[float, float, float] | None = None,
     std: tuple[float, float, float] | None = None,
+    stain: Literal["none", "macenko", "reinhard"] = "none",
+    stain_target: Path | None = None,
     batch_size: int = 64,
     workers: int = 0,
     device: str = "cpu",
@@ -112,6 +114,9 @@ def embed(
         mean: of red, green and blue in 0 … 1, by which patches are normalized, e.g. 0.48 0.46 0.41; by default the
             encoder's own, or ImageNet's. What is used is printed, and written into the features' files.
         std: the same, their standard deviations.
+        stain: bring each patch to the colors of a target first (needs ncmi[stain]); written into the features' files,
+            and features of another normalization are taken for those of another encoder.
+        stain_target: image of a patch in the colors wanted; by default Macenko's reference (reinhard needs one).
         batch_size: patches at a time.
         workers: threads that read patches; 0 for one a processor.
         device: cpu or cuda.
@@ -120,7 +125,14 @@ def embed(
     """
     from ncmi.slides.embedding import embed_slides, make_encoder
 
+    if stain == "none" and stain_target is not None:
+        raise ValueError("--stain-target: say by which method (--stain macenko or reinhard), or leave it out")
     made = make_encoder(encoder, weights, image_size=image_size, mean=mean, std=std, device=device)
+    normalized = None
+    if stain != "none":
+        from ncmi.slides.embedding.stain import StainNormalized
+
+        made = normalized = StainNormalized(made, stain, stain_target, workers=workers)
     output.say_on_the_way(f"encoder {made.name}: {made.version}")
     folder = out or tiles
     with output.SlideCounter("slides") as counter:
@@ -136,6 +148,9 @@ def embed(
             on_slide=counter.done,
             on_patches=counter.patches,
         )
+    if normalized is not None and normalized.unchanged:
+        kept = f"{normalized.unchanged:,} of {normalized.patches:,} patches"
+        output.say(f"{kept} kept their colors: too little stain to normalize")
     output.print_left_out(results, folder / "embed_summary.csv")
 
 
