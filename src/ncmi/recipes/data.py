@@ -204,7 +204,7 @@ class BagData(Data):
         split_column: column that says train, val or test of each slide, such as BRACS' own; with ``folds``, one that
             says the number of each slide's fold.
         splits: CSV with columns train, val, test, each a list of slides, as CLAM writes; with ``folds``, the folder of
-            splits_0.csv, splits_1.csv …, or a path with ``{fold}`` in it.
+            splits_0.csv, splits_1.csv …, a path with ``{fold}`` in it, or STAMP's splits.json.
         holdout_column, holdout: test on the slides with these values, such as center and 3 4.
         patient_overlap: where given splits put a patient on two sides: "error", or "drop" the patient's slides from
             training, or from training and validation where the other side is test.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ncmi.readouts.metrics import METRICS, SCORES, SHARE, heading_of, in_words, unit_of
+from ncmi.readouts.metrics import SCORES, SHARE, heading_of, in_words, unit_of
 from ncmi.recipes.names import READOUTS, method_label, network_label
 from ncmi.report import attention, charts, decision_charts, epoch_charts, heat_maps, parts, score_charts, text
 from ncmi.report.mistakes import mistakes
@@ -30,6 +30,7 @@ from ncmi.report.tables import (
     Cell,
     Table,
     TableRow,
+    fold_table,
     has_published,
     numeric,
     overview_table,
@@ -208,11 +209,13 @@ def _cohort(results: Results, slides: pd.DataFrame) -> dict[str, Any]:
 
 def _attention(run: Run, slides: pd.DataFrame, sources: attention.Sources) -> dict[str, Any] | None:
     """The slides of a run whose attention was kept, by true class: how each was decided, and where it was looked."""
-    known = [attention.read_attention(path) for path in attention.attention_files(run.folder).values()]
-    # where a patient's slides are one bag, the table is of patients
+    files = attention.attention_files(run.folder)
+    # where a patient's slides are one bag, the table is of patients, and the files say which
+    of_patients = "slides" in slides
+    known = [attention.read_attention(path) for name, path in files.items() if of_patients or name in slides.index]
     rows = {weights.slide: weights.patient or weights.slide for weights in known}
-    files = [weights for weights in known if rows[weights.slide] in slides.index]
-    ordered = sorted(files, key=lambda weights: (slides.loc[rows[weights.slide], "class"], weights.slide))
+    known = [weights for weights in known if rows[weights.slide] in slides.index]
+    ordered = sorted(known, key=lambda weights: (slides.loc[rows[weights.slide], "class"], weights.slide))
     step = max(1.0, len(ordered) / _MOST_SLIDES)
     chosen = [ordered[int(place * step + 1e-9)] for place in range(min(len(ordered), _MOST_SLIDES))]
     shown = [
@@ -285,7 +288,8 @@ def comparison_page(record: Comparison, rows: Sequence[Row], path: Path) -> str:
         all_scores=_all_scores(record, rows),
         source=(SOURCE_OF_BAGS if record.kind == "bags" else SOURCE) if has_published(rows) else "",
         dots=parts.dots_figure(record, rows, looks),
-        fold_table=_fold_table(record, rows) if record.folds else None,
+        fold_table=fold_table(record, rows) if record.folds else None,
+        pooled=all(row.pooled for row in rows),
         epochs=parts.epochs_figure(entries, styles((entry.label, entry.objective) for entry in entries)),
         clusters=parts.cluster_figures({label: same[0] for label, same in runs.items()}, (e.label for e in featured)),
         confusion=parts.confusion_figure(matrices, ", summed over all seeds" if several else ""),
@@ -331,24 +335,6 @@ def _all_scores(record: Comparison, rows: Sequence[Row]) -> Table:
 
     headings = ["Method", "n", *(heading_of(record.kind, name) for name in SCORES)]
     return rows_table("all-scores", rows, headings, cells)
-
-
-def _fold_table(record: Comparison, rows: Sequence[Row]) -> Table:
-    """Scores fold by fold, which the pooled scores do not show."""
-    judged = record.judged
-
-    def cells(row: Row) -> list[str]:
-        spreads = [(unit_of(record.kind, name), row.scores[name].folds) for name in judged]
-        return [
-            words
-            for unit, spread in spreads
-            for words in (
-                (unit.mean_sd(spread.mean, spread.sd), str(len(spread.values))) if spread else (text.MISSING, "0")
-            )
-        ]
-
-    headings = [heading for name in judged for heading in (f"{METRICS[name].label} of a fold", "folds")]
-    return rows_table("folds", rows, ["Method", *headings], cells)
 
 
 def _runs_table(record: Comparison, path: Path) -> Table:
