@@ -16,6 +16,7 @@ from ncmi.errors import Interrupted
 from ncmi.files import check_regular
 from ncmi.objectives.options import NCMIOptions, ObjectiveOptions, objective_names
 from ncmi.recipes import (
+    BagData,
     BagNetwork,
     Data,
     Network,
@@ -400,6 +401,7 @@ def reproduce(
     bracs: Path | None = None,
     bracs_labels: Path | None = None,
     epochs: int = 0,
+    data: BagData = BagData(""),
     training: Training = default_training("bags"),
 ) -> None:
     """Make a table or figure of the paper from runs of your own, with paired differences. The same command goes on.
@@ -423,6 +425,8 @@ def reproduce(
         bracs: table3: features of BRACS' slides; its own split, three classes.
         bracs_labels: table3: CSV with slide, patient, split, label; or BRACS' own table with its seven lesions.
         epochs: table2, table3: passes over the training part; 0 for the recipe's, of slides 50 (published: 50 to 100).
+        data: table3: unusable slides, names of data sets, and how bags are trained on; labels, classes and parts are the
+            table's own.
         training: table3: the training; by default as published.
     """
     from ncmi.report import print_table, write_report
@@ -431,6 +435,8 @@ def reproduce(
     if experiment == "table4":
         _reproduce_cost(scale, folder / experiment, networks, only)
         return
+    if data.name:
+        raise ValueError("--data.name: give features as --camelyon17 or --bracs")
     cohorts = {"camelyon17": (camelyon17, camelyon17_labels), "bracs": (bracs, bracs_labels)}
     with tempfile.TemporaryDirectory() as aside:
         groups = reproduction.plan_experiment(
@@ -446,6 +452,7 @@ def reproduce(
             cohorts={name: (features, labels) for name, (features, labels) in cohorts.items() if features is not None},
             epochs=epochs,
             training=None if training == default_training("bags") else training,
+            data=data,
             # where nothing is to be written, tables are brought into their form elsewhere
             tables=Path(aside) if DRY_RUN else folder / "labels",
         )
