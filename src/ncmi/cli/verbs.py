@@ -63,7 +63,7 @@ def compare(
         seeds: number of seeds, each with its own split, the same for all losses; by default 5, of slides 3.
         objectives: names of the losses; by default all, of slides cross_entropy and ncmi.
         networks: names of the networks; by default the one of --network.name, of slides abmil transmil aem asmil.
-        workers: runs side by side, one thread each; 0 for one a processor.
+        workers: runs side by side, one thread each; 0 for one a processor. Of several GPUs each run takes one, in turn.
         resume: go on with an earlier comparison of the same options; finished runs are kept.
         objective: options of the objective that --objective names (by default ncmi); the others take their defaults.
         network: the network, the same for all.
@@ -416,7 +416,8 @@ def reproduce(
         first_seed: the first of them.
         only: names of the entries to make, e.g. cross_entropy focal ncmi-released; by default all of the experiment.
         networks: networks; by default the paper's, or resnet_small.
-        workers: runs side by side, one thread each; 0 for one a processor. On a GPU several share it.
+        workers: runs side by side, one thread each; 0 for one a processor. Of several GPUs each run takes one, in turn;
+            one GPU they share.
         data_dir: folder that holds CIFAR-100; by default the environment variable NCMI_DATA.
         imagenet: table2: folder with ImageNet's train and val, or other images.
         camelyon17: table3: features of CAMELYON-17's slides; tested on centers 3 and 4.
@@ -425,8 +426,7 @@ def reproduce(
         bracs: table3: features of BRACS' slides; its own split, three classes.
         bracs_labels: table3: CSV with slide, patient, split, label; or BRACS' own table with its seven lesions.
         epochs: table2, table3: passes over the training part; 0 for the recipe's, of slides 50 (published: 50 to 100).
-        data: table3: unusable slides, names of data sets, and how bags are trained on; labels, classes and parts are the
-            table's own.
+        data: table3: unusable slides, names of data sets, how bags are trained on; labels and parts are the tables'.
         training: table3: the training; by default as published.
     """
     from ncmi.report import print_table, write_report
