@@ -24,7 +24,7 @@ from ncmi.recipes import BagData
 from ncmi.report import write_report
 from ncmi.training.evaluation import evaluate_run
 from ncmi.training.model import load_model
-from ncmi.training.prediction import predict
+from ncmi.training.prediction import Predictor, predict
 from ncmi.training.run import train
 
 
@@ -247,6 +247,9 @@ def test_a_run_whose_bags_are_patients(tmp_path: Path, cohort: Path, of_patients
     predicted = predict(of_patients, cohort.parent / "features", tmp_path / "each.csv")
     assert predicted.rows == len(rows(cohort))
     assert any("patient of its own" in note for note in predicted.notes)
+    paths = [str(cohort.parent / "features" / f"slide{number:02d}.h5") for number in (3, 0, 1)]
+    in_order, _ = Predictor(of_patients).rows(paths)
+    assert [row.name for row in in_order] == ["slide03", "slide00", "slide01"]
     with pytest.raises(LabelError, match="slides are not in it"):
         write_table(whose, [["slide00", "x"]], "slide,patient")
         predict(of_patients, cohort.parent / "features", tmp_path / "q.csv", slide_table=whose)

@@ -244,9 +244,19 @@ def test_positions_of_stamp_are_microns(tmp_path: Path, size: dict[str, float]) 
 
 
 def test_one_patch_alone(tmp_path: Path) -> None:
-    torch.save(torch.ones(4), tmp_path / "a.pt")
-    bag = open_bags(tmp_path).load("a")
-    assert bag.features.tolist() == [[1.0] * 4]
+    """As [D], without the axis of the patches, with its position as [2]."""
+    for kind in ("pt", "h5", "npy"):
+        (tmp_path / kind).mkdir()
+    torch.save(torch.ones(4), tmp_path / "pt" / "a.pt")
+    write_h5(tmp_path / "h5" / "a.h5", np.ones(4, np.float32), coords=np.array([3, 5]))
+    np.save(tmp_path / "npy" / "a.npy", np.ones(4, np.float32))
+    for kind in ("pt", "h5", "npy"):
+        source = open_bags(tmp_path / kind)
+        assert source.shape("a") == (1, 4)
+        assert source.load("a").features.tolist() == [[1.0] * 4]
+    coords = open_bags(tmp_path / "h5").load("a").coords
+    assert coords is not None
+    assert coords.tolist() == [[3, 5]]
 
 
 def test_a_locked_file_is_not_damaged(tmp_path: Path) -> None:

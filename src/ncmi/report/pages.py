@@ -198,7 +198,8 @@ def _cohort(results: Results, slides: pd.DataFrame) -> dict[str, Any]:
             words = (str(count), str(same["patient"].nunique()), f"{int(same['instances'].sum()):,}")
             counts = np.bincount(same["class"], minlength=len(results.class_names))
             lines.append(table_row(part, *words, f"{middle} ({low} … {high})", *map(str, counts)))
-    headings = ("Part", "slides", "patients", "patches", "patches a slide: middle (range)", *results.class_names)
+    each = "patient" if "slides" in slides else "slide"
+    headings = ("Part", "slides", "patients", "patches", f"patches a {each}: middle (range)", *results.class_names)
     skipped = [TableRow([Cell(slide.name), Cell(slide.reason)]) for slide in results.skipped]
     return {
         "table": Table("cohort", headings, lines),

@@ -265,15 +265,17 @@ class Predictor:
         sources = list(open_any_bags(inputs, features_key=data.features_key, coords_key=data.coords_key))
         rows: list[NewRow] = []
         notes: dict[str, None] = {}
+        from_memory, names = isinstance(sources[0], MemoryBags), None
         if data.unit == "patient":
             joined, note = JoinedBags.by_patient(sources, slide_table)
-            sources, notes = [joined], {note: None}
-        from_memory = isinstance(sources[0], MemoryBags)
+            # in the order of the inputs, as slides are
+            sources, notes, names = [joined], {note: None}, tuple(joined.slides)
         for source in sources:
             first = len(rows)
             # that nothing in a file can be used is no error where there are others
             with nullcontext() if bad == "error" or len(sources) == 1 else suppress(BagError):
-                for bag in usable_bags(source, width, encoder=encoder, on_bad=None if bad == "error" else leave_out):
+                on_bad = None if bad == "error" else leave_out
+                for bag in usable_bags(source, width, encoder=encoder, names=names, on_bad=on_bad):
                     vector = self.model(bag.features).vector
                     rows.append(NewRow(bag.name, vector, len(bag.features), len(bag.slides) or None))
                     if attention is not None:
