@@ -71,6 +71,10 @@ def test_slides_of_a_table_of_patients_by_a_table_of_slides(tmp_path: Path) -> N
     data = BagData(str(bags), labels=str(patients), slide_table=str(slides))
     assert who_is_whose(data) == {"a": ("x", "no"), "b": ("x", "no"), "c": ("y", "yes")}
     assert any("1 slides are of patients without a row" in note for note in load_cohort(data).notes)
+    # columns of other names, in both tables
+    patients.write_text(patients.read_text().replace("PATIENT", "Person"))
+    slides.write_text(slides.read_text().replace("PATIENT", "Person").replace("FILENAME", "Scan"))
+    data = BagData(**{**vars(data), "patient_column": "Person", "slide_column": "Scan"})
     joined = load_cohort(BagData(**{**vars(data), "unit": "patient"}))
     assert [(slide.name, slide.names) for slide in joined.slides] == [("x", ("a", "b")), ("y", ("c",))]
     assert joined.instances == (7, 5)

@@ -330,11 +330,8 @@ def fold_table(record: Comparison, rows: Sequence[Row]) -> Table:
     def cells(row: Row) -> list[Cell]:
         line = []
         for name in record.judged:
-            unit, spread, difference = (
-                unit_of(record.kind, name),
-                row.scores[name].folds,
-                row.scores[name].fold_differences,
-            )
+            unit, score = unit_of(record.kind, name), row.scores[name]
+            spread, difference = score.folds, score.fold_differences
             line.append(numeric(unit.mean_sd(spread.mean, spread.sd) if spread else text.MISSING))
             if difference is None or not difference.values:
                 words = text.MISSING

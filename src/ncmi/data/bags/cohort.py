@@ -191,7 +191,7 @@ def _unused_split(table: LabelTable, data: BagData) -> tuple[str, ...]:
 
 
 def _table(data: BagData, source: BagSource, need_labels: bool) -> LabelTable:
-    if data.labels is not None and has_slides(data.labels, data.slide_column, data.patient_column):
+    if data.labels is not None and has_slides(data.labels, data.slide_column, data.patient_column, data.slide_table):
         if data.slide_table is not None:
             raise LabelError(
                 f"{data.labels}: has one row a slide, so that there is nothing to look up in {data.slide_table}: leave "
@@ -200,7 +200,9 @@ def _table(data: BagData, source: BagSource, need_labels: bool) -> LabelTable:
         columns = {name: getattr(data, name) for name in ("slide_column", "patient_column", "label_column")}
         return read_label_table(data.labels, **columns, classes=data.classes, need_labels=need_labels)
     if data.labels is not None:
-        columns = {name: getattr(data, name) for name in ("slide_table", "patient_column", "label_column")}
+        columns = {
+            name: getattr(data, name) for name in ("slide_table", "slide_column", "patient_column", "label_column")
+        }
         return slides_of_patients(data.labels, source.names, **columns, classes=data.classes, need_labels=need_labels)
     labels = tuple(source.label(name) for name in source.names)
     if need_labels and not any(labels):

@@ -136,11 +136,18 @@ def read_label_table(
     )
 
 
-def has_slides(path: str | Path, slide_column: str | None, patient_column: str | None) -> bool:
-    """Whether a table has a row a slide; else it has a row a patient: a column of patients and none of slides."""
+def has_slides(
+    path: str | Path, slide_column: str | None, patient_column: str | None, slide_table: str | None = None
+) -> bool:
+    """Whether a table has a row a slide; else it has a row a patient: a column of patients and none of slides.
+
+    With a table of slides, ``slide_column`` may be one of that.
+    """
     columns = [str(name) for name in _frame_of_rows(Path(path)).columns]
     of_patients = patient_column in columns or bool(called_like(columns, PATIENT_COLUMNS))
-    return slide_column is not None or bool(called_like(columns, SLIDE_COLUMNS)) or not of_patients
+    if slide_column is not None:
+        return slide_column in columns or slide_table is None
+    return bool(called_like(columns, SLIDE_COLUMNS)) or not of_patients
 
 
 def read_patient_table(
@@ -173,8 +180,13 @@ def read_patient_table(
     )
 
 
-def read_slide_table(path: str | Path) -> dict[str, str]:
-    """The patient of each slide, by a table that has a column of slides and one of patients, called by usual names.
+def read_slide_table(
+    path: str | Path, *, slide_column: str | None = None, patient_column: str | None = None
+) -> dict[str, str]:
+    """The patient of each slide, by a table that has a column of slides and one of patients.
+
+    Args:
+        slide_column, patient_column: their names; by default, and where there is none of them, guessed by usual names.
 
     Raises:
         LabelError: for a table without these, without a name in a row, or that says two patients of a slide.
@@ -182,8 +194,9 @@ def read_slide_table(path: str | Path) -> dict[str, str]:
     path = Path(path)
     frame = _frame_of_rows(path)
     columns = {}
-    for what, usual in (("slide", SLIDE_COLUMNS), ("patient", PATIENT_COLUMNS)):
-        names = called_like(map(str, frame.columns), usual)
+    wanted = (("slide", slide_column, SLIDE_COLUMNS), ("patient", patient_column, PATIENT_COLUMNS))
+    for what, asked, usual in wanted:
+        names = [asked] if asked in frame.columns else called_like(map(str, frame.columns), usual)
         if len(names) != 1:
             which = f"several columns could be the {what} ({listing(names)})" if names else f"no column of {what}s"
             raise LabelError(

@@ -20,6 +20,7 @@ def slides_of_patients(
     bags: Sequence[str],
     *,
     slide_table: str | Path | None = None,
+    slide_column: str | None = None,
     patient_column: str | None = None,
     label_column: str | None = None,
     classes: Sequence[str] = (),
@@ -34,7 +35,8 @@ def slides_of_patients(
         path: of the table of patients.
         bags: names of the bags of features.
         slide_table: table with a column of slides and one of their patients.
-        patient_column, label_column, classes, need_labels: as of :func:`read_label_table`.
+        slide_column, patient_column: their names in both tables; by default guessed.
+        label_column, classes, need_labels: as of :func:`read_label_table`.
 
     Raises:
         ValueError: for tables that cannot be read, a patient with several rows that differ, or where no slide is of a
@@ -45,7 +47,7 @@ def slides_of_patients(
     )
     rows = {patient: row for row, patient in enumerate(table.patients)}
     if slide_table is not None:
-        pairs = read_slide_table(slide_table)
+        pairs = read_slide_table(slide_table, slide_column=slide_column, patient_column=patient_column)
         by = f"by {slide_table}"
     else:
         pairs, by = _by_names(bags, rows)
