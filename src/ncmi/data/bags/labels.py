@@ -196,7 +196,7 @@ def read_slide_table(
     columns = {}
     wanted = (("slide", slide_column, SLIDE_COLUMNS), ("patient", patient_column, PATIENT_COLUMNS))
     for what, asked, usual in wanted:
-        names = [asked] if asked in frame.columns else called_like(map(str, frame.columns), usual)
+        names = [asked] if asked is not None and asked in frame.columns else called_like(map(str, frame.columns), usual)
         if len(names) != 1:
             which = f"several columns could be the {what} ({listing(names)})" if names else f"no column of {what}s"
             raise LabelError(
