@@ -40,7 +40,7 @@ from ncmi.report import to_markdown, write_csv, write_report
 from ncmi.slides.simulation import SimulationOptions, SlideRow, describe_simulation, read_table, write_simulation
 from ncmi.slides.simulation.lesions import plan_slide
 from ncmi.slides.simulation.options import labels_of
-from ncmi.training.bags import attention_arrays
+from ncmi.training.bags import attend_bags
 from ncmi.training.comparison import Plan, compare_many
 from ncmi.training.model import load_model
 from ncmi.training.reproduction import EXPERIMENTS, plan_experiment
@@ -78,7 +78,7 @@ def attention_score(run: Path, features: Path) -> float:
         with h5py.File(features / f"{slide}.h5") as file:
             lesion = file["lesion"][:]
         if lesion.any() and not lesion.all():
-            scores.append(roc_auc_score(lesion, attention_arrays(model, source.load(slide))["attention"]))
+            scores.append(roc_auc_score(lesion, next(attend_bags(model, source, [slide])).arrays["attention"]))
     return float(np.mean(scores))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 from folders import CLASSES, FIXED, edit, edit_outputs, set_results, write_bag_comparison, write_comparison
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from scipy import stats
 from sklearn.metrics import f1_score, roc_auc_score
 
@@ -33,6 +35,7 @@ from ncmi.report.statistics import (
     wilcoxon_p,
     without_head,
 )
+from ncmi.report.tables import comparison_table, print_table
 
 NewComparison = Callable[..., Path]
 QUICK: dict[str, Any] = {"patients": 25, "resamples": 0, "attention": 0, "epochs": 2}
@@ -390,6 +393,34 @@ def test_folds_that_share_a_slide_are_no_folds_of_one_cross_validation(tmp_path:
     edit_outputs(folder / "runs" / "abmil-ncmi-seed0-fold1", lambda arrays: arrays["names"].__setitem__(0, name))
     with pytest.raises(ReportError, match=r"is tested on in two folds of seed 0, so these are no folds of one"):
         rows_of(folder)
+
+
+def test_published_folds_that_overlap_are_not_pooled(tmp_path: Path) -> None:
+    """As CLAM's, drawn anew for each fold: means over folds, paired by fold, and so it is said."""
+    folder = write_bag_comparison(tmp_path / "c", ("abmil",), seeds=(0,), folds=3, **QUICK)
+    for run in sorted((folder / "runs").iterdir()):
+        edit(run / "recipe.json", lambda content: content["data"].update(splits="splits"))
+        with np.load(run.with_name(f"{run.name[:-1]}0") / "test_outputs.npz") as archive:
+            name = archive["names"][0]
+        edit_outputs(run, lambda arrays, name=name: arrays["names"].__setitem__(0, name))  # type: ignore[misc]
+    first, baseline = row(folder, "NCMI"), row(folder, "CE")
+    assert not first.pooled
+    score, other = first.scores["macro_f1"], baseline.scores["macro_f1"]
+    assert score.folds is not None
+    assert other.folds is not None
+    assert score.mean == pytest.approx(score.folds.mean, abs=1e-12)
+    assert score.fold_differences is not None
+    expected = np.subtract(score.folds.values, other.folds.values)
+    assert score.fold_differences.values == pytest.approx(expected.tolist(), abs=1e-12)
+    assert other.fold_differences is None
+    numbers = comparison_table(read_comparison(folder)).set_index("method").loc["NCMI"]
+    assert not numbers["pooled"]
+    assert numbers["macro_f1_fold_sd"] == pytest.approx(score.folds.sd)
+    console = Console(width=140, record=True, file=io.StringIO())
+    print_table(folder, console)
+    printed = console.export_text()
+    assert "overlap" in printed
+    assert "of a fold" in printed
 
 
 def test_runs_that_test_on_different_bags_are_no_pairs(tmp_path: Path) -> None:

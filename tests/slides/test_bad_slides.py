@@ -97,8 +97,8 @@ CASES: dict[str, tuple[Change, list[str], str]] = {
     "coords of another number": (put("coords", np.zeros((2, 2), int)), CHECK, "coords of shape"),
     "a folder of Zarr": (
         lambda folder: (folder / "zarr" / "a.zarr").mkdir(parents=True),
-        ["slides", "check", "{root}/zarr", "--data.labels", "{labels}"],
-        "write_h5ad",
+        ["slides", "attend", "{run}", "{root}/zarr", "--out", "{out}"],
+        "Zarr",
     ),
     "an archive that is none": (write("a.npz", b"PK\x03\x04rest"), ["slides", "check", "{root}/a.npz"], "a.npz"),
     "a pickle of objects": (

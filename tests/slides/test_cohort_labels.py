@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from bag_writers import write_table
 
 from ncmi.data.bags.labels import LabelTable, read_label_table, slide_name
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+from spreadsheet_writer import write_spreadsheet
 
 
 def read(path: Path, text: str | bytes, **options: str | bool) -> LabelTable:
@@ -171,3 +176,12 @@ def test_the_tables_of_the_challenges(data_dir: Path) -> None:
 def test_writer_of_these_tests(tmp_path: Path) -> None:
     table = read_label_table(write_table(tmp_path / "t.csv", [("a", "p", 1)]))
     assert table.labels == ("1",)
+
+
+def test_labels_in_a_spreadsheet(tmp_path: Path) -> None:
+    """Numbers are floats there: 1 is 1, and no 1.0."""
+    frame = pd.DataFrame({"slide": ["a.svs", "b"], "patient": [1001, 1002], "label": [1, 0], "center": ["x", "y"]})
+    write_spreadsheet(frame, tmp_path / "labels.xlsx")
+    table = read_label_table(tmp_path / "labels.xlsx")
+    assert (table.slides, table.patients, table.labels) == (("a", "b"), ("1001", "1002"), ("1", "0"))
+    assert table.values == {"center": ("x", "y")}

@@ -339,3 +339,34 @@ def test_the_published_folds_of_a_study(tmp_path: Path) -> None:
         split_cohort(cohort, replace(DATA, folds=4, split_column="fold"), 0)
     with pytest.raises(ValueError, match=r"splits_3\.csv"):
         split_cohort(cohort, replace(DATA, folds=4, fold=3, splits=str(tmp_path)), 0)
+
+
+def test_the_folds_of_stamp(tmp_path: Path) -> None:
+    """splits.json of STAMP: patients to train and to test on, the validation part drawn from the former."""
+    cohort = cohort_of([0, 1] * 6)
+    patients = sorted(set(cohort.patients))
+    folds = [
+        {"train_patients": [p for p in patients if p not in test], "test_patients": test}
+        for test in (patients[:2], patients[2:4])
+    ]
+    path = tmp_path / "splits.json"
+    path.write_text(json.dumps({"splits": folds}))
+    for number, fold in enumerate(folds):
+        data = replace(DATA, folds=2, fold=number, splits=str(path), validation_fraction=0.2)
+        split = split_cohort(cohort, data, 0)
+        assert {cohort.patients[i] for i in split.test.tolist()} == set(fold["test_patients"])
+        assert len(split.validation) > 0
+    for options, cure in (({"folds": 3}, "--data.folds 2"), ({}, "--data.folds")):
+        with pytest.raises(ValueError, match=cure):
+            split_cohort(cohort, replace(DATA, splits=str(path), **options), 0)  # type: ignore[arg-type]
+    data = replace(DATA, folds=2, splits=str(path))
+    path.write_text(json.dumps({"splits": [{**folds[0], "train_patients": [*patients[2:], "nobody"]}, folds[1]]}))
+    with pytest.raises(ValueError, match=r"'nobody'.*--data\.bad skip"):
+        split_cohort(cohort, data, 0)
+    path.write_text(json.dumps({"splits": [{**folds[0], "train_patients": patients}, folds[1]]}))
+    with pytest.raises(ValueError, match="on both sides of fold 0"):
+        split_cohort(cohort, data, 0)
+    for text in ("[]", "{", json.dumps({"splits": [[]]})):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"no splits\.json as STAMP"):
+            split_cohort(cohort, data, 0)

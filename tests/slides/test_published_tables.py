@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from slide_helpers import rows
@@ -10,6 +11,7 @@ from slide_helpers import rows
 from ncmi.data.bags.labels import LabelError
 from ncmi.data.bags.published import write_canonical
 from ncmi.recipes import BagData, Training, default_training
+from ncmi.training.comparison import ComparisonError
 from ncmi.training.reproduction import plan_experiment
 
 STAGES = """patient,stage
@@ -54,6 +56,24 @@ def test_seven_lesions_of_bracs_are_three_classes(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_the_tables_of_aem(tmp_path: Path) -> None:
+    """A nameless index, labels and lesions by number, a column split_info."""
+    text = ",slide_id,label,center\n1,patient_000_node_0,0,0\n7,patient_061_node_4,3,3\n"
+    found = [tuple(row.values()) for row in canonical(tmp_path, "camelyon17", text)]
+    assert found == [
+        ("patient_000_node_0", "patient_000", "0", "negative"),
+        ("patient_061_node_4", "patient_061", "3", "macro"),
+    ]
+    lines = [
+        f"{n},patient_{n},BRACS_{n},{part},/x/BRACS_{n}.svs,{n}"
+        for n, part in enumerate(["train", "val"] * 3 + ["test"])
+    ]
+    text = "\n".join([",case_id,slide_id,split_info,full_path,label", *lines]) + "\n"
+    assert [(row["label_coarse"], row["split"]) for row in canonical(tmp_path, "bracs", text)] == [
+        ("BT", "train"), ("BT", "val"), ("BT", "train"), ("AT", "val"), ("AT", "train"), ("MT", "val"), ("MT", "test"),
+    ]  # fmt: skip
+
+
 def test_a_table_in_the_right_form_stays_where_it_is(tmp_path: Path) -> None:
     text = "slide_id,patient_id,center,label\npatient_001_node_0,patient_001,0,negative\n"
     (tmp_path / "t.csv").write_text(text)
@@ -87,10 +107,24 @@ def test_the_plan_takes_them_and_training_options(tmp_path: Path) -> None:
         seeds=(0, 1),
         cohorts={"camelyon17": (tmp_path / "features", tmp_path / "stages.csv")},
         training=training,
+        data=BagData("", bad="skip", features_key="feats"),
         tables=tmp_path / "labels",
     )
     recipe = group.plan.entries[0].recipe
     assert isinstance(recipe.data, BagData)
+    assert (recipe.data.bad, recipe.data.features_key) == ("skip", "feats")
+    assert recipe.data.holdout == ("3", "4")
     assert recipe.data.labels == str(tmp_path / "labels" / "camelyon17.csv")
     assert recipe.training.learning_rate == 3e-4
     assert group.plan.seeds == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "options", [{"labels": "x.csv"}, {"unit": "patient"}, {"folds": 3}, {"holdout_column": "a", "holdout": ("b",)}]
+)
+def test_what_table3_settles_cannot_be_chosen(tmp_path: Path, options: dict[str, Any]) -> None:
+    name = next(iter(options)).replace("_", "-")
+    with pytest.raises(ComparisonError, match=f"--data.{name}"):
+        plan_experiment("table3", "paper", seeds=(0,), cohorts={"bracs": (tmp_path, None)}, data=BagData("", **options))
+    with pytest.raises(ComparisonError, match="table3"):
+        plan_experiment("table1", "paper", seeds=(0,), data=BagData("", bad="skip"))

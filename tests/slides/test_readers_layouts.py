@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import pickle
+import struct
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from bag_writers import grid, values, write_cohort_h5, write_h5
@@ -241,9 +244,19 @@ def test_positions_of_stamp_are_microns(tmp_path: Path, size: dict[str, float]) 
 
 
 def test_one_patch_alone(tmp_path: Path) -> None:
-    torch.save(torch.ones(4), tmp_path / "a.pt")
-    bag = open_bags(tmp_path).load("a")
-    assert bag.features.tolist() == [[1.0] * 4]
+    """As [D], without the axis of the patches, with its position as [2]."""
+    for kind in ("pt", "h5", "npy"):
+        (tmp_path / kind).mkdir()
+    torch.save(torch.ones(4), tmp_path / "pt" / "a.pt")
+    write_h5(tmp_path / "h5" / "a.h5", np.ones(4, np.float32), coords=np.array([3, 5]))
+    np.save(tmp_path / "npy" / "a.npy", np.ones(4, np.float32))
+    for kind in ("pt", "h5", "npy"):
+        source = open_bags(tmp_path / kind)
+        assert source.shape("a") == (1, 4)
+        assert source.load("a").features.tolist() == [[1.0] * 4]
+    coords = open_bags(tmp_path / "h5").load("a").coords
+    assert coords is not None
+    assert coords.tolist() == [[3, 5]]
 
 
 def test_a_locked_file_is_not_damaged(tmp_path: Path) -> None:
@@ -273,7 +286,7 @@ def test_arrays_of_torchmil(tmp_path: Path) -> None:
 
 
 def test_annotated_data_of_lazyslide(tmp_path: Path) -> None:
-    """X and obsm/spatial as anndata writes them; a sparse X and Zarr are told in a line."""
+    """X and obsm/spatial as anndata writes them; a sparse X is told in a line."""
     with h5py.File(tmp_path / "a.h5ad", "w") as file:
         file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
         file["X"], file["obsm/spatial"] = values(3), grid(3).astype(float)
@@ -288,9 +301,68 @@ def test_annotated_data_of_lazyslide(tmp_path: Path) -> None:
         file["X/data"] = values(3)
     with pytest.raises(BagError, match="no X that is a matrix"):
         open_bags(tmp_path).load("a")
-    (tmp_path / "z" / "a.zarr").mkdir(parents=True)
-    with pytest.raises(BagError, match="write_h5ad"):
-        open_bags(tmp_path / "z")
+
+
+def square(x: float, y: float, side: float) -> bytes:
+    """A polygon in well-known binary, as shapely writes a box."""
+    ring = [x + side, y, x + side, y + side, x, y + side, x, y, x + side, y]
+    return struct.pack("<BIII10d", 1, 3, 1, 5, *ring)
+
+
+def write_store(path: Path, zarr: Any, tables: dict[str, np.ndarray], tiles: list[int], side: int = 512) -> None:
+    """A slide as LazySlide keeps it: SpatialData in Zarr, tables of features and tiles in GeoParquet."""
+    store = zarr.open_group(str(path), mode="w")
+    for name, x in tables.items():
+        table = store.create_group(f"tables/{name}")
+        table["X"] = x
+        table["obs/tile_id"] = np.arange(len(x))
+        region = table.create_array("uns/spatialdata_attrs/region", shape=(), dtype="string")
+        region[()] = "tiles"
+    (path / "shapes" / "tiles").mkdir(parents=True)
+    corners = grid(len(tiles))
+    frame = pd.DataFrame({"tile_id": tiles, "geometry": [square(*corners[tile], side) for tile in tiles]})
+    frame.to_parquet(path / "shapes" / "tiles" / "shapes.parquet")
+
+
+def test_zarr_stores_of_lazyslide(tmp_path: Path) -> None:
+    """Corners by the numbers of the tiles, whatever their order; one table, or the one that is asked for."""
+    zarr = pytest.importorskip("zarr")
+    write_store(tmp_path / "s" / "a.zarr", zarr, {"uni_tiles": values(4)}, [2, 0, 3, 1, 4])
+    write_store(tmp_path / "s" / "b.zarr", zarr, {"uni_tiles": values(3)}, [0, 1, 2])
+    assert kind_of(str(tmp_path / "s")) == kind_of(str(tmp_path / "s" / "a.zarr")) == "bags"
+    source = open_bags(tmp_path / "s")
+    assert source.names == ("a", "b")
+    check(source, "a", values(4), grid(4))
+    assert (source.load("a").patch_size, source.encoder("a")) == (512, "uni")
+    check(pickle.loads(pickle.dumps(open_bags(tmp_path / "s" / "b.zarr"))), "b", values(3), grid(3))
+    # several tables; tiles that do not belong to the features; nothing
+    write_store(tmp_path / "s" / "b.zarr", zarr, {"uni_tiles": values(3), "conch_tiles": values(3, 2)}, [0, 1])
+    with pytest.raises(BagError, match=r"'conch_tiles', 'uni_tiles'.*--data\.features-key"):
+        open_bags(tmp_path / "s").load("b")
+    with pytest.raises(BagError, match="3 features of 'conch_tiles', but 2 tiles"):
+        open_bags(tmp_path / "s", features_key="conch_tiles").load("b")
+    with pytest.raises(BagError, match=r"no table 'conch_tiles' \(there is 'uni_tiles'\)"):
+        open_bags(tmp_path / "s", features_key="conch_tiles").load("a")
+    zarr.open_group(str(tmp_path / "s" / "b.zarr"), mode="w")
+    with pytest.raises(BagError, match="without tables of features"):
+        open_bags(tmp_path / "s").load("b")
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_zarr_stores_of_anndata(tmp_path: Path, version: int) -> None:
+    zarr = pytest.importorskip("zarr")
+    store = zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=version)
+    store["X"], store["obsm/spatial"] = values(3), grid(3)
+    store.create_array("uns/tile_spec/base_width", shape=(), dtype="int64")[()] = 512
+    check(open_bags(tmp_path), "a", values(3), grid(3))
+    assert open_bags(tmp_path).load("a").patch_size == 512
+
+
+def test_without_zarr_there_is_a_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.zarr").mkdir()
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    with pytest.raises(BagError, match=r"pip install ncmi\[zarr\].*write_h5ad"):
+        open_bags(tmp_path).load("a")
 
 
 def test_a_folder_a_slide(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from queue_work import double
+from queue_work import double, double_there
 
 from ncmi.objectives.options import CrossEntropyOptions, NCMIOptions
 from ncmi.readouts.scores import Estimate, Scores
@@ -35,7 +36,7 @@ from ncmi.training.schema import (
     read_record,
     write_record,
 )
-from ncmi.training.workers import run_side_by_side
+from ncmi.training.workers import _see_own_devices, devices_of, run_side_by_side
 
 BAGS = Recipe(BagData("cohort/features", folds=3))
 TABLE = Recipe(TableData("tables/wine.csv"))
@@ -319,11 +320,41 @@ def _light_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_light_processes")
-def test_the_queue_tells_what_came_out_and_what_failed() -> None:
-    heard: dict[str, int] = {}
-    failures = run_side_by_side(double, {"x/a": 1, "x/b": -3, "x/c": 5}, 2, heard.__setitem__)
-    assert heard == {"a": 2, "c": 10}
-    assert failures == {"x/b": "-3 is negative"}
+def test_the_queue_tells_what_came_out_and_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And each process has a device of its own, by the environment; the one that asks keeps its own."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, GPU-7,2")
+    heard: dict[str, tuple[int, str]] = {}
+    failures = run_side_by_side(double_there, {"x/a": 1, "x/b": -3, "x/c": 5}, 2, heard.__setitem__)
+    assert {name: number for name, (number, _) in heard.items()} == {"a": 2, "c": 10}
+    assert failures.keys() == {"x/b"}
+    what, _, device = failures["x/b"].rpartition(" on ")
+    assert what == "-3 is negative"
+    assert {heard["a"][1], device} == {"5", "GPU-7"}
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "5, GPU-7,2"
+
+
+def test_devices_in_turn() -> None:
+    four = ("0", "1", "2", "3")
+    assert [devices_of(place, 1, four) for place in range(5)] == [("0",), ("1",), ("2",), ("3",), ("0",)]
+    assert [devices_of(place, 2, four) for place in range(3)] == [("0", "1"), ("2", "3"), ("0", "1")]
+    assert devices_of(1, 3, four) == devices_of(0, 8, four) == four
+    assert devices_of(3, 1, ()) == ()
+
+
+@pytest.mark.parametrize(("visible", "seen"), [("", ""), ("-1", "-1"), ("3", "3"), ("1,-1", "1,-1"), ("4,6", "6")])
+def test_what_is_hidden_stays_hidden(monkeypatch: pytest.MonkeyPatch, visible: str, seen: str) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    _see_own_devices(1, 1)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == seen
+
+
+def test_devices_are_counted_where_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # so that it is put back
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    for count, seen in ((0, None), (1, None), (2, "1")):
+        monkeypatch.setattr("torch.cuda.device_count", lambda count=count: count)
+        _see_own_devices(3, 1)
+        assert os.environ.get("CUDA_VISIBLE_DEVICES") == seen
 
 
 @pytest.mark.usefixtures("_light_processes")

@@ -25,7 +25,9 @@ from ncmi.training.schema import Evaluation, Results
 
 ReadoutName = Literal["auto", "head", "cc", "lp", "knn"]
 _SHORT = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "nll", "calibration_error")
-_OPTION = re.compile(r"--(?:[a-z]+\.)?([a-z][a-z-]*[a-z])(?: (error|skip|mark|own|all|last|best|cpu|auto|yes|no)\b)?")
+_OPTION = re.compile(
+    r"--(?:[a-z]+\.)?([a-z][a-z-]*[a-z])(?: (error|skip|mark|slide|own|all|last|best|cpu|auto|yes|no)\b)?"
+)
 
 
 @contextmanager

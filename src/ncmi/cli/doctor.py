@@ -16,6 +16,8 @@ _OPTIONAL = {
     "h5py": "ncmi slides: features files; pip install 'ncmi[slides]'",
     "openslide": "ncmi slides tile, embed; pip install 'ncmi[slides]'",
     "skimage": "ncmi slides tile, embed; pip install 'ncmi[slides]'",
+    "torchstain": "ncmi slides embed --stain; pip install 'ncmi[stain]'",
+    "zarr": "features in Zarr stores (LazySlide); pip install 'ncmi[zarr]'",
     "onnx": "ncmi export --to onnx; pip install 'ncmi[export]'",
     "onnxscript": "ncmi export --to onnx; pip install 'ncmi[export]'",
     "onnxruntime": "ncmi export --to onnx, ncmi slides embed --encoder onnx:FILE; pip install 'ncmi[export]'",

@@ -432,6 +432,8 @@ def print_predicted(predicted: Predicted, out: Path, *, marked: bool) -> None:
         lines.append(f"… and {count - _SHOWN} more")
     left = f"; {count} could not be predicted and are {'marked' if marked else 'left out'}" if count else ""
     lines.append(f"{predicted.rows} predictions: {'standard output' if to_errors else out}{left}")
+    if predicted.patients is not None:
+        lines.append(f"one decision a patient, the mean of its slides' probabilities: {predicted.patients}")
     for line in lines:
         say(line, to_errors=to_errors)
 
@@ -478,8 +480,9 @@ def print_cohort(cohort: Cohort, split: Split) -> None:
         patients = {cohort.slides[index].patient for index in indices}
         instances = sum(cohort.instances[index] for index in indices)
         by_class = (str(labels[index]) for index in range(len(cohort.class_names)))
-        rows.append((name, str(len(indices)), str(len(patients)), f"{instances:,}", *by_class))
-    title = f"{len(cohort.slides)} slides, features of width {cohort.feature_dim}"
+        slides = sum(len(cohort.slides[index].names) for index in indices)
+        rows.append((name, str(slides), str(len(patients)), f"{instances:,}", *by_class))
+    title = f"{sum(len(slide.names) for slide in cohort.slides)} slides, features of width {cohort.feature_dim}"
     _print_table(title, "part", ("slides", "patients", "instances", *cohort.class_names), rows)
     for note in cohort.notes:
         say(note)

@@ -91,6 +91,8 @@ def embed(
     image_size: int | None = None,
     mean: tuple[float, float, float] | None = None,
     std: tuple[float, float, float] | None = None,
+    stain: Literal["none", "macenko", "reinhard"] = "none",
+    stain_target: Path | None = None,
     batch_size: int = 64,
     workers: int = 0,
     device: str = "cpu",
@@ -112,6 +114,9 @@ def embed(
         mean: of red, green and blue in 0 … 1, by which patches are normalized, e.g. 0.48 0.46 0.41; by default the
             encoder's own, or ImageNet's. What is used is printed, and written into the features' files.
         std: the same, their standard deviations.
+        stain: bring each patch to the colors of a target first (needs ncmi[stain]); written into the features' files,
+            and features of another normalization are taken for those of another encoder.
+        stain_target: image of a patch in the colors wanted; by default Macenko's reference (reinhard needs one).
         batch_size: patches at a time.
         workers: threads that read patches; 0 for one a processor.
         device: cpu or cuda.
@@ -120,7 +125,14 @@ def embed(
     """
     from ncmi.slides.embedding import embed_slides, make_encoder
 
+    if stain == "none" and stain_target is not None:
+        raise ValueError("--stain-target: say by which method (--stain macenko or reinhard), or leave it out")
     made = make_encoder(encoder, weights, image_size=image_size, mean=mean, std=std, device=device)
+    normalized = None
+    if stain != "none":
+        from ncmi.slides.embedding.stain import StainNormalized
+
+        made = normalized = StainNormalized(made, stain, stain_target, workers=workers)
     output.say_on_the_way(f"encoder {made.name}: {made.version}")
     folder = out or tiles
     with output.SlideCounter("slides") as counter:
@@ -136,6 +148,9 @@ def embed(
             on_slide=counter.done,
             on_patches=counter.patches,
         )
+    if normalized is not None and normalized.unchanged:
+        kept = f"{normalized.unchanged:,} of {normalized.patches:,} patches"
+        output.say(f"{kept} kept their colors: too little stain to normalize")
     output.print_left_out(results, folder / "embed_summary.csv")
 
 
@@ -199,6 +214,7 @@ def attend(
     slides: Path | None = None,
     tiles: Path | None = None,
     slide_mpp: float | None = None,
+    slide_table: Path | None = None,
     top: int = 8,
     color: Literal["even", "percentile"] = "even",
     in_report: bool = False,
@@ -214,12 +230,15 @@ def attend(
         slides: folder of the slides, for pictures below the heat map and of the patches.
         tiles: folder that `ncmi slides tile` wrote, for its thumbnails where the slides are not at hand.
         slide_mpp: microns per pixel of level 0, where places are in microns (STAMP) and the slide does not say.
+        slide_table: CSV with the columns slide and patient, for a run whose bags are patients; by default barcodes say
+            it. The attention over a patient is written slide by slide.
         top: so many patches of highest attention are shown as pictures.
         color: by multiples of an even share, or by percentile among the slide's patches.
         in_report: also keep the attention in the run folder, for `ncmi report` of the run's slides.
         overwrite: replace what an earlier call wrote.
     """
-    from ncmi.data.bags.bag import BagError
+    from ncmi.data.bags.bag import BagError, BagSource
+    from ncmi.data.bags.patients import JoinedBags
     from ncmi.data.bags.readers import open_bags
     from ncmi.errors import listing
     from ncmi.files import check_writable
@@ -235,10 +254,17 @@ def attend(
     if top < 0:
         raise ValueError(f"--top {top}: give 0 or more")
     pictures = Sources(slides, tiles, slide_mpp, thumbnail=OVERLAY, patch=224)
-    source = open_bags(features, features_key=data.features_key, coords_key=data.coords_key)
+    source: BagSource = open_bags(features, features_key=data.features_key, coords_key=data.coords_key)
     if unknown := sorted(set(only) - set(source.names)):
         raise BagError(f"{features}: no slide {listing(unknown, 5)} (--only); there is {listing(source.names, 5)}")
-    names = tuple(name for name in source.names if not only or name in only)
+    names = bags = tuple(name for name in source.names if not only or name in only)
+    who: tuple[str, ...] = ()
+    if data.unit == "patient":
+        joined, note = JoinedBags.by_patient([source], slide_table)
+        patients = {slide: patient for patient, slides in joined.slides.items() for _, slide in slides}
+        source, bags, who = joined, tuple(sorted({patients[name] for name in names})), (note,)
+    elif slide_table is not None:
+        raise ValueError(f"--slide-table: the bags of {run} are slides, not patients: leave it out")
     earlier = [out / name for name in names if (out / name).exists()]
     if earlier and not overwrite:
         raise FileExistsError(f"{earlier[0]} exists: choose another --out, or give --overwrite")
@@ -247,23 +273,30 @@ def attend(
     left_out: list[tuple[str, str]] = []
     rows: list[dict[str, str]] = []
     with output.SlideCounter("slides") as counter:
-        for bag in attend_bags(model, source, names, on_bad=lambda name, reason: left_out.append((name, reason))):
+        for bag in attend_bags(model, source, bags, on_bad=lambda name, reason: left_out.append((name, reason))):
+            if bag.name not in names:  # another slide of the patient
+                continue
             weights, picture = pictures.look(attention_of(bag.name, bag.arrays), top)
             shares = dict(zip(classes, bag.probabilities.tolist(), strict=True))
             decided = max(shares, key=shares.__getitem__)
             sentences = [f"Decided for {decided}, p = {shares[decided]:.3f}."]
+            if weights.patient:
+                of_patient = f"{weights.share:.1%} of the attention over its patient, {weights.patient}"
+                sentences.append(f"The slide has {of_patient}, whose decision it is.")
             notes = write_slide(
                 out / bag.name, weights, picture, coloring=color, sentences=sentences, probabilities=shares
             )
             if in_report:
                 write_arrays(run / "attention" / f"{bag.name}.npz", bag.arrays)
             about = {"patches": len(weights.values), "effective_patches": f"{weights.effective:.6g}"}
+            if weights.patient:
+                about |= {"patient": weights.patient, "share": f"{weights.share:.6g}"}
             row = {"slide": bag.name, "prediction": decided, "probability": f"{shares[decided]:.6g}", **about}
             rows.append({name: str(value) for name, value in row.items()} | {"notes": "; ".join(notes)})
             counter.advance(bag.name)
     write_slides_table(out / "slides.csv", rows)
     notes_of = [row["notes"] for row in rows if row["notes"]]
-    for line in (*unknown_encoder(model, source, [row["slide"] for row in rows]), *notes_of[:5]):
+    for line in (*who, *unknown_encoder(model, source, bags), *notes_of[:5]):
         output.say(line)
     output.print_faults(left_out)
     output.say(f"{len(rows)} slides: {out}")

@@ -16,6 +16,7 @@ from ncmi.errors import Interrupted
 from ncmi.files import check_regular
 from ncmi.objectives.options import NCMIOptions, ObjectiveOptions, objective_names
 from ncmi.recipes import (
+    BagData,
     BagNetwork,
     Data,
     Network,
@@ -62,7 +63,7 @@ def compare(
         seeds: number of seeds, each with its own split, the same for all losses; by default 5, of slides 3.
         objectives: names of the losses; by default all, of slides cross_entropy and ncmi.
         networks: names of the networks; by default the one of --network.name, of slides abmil transmil aem asmil.
-        workers: runs side by side, one thread each; 0 for one a processor.
+        workers: runs side by side, one thread each; 0 for one a processor. Of several GPUs each run takes one, in turn.
         resume: go on with an earlier comparison of the same options; finished runs are kept.
         objective: options of the objective that --objective names (by default ncmi); the others take their defaults.
         network: the network, the same for all.
@@ -225,6 +226,7 @@ def evaluate(
     *,
     on: str | None = None,
     labels: str | None = None,
+    slide_table: str | None = None,
     bad: Literal["error", "skip"] | None = None,
     ood: tuple[str, ...] = (),
     json: Path | None = None,
@@ -235,6 +237,7 @@ def evaluate(
         run: the run folder, finished.
         on: other labeled data to judge it on, by name or path; by default the run's own validation and test parts.
         labels: CSV of the labels of --on, where that is features of slides.
+        slide_table: CSV of its slides and their patients, where --labels has one row a patient.
         bad: what of --on cannot be used: stop, or leave it out and say so; by default as for the run's own data.
         ood: out-of-distribution data, by names or paths: how well it is told from the run's test part by the distance
             to the nearest centroid and by other scores. Kept in the run folder for the report.
@@ -242,7 +245,7 @@ def evaluate(
     """
     from ncmi.training.evaluation import evaluate_run, keep_ood
 
-    evaluation = evaluate_run(run, on, ood, labels, bad)
+    evaluation = evaluate_run(run, on, ood, labels, bad, slide_table)
     output.print_evaluation(evaluation)
     _write_json(json, evaluation)
     try:
@@ -267,6 +270,7 @@ def predict(
     calibrated: bool = False,
     bad: Literal["mark", "skip", "error"] = "mark",
     attention: Path | None = None,
+    slide_table: Path | None = None,
     overwrite: bool = False,
 ) -> None:
     """Predict new data with a run: CSV with the class, its probability, distance, and all classes' probabilities.
@@ -279,6 +283,8 @@ def predict(
         calibrated: probabilities by the temperature that was fitted to the run's validation part.
         bad: what cannot be predicted: a row that says why, no row, or stop.
         attention: folder for each slide's attention (.npz).
+        slide_table: CSV with the columns slide and patient; by default patients are known by barcodes (TCGA and so on).
+            Patients with several slides have a table of their own, OUT-patients.
         overwrite: replace an existing file.
     """
     from ncmi.training.prediction import predict
@@ -292,6 +298,7 @@ def predict(
         calibrated=calibrated,
         bad=bad,
         attention=attention,
+        slide_table=slide_table,
         overwrite=overwrite,
     )
     output.print_predicted(predicted, out, marked=bad == "mark")
@@ -394,6 +401,7 @@ def reproduce(
     bracs: Path | None = None,
     bracs_labels: Path | None = None,
     epochs: int = 0,
+    data: BagData = BagData(""),
     training: Training = default_training("bags"),
 ) -> None:
     """Make a table or figure of the paper from runs of your own, with paired differences. The same command goes on.
@@ -408,7 +416,8 @@ def reproduce(
         first_seed: the first of them.
         only: names of the entries to make, e.g. cross_entropy focal ncmi-released; by default all of the experiment.
         networks: networks; by default the paper's, or resnet_small.
-        workers: runs side by side, one thread each; 0 for one a processor. On a GPU several share it.
+        workers: runs side by side, one thread each; 0 for one a processor. Of several GPUs each run takes one, in turn;
+            one GPU they share.
         data_dir: folder that holds CIFAR-100; by default the environment variable NCMI_DATA.
         imagenet: table2: folder with ImageNet's train and val, or other images.
         camelyon17: table3: features of CAMELYON-17's slides; tested on centers 3 and 4.
@@ -417,6 +426,7 @@ def reproduce(
         bracs: table3: features of BRACS' slides; its own split, three classes.
         bracs_labels: table3: CSV with slide, patient, split, label; or BRACS' own table with its seven lesions.
         epochs: table2, table3: passes over the training part; 0 for the recipe's, of slides 50 (published: 50 to 100).
+        data: table3: unusable slides, names of data sets, how bags are trained on; labels and parts are the tables'.
         training: table3: the training; by default as published.
     """
     from ncmi.report import print_table, write_report
@@ -425,6 +435,8 @@ def reproduce(
     if experiment == "table4":
         _reproduce_cost(scale, folder / experiment, networks, only)
         return
+    if data.name:
+        raise ValueError("--data.name: give features as --camelyon17 or --bracs")
     cohorts = {"camelyon17": (camelyon17, camelyon17_labels), "bracs": (bracs, bracs_labels)}
     with tempfile.TemporaryDirectory() as aside:
         groups = reproduction.plan_experiment(
@@ -440,6 +452,7 @@ def reproduce(
             cohorts={name: (features, labels) for name, (features, labels) in cohorts.items() if features is not None},
             epochs=epochs,
             training=None if training == default_training("bags") else training,
+            data=data,
             # where nothing is to be written, tables are brought into their form elsewhere
             tables=Path(aside) if DRY_RUN else folder / "labels",
         )

@@ -23,6 +23,7 @@ TABLE_SUFFIXES = (
 PACKED_SUFFIXES = (".gz", ".zip", ".xz", ".bz2")
 FILE_SUFFIXES = (".npz", *TABLE_SUFFIXES)
 BAG_SUFFIXES = (".h5", ".hdf5", ".h5ad", ".pt", ".pth", ".npz", ".npy")
+ZARR = ".zarr"
 WHOLE_SLIDE_SUFFIXES = (
     *(".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".svslide", ".bif"),
     *(".dcm", ".czi", ".isyntax"),
@@ -202,10 +203,12 @@ def _are_labeled(shapes: dict[str, tuple[int, ...]]) -> bool:
 def _kind_of_folder(folder: Path) -> Kind:
     if is_shards(folder):
         return "image"
+    if is_bag_file(folder):
+        return "bags"
     entries = visible(folder)
     folders = [entry for entry in entries if entry.is_dir()]
     files = [entry for entry in entries if entry.is_file()]
-    if bags := _bags(files):
+    if bags := _bags(entries):
         if all(file.suffix.lower() == ".npz" for file in bags):
             with naming(bags[0].name):
                 shapes = archive_shapes(bags[0])
@@ -258,7 +261,14 @@ def bag_in(folder: Path) -> Path | None:
 
 
 def _bags(entries: Sequence[Path]) -> list[Path]:
-    return [entry for entry in entries if entry.suffix.lower() in BAG_SUFFIXES and entry.is_file()]
+    return [entry for entry in entries if is_bag_file(entry)]
+
+
+def is_bag_file(path: Path) -> bool:
+    """Whether something is a bag's file by its name; a Zarr store is a folder."""
+    if path.suffix.lower() == ZARR:
+        return path.is_dir()
+    return path.suffix.lower() in BAG_SUFFIXES and path.is_file()
 
 
 def _is_whole_slide(path: Path) -> bool:

@@ -192,15 +192,19 @@ class BagData(Data):
 
     Attributes:
         name: folder of one .h5, .pt or .npz file a slide, or one .h5 or .npz file of a whole cohort.
-        labels: CSV with one row a slide; None where the features' file holds the labels.
-        slide_column, patient_column, label_column: columns of that CSV; by default guessed by their usual names.
-            Without a column of patients each slide is a patient of its own.
+        labels: CSV or spreadsheet with one row a slide, or a patient; None where the features' file holds the labels.
+        slide_column, patient_column, label_column: columns of that table; by default guessed by their usual names.
+            Without a column of patients each slide is a patient of its own, but for names that are barcodes.
+        slide_table: table with the columns slide and patient, where ``labels`` has one row a patient and the slides'
+            names do not begin with the patients'.
+        unit: what is a bag and has a label: each "slide", or each "patient", whose slides are joined to one bag. With
+            slides, a patient's decision is the mean of its slides' probabilities, where they share a label.
         classes: names of the classes in their order; by default those that occur, in order of their names.
         features_key, coords_key: names of the data sets in a features file; by default guessed.
         split_column: column that says train, val or test of each slide, such as BRACS' own; with ``folds``, one that
             says the number of each slide's fold.
         splits: CSV with columns train, val, test, each a list of slides, as CLAM writes; with ``folds``, the folder of
-            splits_0.csv, splits_1.csv …, or a path with ``{fold}`` in it.
+            splits_0.csv, splits_1.csv …, a path with ``{fold}`` in it, or STAMP's splits.json.
         holdout_column, holdout: test on the slides with these values, such as center and 3 4.
         patient_overlap: where given splits put a patient on two sides: "error", or "drop" the patient's slides from
             training, or from training and validation where the other side is test.
@@ -217,6 +221,8 @@ class BagData(Data):
     slide_column: str | None = None
     patient_column: str | None = None
     label_column: str | None = None
+    slide_table: str | None = None
+    unit: Literal["slide", "patient"] = "slide"
     classes: tuple[str, ...] = ()
     features_key: str | None = None
     coords_key: str | None = None

@@ -40,6 +40,8 @@ class Attention:
         coords: ``[N, 2]``, upper left corners in pixels of level 0; None where unknown.
         patch_size: side of a patch in pixels of level 0; estimated from the corners where the file does not say it.
         microns: coords and patch_size are microns; see :meth:`in_pixels`.
+        patient: whose slides are one bag, which this slide is of; empty where each slide is one.
+        share: of the attention over the patient that the slide has, 0 … 1.
     """
 
     slide: str
@@ -47,6 +49,8 @@ class Attention:
     coords: NDArray[Any] | None
     patch_size: float
     microns: bool = False
+    patient: str = ""
+    share: float = 1.0
 
     def in_pixels(self, mpp: float) -> Attention:
         """The same with places in pixels of level 0, by its microns per pixel."""
@@ -114,7 +118,15 @@ def attention_of(slide: str, arrays: Mapping[str, Any]) -> Attention:
     corners = coords.astype(np.float64 if microns else np.int64) if coords.size else None
     side = float(arrays.get("patch_size", 0)) or (1.0 if corners is None else _spacing(corners))
     # single precision leaves the sum a little off
-    return Attention(slide, values / values.sum(), corners, side if microns else int(side), microns)
+    return Attention(
+        slide,
+        values / values.sum(),
+        corners,
+        side if microns else int(side),
+        microns,
+        patient=str(arrays.get("patient", "")),
+        share=float(arrays.get("share", 1)),
+    )
 
 
 def _spacing(coords: NDArray[Any]) -> float:

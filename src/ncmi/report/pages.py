@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ncmi.readouts.metrics import METRICS, SCORES, SHARE, heading_of, in_words, unit_of
+from ncmi.readouts.metrics import SCORES, SHARE, heading_of, in_words, unit_of
 from ncmi.recipes.names import READOUTS, method_label, network_label
 from ncmi.report import attention, charts, decision_charts, epoch_charts, heat_maps, parts, score_charts, text
 from ncmi.report.mistakes import mistakes
@@ -30,6 +30,7 @@ from ncmi.report.tables import (
     Cell,
     Table,
     TableRow,
+    fold_table,
     has_published,
     numeric,
     overview_table,
@@ -172,7 +173,11 @@ def _read_slides(run: Run) -> pd.DataFrame:
         slides = pd.read_csv(path, dtype=words, keep_default_na=False, encoding="utf-8").set_index("slide")
         slides["class"] = [names.index(label) for label in slides["label"]]
         columns = map(str, slides)
-        numbers = [name for name in columns if name == "instances" or name.partition(":")[0] in run.finished.readouts]
+        numbers = [
+            name
+            for name in columns
+            if name in ("instances", "slides") or name.partition(":")[0] in run.finished.readouts
+        ]
         slides[numbers] = slides[numbers].astype(float)
         known = len(slides) > 0 and slides["part"].isin(PARTS).all() and slides["patient"].notna().all()
     except (OSError, ValueError, KeyError) as error:
@@ -189,10 +194,12 @@ def _cohort(results: Results, slides: pd.DataFrame) -> dict[str, Any]:
         same = slides[slides["part"] == part]
         if len(same):
             low, middle, high = (f"{int(count):,}" for count in same["instances"].quantile([0, 0.5, 1]))
-            words = (str(len(same)), str(same["patient"].nunique()), f"{int(same['instances'].sum()):,}")
+            count = int(same["slides"].sum()) if "slides" in same else len(same)
+            words = (str(count), str(same["patient"].nunique()), f"{int(same['instances'].sum()):,}")
             counts = np.bincount(same["class"], minlength=len(results.class_names))
             lines.append(table_row(part, *words, f"{middle} ({low} … {high})", *map(str, counts)))
-    headings = ("Part", "slides", "patients", "patches", "patches a slide: middle (range)", *results.class_names)
+    each = "patient" if "slides" in slides else "slide"
+    headings = ("Part", "slides", "patients", "patches", f"patches a {each}: middle (range)", *results.class_names)
     skipped = [TableRow([Cell(slide.name), Cell(slide.reason)]) for slide in results.skipped]
     return {
         "table": Table("cohort", headings, lines),
@@ -203,13 +210,18 @@ def _cohort(results: Results, slides: pd.DataFrame) -> dict[str, Any]:
 
 def _attention(run: Run, slides: pd.DataFrame, sources: attention.Sources) -> dict[str, Any] | None:
     """The slides of a run whose attention was kept, by true class: how each was decided, and where it was looked."""
-    files = {name: path for name, path in attention.attention_files(run.folder).items() if name in slides.index}
-    ordered = sorted(files, key=lambda name: (slides.loc[name, "class"], name))
+    files = attention.attention_files(run.folder)
+    # where a patient's slides are one bag, the table is of patients, and the files say which
+    of_patients = "slides" in slides
+    known = [attention.read_attention(path) for name, path in files.items() if of_patients or name in slides.index]
+    rows = {weights.slide: weights.patient or weights.slide for weights in known}
+    known = [weights for weights in known if rows[weights.slide] in slides.index]
+    ordered = sorted(known, key=lambda weights: (slides.loc[rows[weights.slide], "class"], weights.slide))
     step = max(1.0, len(ordered) / _MOST_SLIDES)
     chosen = [ordered[int(place * step + 1e-9)] for place in range(min(len(ordered), _MOST_SLIDES))]
     shown = [
-        _slide(f"heat{at}", run, dict(slides.loc[name]), attention.read_attention(files[name]), sources)
-        for at, name in enumerate(chosen)
+        _slide(f"heat{at}", run, dict(slides.loc[rows[weights.slide]]), weights, sources)
+        for at, weights in enumerate(chosen)
     ]
     return {"slides": shown, "total": len(ordered)} if shown else None
 
@@ -236,7 +248,8 @@ def _slide(
     ]
     where = ("x", "y") if corners else ("patch number",)
     return {
-        "name": weights.slide,
+        "name": weights.slide
+        + (f", {weights.share:.0%} of the attention over patient {weights.patient}" if weights.patient else ""),
         "row": slide,
         "decided": names[int(np.argmax(values))],
         "probability": max(values),
@@ -276,7 +289,8 @@ def comparison_page(record: Comparison, rows: Sequence[Row], path: Path) -> str:
         all_scores=_all_scores(record, rows),
         source=(SOURCE_OF_BAGS if record.kind == "bags" else SOURCE) if has_published(rows) else "",
         dots=parts.dots_figure(record, rows, looks),
-        fold_table=_fold_table(record, rows) if record.folds else None,
+        fold_table=fold_table(record, rows) if record.folds else None,
+        pooled=all(row.pooled for row in rows),
         epochs=parts.epochs_figure(entries, styles((entry.label, entry.objective) for entry in entries)),
         clusters=parts.cluster_figures({label: same[0] for label, same in runs.items()}, (e.label for e in featured)),
         confusion=parts.confusion_figure(matrices, ", summed over all seeds" if several else ""),
@@ -322,24 +336,6 @@ def _all_scores(record: Comparison, rows: Sequence[Row]) -> Table:
 
     headings = ["Method", "n", *(heading_of(record.kind, name) for name in SCORES)]
     return rows_table("all-scores", rows, headings, cells)
-
-
-def _fold_table(record: Comparison, rows: Sequence[Row]) -> Table:
-    """Scores fold by fold, which the pooled scores do not show."""
-    judged = record.judged
-
-    def cells(row: Row) -> list[str]:
-        spreads = [(unit_of(record.kind, name), row.scores[name].folds) for name in judged]
-        return [
-            words
-            for unit, spread in spreads
-            for words in (
-                (unit.mean_sd(spread.mean, spread.sd), str(len(spread.values))) if spread else (text.MISSING, "0")
-            )
-        ]
-
-    headings = [heading for name in judged for heading in (f"{METRICS[name].label} of a fold", "folds")]
-    return rows_table("folds", rows, ["Method", *headings], cells)
 
 
 def _runs_table(record: Comparison, path: Path) -> Table:

@@ -103,11 +103,13 @@ class Score(Spread):
     """One score over repeats: a seed each, of cross-validation with the test parts of all its folds put together.
 
     The difference is None for the baseline and without a common repeat; ``folds`` holds cross-validation fold by fold,
-    where the score is defined; ``published`` is the paper's value, which enters nothing here.
+    where the score is defined, and ``fold_differences`` the paired differences of these from the baseline;
+    ``published`` is the paper's value, which enters nothing here.
     """
 
     difference: Difference | None = None
     folds: Spread | None = None
+    fold_differences: Spread | None = None
     published: float | None = None
 
     @property
@@ -125,6 +127,7 @@ class Row:
         readout: how it decides.
         primary: the read-outs by which its objective is meant to be judged, the first one first.
         is_baseline: whether others of its network are compared with it.
+        pooled: False where scores are means over folds, since test parts of published folds overlap.
         seeds: of its complete repeats.
         scores: by name, those of :data:`ncmi.readouts.metrics.SCORES`.
         information: mean CMI, Γ (nats) and NCMI on the test part, by their names in the schema.
@@ -135,6 +138,7 @@ class Row:
     readout: str
     primary: tuple[str, ...]
     is_baseline: bool
+    pooled: bool
     seeds: tuple[int, ...]
     scores: Mapping[str, Score]
     epoch_seconds: float
@@ -223,7 +227,7 @@ def comparison_rows(record: Comparison, *, published: Images | None = None) -> t
         reference = repeats[baseline] if baseline and baseline is not entry else {}
         for readout in dict.fromkeys(name for repeat in own.values() for name in repeat.scores):
             known = published_scores(entry, readout, cohort, published)
-            rows.append(_row(record, entry, readout, own, reference, entry is baseline, known))
+            rows.append(_row(record, entry, readout, own, reference, baseline, known))
 
     def place(row: Row) -> tuple[int, int, int, float]:
         rank = 0 if row.entry.objective == "ncmi" else 1 if row.is_baseline else 2
@@ -290,10 +294,14 @@ def best_of_table(rows: Sequence[Row], score: str) -> list[Row]:
 
 @dataclass(frozen=True, eq=False)
 class _Repeat:
-    """One entry at one seed: its scores by read-out and name, and of bags the test parts of all its folds."""
+    """One entry at one seed: its scores by read-out and name, and of bags the test parts of all its folds.
+
+    Where test parts of folds overlap, scores are means over folds, and nothing is put together.
+    """
 
     scores: Mapping[str, Mapping[str, float]]
     test: pd.DataFrame | None
+    pooled: bool = True
 
     def pairs_with(self, other: _Repeat) -> bool:
         """Whether both are tested on the same bags."""
@@ -329,7 +337,7 @@ def _repeat(runs: Sequence[Run]) -> _Repeat:
             name: {score: float(np.mean([row[score] for row in rows])) for score in SCORES}
             for name, rows in each.items()
         }
-        return _Repeat(means, None)
+        return _Repeat(means, None, pooled=False)
     if test.index.has_duplicates:
         raise ReportError(
             f"{first.folder}: {test.index[test.index.duplicated()][0]} is tested on in two folds of seed "
@@ -394,7 +402,7 @@ def _row(
     readout: str,
     repeats: _Repeats,
     reference: _Repeats,
-    is_baseline: bool,
+    baseline: EntryRuns | None,
     published: Mapping[str, float],
 ) -> Row:
     repeats = {key: repeat for key, repeat in repeats.items() if readout in repeat.scores}
@@ -404,7 +412,8 @@ def _row(
         if (other := reference.get(key)) and readout in other.scores and repeat.pairs_with(other)
     }
     results = [run.finished for run in entry.runs]
-    tests = pd.DataFrame([_numbers(result.readouts[readout].test) for result in results if readout in result.readouts])
+    tests, others = _by_fold(entry, readout), _by_fold(baseline, readout)
+    fold_differences = (tests - others).dropna(how="all") if baseline is not entry and len(others) else None
     measures = pd.DataFrame([msgspec.structs.asdict(result.information) for result in results], dtype=float)
     seeds = tuple(seed for seed, _ in repeats)
     scores = {
@@ -413,6 +422,9 @@ def _row(
             seeds=seeds,
             difference=_difference(pairs, readout, name) if pairs else None,
             folds=Spread(tuple(tests[name].dropna())) if record.folds else None,
+            fold_differences=None
+            if fold_differences is None or not record.folds
+            else Spread(tuple(fold_differences[name].dropna())),
             published=published.get(name),
         )
         for name in SCORES
@@ -421,13 +433,21 @@ def _row(
         entry=entry,
         readout=readout,
         primary=tuple(dict.fromkeys(name for result in results for name in result.primary_readouts)),
-        is_baseline=is_baseline,
+        is_baseline=entry is baseline,
+        pooled=all(repeat.pooled for repeat in repeats.values()),
         seeds=seeds,
         scores=scores,
         epoch_seconds=float(np.median([result.epoch_seconds for result in results])),
         peak_memory_mb=max(result.peak_memory_mb for result in results),
         information={name: float(measures[name].mean(skipna=False)) for name in INFORMATION},
     )
+
+
+def _by_fold(entry: EntryRuns | None, readout: str) -> pd.DataFrame:
+    """The scores of each run of an entry by a read-out, by seed, split and fold."""
+    runs = [] if entry is None else [run for run in entry.runs if readout in run.finished.readouts]
+    lines = {(run.seed, run.split_seed or 0, run.fold): _numbers(run.finished.readouts[readout].test) for run in runs}
+    return pd.DataFrame.from_dict(lines, orient="index", columns=list(SCORES))
 
 
 def _difference(pairs: Mapping[int, tuple[_Repeat, _Repeat]], readout: str, score: str) -> Difference:

@@ -324,7 +324,28 @@ def _run_headings(run: Run) -> list[str]:
     return ["Test data", *(heading_of(run.kind, name) for name in run.scores)]
 
 
-def _title(record: Run | Comparison) -> str:
+def fold_table(record: Comparison, rows: Sequence[Row]) -> Table:
+    """Scores and paired differences fold by fold, which the pooled scores do not show."""
+
+    def cells(row: Row) -> list[Cell]:
+        line = []
+        for name in record.judged:
+            unit, score = unit_of(record.kind, name), row.scores[name]
+            spread, difference = score.folds, score.fold_differences
+            line.append(numeric(unit.mean_sd(spread.mean, spread.sd) if spread else text.MISSING))
+            if difference is None or not difference.values:
+                words = text.MISSING
+            else:
+                words = f"{unit.signed(difference.mean)} ± {unit.fixed(difference.sd)}"
+            line.append(numeric(words))
+        count = row.scores[record.judged[0]].folds
+        return [*line, numeric(str(len(count.values) if count else 0))]
+
+    headings = [heading for name in record.judged for heading in (f"{METRICS[name].label} of a fold", "Δ of a fold")]
+    return rows_table("folds", rows, ["Method", *headings, "folds"], cells)
+
+
+def _title(record: Run | Comparison, rows: Sequence[Row] = ()) -> str:
     if isinstance(record, Run):
         title = f"{record.network_label} with {record.label} on {record.data}, seed {record.seed}: test data"
         simulation = record.results is not None and record.results.simulation
@@ -332,7 +353,8 @@ def _title(record: Run | Comparison) -> str:
         scores = " and ".join(METRICS[name].label for name in record.judged)
         scores = scores if record.kind == "bags" else f"Test {' and '.join(map(in_words, record.judged))}"
         repeats = text.count(len(record.seeds), "repeat" if record.folds else "seed")
-        pooled = f" of {record.folds} folds, pooled" if record.folds else ""
+        how = "pooled" if all(row.pooled for row in rows) else "means of folds, whose test parts overlap"
+        pooled = f" of {record.folds} folds, {how}" if record.folds else ""
         title, simulation = f"{scores} on {record.data}, mean ± sd over {repeats}{pooled}", record.simulation
     return f"{text.SIMULATION} {title}" if simulation else title
 
@@ -386,9 +408,19 @@ def print_table(
 def _print_comparison(record: Comparison, rows: Sequence[Row], console: Console, heading: str = "") -> None:
     shown = [column for column in columns(record, rows) if column.narrow]
     ends = [row.readout != after.readout for row, after in itertools.pairwise(rows)]
-    title, note = heading + _title(record), _note(record, rows)
+    title, note = heading + _title(record, rows), _note(record, rows)
     lines = cells_of(rows, shown)
     _print_cells(console, title, shown[0].heading, shown[1:], lines, note=note, ends=[*ends, False])
+    if record.folds and rows:
+        folds = fold_table(record, rows)
+        _print_cells(
+            console,
+            "Fold by fold, mean ± sd over all folds",
+            folds.headings[0],
+            [Column(name, str) for name in folds.headings[1:]],
+            [row.cells for row in folds.rows],
+            ends=[*ends, False],
+        )
     if record.kind != "bags" and record.unequal:
         console.print(Text(unequal_in_words(record.unequal)))
     for sentence in fits_in_words(fits_of(record.runs)):
@@ -508,7 +540,7 @@ def to_html(folder: Path | str | Record, *, readouts: Sequence[str] = SHOWN) -> 
     rows = shown_rows(comparison_rows(record), readouts)
     shown = columns(record, rows)
     headings = [column.heading for column in shown]
-    return html_table(_title(record), headings, cells_of(rows, shown), _note(record, rows))
+    return html_table(_title(record, rows), headings, cells_of(rows, shown), _note(record, rows))
 
 
 def html_table(title: str, headings: Sequence[str], lines: Sequence[Sequence[Cell]], note: str = "") -> str:
@@ -576,11 +608,12 @@ def comparison_table(record: Comparison, rows: Sequence[Row] | None = None) -> p
     """The comparison as numbers, one row an entry and read-out, all of them. Scores and differences are in 0 … 1.
 
     Columns: ``method``, ``network``, ``objective``, ``readout`` (all as tables call them), ``primary`` (whether the
-    objective is meant to be judged so), ``seeds`` (count), ``folds``; of each score ``_mean`` and ``_sd``; ``pairs``
-    (count); of each score ``difference_…`` with ``_low``, ``_high`` (95 % t-interval over pairs); of the scores that
-    are judged by also ``_p`` (Wilcoxon, NaN below five pairs), of bags ``_patients_low``, ``_patients_high``
-    (bootstrap over groups), and the paper's ``published_…``; ``epoch_seconds`` (median), ``peak_memory_mb`` (highest),
-    and the means of the measures of information.
+    objective is meant to be judged so), ``seeds`` (count), ``folds``; of each score ``_mean`` and ``_sd``; of
+    cross-validation ``pooled`` (False where test parts of folds overlap, and means are over folds), and of the scores
+    that are judged by ``_fold_mean`` and ``_fold_sd``; ``pairs`` (count); of each score ``difference_…`` with ``_low``,
+    ``_high`` (95 % t-interval over pairs); of the scores that are judged by also ``_p`` (Wilcoxon, NaN below five
+    pairs), of bags ``_patients_low``, ``_patients_high`` (bootstrap over groups), and the paper's ``published_…``;
+    ``epoch_seconds`` (median), ``peak_memory_mb`` (highest), and the means of the measures of information.
     """
     rows = comparison_rows(record) if rows is None else rows
     return pd.DataFrame([_row_numbers(record, row) for row in rows])
@@ -600,6 +633,11 @@ def _row_numbers(record: Comparison, row: Row) -> dict[str, object]:
     judged = record.judged
     for name in SCORES:
         numbers |= {f"{name}_mean": row.scores[name].mean, f"{name}_sd": row.scores[name].sd}
+    if record.folds:
+        numbers["pooled"] = row.pooled
+        for name in judged:
+            folds = row.scores[name].folds
+            numbers |= {f"{name}_fold_mean": folds.mean, f"{name}_fold_sd": folds.sd} if folds else {}
     numbers["pairs"] = len(row.scores[judged[0]].compared.values)
     for name in SCORES:
         difference, key = row.scores[name].compared, f"difference_{name}"

@@ -102,13 +102,15 @@ class CohortSource(Source):
         return _cohort_features(model, self.cohort, indices)
 
     def ood_features(self, model: Classifier, name: str) -> Tensor:
-        cohort = load_cohort(replace(self.data, name=name, labels=None, classes=()), need_labels=False)
+        unlabeled = replace(self.data, name=name, labels=None, slide_table=None, classes=())
+        cohort = load_cohort(unlabeled, need_labels=False)
         _check_like(model, cohort, name)
         return vectors_of(model, BagStream(cohort.source, cohort.names))
 
     def describe_inputs(self) -> str:
         patients = len(set(self.cohort.patients))
-        return f"{len(self.labels):,} slides of {patients:,} patients, features of width {self.cohort.feature_dim}"
+        slides = sum(len(slide.names) for slide in self.cohort.slides)
+        return f"{slides:,} slides of {patients:,} patients, features of width {self.cohort.feature_dim}"
 
     def begin(self, folder: RunFolder, record: DataRecord) -> None:
         super().begin(folder, record)
@@ -144,6 +146,7 @@ class CohortSource(Source):
         """A line for each slide of each part, with the read-outs' probabilities and the distances to the centroids."""
         classes = self.cohort.class_names
         heading = ["slide", "patient", "part", "label", "instances"]
+        heading += ["slides"] if self.data.unit == "patient" else []
         heading += [f"{readout}:{name}" for readout in _TABLE_READOUTS for name in classes]
         heading += [f"distance:{name}" for name in classes]
 
@@ -163,9 +166,9 @@ class CohortSource(Source):
                     for row, index in zip(numbers, indices.tolist(), strict=True):
                         slide = self.cohort.slides[index]
                         about = [slide.name, slide.patient, names.get(part, part), classes[int(self.labels[index])]]
-                        count = self.cohort.instances[index]
+                        counts = [self.cohort.instances[index], *([len(slide.slides)] if slide.slides else ())]
                         # nine digits: what is judged from this file is judged as it was in single precision
-                        writer.writerow([*about, count, *(f"{number:.9g}" for number in row)])
+                        writer.writerow([*about, *counts, *(f"{number:.9g}" for number in row)])
 
         write_atomically(path, write)
 
@@ -202,8 +205,15 @@ class CohortSource(Source):
         probabilities = judgment.log_p["test"][model.objective.readouts[0]].double().exp().cpu().numpy()
         folder.mkdir(exist_ok=True)
         for row in slides_to_show(self.labels[test].numpy(), probabilities, self.data.attention_slides):
-            bag = self.cohort.source.load(self.names(test)[row])
-            write_arrays(folder / f"{bag.name}.npz", attention_arrays(model, bag))
+            write_attention(folder, model, self.cohort.source.load(self.names(test)[row]))
+
+
+def patients_share_labels(folder: RunFolder) -> bool:
+    """Whether in a run's cohort no patient has slides of several classes, so that labels may be the patients'."""
+    classes: dict[str, set[str]] = {}
+    for patient, label, *_ in folder.read(COHORT).get("slides", {}).values():
+        classes.setdefault(patient, set()).add(label)
+    return all(len(labels) == 1 for labels in classes.values())
 
 
 def other_bags(model: Classifier, data: BagData) -> tuple[Features, tuple[str, ...]]:
@@ -249,9 +259,26 @@ def _cohort_features(model: Classifier, cohort: Cohort, indices: Tensor) -> Feat
 
 
 @torch.no_grad()
-def attention_arrays(model: Classifier, bag: Bag) -> dict[str, Any]:
-    """Attention ``[N]`` of a model in evaluation mode over a bag, with where its instances lie."""
-    return _arrays_of(model(bag.features.to(model.standardize.mean.device)).attention, bag)
+def write_attention(folder: Path, model: Classifier, bag: Bag) -> None:
+    """Write the attention of a model in evaluation mode over a bag: a file a slide, called by it."""
+    attention = model(bag.features.to(model.standardize.mean.device)).attention
+    for slide, arrays in _arrays_by_slide(attention, bag):
+        write_arrays(folder / f"{slide}.npz", arrays)
+
+
+def _arrays_by_slide(attention: Tensor, bag: Bag) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Attention ``[N]`` over a bag with where its instances lie, of a patient's bag slide by slide.
+
+    The attention of a patient's slide is that over the patient; ``share`` is how much of it the slide has.
+    """
+    if not bag.slides:
+        yield bag.name, _arrays_of(attention, bag)
+        return
+    for slide, part in zip(bag.slides, attention.split([len(slide.features) for slide in bag.slides]), strict=True):
+        about = {"patient": np.str_(bag.name), "share": np.float64(part.double().sum().item())}
+        # in single precision a slide may have nothing at all; which of its patches have least is then not known
+        part = part if part.any() else torch.full_like(part, torch.finfo(part.dtype).tiny)
+        yield slide.name, {**_arrays_of(part, slide), **about}
 
 
 def _arrays_of(attention: Tensor, bag: Bag) -> dict[str, Any]:
@@ -267,7 +294,10 @@ def _arrays_of(attention: Tensor, bag: Bag) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class AttendedBag:
-    """What a finished run makes of one bag: its arrays of attention, and the probability ``[C]`` of each class."""
+    """What a finished run makes of one slide: its arrays of attention, and the probability ``[C]`` of each class.
+
+    Of a patient's slides, where they are one bag, the probabilities are the patient's.
+    """
 
     name: str
     arrays: dict[str, Any]
@@ -281,7 +311,7 @@ def attend_bags(
     *,
     on_bad: Callable[[str, str], None] | None = None,
 ) -> Iterator[AttendedBag]:
-    """The attention of a finished run over bags, labeled or not, one after the other.
+    """The attention of a finished run over bags, labeled or not, one slide after the other.
 
     Args:
         model: in evaluation mode.
@@ -295,7 +325,8 @@ def attend_bags(
         with torch.inference_mode():
             output = model.network(_standardized(model, bag.features))
             log_p = model.log_proba(output.vector.unsqueeze(0), readout)[0]
-        yield AttendedBag(bag.name, _arrays_of(output.attention, bag), log_p.double().exp().numpy())
+        for slide, arrays in _arrays_by_slide(output.attention, bag):
+            yield AttendedBag(slide, arrays, log_p.double().exp().numpy())
 
 
 def _standardized(model: Classifier, features: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ def evaluate_run(
     ood: Sequence[str] = (),
     labels: str | None = None,
     bad: Literal["error", "skip"] | None = None,
+    slide_table: str | None = None,
 ) -> Evaluation:
     """Judge a finished run by all read-outs, on its own validation and test parts or on other labeled data.
 
@@ -53,6 +54,7 @@ def evaluate_run(
             for which the training part is needed, and without τ, which the validation part is needed for.
         ood: names or paths of data that the run was not trained for; labels are not looked at.
         labels: table of the labels of ``on``, where that is bags whose files hold none.
+        slide_table: table of the slides and patients of ``on``, where ``labels`` has one row a patient.
         bad: what of ``on`` cannot be used: an error, or left out and noted; by default as for the run's own data.
 
     Raises:
@@ -61,8 +63,10 @@ def evaluate_run(
     """
     recipe = RunFolder.open(run).recipe()
     model = load_model(run)
-    if labels is not None and not (isinstance(on, str) and isinstance(recipe.data, BagData)):
-        raise ValueError("--labels are those of --on, where that is features of slides: leave them out")
+    if (labels or slide_table) is not None and not (isinstance(on, str) and isinstance(recipe.data, BagData)):
+        raise ValueError(
+            "--labels and --slide-table are those of --on, where that is features of slides: leave them out"
+        )
     if recipe.data.name in ood:
         raise ValueError(f"{recipe.data.name} is what the run was trained on: give data that it was not trained for")
     parts, notes, outside, streams = {}, [], {}, None
@@ -92,11 +96,11 @@ def evaluate_run(
     elif on is not None:
         data = _like(recipe.data, on) if isinstance(on, str) else on
         if isinstance(data, BagData) and isinstance(on, str):
-            data = replace(data, labels=labels)
+            data = replace(data, labels=labels, slide_table=slide_table)
         try:
             parts["test"], of_other = other_features(model, data if bad is None else replace(data, bad=bad))
         except ValueError as error:  # here the option has no section
-            raise ValueError(str(error).replace("--data.bad", "--bad")) from error
+            raise ValueError(re.sub(r"--data\.(bad|slide-table)", r"--\1", str(error))) from error
         notes, title = [*notes, *of_other], data.title
     limit, class_names = recipe.training.neighbors_limit, model.signature.class_names
     if streams is None:

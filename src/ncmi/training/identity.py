@@ -23,7 +23,7 @@ from ncmi.training.schema import Contents, DataRecord
 if TYPE_CHECKING:
     from ncmi.data.tables.table import LabeledTable
 
-_PATHS = ("name", "test", "validation", "labels", "splits")
+_PATHS = ("name", "test", "validation", "labels", "slide_table", "splits")
 
 
 def paths_of(data: Data) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import csv
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -9,18 +10,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ncmi.files import check_writable, inert_cell, write_atomically
 from ncmi.readouts.calibration import apply_temperature
 from ncmi.readouts.neighbors import NearestNeighbors
+from ncmi.readouts.scores import by_group
 from ncmi.recipes import BagData, ImageData, TableData
 from ncmi.recipes.names import READOUTS
 from ncmi.training.evaluation import open_own_source
 from ncmi.training.judging import Features, fit_neighbors
 from ncmi.training.model import load_model
-from ncmi.training.run_folder import RunFolder, RunFolderError, write_arrays
+from ncmi.training.run_folder import RunFolder, RunFolderError
 from ncmi.training.streams import neighbors_of_stream
 
 Bad = Literal["mark", "skip", "error"]
@@ -34,20 +37,31 @@ class Predicted:
         rows: how many samples were predicted.
         skipped: (name, reason) of those that could not be; tables and images have a row without prediction for them.
         notes: what a user should know.
+        patients: the CSV of one row a patient, where one was written.
     """
 
     rows: int
     skipped: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    patients: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class NewRow:
-    """A sample of new data: a name, a feature ``[D]`` or why there is none, and of a bag its number of instances."""
+    """A sample of new data.
+
+    Attributes:
+        name: of a patient's bag the patient.
+        feature: ``[D]``; None where there is none.
+        instances: of a bag.
+        slides: that a patient's bag was joined of.
+        reason: why there is no feature.
+    """
 
     name: str
     feature: Tensor | None
     instances: int | None = None
+    slides: int | None = None
     reason: str = ""
 
 
@@ -75,6 +89,8 @@ class Decisions:
         names = ["id", "prediction", "probability", "distance", *(f"p({name})" for name in self.class_names)]
         if any(row.instances is not None for row in self.rows):
             names += [*(f"distance({name})" for name in self.class_names), "instances"]
+        if any(row.slides is not None for row in self.rows):
+            names += ["slides"]
         return [*names, "reason"] if any(row.feature is None for row in self.rows) else names
 
     def lines(self) -> Iterator[list[Any]]:
@@ -88,6 +104,7 @@ class Decisions:
                 best = max(range(len(p)), key=p.__getitem__)
                 values = [self.class_names[best], p[best], min(each), *p]
                 values += [] if row.instances is None else [*each, row.instances]
+                values += [] if row.slides is None else [row.slides]
                 cells |= dict(zip(columns[1:], [*values, None], strict=False))  # no reason
             else:
                 cells["reason"] = row.reason
@@ -162,7 +179,7 @@ class Predictor:
         return neighbors
 
     def rows(
-        self, inputs: Any, bad: Bad = "mark", attention: Path | None = None
+        self, inputs: Any, bad: Bad = "mark", attention: Path | None = None, slide_table: str | Path | None = None
     ) -> tuple[list[NewRow], tuple[str, ...]]:
         """Features of new data, and what to know of it.
 
@@ -171,10 +188,11 @@ class Predictor:
                 array ``[N, D]``, or a list of arrays or paths.
             bad: with "error" what is wrong with a bag's shape is said before any is read.
             attention: folder for the attention over each bag.
+            slide_table: table of slides and patients, for a run whose bags are patients.
         """
         if isinstance(self.recipe.data, BagData):
             skipped: list[tuple[str, str]] = []
-            rows, notes = self._bag_rows(self.recipe.data, inputs, bad, attention, skipped)
+            rows, notes = self._bag_rows(self.recipe.data, inputs, bad, attention, slide_table, skipped)
             return [*rows, *(NewRow(slide, None, reason=reason) for slide, reason in skipped)], notes
         if attention is not None:
             raise ValueError(
@@ -226,12 +244,19 @@ class Predictor:
 
     @torch.no_grad()
     def _bag_rows(
-        self, data: BagData, inputs: Any, bad: Bad, attention: Path | None, skipped: list[tuple[str, str]]
+        self,
+        data: BagData,
+        inputs: Any,
+        bad: Bad,
+        attention: Path | None,
+        slide_table: str | Path | None,
+        skipped: list[tuple[str, str]],
     ) -> tuple[list[NewRow], tuple[str, ...]]:
         from ncmi.data.bags.bag import BagError
+        from ncmi.data.bags.patients import JoinedBags
         from ncmi.data.bags.stream import usable_bags
         from ncmi.data.in_memory import MemoryBags, open_any_bags
-        from ncmi.training.bags import attention_arrays, unknown_encoder
+        from ncmi.training.bags import unknown_encoder, write_attention
 
         def leave_out(name: str, reason: str) -> None:
             skipped.append((name, reason))
@@ -240,15 +265,22 @@ class Predictor:
         sources = list(open_any_bags(inputs, features_key=data.features_key, coords_key=data.coords_key))
         rows: list[NewRow] = []
         notes: dict[str, None] = {}
+        from_memory, names = isinstance(sources[0], MemoryBags), None
+        if data.unit == "patient":
+            joined, note = JoinedBags.by_patient(sources, slide_table)
+            # in the order of the inputs, as slides are
+            sources, notes, names = [joined], {note: None}, tuple(joined.slides)
         for source in sources:
             first = len(rows)
             # that nothing in a file can be used is no error where there are others
             with nullcontext() if bad == "error" or len(sources) == 1 else suppress(BagError):
-                for bag in usable_bags(source, width, encoder=encoder, on_bad=None if bad == "error" else leave_out):
-                    rows.append(NewRow(bag.name, self.model(bag.features).vector, len(bag.features)))
+                on_bad = None if bad == "error" else leave_out
+                for bag in usable_bags(source, width, encoder=encoder, names=names, on_bad=on_bad):
+                    vector = self.model(bag.features).vector
+                    rows.append(NewRow(bag.name, vector, len(bag.features), len(bag.slides) or None))
                     if attention is not None:
-                        write_arrays(attention / f"{bag.name}.npz", attention_arrays(self.model, bag))
-            if len(rows) > first and not isinstance(source, MemoryBags):  # arrays come from whoever knows them
+                        write_attention(attention, self.model, bag)
+            if len(rows) > first and not from_memory:  # arrays come from whoever knows them
                 notes |= dict.fromkeys(unknown_encoder(self.model, source, [row.name for row in rows[first:]]))
         return rows, tuple(notes)
 
@@ -270,6 +302,7 @@ class Predictor:
         calibrated: bool = False,
         bad: Bad = "mark",
         attention: Path | None = None,
+        slide_table: str | Path | None = None,
         where: str = "inputs",
     ) -> Decisions:
         """Decide new data; the arguments are those of :func:`predict`, and of :meth:`rows`.
@@ -282,7 +315,7 @@ class Predictor:
         """
         name = self.readout(readout)
         temperature = self.temperature(name) if calibrated else None
-        rows, notes = self.rows(inputs, bad, attention)
+        rows, notes = self.rows(inputs, bad, attention, slide_table)
         unusable = [row for row in rows if row.feature is None]
         if unusable and bad == "error":
             raise ValueError(
@@ -311,6 +344,7 @@ def predict(
     calibrated: bool = False,
     bad: Bad = "mark",
     attention: str | Path | None = None,
+    slide_table: str | Path | None = None,
     overwrite: bool = False,
 ) -> Predicted:
     """Predict a file or folder of new data with a finished run and write a CSV.
@@ -319,6 +353,10 @@ def predict(
     ``distance`` (KL in nats to the nearest of the centroids that CC compares with, whatever the read-out is), and
     ``p(CLASS)`` for each class; of bags also ``distance(CLASS)`` for each class, and ``instances``. Where a sample
     cannot be predicted, its row holds its id alone, and a last column, ``reason``, says why.
+
+    Of slides whose patients are known and have several, a second CSV, called OUT-patients, has a row a patient: the
+    mean of its slides' probabilities, the number of ``slides`` that it is of, and how many were ``left_out``. Where a
+    run's bags are patients, the rows are patients, with their number of ``slides``.
 
     Args:
         run: the run folder, finished.
@@ -329,7 +367,8 @@ def predict(
         calibrated: probabilities after division of the log-probabilities by the τ that was fitted to the run's
             validation part; predictions stay the same.
         bad: samples that cannot be used: "mark" writes them as such, "skip" leaves them out, "error" stops.
-        attention: folder for the attention over each bag, one .npz a bag.
+        attention: folder for the attention over each slide, one .npz a slide.
+        slide_table: table with the columns slide and patient; by default patients are known by barcodes.
         overwrite: replace an existing CSV.
 
     Raises:
@@ -341,10 +380,22 @@ def predict(
     path = None if str(out) == "-" else Path(out)
     if path is not None:
         _check_out(path, Path(inputs), predictor.folder, overwrite)
+    if slide_table is not None and not isinstance(predictor.recipe.data, BagData):
+        raise ValueError("--slide-table is of slides, which tables and images are not: leave it out")
     attention = None if attention is None else Path(attention)
     decisions = predictor.decide(
-        str(inputs), readout, calibrated=calibrated, bad=bad, attention=attention, where=str(inputs)
+        str(inputs),
+        readout,
+        calibrated=calibrated,
+        bad=bad,
+        attention=attention,
+        slide_table=slide_table,
+        where=str(inputs),
     )
+    of_patients = _patient_lines(predictor, decisions, slide_table, marked=bad == "mark")
+    patients = None if path is None or not of_patients else path.with_name(f"{path.stem}-patients{path.suffix}")
+    if patients is not None:
+        _check_out(patients, Path(inputs), predictor.folder, overwrite)
     unusable = tuple((row.name, row.reason) for row in decisions.rows if row.feature is None)
     if bad == "skip":
         decisions = replace(decisions, rows=[row for row in decisions.rows if row.feature is not None])
@@ -353,7 +404,42 @@ def predict(
         csv.writer(sys.stdout, lineterminator="\n").writerows(lines)
     else:
         write_atomically(path, lambda temporary: _write(temporary, lines))
-    return Predicted(len(decisions.probabilities), unusable, decisions.notes)
+    notes = decisions.notes
+    if patients is not None:
+        write_atomically(patients, lambda temporary: _write(temporary, of_patients))
+    elif of_patients:
+        notes += ("patients have several slides: their own table is written where --out is a file",)
+    return Predicted(len(decisions.probabilities), unusable, notes, patients)
+
+
+def _patient_lines(
+    predictor: Predictor, decisions: Decisions, slide_table: str | Path | None, *, marked: bool
+) -> list[list[str]]:
+    """Heading and lines of one decision a patient; none where no patient has several slides, or each slide a label."""
+    data = predictor.recipe.data
+    if not isinstance(data, BagData) or data.unit == "patient":
+        return []
+    from ncmi.data.bags.patients import patients_of
+    from ncmi.training.bags import patients_share_labels
+
+    if slide_table is None and not patients_share_labels(predictor.folder):
+        return []
+    patients, _ = patients_of([row.name for row in decisions.rows], slide_table)
+    known = [patients[row.name] for row in decisions.rows if row.feature is not None]
+    pooled = by_group(decisions.probabilities.log().numpy(), [0] * len(known), known)
+    if pooled is None:
+        return []
+    slides, every, classes = Counter(known), Counter(patients.values()), decisions.class_names
+    lines: list[list[Any]] = [
+        ["id", "prediction", "probability", *(f"p({name})" for name in classes), "slides", "left_out"]
+    ]
+    for patient, p in zip(pooled[2], np.exp(pooled[0]).tolist(), strict=True):
+        best = max(range(len(p)), key=p.__getitem__)
+        count = slides[str(patient)]
+        lines.append([patient, classes[best], p[best], *p, count, every[str(patient)] - count])
+    without = [patient for patient in every if patient not in slides] if marked else []
+    lines += [[patient, *[None] * (len(classes) + 2), 0, every[patient]] for patient in without]
+    return [[_cell(value) for value in line] for line in lines]
 
 
 def _check_out(path: Path, inputs: Path, folder: RunFolder, overwrite: bool) -> None:

@@ -268,6 +268,7 @@ def run_sweep(
             tasks,
             workers,
             lambda name, ended: None if ended is None else on_trial(ended),
+            devices=recipe_from_dict(record.recipe).training.devices,
         )
         if failures:
             raise SweepError(f"{len(failures)} trials failed: {next(iter(failures.values()))}")

@@ -7,7 +7,7 @@ import signal
 import sys
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from multiprocessing import get_context
@@ -23,6 +23,7 @@ Ask = Callable[..., Any]
 _LOOK = 0.2  # seconds between two looks for a signal
 _END = 10.0  # seconds that an idle process has for its end
 _WARM = "ncmi.training.run"
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 _KILLED = (
     "its process was killed by signal {signal} (9 is what a system does that runs out of memory): go on by the same "
     "command with --resume and fewer --workers, or make the runs smaller"
@@ -45,10 +46,12 @@ def run_side_by_side(
     on_run: Callable[[str, Any], None],
     before: Callable[[Ask], None] = lambda ask: None,
     more: Callable[[], Mapping[str, Any]] | None = None,
+    devices: int = 1,
 ) -> dict[str, str]:
     """Do ``work(path, content)`` for each task, in fresh processes; what failed, by path, with its message.
 
     A process that is killed fails its own task alone; the others go on, with a process fewer where there are several.
+    Where the machine has several CUDA devices, processes see one each, in turn, so that all devices have work.
 
     Args:
         work: a function that a fresh process can import.
@@ -58,6 +61,7 @@ def run_side_by_side(
         before: called first, with what lets one of the processes do something, while the others start; what it
             raises ends them all.
         more: gives further tasks, such as finished ones have decided on; asked when none waits and a process is idle.
+        devices: that a process sees, where a task takes several.
 
     Raises:
         Interrupted: on Ctrl-C, SIGTERM and SIGHUP; runs in progress have written checkpoints to go on from. A second
@@ -67,7 +71,7 @@ def run_side_by_side(
     if more is None:
         count = max(1, min(count, len(tasks)))
     with StopRequest() as stop:
-        pool = [_Worker() for _ in range(count)]
+        pool = [_Worker(place, devices) for place in range(count)]
         try:
             before(lambda work, *arguments: _ask(pool[0], stop, work, arguments))
             return _work_off(pool, stop, work, deque(tasks.items()), on_run, more or dict)
@@ -83,10 +87,11 @@ def run_side_by_side(
 class _Worker:
     """A fresh process (torch must not be forked, and the one that asks stays without it), and the pipe to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: int, devices: int) -> None:
+        self.place, self.devices = place, devices
         context = get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, os.getpid(), _WARM))
+        self.process = context.Process(target=_serve, args=(theirs, os.getpid(), _WARM, place, devices))
         with _main_unseen():
             self.process.start()
         theirs.close()
@@ -176,7 +181,7 @@ def _work_off(
                 worker.end()
                 # where memory is short, a process less is the cure
                 if not pool and waiting and not stop.requested:
-                    pool.append(_Worker())
+                    pool.append(_Worker(worker.place, worker.devices))
                     idle.append(pool[-1])
             else:
                 idle.append(worker)
@@ -189,7 +194,32 @@ def _work_off(
     return failures
 
 
-def _serve(connection: Connection, parent: int, warm: str) -> None:
+def devices_of(place: int, devices: int, there: Sequence[str]) -> tuple[str, ...]:
+    """Which devices a process sees, by its place among the processes: so many, in turn; all where there are no more.
+
+    >>> [devices_of(place, 1, ["0", "1"]) for place in range(3)]
+    [('0',), ('1',), ('0',)]
+    """
+    groups = max(1, len(there) // devices)
+    if groups == 1:
+        return tuple(there)
+    first = place % groups * devices
+    return tuple(there[first : first + devices])
+
+
+def _see_own_devices(place: int, devices: int) -> None:
+    """Let this process see its devices alone; called before CUDA is begun with."""
+    if (visible := os.environ.get(_VISIBLE)) is None:
+        import torch
+
+        there = [str(number) for number in range(torch.cuda.device_count())]
+    else:
+        there = [name.strip() for name in visible.split(",") if name.strip()]
+    if len(there) > 1 and not any(name.startswith("-") for name in there):
+        os.environ[_VISIBLE] = ",".join(devices_of(place, devices, there))
+
+
+def _serve(connection: Connection, parent: int, warm: str, place: int, devices: int) -> None:
     """What a process does: one thing after the other, until nobody asks any more."""
     end_with_parent(parent)
     # a terminal's Ctrl-C reaches all processes: the one that asks decides
@@ -197,6 +227,7 @@ def _serve(connection: Connection, parent: int, warm: str) -> None:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     import_module(warm)  # seconds, while another one reads the data
+    _see_own_devices(place, devices)
     try:
         while True:
             work, arguments = connection.recv()

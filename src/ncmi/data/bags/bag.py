@@ -59,6 +59,8 @@ class Bag:
             microns; None where unknown.
         patch_size: side of a patch, in the same unit; None where unknown.
         unit: of coords and patch_size. A file of microns (STAMP) does not say how large a pixel of level 0 is.
+        slides: of a patient's bag: those that it was joined of, in order, whose features are its rows; each has coords
+            of its own, and the whole has none.
     """
 
     name: str
@@ -66,11 +68,13 @@ class Bag:
     coords: Tensor | None = None
     patch_size: float | None = None
     unit: Literal["px", "um"] = "px"
+    slides: tuple[Bag, ...] = ()
 
     @property
     def nbytes(self) -> int:
         """Memory that it takes."""
-        return self.features.nbytes + (0 if self.coords is None else self.coords.nbytes)
+        places = [bag.coords for bag in (self, *self.slides) if bag.coords is not None]
+        return self.features.nbytes + sum(coords.nbytes for coords in places)
 
 
 class BagSource(ABC):

@@ -1,5 +1,7 @@
 """A cohort: slides with features and labels, checked before anything is trained on them."""
 
+from __future__ import annotations
+
 import hashlib
 import re
 from collections import Counter
@@ -11,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ncmi.data.bags.bag import Bag, BagError, BagSource
-from ncmi.data.bags.labels import LabelError, LabelTable, patients_by_name, read_label_table, slide_name
+from ncmi.data.bags.labels import LabelError, LabelTable, has_slides, read_label_table, slide_name
+from ncmi.data.bags.patients import JoinedBags, one_label_a_patient, patients_of, slides_of_patients
 from ncmi.data.bags.readers import open_bags
 from ncmi.data.bags.simulated import is_simulated
 from ncmi.errors import listing
@@ -22,12 +25,22 @@ _SUFFIX = re.compile(r"[_\-](features|feats|feat|embeddings|embedding|bag|patche
 
 @dataclass(frozen=True)
 class CohortSlide:
-    """One slide of a cohort: its name in the source, patient (itself where unknown), class, and further columns."""
+    """One slide of a cohort: its name in the source, patient (itself where unknown), class, and further columns.
+
+    Where the patient is the unit it is all slides of one, joined, which are in ``slides``; it is called by the patient,
+    and has those values in which they agree.
+    """
 
     name: str
     patient: str
     label: int | None = None
     values: Mapping[str, str] = field(default_factory=dict)
+    slides: tuple[CohortSlide, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the slides that it is."""
+        return tuple(slide.name for slide in self.slides) or (self.name,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +48,7 @@ class Cohort:
     """Slides that can be used.
 
     Attributes:
-        slides: sorted by name.
+        slides: sorted by name; or patients with all their slides each, where they are the unit.
         class_names: names of the classes in their order; empty where there are no labels.
         source: of the slides' bags, under the slides' names.
         feature_dim: D_feat of all bags.
@@ -87,6 +100,8 @@ def load_cohort(data: BagData, *, need_labels: bool = True, read: bool = True) -
     """
     source = open_bags(data.name, features_key=data.features_key, coords_key=data.coords_key)
     table = _table(data, source, need_labels)
+    if data.unit == "patient":
+        table = one_label_a_patient(table)
     bags, unused = match_names(table.slides, source.names)
     source = RenamedBags(source, bags)
     problems = {name: f"no features in {data.name}" for name in table.slides if name not in bags}
@@ -121,7 +136,7 @@ def load_cohort(data: BagData, *, need_labels: bool = True, read: bool = True) -
     if not kept or (problems and not skip):
         raise _unusable(table, problems, unused)
     class_names = _class_names(table, data.classes, need_labels)
-    return Cohort(
+    cohort = Cohort(
         slides=_slides(table, kept, class_names),
         class_names=class_names,
         source=source,
@@ -132,6 +147,32 @@ def load_cohort(data: BagData, *, need_labels: bool = True, read: bool = True) -
         unused=unused,
         notes=notes + _unused_split(table, data),
     )
+    return cohort if data.unit == "slide" else _of_patients(cohort)
+
+
+def _of_patients(cohort: Cohort) -> Cohort:
+    """The same cohort with a bag a patient, of all slides."""
+    slides: dict[str, list[CohortSlide]] = {}
+    for slide in cohort.slides:
+        slides.setdefault(slide.patient, []).append(slide)
+    instances = dict(zip(cohort.names, cohort.instances, strict=True))
+    source = JoinedBags(
+        cohort.source.path, {name: [(cohort.source, slide.name) for slide in each] for name, each in slides.items()}
+    )
+    patients = [_joined(name, slides[name]) for name in sorted(slides)]
+    return replace(
+        cohort,
+        slides=tuple(patients),
+        source=source,
+        instances=tuple(sum(instances[name] for name in patient.names) for patient in patients),
+        notes=(*cohort.notes, f"a patient's slides are one bag: {len(slides)} patients, {len(cohort.slides)} slides"),
+    )
+
+
+def _joined(patient: str, slides: Sequence[CohortSlide]) -> CohortSlide:
+    first = slides[0]
+    agreed = {name: text for name, text in first.values.items() if {slide.values[name] for slide in slides} == {text}}
+    return CohortSlide(patient, patient, first.label, agreed, tuple(slides))
 
 
 def _unused_split(table: LabelTable, data: BagData) -> tuple[str, ...]:
@@ -150,14 +191,24 @@ def _unused_split(table: LabelTable, data: BagData) -> tuple[str, ...]:
 
 
 def _table(data: BagData, source: BagSource, need_labels: bool) -> LabelTable:
-    if data.labels is not None:
+    if data.labels is not None and has_slides(data.labels, data.slide_column, data.patient_column, data.slide_table):
+        if data.slide_table is not None:
+            raise LabelError(
+                f"{data.labels}: has one row a slide, so that there is nothing to look up in {data.slide_table}: leave "
+                "--data.slide-table out, or give a table of one row a patient"
+            )
         columns = {name: getattr(data, name) for name in ("slide_column", "patient_column", "label_column")}
         return read_label_table(data.labels, **columns, classes=data.classes, need_labels=need_labels)
+    if data.labels is not None:
+        columns = {
+            name: getattr(data, name) for name in ("slide_table", "slide_column", "patient_column", "label_column")
+        }
+        return slides_of_patients(data.labels, source.names, **columns, classes=data.classes, need_labels=need_labels)
     labels = tuple(source.label(name) for name in source.names)
     if need_labels and not any(labels):
         raise LabelError(f"{source.path}: holds no labels: give a CSV with one row a slide (--data.labels)")
-    patients, note = patients_by_name(source.names)
-    return LabelTable(source.path, source.names, patients, labels, {}, (f"no table of labels: {note}",))
+    patients, note = patients_of(source.names, data.slide_table)
+    return LabelTable(source.path, source.names, tuple(patients.values()), labels, {}, (f"no table of labels: {note}",))
 
 
 def _each(

@@ -110,39 +110,128 @@ def read_label_table(
             slide or patient, a slide that stands there twice and differs.
     """
     path = Path(path)
-    frame = read_text_frame(path)
-    # a row index that pandas wrote
-    frame = frame.drop(columns=[name for name in frame.columns if not name or name.startswith("Unnamed: ")])
-    columns = [str(name) for name in frame.columns]
+    frame = _frame_of_rows(path)
     slide = str(_choose_column(path, frame, slide_column, SLIDE_COLUMNS, "slide"))
     patient = _choose_column(path, frame, patient_column, PATIENT_COLUMNS, "patient", needed=False)
     label = _choose_column(path, frame, label_column, SLIDE_LABEL_COLUMNS, "label", needed=need_labels)
     listed = len(frame)
-    frame = _without_repeats(path, frame, slide)
-    names = [slide_name(text) for text in frame[slide]]
-    by_name, note = patients_by_name(names)
-    patients = list(frame[patient]) if patient is not None else list(by_name)
-    for what, column, texts in (("slide", slide, names), ("patient", patient, patients)):
-        if empty := [line for line, text in zip(frame.index + 2, texts, strict=True) if not text]:
-            where = f"line {empty[0]} has no {what} in column {column!r}"
-            raise LabelError(f"{path}: {where} ({len(empty)} such lines): fill in")
+    frame = _without_repeats(path, frame.assign(**{slide: frame[slide].map(slide_name)}), slide, "slide")
+    names = list(frame[slide])
     notes: tuple[str, ...] = ()
     if patient is None:
+        patients, note = patients_by_name(names)
         notes = (f"no column of patients: {note}",)
-    if len(frame) < listed:
-        notes += (f"{listed - len(frame)} rows that say of a slide what another row says are counted once",)
-    labels: Sequence[str | None] = (None,) * len(frame)
-    if label is not None:
-        labels, of_labels = _labels(list(frame[label]), classes)
-        notes += of_labels
+    else:
+        patients = tuple(frame[patient])
+        _see_that_all_are_named(path, frame, patient, "patient")
+    notes += _repeats_in_words(listed - len(frame), "slide")
+    labels, of_labels = _labels_in(frame, label, classes)
     return LabelTable(
         path=path,
         slides=tuple(names),
-        patients=tuple(patients),
-        labels=tuple(labels),
-        values={name: tuple(frame[name]) for name in columns if name not in (slide, patient, label)},
-        notes=notes,
+        patients=patients,
+        labels=labels,
+        values={name: tuple(frame[name]) for name in map(str, frame.columns) if name not in (slide, patient, label)},
+        notes=notes + of_labels,
     )
+
+
+def has_slides(
+    path: str | Path, slide_column: str | None, patient_column: str | None, slide_table: str | None = None
+) -> bool:
+    """Whether a table has a row a slide; else it has a row a patient: a column of patients and none of slides.
+
+    With a table of slides, ``slide_column`` may be one of that.
+    """
+    columns = [str(name) for name in _frame_of_rows(Path(path)).columns]
+    of_patients = patient_column in columns or bool(called_like(columns, PATIENT_COLUMNS))
+    if slide_column is not None:
+        return slide_column in columns or slide_table is None
+    return bool(called_like(columns, SLIDE_COLUMNS)) or not of_patients
+
+
+def read_patient_table(
+    path: str | Path,
+    *,
+    patient_column: str | None = None,
+    label_column: str | None = None,
+    classes: Sequence[str] = (),
+    need_labels: bool = True,
+) -> LabelTable:
+    """Read a table of one row a patient, whose slides are called like the patients.
+
+    Args, errors: as of :func:`read_label_table`.
+    """
+    path = Path(path)
+    frame = _frame_of_rows(path)
+    patient = str(_choose_column(path, frame, patient_column, PATIENT_COLUMNS, "patient"))
+    label = _choose_column(path, frame, label_column, SLIDE_LABEL_COLUMNS, "label", needed=need_labels)
+    listed = len(frame)
+    frame = _without_repeats(path, frame, patient, "patient")
+    patients = tuple(frame[patient])
+    labels, notes = _labels_in(frame, label, classes)
+    return LabelTable(
+        path=path,
+        slides=patients,
+        patients=patients,
+        labels=labels,
+        values={name: tuple(frame[name]) for name in map(str, frame.columns) if name not in (patient, label)},
+        notes=_repeats_in_words(listed - len(frame), "patient") + notes,
+    )
+
+
+def read_slide_table(
+    path: str | Path, *, slide_column: str | None = None, patient_column: str | None = None
+) -> dict[str, str]:
+    """The patient of each slide, by a table that has a column of slides and one of patients.
+
+    Args:
+        slide_column, patient_column: their names; by default, and where there is none of them, guessed by usual names.
+
+    Raises:
+        LabelError: for a table without these, without a name in a row, or that says two patients of a slide.
+    """
+    path = Path(path)
+    frame = _frame_of_rows(path)
+    columns = {}
+    wanted = (("slide", slide_column, SLIDE_COLUMNS), ("patient", patient_column, PATIENT_COLUMNS))
+    for what, asked, usual in wanted:
+        names = [asked] if asked is not None and asked in frame.columns else called_like(map(str, frame.columns), usual)
+        if len(names) != 1:
+            which = f"several columns could be the {what} ({listing(names)})" if names else f"no column of {what}s"
+            raise LabelError(
+                f"{path}: {which}, there is {listing([str(name) for name in frame.columns])}: call one {what}"
+            )
+        columns[what] = names[0]
+    pairs = frame[[columns["slide"], columns["patient"]]].set_axis(["slide", "patient"], axis=1)
+    pairs = _without_repeats(path, pairs.assign(slide=pairs["slide"].map(slide_name)), "slide", "slide")
+    _see_that_all_are_named(path, pairs, "patient", "patient")
+    return dict(zip(pairs["slide"], pairs["patient"], strict=True))
+
+
+def _frame_of_rows(path: Path) -> pd.DataFrame:
+    frame = read_text_frame(path)
+    # a row index that pandas wrote
+    return frame.drop(columns=[name for name in frame.columns if not name or name.startswith("Unnamed: ")])
+
+
+def _see_that_all_are_named(path: Path, frame: pd.DataFrame, column: str, what: str) -> None:
+    if empty := [line for line, text in zip(frame.index + 2, frame[column], strict=True) if not text]:
+        where = f"line {empty[0]} has no {what} in column {column!r}"
+        raise LabelError(f"{path}: {where} ({len(empty)} such lines): fill in")
+
+
+def _repeats_in_words(count: int, what: str) -> tuple[str, ...]:
+    return (f"{count} rows that say of a {what} what another row says are counted once",) if count else ()
+
+
+def _labels_in(
+    frame: pd.DataFrame, column: str | None, classes: Sequence[str]
+) -> tuple[tuple[str | None, ...], tuple[str, ...]]:
+    if column is None:
+        return (None,) * len(frame), ()
+    labels, notes = _labels(list(frame[column]), classes)
+    return tuple(labels), notes
 
 
 def read_text_frame(path: Path) -> pd.DataFrame:
@@ -174,19 +263,21 @@ def _choose_column(
     raise LabelError(f"{path}: {which}; there is {listing(columns)}: choose one ({option})")
 
 
-def _without_repeats(path: Path, frame: pd.DataFrame, slide: str) -> pd.DataFrame:
-    """Rows that stand there twice are taken once; rows of one slide that differ are an error."""
-    frame = frame.assign(**{slide: frame[slide].map(slide_name)}).drop_duplicates()
-    names = frame[slide]
-    if (again := names.duplicated() & (names != "")).any():
+def _without_repeats(path: Path, frame: pd.DataFrame, column: str, what: str) -> pd.DataFrame:
+    """Rows that stand there twice are taken once; rows of one slide or patient that differ are an error."""
+    frame = frame.drop_duplicates()
+    _see_that_all_are_named(path, frame, column, what)
+    names = frame[column]
+    if (again := names.duplicated()).any():
         repeated = str(names[again].iloc[0])
         first, second = (frame[names == repeated].iloc[row] for row in (0, 1))
         differ = [
             f"{name}: {first[name]!r} and {second[name]!r}" for name in map(str, frame) if first[name] != second[name]
         ]
+        cure = "" if what == "slide" else ", or say which column holds slides (--data.slide-column)"
         raise LabelError(
-            f"{path}: slide {repeated!r} stands there more than once with different values ({'; '.join(differ)}), "
-            f"{int(again.sum())} such rows in all: keep one row a slide"
+            f"{path}: {what} {repeated!r} stands there more than once with different values ({'; '.join(differ)}), "
+            f"{int(again.sum())} such rows in all: keep one row a {what}{cure}"
         )
     return frame
 

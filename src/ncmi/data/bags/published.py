@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 CAMELYON_CLASSES = ("negative", "itc", "micro", "macro")
 BRACS_COARSE = {"N": "BT", "PB": "BT", "UDH": "BT", "FEA": "AT", "ADH": "AT", "DCIS": "MT", "IC": "MT"}
-"""The three coarse classes of the seven lesions: benign, atypical and malignant."""
+"""The three coarse classes of the seven lesions: benign, atypical, malignant; in the order of AEM's numbers, 0 … 6."""
 _BRACS_NAMES = {"BENIGN": "BT", "ATYPICAL": "AT", "MALIGNANT": "MT", "BT": "BT", "AT": "AT", "MT": "MT"}
 _BRACS_PARTS = {"training": "train", "validation": "val", "testing": "test"}
 _LABELS = ("label", "stage", "wsi_label", "class", "target", "label_fine", "label_coarse")
@@ -31,7 +31,7 @@ def write_canonical(cohort: str, table: Path, folder: Path) -> Path:
     CAMELYON-17 needs slide_id, patient_id, center, label; its own ``stages.csv`` (patient, stage: a row a patient and
     a row a node), and tables of slides with classes by name or number (0 … 3), with or without patients and centers,
     are brought to that. BRACS needs slide_id, patient_id, split, label_coarse; its own table (WSI Filename, Patient Id,
-    WSI label, Set) has seven lesions, which become three classes.
+    WSI label, Set) has seven lesions, which become three classes; AEM's has them by number, and split_info.
 
     Raises:
         LabelError: for a table that does not say what is needed.
@@ -86,12 +86,13 @@ def _camelyon17(frame: pd.DataFrame, path: Path) -> dict[str, list[str]]:
 def _bracs(frame: pd.DataFrame, path: Path) -> dict[str, list[str]]:
     slides = [slide_name(text) for text in _needed(frame, path, "slides", SLIDE_COLUMNS)]
     labels = _column(frame, ("label_coarse",)) or _needed(frame, path, "labels", _LABELS)
-    if all(label in ("0", "1", "2") for label in labels):
-        labels = [("BT", "AT", "MT")[int(label)] for label in labels]
+    names = ("BT", "AT", "MT") if all(label in ("0", "1", "2") for label in labels) else tuple(BRACS_COARSE)
+    if all(label in map(str, range(len(names))) for label in labels):
+        labels = [names[int(label)] for label in labels]
     coarse = [BRACS_COARSE.get(label.upper(), _BRACS_NAMES.get(label.upper(), label)) for label in labels]
     if unknown := sorted(set(coarse) - set(_BRACS_NAMES.values())):
         raise LabelError(f"{path}: unknown label {listing(unknown)}: give {', '.join(BRACS_COARSE)}, or BT, AT, MT")
-    parts = _needed(frame, path, "parts (Set: Training, Validation, Testing)", ("set", "split", "part"))
+    parts = _needed(frame, path, "parts (Set: Training, Validation, Testing)", ("set", "split", "part", "split_info"))
     return {
         "slide_id": slides,
         "patient_id": _needed(frame, path, "patients", PATIENT_COLUMNS),

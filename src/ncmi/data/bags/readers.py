@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from torch import Tensor
 
 from ncmi.data.arrays import archive_shapes, read_array
 from ncmi.data.bags.bag import Bag, BagError, BagSource, UnusableBag, bag_shape, make_bag
+from ncmi.data.bags.zarr_stores import TileFeatures, zarr_content
 from ncmi.data.columns import COORDS_KEYS, ENCODER_ATTRIBUTES, FEATURE_KEYS
-from ncmi.data.kinds import INNER_FOLDERS, bag_in, locate
+from ncmi.data.kinds import INNER_FOLDERS, ZARR, bag_in, is_bag_file, locate
 from ncmi.errors import listing, reason
 from ncmi.files import visible
 
@@ -32,8 +34,8 @@ _ALONE = "the tensor"
 LAYOUTS = (
     "a folder of one .h5 file a slide (TRIDENT, CLAM: features [N, D], coords), of one .pt tensor a slide (CLAM) or "
     "of one .npz file a slide (features, coords); an .h5 file with one group a slide (AEM, ASMIL: feat, coords, "
-    "attribute label); a folder of one .npy file a slide (torchmil), of one .h5ad file a slide (LazySlide) or of one "
-    "folder a slide with its features.h5; an .npz file with x [n, D], bag [n] and bag_label [B]"
+    "attribute label); a folder of one .npy file a slide (torchmil), of one .h5ad file or .zarr store a slide "
+    "(LazySlide) or of one folder a slide with its features.h5; an .npz file with x [n, D], bag [n] and bag_label [B]"
 )
 
 
@@ -48,6 +50,8 @@ def open_bags(path: str | Path, *, features_key: str | None = None, coords_key: 
         BagError: where there is nothing, or none of the layouts, which it then lists.
     """
     path, keys = locate(path), _Keys(features_key, coords_key)
+    if path.suffix.lower() == ZARR and path.is_dir():
+        return _zarr_source(path, {path.stem: path}, keys)
     if path.is_dir():
         return _open_folder(path, keys)
     if not path.exists():
@@ -72,14 +76,9 @@ def open_bags(path: str | Path, *, features_key: str | None = None, coords_key: 
 
 def _open_folder(path: Path, keys: _Keys) -> BagSource:
     # hidden files are leftovers of a write that was stopped
-    files = [file for file in path.iterdir() if file.suffix.lower() in _READERS and not file.name.startswith(".")]
-    files = sorted((file for file in files if file.is_file()), key=lambda file: (file.suffix.lower(), file))
+    files = [file for file in path.iterdir() if is_bag_file(file) and not file.name.startswith(".")]
+    files = sorted(files, key=lambda file: (file.suffix.lower(), file))
     if not files:
-        if zarr := sorted(path.glob("*.zarr")):
-            raise BagError(
-                f"{zarr[0]}: Zarr is not read: write the features of each slide as .h5ad (LazySlide: "
-                "wsi.fetch.features_anndata(KEY).write_h5ad(FILE))"
-            )
         folders = [entry for entry in visible(path) if entry.is_dir()]
         own = {folder.name: bag for folder in folders if (bag := bag_in(folder)) is not None}
         if own and len(own) == len(folders) and len({bag.suffix for bag in own.values()}) == 1:
@@ -94,13 +93,20 @@ def _open_folder(path: Path, keys: _Keys) -> BagSource:
             )
         raise BagError(f"{path}: no bags of features here: give {LAYOUTS}")
     suffixes = sorted({file.suffix.lower() for file in files})
-    if len({_READERS[suffix] for suffix in suffixes}) > 1:
+    if len({_READERS.get(suffix) for suffix in suffixes}) > 1:
         raise BagError(f"{path}: files of several kinds ({', '.join(suffixes)}): keep one kind in a folder")
     stems: dict[str, Path] = {}
     for file in files:
         if stems.setdefault(file.stem, file) is not file:
             raise BagError(f"{path}: {stems[file.stem].name} and {file.name} are one slide: keep one of them")
+    if suffixes == [ZARR]:
+        return _zarr_source(path, stems, keys)
     return FolderSource(path, stems, _READERS[suffixes[0]], keys)
+
+
+def _zarr_source(path: Path, stores: Mapping[str, Path], keys: _Keys) -> FolderSource:
+    """Zarr stores of one slide each; which of a store's tables are the features is settled where it is opened."""
+    return FolderSource(path, stores, partial(_zarr, table=keys.features), _Keys())
 
 
 @dataclass(frozen=True)
@@ -223,21 +229,6 @@ def _h5(path: Path) -> Iterator[Content]:
         yield file
 
 
-@dataclass(frozen=True)
-class _Table:
-    """The features of an .h5ad file's X with what its ``uns`` says of the tiles."""
-
-    values: Any
-    attrs: Mapping[str, Any]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return _shape(self.values)
-
-    def __getitem__(self, chosen: Any) -> Any:
-        return self.values[chosen]
-
-
 @contextmanager
 def _h5ad(path: Path) -> Iterator[Content]:
     """AnnData of one slide's tiles as LazySlide writes it: X, corners at level 0 in obsm/spatial, uns/tile_spec."""
@@ -247,8 +238,14 @@ def _h5ad(path: Path) -> Iterator[Content]:
         spec = file.get("uns/tile_spec", {})
         sides = (spec[key] for key in ("base_width", "raw_width") if key in spec)
         side = next((np.asarray(value[()]).item() for value in sides if value.shape == ()), None)
-        content: dict[str, Any] = {"X": _Table(file["X"], {} if side is None else {"patch_size_level0": side})}
+        content: dict[str, Any] = {"X": TileFeatures(file["X"], {} if side is None else {"patch_size_level0": side})}
         yield content | ({"coords": file["obsm/spatial"]} if "obsm/spatial" in file else {})
+
+
+@contextmanager
+def _zarr(path: Path, table: str | None) -> Iterator[Content]:
+    with _readable(path, "Zarr"):
+        yield zarr_content(path, table)
 
 
 @contextmanager

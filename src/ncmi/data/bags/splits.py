@@ -1,5 +1,6 @@
 """Training, validation and test parts of a cohort: by patient, always; given or drawn."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from ncmi.data.bags.cohort import Cohort
 from ncmi.data.bags.labels import LabelError, read_text_frame, slide_name
 from ncmi.data.columns import NONE, PART_NAMES, PART_WORDS, TEST, TRAIN, VALIDATION
 from ncmi.data.splits import Split, draw_groups, fold_of_groups
-from ncmi.errors import listing
+from ncmi.errors import listing, reason
 from ncmi.recipes import BagData
 
 Array = npt.NDArray[Any]
@@ -115,7 +116,12 @@ def describe_cohort(cohort: Cohort, split: CohortSplit) -> dict[str, Any]:
     """
     names = {index: part for part, indices in split.parts.items() for index in indices.tolist()}
     slides = {
-        slide.name: [slide.patient, None if slide.label is None else cohort.class_names[slide.label], names.get(index)]
+        slide.name: [
+            slide.patient,
+            None if slide.label is None else cohort.class_names[slide.label],
+            names.get(index),
+            *(part.name for part in slide.slides),
+        ]
         for index, slide in enumerate(cohort.slides)
     }
     return {"feature_dim": cohort.feature_dim, "class_names": list(cohort.class_names), "slides": slides}
@@ -157,6 +163,8 @@ def _given_parts(cohort: Cohort, data: BagData) -> tuple[Array, dict[int, str]]:
             raise LabelError(f"{where} holds {listing(others)}: only train, val, test or nothing may stand there")
         parts = np.array([PART_WORDS.get(word.lower(), NONE) for word in words])
     else:
+        if Path(str(data.splits)).suffix.lower() == ".json":
+            raise LabelError(f"{data.splits}: holds several folds: say how many (--data.folds)")
         where, parts = str(data.splits), _from_file(cohort, Path(str(data.splits)), data.bad == "skip")
     for part in (TRAIN, TEST):
         if not (parts == part).any():
@@ -165,7 +173,9 @@ def _given_parts(cohort: Cohort, data: BagData) -> tuple[Array, dict[int, str]]:
 
 
 def _published_fold(cohort: Cohort, data: BagData) -> tuple[Array, dict[int, str]]:
-    """The parts of one of a study's own folds: of the splits file of its number, or by a column of folds' numbers."""
+    """The parts of one of a study's own folds: of the splits file of its number, of STAMP's, or by a column."""
+    if data.splits is not None and Path(data.splits).suffix.lower() == ".json":
+        return _stamp_fold(cohort, data)
     if data.splits is not None:
         file = splits_file(data.splits, data.fold)
         return _given_parts(cohort, replace(data, splits=file, split_column=None, holdout_column=None, holdout=()))
@@ -181,6 +191,34 @@ def _published_fold(cohort: Cohort, data: BagData) -> tuple[Array, dict[int, str
     )
 
 
+def _stamp_fold(cohort: Cohort, data: BagData) -> tuple[Array, dict[int, str]]:
+    """STAMP's splits.json: of each fold the names of the patients to train and to test on."""
+    path = Path(str(data.splits))
+    try:
+        folds = [
+            (set(fold["train_patients"]), set(fold["test_patients"])) for fold in json.loads(path.read_text())["splits"]
+        ]
+    except OSError as error:
+        raise LabelError(f"{path}: cannot be read ({reason(error)}): check the path") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise LabelError(
+            f"{path}: no splits.json as STAMP writes it, with train_patients and test_patients of each fold "
+            f"({reason(error)}): give one, or CSV files as CLAM writes them"
+        ) from None
+    if len(folds) != data.folds:
+        raise LabelError(f"{path}: holds {len(folds)} folds: give --data.folds {len(folds)}")
+    train, test = folds[data.fold]
+    if (unlisted := sorted((train | test) - set(cohort.patients))) and data.bad != "skip":
+        raise LabelError(
+            f"{path}: {len(unlisted)} patients that the cohort does not have ({listing(unlisted, 5)}): add them to the "
+            "labels, take them out, or go on without them (--data.bad skip)"
+        )
+    if both := sorted(train & test):
+        raise LabelError(f"{path}: patient {both[0]!r} is on both sides of fold {data.fold}: leave it on one")
+    parts = np.array([TEST if name in test else TRAIN if name in train else NONE for name in cohort.patients])
+    return parts, {int(index): f"in no part by {path}" for index in np.flatnonzero(parts == NONE)}
+
+
 def splits_file(splits: str, fold: int) -> str:
     """The file of a fold: of a path with ``{fold}`` in it, or splits_FOLD.csv in a folder, as CLAM writes them.
 
@@ -192,8 +230,8 @@ def splits_file(splits: str, fold: int) -> str:
     path = Path(splits)
     if not path.is_dir():
         raise LabelError(
-            f"{splits}: one file for several folds: give the folder of splits_0.csv, splits_1.csv …, or a path with "
-            "{fold} in it, or leave --data.folds out"
+            f"{splits}: one file for several folds: give the folder of splits_0.csv, splits_1.csv …, a path with "
+            "{fold} in it or STAMP's splits.json, or leave --data.folds out"
         )
     return str(path / f"splits_{fold}.csv")
 
@@ -221,6 +259,13 @@ def _resolve_overlap(cohort: Cohort, parts: Array, left_out: dict[int, str], *, 
 
 
 def _column(cohort: Cohort, column: str, option: str) -> list[str]:
+    for patient in cohort.slides:
+        texts = sorted({slide.values.get(column, "") for slide in patient.slides})
+        if len(texts) > 1:
+            raise LabelError(
+                f"patient {patient.name!r} has slides with {listing(texts)} in column {column!r} "
+                f"(--data.{option}-column), and is one bag: correct the column, or split slides (--data.unit slide)"
+            )
     if not all(column in slide.values for slide in cohort.slides):
         there = sorted({name for slide in cohort.slides for name in slide.values})
         raise LabelError(
@@ -238,7 +283,8 @@ def _from_file(cohort: Cohort, path: Path, skip: bool) -> Array:
     # spreadsheets write TRUE
     flags = frame[list(columns)].map(str.lower)
     marked = set(np.unique(flags)) <= {"true", "false", ""}
-    numbers = {name: index for index, name in enumerate(cohort.names)}
+    # of a patient's slides any one says where the patient is
+    numbers = {name: index for index, slide in enumerate(cohort.slides) for name in (*slide.names, slide.name)}
     known = numbers.keys() | {name for name, _ in cohort.skipped}
     parts = np.full(len(cohort.slides), NONE)
     unlisted: list[str] = []
@@ -248,7 +294,11 @@ def _from_file(cohort: Cohort, path: Path, skip: bool) -> Array:
         unlisted += [name for name in names if name not in known]
         for name in (name for name in names if name in numbers):
             if parts[numbers[name]] not in (NONE, part):
-                raise LabelError(f"{path}: slide {name!r} stands in two columns: leave it in one")
+                of_patient = cohort.slides[numbers[name]].slides
+                what = (
+                    f"patient {cohort.names[numbers[name]]!r}, by slide {name!r}," if of_patient else f"slide {name!r}"
+                )
+                raise LabelError(f"{path}: {what} stands in two columns: leave it in one")
             parts[numbers[name]] = part
     if unlisted and not skip:
         raise LabelError(

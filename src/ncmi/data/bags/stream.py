@@ -184,6 +184,8 @@ def usable_bags(
 def subsample(bag: Bag, instances: int, seed: tuple[int, ...]) -> Bag:
     """So many instances of a bag, drawn without repetition, in their order; the bag itself where it has no more.
 
+    Which slides they are of is not kept.
+
     The same for the same seed on every platform.
 
     Args:
@@ -198,7 +200,8 @@ def subsample(bag: Bag, instances: int, seed: tuple[int, ...]) -> Bag:
     # raw bits, because of NumPy's generators only their stream is promised never to change
     keys = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(count)
     chosen = torch.from_numpy(np.sort(np.argsort(keys, kind="stable")[:instances]).astype(np.int64))
-    return replace(bag, features=bag.features[chosen], coords=None if bag.coords is None else bag.coords[chosen])
+    coords = None if bag.coords is None else bag.coords[chosen]
+    return replace(bag, features=bag.features[chosen], coords=coords, slides=())
 
 
 def pad_bags(features: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
