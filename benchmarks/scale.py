@@ -1,6 +1,7 @@
 """The loss with very many classes: time, memory, exactness and accuracy, each against its bar.
 
     python benchmarks/scale.py [--parts likelihood memory ...] [--quick] [--out FILE]
+    python benchmarks/scale.py --parts accuracy [--classes 10000] [--losses "default NCMI" ...]
 
 Times are processor seconds of steps that take turns in one process, as ratios to ``nn.Linear`` with cross-entropy: the
 median over repeats, and their range. Memory is the growth of the resident set's peak in a fresh process (``VmHWM``,
@@ -42,6 +43,14 @@ from ncmi.training.timing import in_turns, processor
 CPU = torch.device("cpu")
 BATCH, WIDTH = 256, 512
 RATES = (3e-3, 1e-2, 3e-2)
+SETTINGS = ((10_000, 2, 3), (2000, 2, 1), (2000, 8, 1))  # classes, epochs and seeds of the accuracy
+# what a loss is made with for so many classes; cross-entropy has no options
+LOSSES: dict[str, Callable[[int], dict[str, Any]]] = {
+    "cross-entropy": lambda classes: {},
+    "default NCMI": lambda classes: {},
+    "sampled NCMI": lambda classes: {"sampled_classes": classes // 10},
+    "NCMI, γ = log C": lambda classes: {"separation_power": -math.log(classes)},
+}
 PAPER: dict[str, Any] = {
     "separation_power": 1.0,
     "separation_direction": "centroid_to_sample",
@@ -84,8 +93,7 @@ class Trained:
         self.body = nn.Sequential(nn.Linear(128, 256), nn.ReLU(), nn.Linear(256, width))
         self.loss: Any = LinearCrossEntropy(data.classes, width)
         if name != "cross-entropy":
-            options = {"sampled_classes": data.classes // 10} if name == "sampled NCMI" else {}
-            self.loss = ncmi.NCMILoss(data.classes, width, anchors="random", **options)
+            self.loss = ncmi.NCMILoss(data.classes, width, anchors="random", **LOSSES[name](data.classes))
         x, y = data.x[data.rows["train"]], data.y[data.rows["train"]]
         steps = len(x) // batch
         optimizer = torch.optim.Adam([*self.body.parameters(), *self.loss.parameters()], lr=rate)
@@ -116,10 +124,10 @@ class Trained:
 
 def accuracy(arguments: argparse.Namespace) -> Iterator[Row]:
     """Simulated classes with 20 samples each; of three learning rates the best on the first seed's validation part."""
-    settings = [(200, 2, 2)] if arguments.quick else [(10_000, 2, 3), (2000, 2, 1), (2000, 8, 1)]
-    for classes, epochs, seeds in settings:
+    wanted = [setting for setting in SETTINGS if setting[0] in arguments.classes]
+    for classes, epochs, seeds in [(200, 2, 2)] if arguments.quick else wanted:
         data = [Simulation(classes, seed) for seed in range(seeds)]
-        for name in ("cross-entropy", "default NCMI", "sampled NCMI"):
+        for name in arguments.losses:
             tried: dict[float, float] = {}
             for rate in RATES:
                 candidate = Trained(name, data[0], epochs, 0, rate)
@@ -315,6 +323,9 @@ PARTS: dict[str, Callable[[argparse.Namespace], Iterable[Row]]] = {
 def main() -> None:
     command = measuring_line(__doc__, PARTS, [1])
     command.add_argument("--repeats", type=int, default=5)
+    many = sorted({classes for classes, _, _ in SETTINGS})
+    command.add_argument("--classes", type=int, nargs="+", choices=many, default=many, help="of the accuracy")
+    command.add_argument("--losses", nargs="+", choices=tuple(LOSSES), default=list(LOSSES), help="of the accuracy")
     arguments = command.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(arguments.threads[0])
