@@ -67,7 +67,8 @@ class LearnedSums(CentroidView):
         return self.beta
 
     def own_gaps(self, labels: Tensor) -> Tensor:
-        return self._own_gaps
+        gaps: Tensor = self._own_gaps
+        return gaps
 
 
 class _SumOverProcesses(torch.autograd.Function):
