@@ -41,20 +41,20 @@ class LearnedSums(CentroidView):
         self, points: Tensor, labels: Tensor, to: Map, direction: Direction, num_classes: int, shard: Reduce | None
     ) -> None:
         held = fits_float32(to, points, None)
-        here = None
+        batch = len(labels)
         if shard is not None:
             labels = labels - shard.first
             here = ((labels >= 0) & (labels < len(points))).nonzero().squeeze(1)
-            batch, labels = len(labels), labels[here]
+            labels = labels[here]
         gap, side_sum, rows = _LearnedSums.apply(points, labels, to, direction, held)  # type: ignore[no-untyped-call]
         gap_sum, own = gap.sum(), gap.index_select(0, labels)
-        if shard is not None and here is not None:
-            mine = torch.cat((rows, own.unsqueeze(1)), dim=1)
-            of_labels = mine.new_zeros(batch, mine.shape[1]).index_copy(0, here, mine)
-            parts = torch.cat((of_labels.flatten(), side_sum, gap_sum.unsqueeze(0)))
+        if shard is not None:
+            both = torch.cat((rows, own.unsqueeze(1)), dim=1)
+            both = both.new_zeros(batch, both.shape[1]).index_copy(0, here, both)
+            parts = torch.cat((both.flatten(), side_sum, gap_sum.unsqueeze(0)))
             whole = _SumOverProcesses.apply(parts, shard.add)  # type: ignore[no-untyped-call]
-            of_labels, side_sum, gap_sum = whole.split((of_labels.numel(), len(side_sum), 1))
-            rows, own = of_labels.view(batch, -1).split((points.shape[1], 1), dim=1)
+            both, side_sum, gap_sum = whole.split((both.numel(), len(side_sum), 1))
+            rows, own = both.view(batch, -1).split((points.shape[1], 1), dim=1)
             gap_sum, own = gap_sum.squeeze(0), own.squeeze(1)
         super().__init__(rows, direction)
         self._sums, self._own_gaps, self._num_classes = CentroidSums(gap, gap_sum, side_sum), own, num_classes

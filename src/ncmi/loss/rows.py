@@ -7,6 +7,7 @@ components are alike, but rows differ in how often their class comes by: so one 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -43,8 +44,7 @@ class RowAdagrad(Optimizer):
     """
 
     def __init__(self, params: Iterable[Any], lr: float = 0.1, eps: float = 1e-10) -> None:
-        self.lr, self.eps = lr, eps
-        check_range(self, "lr", "eps", least=0)
+        check_range(SimpleNamespace(lr=lr, eps=eps), "lr", "eps", least=0)
         super().__init__(params, {"lr": lr, "eps": eps})
         for group in self.param_groups:
             for table in group["params"]:
