@@ -50,6 +50,10 @@ LOSSES: dict[str, Callable[[int], dict[str, Any]]] = {
     "default NCMI": lambda classes: {},
     "sampled NCMI": lambda classes: {"sampled_classes": classes // 10},
     "NCMI, γ = log C": lambda classes: {"separation_power": -math.log(classes)},
+    "sampled NCMI, γ = log C": lambda classes: {
+        "sampled_classes": classes // 10,
+        "separation_power": -math.log(classes),
+    },
 }
 PAPER: dict[str, Any] = {
     "separation_power": 1.0,
