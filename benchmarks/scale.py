@@ -1,6 +1,7 @@
 """The loss with very many classes: time, memory, exactness and accuracy, each against its bar.
 
     python benchmarks/scale.py [--parts likelihood memory ...] [--quick] [--out FILE]
+    python benchmarks/scale.py --parts accuracy [--classes 10000] [--losses "default NCMI" ...]
 
 Times are processor seconds of steps that take turns in one process, as ratios to ``nn.Linear`` with cross-entropy: the
 median over repeats, and their range. Memory is the growth of the resident set's peak in a fresh process (``VmHWM``,
@@ -41,6 +42,19 @@ from ncmi.training.timing import in_turns, processor
 
 CPU = torch.device("cpu")
 BATCH, WIDTH = 256, 512
+RATES = (3e-3, 1e-2, 3e-2)
+SETTINGS = ((10_000, 2, 3), (2000, 2, 1), (2000, 8, 1))  # classes, epochs and seeds of the accuracy
+# what a loss is made with for so many classes; cross-entropy has no options
+LOSSES: dict[str, Callable[[int], dict[str, Any]]] = {
+    "cross-entropy": lambda classes: {},
+    "default NCMI": lambda classes: {},
+    "sampled NCMI": lambda classes: {"sampled_classes": classes // 10},
+    "NCMI, γ = log C": lambda classes: {"separation_power": -math.log(classes)},
+    "sampled NCMI, γ = log C": lambda classes: {
+        "sampled_classes": classes // 10,
+        "separation_power": -math.log(classes),
+    },
+}
 PAPER: dict[str, Any] = {
     "separation_power": 1.0,
     "separation_direction": "centroid_to_sample",
@@ -52,66 +66,86 @@ PAPER: dict[str, Any] = {
 
 
 class Simulation:
-    """Classes that are points of a latent space, seen through a fixed curved map; no data of anybody."""
+    """Classes that are points of a latent space, seen through a fixed curved map; no data of anybody.
 
-    def __init__(self, classes: int, seed: int, train: int = 12, test: int = 8, latent: int = 32) -> None:
+    Each class has 20 samples: 12 to train on, 2 to choose a learning rate by, and 6 to judge by.
+    """
+
+    def __init__(self, classes: int, seed: int, latent: int = 32) -> None:
         generator = torch.Generator().manual_seed(seed)
         points = torch.randn(classes, latent, generator=generator)
         maps = [torch.randn(a, b, generator=generator) / math.sqrt(a) for a, b in ((latent, 128), (128, 128))]
-        labels = torch.arange(classes).repeat_interleave(train + test)
+        labels = torch.arange(classes).repeat_interleave(20)
         z = points[labels] + 0.8 * torch.randn(len(labels), latent, generator=generator)
         self.x = torch.tanh(z @ maps[0]) @ maps[1]
         self.y, self.classes = labels, classes
-        self.in_training = (torch.arange(len(labels)) % (train + test)) < train
+        number = torch.arange(len(labels)) % 20
+        self.rows = {
+            "train": (number < 12).nonzero().squeeze(1),
+            "validation": ((number >= 12) & (number < 14)).nonzero().squeeze(1),
+            "test": (number >= 14).nonzero().squeeze(1),
+        }
 
 
-def accuracy_of(name: str, data: Simulation, epochs: int, seed: int) -> tuple[float, float]:
-    """Test accuracy in percent, and processor seconds of training, of one loss; one learning rate serves all."""
-    torch.manual_seed(seed)
-    width, batch = 64, 128
-    body = nn.Sequential(nn.Linear(128, 256), nn.ReLU(), nn.Linear(256, width))
-    loss: Any = LinearCrossEntropy(data.classes, width)
-    if name != "cross-entropy":
-        options = {"sampled_classes": data.classes // 10} if name == "sampled NCMI" else {}
-        loss = ncmi.NCMILoss(data.classes, width, anchors="random", **options)
-    parameters = [*body.parameters(), *loss.parameters()]
-    x, y = data.x[data.in_training], data.y[data.in_training]
-    steps = len(x) // batch
-    optimizer = torch.optim.Adam(parameters, lr=3e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=epochs * steps)
-    begun = time.process_time()
-    for _ in range(epochs):
-        order = torch.randperm(len(x))
-        for step in range(steps):
-            rows = order[step * batch : (step + 1) * batch]
-            loss(body(x[rows]), y[rows]).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            schedule.step()
-    seconds = time.process_time() - begun
-    body.eval(), loss.eval()
-    right = 0
-    with torch.no_grad():
-        for rows in (~data.in_training).nonzero().squeeze(1).split(2048):
-            feature = body(data.x[rows])
-            scores = loss.head(feature) if name == "cross-entropy" else loss.scores(feature)
-            right += int((scores.argmax(1) == data.y[rows]).sum())
-    return 100 * right / int((~data.in_training).sum()), seconds
+class Trained:
+    """A perceptron trained on a simulation by Adam with one learning rate, that of centroids included."""
+
+    def __init__(self, name: str, data: Simulation, epochs: int, seed: int, rate: float) -> None:
+        torch.manual_seed(seed)
+        width, batch = 64, 128
+        self.data, self.rate = data, rate
+        self.body = nn.Sequential(nn.Linear(128, 256), nn.ReLU(), nn.Linear(256, width))
+        self.loss: Any = LinearCrossEntropy(data.classes, width)
+        if name != "cross-entropy":
+            self.loss = ncmi.NCMILoss(data.classes, width, anchors="random", **LOSSES[name](data.classes))
+        x, y = data.x[data.rows["train"]], data.y[data.rows["train"]]
+        steps = len(x) // batch
+        optimizer = torch.optim.Adam([*self.body.parameters(), *self.loss.parameters()], lr=rate)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * steps)
+        begun = time.process_time()
+        for _ in range(epochs):
+            order = torch.randperm(len(x))
+            for step in range(steps):
+                rows = order[step * batch : (step + 1) * batch]
+                self.loss(self.body(x[rows]), y[rows]).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                schedule.step()
+        self.seconds = time.process_time() - begun
+
+    @torch.no_grad()
+    def accuracy(self, part: str) -> float:
+        """Of a part of the data, in percent."""
+        self.body.eval(), self.loss.eval()
+        right = 0
+        for rows in self.data.rows[part].split(1024):
+            feature = self.body(self.data.x[rows])
+            is_linear = isinstance(self.loss, LinearCrossEntropy)
+            scores = self.loss.head(feature) if is_linear else self.loss.scores(feature)
+            right += int((scores.argmax(1) == self.data.y[rows]).sum())
+        return 100 * right / len(self.data.rows[part])
 
 
 def accuracy(arguments: argparse.Namespace) -> Iterator[Row]:
-    """Simulated classes with 20 samples each, 12 to train and 8 to test; a perceptron; three seeds."""
-    classes, epochs, seeds = (200, 2, 2) if arguments.quick else (10_000, 2, 3)
-    names = ("cross-entropy", "default NCMI", "sampled NCMI")
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
-    for seed in range(seeds):
-        data = Simulation(classes, seed)
-        for name in names:
-            found[name].append(accuracy_of(name, data, epochs, seed))
-            print(f"    seed {seed}, {name}: {found[name][-1][0]:.2f} %, {found[name][-1][1]:.0f} s", flush=True)
-    for name, values in found.items():
-        note = f"{epochs} epochs, {sum(seconds for _, seconds in values) / seeds:.0f} s of a processor each"
-        yield of_values(f"accuracy of {name}, {classes} simulated classes", [a for a, _ in values], unit="%", note=note)
+    """Simulated classes with 20 samples each; of three learning rates the best on the first seed's validation part."""
+    wanted = [setting for setting in SETTINGS if setting[0] in arguments.classes]
+    for classes, epochs, seeds in [(200, 2, 2)] if arguments.quick else wanted:
+        data = [Simulation(classes, seed) for seed in range(seeds)]
+        for name in arguments.losses:
+            tried: dict[float, float] = {}
+            for rate in RATES:
+                candidate = Trained(name, data[0], epochs, 0, rate)
+                tried[rate] = candidate.accuracy("validation")
+                print(f"    {name}, rate {rate:g}: {tried[rate]:.2f} %, {candidate.seconds:.0f} s", flush=True)
+                if tried[rate] == max(tried.values()):
+                    best = candidate
+            values = [best.accuracy("test")]
+            for seed in range(1, seeds):
+                values.append(Trained(name, data[seed], epochs, seed, best.rate).accuracy("test"))
+            rates = ", ".join(f"{value:.1f} at {rate:g}" for rate, value in tried.items())
+            note = f"{best.seconds:.0f} s of a processor to train; on the validation part {rates}"
+            what = f"accuracy of {name}, {classes:,} simulated classes, {epochs} epochs"
+            yield of_values(what, values, unit="%", note=note)
 
 
 # Time and memory
@@ -293,6 +327,9 @@ PARTS: dict[str, Callable[[argparse.Namespace], Iterable[Row]]] = {
 def main() -> None:
     command = measuring_line(__doc__, PARTS, [1])
     command.add_argument("--repeats", type=int, default=5)
+    many = sorted({classes for classes, _, _ in SETTINGS})
+    command.add_argument("--classes", type=int, nargs="+", choices=many, default=many, help="of the accuracy")
+    command.add_argument("--losses", nargs="+", choices=tuple(LOSSES), default=list(LOSSES), help="of the accuracy")
     arguments = command.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(arguments.threads[0])

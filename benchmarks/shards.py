@@ -35,7 +35,7 @@ import torch
 from PIL import Image
 
 from _timing import Peak, Row, Table, command_line, in_own_process, of_value, of_values
-from ncmi.data.shards.decoding import random_box, uniform_draws
+from ncmi.data.shards.decoding import codecs, random_box, uniform_draws
 from ncmi.data.shards.index import Shard, ShardsRecord, read_index, write_index
 from ncmi.data.shards.reading import ShardFiles, ShardImages, Share, Variation
 from ncmi.data.shards.write import write_shards
@@ -46,16 +46,25 @@ from ncmi.training.shards import ShardLoop
 from ncmi.training.sources import open_source
 
 SIDE, SCALE = 224, (0.35, 1.0)
+LEVELS = 50  # of a color
 PARTS = ("order", "speed", "memory")
 CPU = torch.device("cpu")
 
 
 def picture_of(number: int) -> bytes:
-    """A PNG of 8×8 pixels that says its number: PNG keeps every value."""
-    pixels = np.full((8, 8, 3), [number >> 16, number >> 8 & 255, number & 255], np.uint8)
-    file = BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
+    """A JPEG of 8×8 pixels of one color that says its number, in levels so far apart that JPEG keeps them."""
+    assert number < LEVELS**3, f"a color tells {LEVELS**3:,} numbers apart: give fewer --samples"
+    levels = [number // LEVELS**2, number // LEVELS % LEVELS, number % LEVELS]
+    pixels = np.full((8, 8, 3), 5 * np.array(levels) + 2, np.uint8)
+    content: bytes = codecs()[0].encode_jpeg(pixels, quality=100, colorspace="RGB", colorsubsampling="444")
+    return content
+
+
+def numbers_of(images: torch.Tensor) -> list[int]:
+    """The numbers of pictures ``[n, 8, 8, 3]``."""
+    levels = ((images[:, 4, 4].float() - 2) / 5).round().int()
+    numbers: list[int] = (levels @ torch.tensor([LEVELS**2, LEVELS, 1], dtype=torch.int32)).tolist()
+    return numbers
 
 
 def write_numbers(folder: Path, count: int, per_shard: int) -> Path:
@@ -66,7 +75,7 @@ def write_numbers(folder: Path, count: int, per_shard: int) -> Path:
     with tarfile.open(folder / "train.tar", "w") as archive:
         for number in range(count):
             content = picture_of(number)
-            entry = tarfile.TarInfo(f"class_{number % 10}/{number}.png")
+            entry = tarfile.TarInfo(f"class_{number % 10}/{number}.jpg")
             entry.size = len(content)
             archive.addfile(entry, BytesIO(content))
     write_shards(folder / "train.tar", folder / "shards", short_side=0, images_per_shard=per_shard)
@@ -91,9 +100,7 @@ def read_as_rank(
         with loop.reading(batches[loop.progress.step :]):
             for step in range(loop.progress.step, len(batches)):
                 chunks = next(loop._chunks)
-                value = torch.tensor([65536, 256, 1], dtype=torch.int32)
-                pixels = [chunk.images[:, 0, 0].int() @ value for chunk in chunks]
-                yield loop.progress.epoch, step, torch.cat(pixels).tolist() if pixels else []
+                yield loop.progress.epoch, step, flat(numbers_of(chunk.images) for chunk in chunks)
         loop.progress = Progress(epoch=loop.progress.epoch + 1)
 
 
@@ -112,6 +119,11 @@ def lines_of(path: Path) -> dict[tuple[int, int], list[int]]:
     return {(row[0], row[1]): row[2:] for row in rows}
 
 
+def steps_of(path: Path) -> int:
+    """How many steps are written down, without a look at what they are."""
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
 def flat(lists: Iterable[list[int]]) -> list[int]:
     """One list after the other."""
     return list(chain.from_iterable(lists))
@@ -125,7 +137,9 @@ def killed_and_gone_on_with(
     files = ShardFiles(read_index(str(shards)), 8, 1.0)
     per_epoch = -(-int(0.8 * len(files)) // batch_size)
     kill_at = int(generator.integers(1, epochs * per_epoch))
-    fork = multiprocessing.get_context("spawn")
+    # of one process that has imported all that they need
+    fork = multiprocessing.get_context("forkserver")
+    fork.set_forkserver_preload([__name__, "ncmi.training.run"])
     common = {"shards": shards, "epochs": epochs, "batch_size": batch_size, "readers": 2}
     paths = [folder / f"{seed}-first-{rank}" for rank in range(2)]
     children = [
@@ -135,7 +149,7 @@ def killed_and_gone_on_with(
     for child in children:
         child.start()
     victim = int(generator.integers(2))
-    while children[victim].is_alive() and len(lines_of(paths[victim])) < kill_at:
+    while children[victim].is_alive() and steps_of(paths[victim]) < kill_at:
         time.sleep(0.02)
     for child in children:
         os.kill(child.pid, signal.SIGKILL) if child.is_alive() else None  # type: ignore[arg-type]
@@ -173,7 +187,10 @@ def measure_order(count: int, runs: int, folder: Path) -> list[Row]:
     began = time.perf_counter()
     shards = write_numbers(folder / "numbers", count, max(10, count // 50))
     train, size = numbers_of_train(shards), max(4, count // 400)
-    faults = [faults_of(killed_and_gone_on_with(shards, folder, seed, 3, size, 50), train) for seed in range(runs)]
+    faults = []
+    for seed in range(runs):
+        faults.append(faults_of(killed_and_gone_on_with(shards, folder, seed, 3, size, 50), train))
+        print(f"    run {seed + 1}: {faults[-1]} faults, {time.perf_counter() - began:.0f} s so far", flush=True)
     single = write_numbers(folder / "single", 503, 503)
     four = [[numbers for *_, numbers in read_as_rank(single, rank, 4, (0, 0), 2, 50, 0)] for rank in range(4)]
     steps = len(four[0]) // 2

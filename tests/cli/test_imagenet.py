@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +72,29 @@ def test_table_2_on_a_folder(photographs: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
+def test_table_2_by_several_processes(photographs: Path, tmp_path: Path) -> None:
+    """By torchrun: each run is made by all of them, the first one reports, and the same command goes on."""
+    words = f"reproduce table2 --imagenet {photographs} --only ncmi --seeds 1 --epochs 1 --out t".split()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "ncmi"]
+    for _ in range(2):
+        done = subprocess.run(
+            [*command, *words],
+            capture_output=True,
+            text=True,
+            timeout=400,
+            cwd=tmp_path,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert done.stdout.count("report.html") == 1
+        runs = sorted(path.parent for path in (tmp_path / "t/runs").glob("*/results.json"))
+        assert [run.name for run in runs] == ["imagenet-resnet18-cross_entropy-seed0", "imagenet-resnet18-ncmi-seed0"]
+        for run in runs:
+            assert read(run / "environment.json")["processes"] == 2
+            assert "resumed" not in read(run / "environment.json")
+
+
 def test_costs(tmp_path: Path) -> None:
     small = ("--network", "resnet_small", "--classes", "4", "--batch", "2", "--image-size", "8", "--rounds", "1")
     words = ("bench", "cost", *small, "--objectives", "ncmi-paper", "--no-memory", "--accelerator", "cpu")
@@ -89,7 +116,10 @@ def test_a_sweep_with_the_command_that_trains_its_best(tmp_path: Path, monkeypat
     told = ncmi(*words, "--dry-run", cwd=tmp_path).stdout
     assert "objective.gamma one of 1.0, 3.0" in told
     assert not list(tmp_path.iterdir())
-    out = ncmi(*words, cwd=tmp_path).stdout
+    out = ncmi(*words, "--workers", "2", cwd=tmp_path).stdout
+    with (tmp_path / "s/trials.csv").open(newline="") as file:
+        trials = [(row["trial"], row["state"]) for row in csv.DictReader(file)]
+    assert sorted(trials) == [("0", "complete"), ("1", "complete")]
     command = out.partition("to train it: ncmi ")[2].split()
     ncmi(*command, cwd=tmp_path)
     best, results = read(tmp_path / "s/best.json"), read(tmp_path / "s/best/results.json")

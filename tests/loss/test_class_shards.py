@@ -12,7 +12,7 @@ import torch
 import torch.distributed.checkpoint as checkpoint
 
 import ncmi
-from ncmi.loss.forms import FeatureLength
+from ncmi.loss.rows import RowAdagrad
 
 
 def spawn(folder: Path, world: int, first_run: bool) -> list[dict[str, Any]]:
@@ -35,45 +35,55 @@ def error(value: torch.Tensor, expected: torch.Tensor) -> float:
     return ((value - expected).abs().max() / expected.abs().max()).item()
 
 
-@pytest.mark.parametrize("length", processes.LENGTHS)
-def test_loss_and_gradients(both: list[dict[str, Any]], length: FeatureLength) -> None:
+@pytest.mark.parametrize("form", processes.FORMS)
+def test_loss_and_gradients(both: list[dict[str, Any]], form: str) -> None:
     features, labels = processes.batch(2)
     features.requires_grad_()
-    loss = processes.criterion(length)
+    loss = processes.criterion(form)
     value = loss(features, labels)
     value.backward()
     assert loss.centroid_logits.grad is not None
     assert features.grad is not None
     for results in both:
-        assert error(results[f"{length} loss"], value.detach()) <= 1e-12
+        assert error(results[f"{form} loss"], value.detach()) <= 1e-12
     for name, expected in (("features", features.grad), ("centroids", loss.centroid_logits.grad)):
-        assert error(torch.cat([results[f"{length} {name}"] for results in both]), expected) <= 1e-12
+        assert error(torch.cat([results[f"{form} {name}"] for results in both]), expected) <= 1e-12
     whole = loss.centroid_logits.untyped_storage().nbytes()
-    assert max(int(results[f"{length} bytes"]) for results in both) <= 0.55 * whole
+    assert max(int(results[f"{form} bytes"]) for results in both) <= 0.55 * whole
 
 
-@pytest.mark.parametrize("length", processes.LENGTHS)
-def test_one_or_two_processes_read_what_two_have_written(
-    both: list[dict[str, Any]], folder: Path, length: FeatureLength
-) -> None:
-    written = torch.cat([results[f"{length} written"] for results in both])
-    assert torch.equal(torch.cat([results[f"{length} read"] for results in both]), written)
-    loss = processes.criterion(length)
+@pytest.mark.parametrize("form", [form for form in processes.FORMS if form != "common"])
+def test_a_step_with_one_number_a_row(both: list[dict[str, Any]], form: str) -> None:
+    features, labels = processes.batch(2)
+    loss = processes.criterion(form)
+    loss(features, labels).backward()
+    RowAdagrad(loss.parameters()).step()
+    written = torch.cat([results[f"{form} written"] for results in both])
+    assert error(written, loss.centroid_logits.detach()) <= 1e-12
+    # each process has the numbers of its rows
+    assert [int(results[f"{form} kept"]) for results in both] == [51, 50]
+
+
+@pytest.mark.parametrize("form", processes.FORMS)
+def test_one_or_two_processes_read_what_two_have_written(both: list[dict[str, Any]], folder: Path, form: str) -> None:
+    written = torch.cat([results[f"{form} written"] for results in both])
+    assert torch.equal(torch.cat([results[f"{form} read"] for results in both]), written)
+    loss = processes.criterion(form)
     assert not torch.equal(loss.centroid_logits, written)
     state = {"loss": loss.state_dict()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # says that there is one process
-        checkpoint.load(state, checkpoint_id=folder / f"checkpoint-{length}", no_dist=True)
+        checkpoint.load(state, checkpoint_id=folder / f"checkpoint-{form}", no_dist=True)
     loss.load_state_dict(state["loss"])
     assert torch.equal(loss.centroid_logits, written)
 
 
 @pytest.mark.long
 def test_three_processes_read_what_two_have_written(both: list[dict[str, Any]], folder: Path) -> None:
-    for length in processes.LENGTHS:
-        written = torch.cat([results[f"{length} written"] for results in both])
-        three = spawn(folder, 3, False)
-        assert torch.equal(torch.cat([results[f"{length} read"] for results in three]), written)
+    three = spawn(folder, 3, False)
+    for form in processes.FORMS:
+        written = torch.cat([results[f"{form} written"] for results in both])
+        assert torch.equal(torch.cat([results[f"{form} read"] for results in three]), written)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +94,8 @@ def test_three_processes_read_what_two_have_written(both: list[dict[str, Any]], 
         {"center": "ema"},
         {"anchor_scale": 10.0},
         {"weight": "balanced"},
-        {"form": "mean_of_ratios", "separation_power": 1.0},
+        {"form": "mean_of_ratios", "separation_power": 2.0},
+        {"form": "mean_of_ratios", "separation_power": 1.0, "distribution": "softmax"},
     ],
 )
 def test_what_cannot_be_sharded_is_refused(options: dict[str, Any]) -> None:

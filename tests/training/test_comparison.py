@@ -313,6 +313,22 @@ def test_several_comparisons_share_runs_of_one_folder(tmp_path: Path, trained: l
     assert (tmp_path / "new/comparison.json").is_file()
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_processes_of_a_launcher_make_all_runs_and_the_first_writes(
+    rank: int, tmp_path: Path, trained: list[tuple[str, Recipe]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("RANK", rank), ("WORLD_SIZE", 2), ("LOCAL_RANK", rank), ("LOCAL_WORLD_SIZE", 2)):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(comparison, "ask_here", lambda work, *arguments: {})
+    heard: list[str] = []
+    plan = Plan(entries_of(TABLE, ["cross_entropy", "ncmi"]), (0, 1))
+    compare(plan, tmp_path / "c", on_run=lambda name, results: heard.append(name))
+    names = [Path(name).name for name, _ in plan.runs()]
+    assert [Path(path).name for path, _ in trained] == names
+    assert heard == (names if rank == 0 else [])
+    assert (tmp_path / "c/comparison.json").exists() == (rank == 0)
+
+
 @pytest.fixture
 def _light_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fresh ones that import nothing before they are asked."""

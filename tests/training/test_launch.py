@@ -88,6 +88,7 @@ def test_half_an_environment_names_torchrun(variables: dict[str, str], monkeypat
     [
         ("compare wine", "--workers"),
         ("reproduce table1", "without torchrun"),
+        ("reproduce table2 --workers 2 --imagenet images", "--workers"),
         ("report run", "without torchrun"),
         ("train wine --training.devices 3", "leave --training.devices out"),
         ("resume run --epochs 9", "--epochs"),

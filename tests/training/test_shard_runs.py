@@ -24,6 +24,7 @@ from ncmi.errors import Interrupted
 from ncmi.loss.alternating import Alternation
 from ncmi.objectives.options import CrossEntropyOptions, NCMIOptions, ObjectiveOptions, SupConOptions
 from ncmi.recipes import Augmentation, ImageData, Network, Recipe, Training
+from ncmi.training import shards as shard_training
 from ncmi.training import streams
 from ncmi.training.evaluation import evaluate_run
 from ncmi.training.prediction import predict
@@ -112,6 +113,20 @@ def test_small_and_streamed_parts_are_judged_alike(
     outputs = RunFolder(tmp_path / "streamed").outputs()
     assert 0 < len(outputs.labels) < streamed.num_test == 24
     assert len(outputs.names) == len(outputs.features) == len(outputs.labels)
+
+
+def test_broken_images_of_all_processes_count(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What another process has met counts at the end of an epoch, and is named with what this one has met."""
+    names = read_index(str(shards)).names
+    monkeypatch.setattr(shard_training, "all_rows", lambda mine, device: torch.cat((mine, torch.tensor([7, 3, 7]))))
+    results = train(recipe_of(shards, epochs=1, broken_limit=2), tmp_path / "run")
+    assert [item.name for item in results.skipped] == [names[3], names[7]]
+    assert not caplog.records  # the one that has met them says so
+    with pytest.raises(ValueError, match=r"2 broken images.*--data\.broken-limit"):
+        train(recipe_of(shards, epochs=2, broken_limit=1), tmp_path / "refused")
+    assert not (tmp_path / "refused" / "metrics.jsonl").exists()
 
 
 def test_no_neighbors_unless_asked_for(shards: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import shlex
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +30,7 @@ from ncmi.recipes import (
 )
 from ncmi.recipes.names import BASELINE, run_name
 from ncmi.training import comparison, reproduction
-from ncmi.training.launch import find_launch, place_of_process
+from ncmi.training.launch import check_verb, find_launch, place_of_process
 from ncmi.training.schema import MISTAKES, Record, write_record
 from ncmi.training.search import SweepMetric
 
@@ -417,7 +418,7 @@ def reproduce(
         only: names of the entries to make, e.g. cross_entropy focal ncmi-released; by default all of the experiment.
         networks: networks; by default the paper's, or resnet_small.
         workers: runs side by side, one thread each; 0 for one a processor. Of several GPUs each run takes one, in turn;
-            one GPU they share.
+            one GPU they share. Under torchrun table2 has all processes in each run, one run after the other.
         data_dir: folder that holds CIFAR-100; by default the environment variable NCMI_DATA.
         imagenet: table2: folder with ImageNet's train and val, or other images.
         camelyon17: table3: features of CAMELYON-17's slides; tested on centers 3 and 4.
@@ -431,6 +432,11 @@ def reproduce(
     """
     from ncmi.report import print_table, write_report
 
+    check_verb(f"reproduce {experiment}")
+    launch = find_launch()
+    first = launch is None or launch.rank == 0
+    if launch is not None and launch.world_size > 1 and workers:
+        raise ValueError(f"--workers {workers}: by {launch.launcher} all processes make each run: leave it out")
     folder = out or Path("runs") / f"reproduce-{scale}"
     if experiment == "table4":
         _reproduce_cost(scale, folder / experiment, networks, only)
@@ -458,16 +464,25 @@ def reproduce(
         )
         runs = sum(len(group.plan.runs()) for group in groups)
         if DRY_RUN:
+            if not first:
+                return
             say(f"{experiment}, scale {scale}: {runs} runs in {len(groups)} groups, into {folder / experiment}")
             _say_plans([group.plan for group in groups])
             return
-    with output.RunCounter(f"{experiment}, scale {scale}", runs) as counter:
+    with output.RunCounter(f"{experiment}, scale {scale}", runs) if first else nullcontext() as counter:
         try:
             folder = reproduction.reproduce(
-                experiment, scale, groups, folder, command=" ".join(COMMAND), on_run=counter.advance
+                experiment,
+                scale,
+                groups,
+                folder,
+                command=" ".join(COMMAND),
+                on_run=lambda name, results: counter.advance(name, results) if counter else None,
             )
         except Interrupted as stopped:
             raise Interrupted("stopped; the same command goes on", stopped.signal_number) from None
+    if not first:
+        return
     print_table(folder)
     say(f"report: {write_report(folder)}")
 

@@ -2,15 +2,20 @@
 
 They are looked at block by block, in the forward pass and once more in the backward pass, which writes their gradient.
 For fixed ones the sums are constants, see :class:`ncmi.loss.divergence.CentroidView` and :mod:`ncmi.loss.signs`.
+
+Centroids that are spread over processes need one message, in the forward pass: the D + 1 numbers of the sums, and the
+labels' rows, each of which one process has, are added up over all. As all of them go on to compute the same loss of the
+same batch, the gradient of what was added up is complete on each of them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ncmi.loss.autograd import differentiable_backward
+from ncmi.loss.chunked import Reduce
 from ncmi.loss.divergence import CentroidSums, CentroidView, centroid_sums
 from ncmi.loss.forms import Direction
 from ncmi.loss.likelihood import Map, SimplexRows, fits_float32, gradient_of_rows, rows_on_simplex
@@ -27,20 +32,57 @@ class LearnedSums(CentroidView):
         labels: ``[B]``.
         to: the map; its distribution is NSF, and its power of no account.
         direction: of the divergences from wrong centroids.
+        num_classes: C.
+        shard: for centroids that are spread over processes; ``points`` are then those of this process, and ``labels``
+            of all classes.
     """
 
-    def __init__(self, points: Tensor, labels: Tensor, to: Map, direction: Direction) -> None:
+    def __init__(
+        self, points: Tensor, labels: Tensor, to: Map, direction: Direction, num_classes: int, shard: Reduce | None
+    ) -> None:
         held = fits_float32(to, points, None)
+        batch = len(labels)
+        if shard is not None:
+            labels = labels - shard.first
+            here = ((labels >= 0) & (labels < len(points))).nonzero().squeeze(1)
+            labels = labels[here]
         gap, side_sum, rows = _LearnedSums.apply(points, labels, to, direction, held)  # type: ignore[no-untyped-call]
+        gap_sum, own = gap.sum(), gap.index_select(0, labels)
+        if shard is not None:
+            both = torch.cat((rows, own.unsqueeze(1)), dim=1)
+            both = both.new_zeros(batch, both.shape[1]).index_copy(0, here, both)
+            parts = torch.cat((both.flatten(), side_sum, gap_sum.unsqueeze(0)))
+            whole = _SumOverProcesses.apply(parts, shard.add)  # type: ignore[no-untyped-call]
+            both, side_sum, gap_sum = whole.split((both.numel(), len(side_sum), 1))
+            rows, own = both.view(batch, -1).split((points.shape[1], 1), dim=1)
+            gap_sum, own = gap_sum.squeeze(0), own.squeeze(1)
         super().__init__(rows, direction)
-        self._sums = CentroidSums(gap, gap.sum(), side_sum)
+        self._sums, self._own_gaps, self._num_classes = CentroidSums(gap, gap_sum, side_sum), own, num_classes
 
     @property
     def num_classes(self) -> int:
-        return len(self.sums().gap)
+        return self._num_classes
 
     def own_rows(self, labels: Tensor) -> Tensor:
         return self.beta
+
+    def own_gaps(self, labels: Tensor) -> Tensor:
+        gaps: Tensor = self._own_gaps
+        return gaps
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """A tensor summed over processes that all go on to compute the same of it, whose gradient is complete on each."""
+
+    @staticmethod
+    def forward(ctx: Any, parts: Tensor, add: Callable[[Tensor], None]) -> Tensor:
+        whole = parts.clone()
+        add(whole)
+        return whole
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
 
 
 def _blocks(

@@ -90,6 +90,10 @@ class CentroidView:
         """``log(D·Q_y)`` of each label's centroid, ``[B, D]``."""
         return self.beta.index_select(0, labels)
 
+    def own_gaps(self, labels: Tensor) -> Tensor:
+        """Gap of each label's centroid, ``[B]``; see :class:`CentroidSums`."""
+        return self.sums().gap.index_select(0, labels)
+
     def sums(self) -> CentroidSums:
         """What p = 1 needs of the centroids."""
         if self._sums is None:
@@ -104,20 +108,16 @@ class CentroidView:
         return self._tables[direction]
 
 
-def own_and_wrong_sum(
-    alpha: Tensor, beta_y: Tensor, labels: Tensor, sums: CentroidSums, direction: Direction
-) -> tuple[Tensor, Tensor]:
+def own_and_wrong_sum(alpha: Tensor, labels: Tensor, view: CentroidView) -> tuple[Tensor, Tensor]:
     """``KL(P‖Q_y)`` and the sum over the wrong classes of ``KL(Q_c‖P)`` (or ``KL(P‖Q_c)``), in O(B·D).
 
     Args:
         alpha: ``[B, D]``, ``log(D·P)``.
-        beta_y: ``[B, D]``, ``log(D·Q_y)`` of each sample's own class.
         labels: ``[B]``.
-        sums: of all C centroids, in the same direction.
-        direction: of the divergence from the wrong classes.
+        view: the centroids, with the direction of the divergence from the wrong classes.
     """
-    wrong = sums.gap.shape[0] - 1
-    if direction == "centroid_to_sample":
+    wrong, sums, beta_y = view.num_classes - 1, view.sums(), view.own_rows(labels)
+    if view.direction == "centroid_to_sample":
         own = concentration(alpha, beta_y)
         # Σ_{c≠y} (q_c − 1); q by exp, since expm1 has lost every digit of it near the simplex's border
         others = sums.side_sum + 1 - beta_y.exp()
@@ -128,15 +128,15 @@ def own_and_wrong_sum(
         own = concentration(alpha, beta_y)
         cross = torch.linalg.vecdot(excess, sums.side_sum - beta_y) / alpha.shape[-1]
         rest = wrong * divergence_from_uniform(alpha, excess, forward=True) - cross
-    return own, wrong_sum(rest, labels, sums)
+    return own, wrong_sum(rest, view.own_gaps(labels), sums.gap_sum)
 
 
-def wrong_sum(rest: Tensor, labels: Tensor, sums: CentroidSums) -> Tensor:
-    """Σ over the wrong classes from its two parts, ``rest [B]`` and the wrong classes' gaps; > 0.
+def wrong_sum(rest: Tensor, own_gaps: Tensor, gap_sum: Tensor) -> Tensor:
+    """Σ over the wrong classes from its two parts, ``rest [B]`` and the gaps of all classes but the own; > 0.
 
     A sum that is lost in rounding, where with two classes P is the wrong centroid itself, is raised to that rounding.
     """
-    gaps = sums.gap_sum - sums.gap.index_select(0, labels)
+    gaps = gap_sum - own_gaps
     return _at_least_rounding(rest + gaps, gaps)
 
 

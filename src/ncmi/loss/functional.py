@@ -251,7 +251,7 @@ def _checked(weight: Tensor, num_classes: int) -> Tensor:
 
 def _linear_terms(alpha: Tensor, labels: Tensor, view: CentroidView, power: float) -> tuple[Tensor, Tensor]:
     """a and b with p = 1 of each sample's own class: ``[B, 1]`` each."""
-    own, wrong_sum = own_and_wrong_sum(alpha, view.own_rows(labels), labels, view.sums(), view.direction)
+    own, wrong_sum = own_and_wrong_sum(alpha, labels, view)
     return own.unsqueeze(-1), wrong_sum.unsqueeze(-1) / view.num_classes
 
 

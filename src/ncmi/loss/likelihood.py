@@ -122,12 +122,17 @@ def scores_of_ratios(alpha: Tensor, beta: Tensor, power: float) -> Tensor:
 
 
 def _table(alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
-    """``D·KL(P‖Q_c)``, ``[B, C]``, and the largest of the terms that each row is the difference of, ``[B, 1]``."""
+    """``D·KL(P‖Q_c)``, ``[B, C]``; and how large the terms are of which an entry near 0 is the difference, ``[B, 1]``.
+
+    Where an entry is near 0 its centroid is P, so that P tells, whatever other centroids there are; they are looked at
+    as well, since P may lie far outside of all of them.
+    """
     excess = torch.expm1(alpha)
     gap = (torch.expm1(beta) - beta).sum(-1)
     bent = alpha.clamp_min(-STEEPEST)
     from_uniform = (torch.linalg.vecdot(bent, excess) + (bent - excess).sum(-1)).unsqueeze(-1)
-    return gap + from_uniform - row_products(excess, beta), gap.detach().amax(0) + from_uniform.detach()
+    widest = torch.minimum(gap.detach().amax(0), (excess - alpha).detach().sum(-1, keepdim=True))
+    return gap + from_uniform - row_products(excess, beta), widest + from_uniform.detach()
 
 
 def _exactly(alpha: Tensor, beta: Tensor) -> Tensor:
@@ -358,6 +363,11 @@ class _Table(NamedTuple):
         """The largest of the terms that a row's divergences are the difference of, ``[B, 1]``."""
         return self.gap.amax() + self.from_uniform
 
+    def rounding(self) -> Tensor:
+        """Of entries near 0, ``[B, 1]``; see :func:`_table`."""
+        widest = torch.minimum(self.gap.amax(), (self.excess - self.alpha).sum(-1, keepdim=True))
+        return rounding_of(widest + self.from_uniform)
+
     def distance(self, column: Tensor) -> _Distance:
         """The divergences from the centroids that ``column [B, 1]`` names, without cancellation."""
         rows = self.beta.index_select(0, column.view(-1))
@@ -435,7 +445,7 @@ def _look_closer(table: _Table, own: Tensor | None = None) -> _Nearest:
     """
     value = table.value
     distance = table.distance(value.argmin(1, keepdim=True))
-    rounding = rounding_of(table.apart())
+    rounding = table.rounding()
     limit = rounding * ROUNDED
     count = (value <= limit).sum(1, keepdim=True)
     crowded = (count if own is None else count + (own <= limit)) >= 2
@@ -466,7 +476,7 @@ def _look_closer_at_own(table: _Table, label: Tensor, bound: float | None) -> tu
     raised = None
     if _any_close(table, bound):
         nearest = _look_closer(table, divergence)
-        limit = rounding_of(table.apart()) * ROUNDED
+        limit = table.rounding() * ROUNDED
         raised = nearest.raised.scatter_(1, label, nearest.crowded & (rounded <= limit))
         divergence = torch.where(nearest.crowded, torch.maximum(rounded, limit), divergence)
         exact = (*exact, *nearest.distance[:2])

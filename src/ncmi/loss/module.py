@@ -177,9 +177,13 @@ class NCMIBase(nn.Module):
         """Length of the anchors as the parameter or buffer has them."""
         return (self.feature_length or 1.0) if self.as_features else self.anchor_scale or 1 / self.temperature
 
+    @property
+    def _is_likelihood(self) -> bool:
+        """Whether the loss is the surprisal of what is predicted."""
+        return self.form == "likelihood" and self.separation_direction == "sample_to_centroid"
+
     def _check_many_classes(self) -> None:
-        likely = self.form == "likelihood" and self.separation_direction == "sample_to_centroid"
-        likely &= self.distribution == "nsf"
+        likely = self._is_likelihood and self.distribution == "nsf"
         for name, least, unset in (("chunk_classes", 1, "auto"), ("sampled_classes", 1, None)):
             value = getattr(self, name)
             if value == unset:
@@ -207,12 +211,12 @@ class NCMIBase(nn.Module):
 
     def check_shardable(self) -> None:
         """Raise ValueError where :func:`ncmi.loss.shards.shard_centroids` cannot be used."""
+        linear = self.separation_power == 1
         reasons = {
             "centroids that are not learned": self.centroid_mode != "learned" or self.shard is not None,
-            "another form than the likelihood": self.form != "likelihood"
-            or self.separation_direction != "sample_to_centroid"
-            or self.distribution != "nsf",
-            "a free length of the centroids, anchor_scale": not self.as_features,
+            "distribution='softmax'": self.distribution != "nsf",
+            "another form than the likelihood or p = 1": not linear and not self._is_likelihood,
+            "a free length of the centroids, anchor_scale": not self.as_features and not linear,
             "smoothed labels": self.label_smoothing > 0,
             "sampled_classes": self.sampled_classes is not None,
             "a center or robustness='auto', whose statistics are of one process": self._moves,
@@ -413,10 +417,9 @@ class NCMIBase(nn.Module):
 
     def _targets_of_likelihood(self, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None, Map]:
         """Directions or β of the centroids, and the map."""
-        self._check_whole()
         to = Map(self.temperature, self.distribution, self.feature_length, -self.likelihood_power)
         if self.as_features:
-            return self.centroid_logits.to(dtype), None, to
+            return self._points().to(dtype), None, to
         return None, self._view(dtype).beta, to
 
     def _batch(self, features: Tensor, labels: Tensor, may_be_empty: bool = False) -> Batch:
@@ -453,7 +456,7 @@ class NCMIBase(nn.Module):
         )
         with full_products(batch.rows):
             if self.shard is not None:
-                return self._sharded(batch, terms)
+                batch = self._batch_of_all(batch, self.shard)
             centered = self._centered(batch.rows)
             if path in ("surprisal", "scores"):
                 value = self._over_chunks(centered, batch, terms)
@@ -470,7 +473,7 @@ class NCMIBase(nn.Module):
                 own, separation = sweep_terms(centered, self.temperature, batch.labels, view)
                 return loss_of_terms(own, separation, batch, self.num_classes, terms)
             alpha = log_ratio(logits_of(centered, self.temperature, self.feature_length), self.distribution)
-            linear = path == "linear" and can_chunk(self._map, self.centroid_logits, alpha, batch.labels)
+            linear = path == "linear" and can_chunk(self._map, self._points(), alpha, batch.labels)
             view = self._linear_view(batch.labels, alpha.dtype) if linear else self._view(alpha.dtype)
             return loss_of_ratios(alpha, batch, view, path, terms)
 
@@ -485,16 +488,24 @@ class NCMIBase(nn.Module):
         """What p = 1 looks at; of learned centroids, whose distribution is NSF, in passes that keep nothing."""
         if self.centroid_mode != "learned":
             return self._view(dtype)
-        return LearnedSums(self.centroid_logits.to(dtype), labels, self._map, self.separation_direction)
+        points, direction = self._points().to(dtype), self.separation_direction
+        return LearnedSums(points, labels, self._map, direction, self.num_classes, self.shard)
+
+    def _points(self) -> Tensor:
+        """The centroids' parameter; of those that are spread over processes this one's rows, with gradient."""
+        if self.shard is None:
+            return self.centroid_logits
+        local: Tensor = self.centroid_logits.to_local()  # type: ignore[attr-defined]
+        return local
 
     def _plan(self, samples: int) -> ChunkPlan | None:
         """How to go through the classes in chunks, or None where a table of all of them is small."""
         size = self.chunk_classes
         if size == "auto":
-            if samples * self.num_classes < WORTH and not self._samples_classes:
+            if samples * self.num_classes < WORTH and not self._samples_classes and self.shard is None:
                 return None
             size = chunk_size(samples, self.feature_dim)
-        return ChunkPlan(size, self.negligible, self.label_smoothing > 0, self._report)
+        return ChunkPlan(size, self.negligible, self.label_smoothing > 0, self._report, self.shard)
 
     @property
     def _samples_classes(self) -> bool:
@@ -511,19 +522,13 @@ class NCMIBase(nn.Module):
                 "checkpoint, or centroid_logits.full_tensor(), into it"
             )
 
-    def _sharded(self, batch: Batch, terms: Terms) -> Tensor:
-        """The loss over the samples of all processes, of which each has some of the centroids."""
-        assert self.shard is not None
-        if batch.labels.is_floating_point() or batch.ignored is not None or self.reduction == "none":
+    def _batch_of_all(self, batch: Batch, shard: Reduce) -> Batch:
+        """The samples of all processes, each of which has some of the centroids."""
+        rows, labels = batch.rows, batch.labels
+        if labels.is_floating_point() or self.reduction == "none" or not by_hand(rows, labels):
             raise ValueError("centroids that are spread over processes need labels, eager mode and a reduced loss")
-        rows, labels = gather_batch(batch.rows, batch.labels, self.shard.gather)
-        centered = self._centered(rows)
-        plan = ChunkPlan(chunk_size(len(rows), self.feature_dim), self.negligible, False, self._report, self.shard)
-        local: Tensor = self.centroid_logits.to_local()  # type: ignore[attr-defined]
-        directions = local.to(centered.dtype)
-        surprisal, _ = chunked_surprisal(centered, directions, None, labels, self._map, plan)
-        whole = Batch(rows, labels, None, None, labels.shape)
-        return loss_of_surprisal(surprisal.unsqueeze(-1), whole, self.num_classes, terms)
+        rows, labels = gather_batch(rows, labels, shard.gather)
+        return Batch(rows, labels, None, None, labels.shape)
 
     def _over_chunks(self, centered: Tensor, batch: Batch, terms: Terms) -> Tensor | None:
         """The likelihood form in chunks of classes, or of a sample of them; None where it is computed at once."""
@@ -544,6 +549,13 @@ class NCMIBase(nn.Module):
         if not can_chunk(to, centered, directions, beta, batch.labels):
             if sampled:
                 raise RuntimeError("sampled_classes works in eager mode alone: leave torch.compile and torch.func out")
+            if forced:
+                warnings.warn(
+                    f"chunk_classes={self.chunk_classes} works in eager mode alone: under torch.compile and torch.func "
+                    "a table of all samples and classes is made; call the loss outside of them "
+                    "(torch.compiler.disable), or leave chunk_classes out",
+                    stacklevel=2,
+                )
             return None
         if sampled:
             assert self.sampled_classes is not None
@@ -562,6 +574,7 @@ class NCMIBase(nn.Module):
         return loss_of_surprisal(surprisal.unsqueeze(-1), batch, self.num_classes, terms)
 
     def _scores(self, centered: Tensor) -> Tensor:
+        self._check_whole()
         directions, beta, to = self._targets_of_likelihood(centered.dtype)
         return likelihood_scores(centered, directions, beta, to)
 
@@ -755,7 +768,8 @@ class NCMILoss(NCMIBase):
             samples are ignored the loss is 0.
         anchor_seed: of random and ETF anchors and of signs.
         chunk_classes: classes that the likelihood form looks at at a time; by default as many as take a few MB where
-            a table of all samples and classes were large, and all at once where it is small.
+            a table of all samples and classes were large, and all at once where it is small. In eager mode alone:
+            elsewhere a number is answered by a warning, and by that table.
         negligible: share of the batch's weight that gradients in chunks may leave out, the lightest samples and
             centroids first; by default one rounding error of their dtype, 0 for none. ``skips`` has what the last
             backward pass left out.

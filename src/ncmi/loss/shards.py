@@ -5,7 +5,9 @@ The parameter is a DTensor with ``Shard(0)``, so that optimizers keep their stat
 collectives of its own: of tensor operations that PyTorch has for DTensors, some gather the whole table silently.
 
 A step gathers the batch's features ``[B, D]`` and labels, adds up two numbers for each sample and a count, gathers
-``log W`` of each process, ``[world, B]``, and in the backward pass adds up the features' gradient, ``[B, D]``.
+``log W`` of each process, ``[world, B]``, and in the backward pass adds up the features' gradient, ``[B, D]``. With
+p = 1 it gathers features and labels, and adds up the labels' centroids, ``[B, D]``, with B + D + 1 numbers; nothing in
+the backward pass.
 """
 
 import torch
@@ -30,8 +32,8 @@ def shard_centroids(loss: NCMIBase, mesh: DeviceMesh) -> None:
     keeps its own rows of the anchors alone, and for ``anchors="signs"`` makes no others.
 
     Raises:
-        ValueError: for centroids that are not learned, another form than the likelihood, and options that need all
-            classes in one place.
+        ValueError: for centroids that are not learned, another form than the likelihood or p = 1, and options that
+            need all classes in one place.
 
     Example:
         >>> mesh = torch.distributed.init_device_mesh("cpu", (2,))  # doctest: +SKIP

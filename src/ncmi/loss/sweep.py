@@ -119,8 +119,8 @@ def sweep_terms(centered: Tensor, temperature: float, labels: Tensor, centroids:
     """
     sums, beta = centroids.sums(), centroids.own_rows(labels)
     scale = length(centered.detach()) * temperature
-    wrong = len(sums.gap) - 1
+    wrong = centroids.num_classes - 1
     own, rest = _SweepSample.apply(centered, scale, temperature, beta, sums.side_sum, wrong)  # type: ignore[no-untyped-call]
     dim = centered.shape[1]
-    separation = wrong_sum(rest / dim, labels, sums) / len(sums.gap)
+    separation = wrong_sum(rest / dim, centroids.own_gaps(labels), sums.gap_sum) / centroids.num_classes
     return (own / dim).unsqueeze(-1), separation.unsqueeze(-1)

@@ -18,9 +18,10 @@ from ncmi.files import PARTIAL
 from ncmi.objectives.options import objective_names, objective_options
 from ncmi.recipes import BagData, BagNetwork, Data, Recipe, recipe_from_dict, recipe_to_dict
 from ncmi.recipes.names import BASELINE, network_label, objective_label
+from ncmi.training.launch import find_launch
 from ncmi.training.loggers import check_loggers
 from ncmi.training.schema import ComparisonRecord, EntryRecord, Results, read_record, write_record
-from ncmi.training.workers import Ask, WorkError, processors, run_side_by_side
+from ncmi.training.workers import Ask, WorkError, ask_here, processors, run_side_by_side
 
 RECORD = "comparison.json"
 OnRun = Callable[[str, Results], None]
@@ -264,11 +265,14 @@ def compare_many(
     the first plan. ``resume=None`` goes on where there is an earlier comparison, and begins where there is none.
     ``on_begin`` is called when all runs have been found possible, before the first folder is made; ``on_data`` before
     it, with lines on the data of the first run that is to be made.
+
+    Where a launcher has started several processes, each of them calls this. They make all runs together, one after the
+    other, and a run that fails ends them all; the same call goes on. The first process writes, and calls ``on_…``.
     """
     from ncmi.training.run_folder import RunFolder  # the command line reads this page before it needs numpy
 
     check_loggers({name for plan, _ in plans for entry in plan.entries for name in entry.recipe.training.logger})
-    records = [record_of(folder, plan.describe(command), resume) for plan, folder in plans]
+    launch = find_launch()
     started = time.perf_counter()
     # without links resolved: names stay as the user gave them
     tasks = {
@@ -277,6 +281,13 @@ def compare_many(
         for name, recipe in plan.runs()
     }
     first = plans[0][0]
+    work = partial(train_one, imports=first.imports)
+    if launch is not None and launch.rank > 0:
+        # the first process sees to all else; in the first run they wait for it
+        for path, content in tasks.items():
+            work(path, content)
+        return
+    records = [record_of(folder, plan.describe(command), resume) for plan, folder in plans]
 
     def begin(ask: Ask) -> None:
         unfinished = {path: content for path, content in tasks.items() if not (Path(path) / "results.json").exists()}
@@ -290,7 +301,13 @@ def compare_many(
             folder.mkdir(parents=True, exist_ok=True)
             write_record(folder / RECORD, record)
 
-    failures = run_side_by_side(partial(train_one, imports=first.imports), tasks, first.workers, on_run, begin)
+    failures: dict[str, str] = {}
+    if launch is not None and launch.world_size > 1:
+        begin(ask_here)
+        for path, content in tasks.items():
+            on_run(Path(path).name, work(path, content))
+    else:
+        failures = run_side_by_side(work, tasks, first.workers, on_run, begin)
     seconds = time.perf_counter() - started
     for (plan, folder), record in zip(plans, records, strict=True):
         machine = RunFolder(folder / plan.runs()[0][0]).environment()
@@ -398,11 +415,11 @@ def _with_fold(recipe: Recipe, fold: int) -> Recipe:
 
 
 def train_one(path: str, content: dict[str, Any], imports: tuple[str, ...] = ()) -> Results:
-    """One run, in a worker: by a recipe as plain values, into a folder; gone on with where it has been begun."""
+    """One run: by a recipe as plain values, into a folder; gone on with where it has been begun."""
     from ncmi.training.rehearsal import loaded
     from ncmi.training.run import train
 
     for module in imports:
         import_module(module)
     recipe = recipe_from_dict(content)
-    return train(recipe, path, resume=(Path(path) / "recipe.json").exists(), data=loaded(recipe))
+    return train(recipe, path, resume="auto", data=loaded(recipe))

@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-TOGETHER = ("train", "resume")
-"""Verbs that several processes carry out together."""
+TOGETHER = ("train", "resume", "reproduce table2")
+"""Verbs that several processes carry out together; of one of them with a single table."""
 _BY_TORCHRUN = "start it by torchrun --nproc-per-node N -m ncmi, or alone with --training.devices N"
 
 
@@ -87,16 +87,20 @@ def place_of_process() -> tuple[int, int]:
 def check_verb(verb: str) -> None:
     """See that a verb can be carried out by this process.
 
+    Args:
+        verb: its name; of reproduce with that of the table, once it is known.
+
     Raises:
         ValueError: where a launcher has started several processes for a verb that is one process's, or where a job of
             several tasks would be trained by one of them.
     """
     launch = find_launch()
-    if launch is not None and launch.world_size > 1 and verb not in TOGETHER:
+    able = (*TOGETHER, *(words.split()[0] for words in TOGETHER))
+    if launch is not None and launch.world_size > 1 and verb not in able:
         own = " (compare and reproduce start processes of their own: --workers)"
         raise ValueError(
             f"{launch.world_size} processes by {launch.launcher} would each do {verb}, which is work for one: start it "
-            f"without {launch.launcher}{own}; together they can {' and '.join(TOGETHER)}"
+            f"without {launch.launcher}{own}; together they can {', '.join(TOGETHER[:-1])} and {TOGETHER[-1]}"
         )
     tasks = os.environ.get("SLURM_NTASKS", "1")
     inside = "SLURM_JOB_ID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")

@@ -189,7 +189,8 @@ class ShardSource(SampleSource):
         with loop.evaluating(model):
             streams = {name: loop.stream(model, indices) for name, indices in self.parts_to_judge.items()}
             outcome = judge_streams(model, streams, self.signature.class_names, neighbors_limit, on_stage)
-        self.skipped = (*self.skipped, *loop.broken_everywhere())
+        loop.hear_of_broken()
+        self.skipped = (*self.skipped, *self.broken.listed())
         for line in left_out_in_words(self.skipped):
             on_stage(line)
         return outcome
@@ -240,6 +241,7 @@ class ShardLoop(Loop):
         )
         with closing(chunks_of) as self._chunks:  # type: ignore[type-var]
             yield
+        self.hear_of_broken()
 
     def _variation(self) -> Variation:
         training, epoch = self.training, self.progress.epoch
@@ -337,9 +339,8 @@ class ShardLoop(Loop):
                     classifier.fit((rows.features, rows.labels) for rows in batches if len(rows.labels))
                 model.objective.set_centroids(classifier.centroids.to(self.dtype))
 
-    def broken_everywhere(self) -> list[tuple[str, str]]:
-        """(name, reason) of the broken images that any process has met; each must call it."""
-        device, broken = self.fabric.device, self.source.broken
+    def hear_of_broken(self) -> None:
+        """Let each process know of the broken images that any has met: their limit is one of all. Each must call it."""
+        broken = self.source.broken
         mine = torch.tensor(sorted(broken.reasons), dtype=torch.int64)
-        rows = sorted(set(all_rows(mine, device).tolist()))
-        return [(broken.files.names[row], broken.reasons.get(row, "broken, as another process found")) for row in rows]
+        broken.hear(sorted(set(all_rows(mine, self.fabric.device).tolist())))

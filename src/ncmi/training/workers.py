@@ -236,6 +236,14 @@ def _serve(connection: Connection, parent: int, warm: str, place: int, devices: 
         return
 
 
+def ask_here(work: Callable[..., Any], *arguments: Any) -> Any:
+    """An :data:`Ask` that does it in this process."""
+    how, what = _outcome(work, arguments)
+    if how != "done":
+        raise WorkError(what)
+    return what
+
+
 def _outcome(work: Callable[..., Any], arguments: Iterable[Any]) -> tuple[str, Any]:
     try:
         return "done", work(*arguments)

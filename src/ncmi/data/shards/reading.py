@@ -334,7 +334,7 @@ def _begin_worker(worker: int) -> None:
 
 
 class BrokenImages:
-    """Counts the broken images that a process has met, and says each once.
+    """Counts the broken images that a process has met or heard of, and says each that it has met once.
 
     Args:
         files: of the images.
@@ -356,10 +356,23 @@ class BrokenImages:
                 continue
             self.reasons[row] = why
             _LOG.warning("%s: %s", self.files.names[row], why)
+            self._check_limit(f"{self.files.names[row]}: {why}")
+
+    def hear(self, rows: Sequence[int]) -> None:
+        """Take in numbers of what any process has met, the same on all of them.
+
+        Raises:
+            ValueError: for more than the limit.
+        """
+        for row in rows:
+            self.reasons.setdefault(row, "broken, as another process found")
+        if rows:
+            self._check_limit(self.files.names[rows[-1]])
+
+    def _check_limit(self, example: str) -> None:
         if len(self.reasons) > self.limit:
-            name, why = self.files.names[row], self.reasons[row]
             raise ValueError(
-                f"{self.files.index.place}: {len(self.reasons)} broken images, such as {name}: {why}: make the shards "
+                f"{self.files.index.place}: {len(self.reasons)} broken images, such as {example}: make the shards "
                 "anew by `ncmi data shard`, or allow more (--data.broken-limit)"
             )
 
