@@ -109,14 +109,17 @@ def test_costs(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["c.json"]
 
 
-def test_a_sweep_with_the_command_that_trains_its_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.long)])
+def test_a_sweep_with_the_command_that_trains_its_best(
+    workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("optuna", reason="needs optuna")
     data = ("iris", "--objective", "focal", "--training.epochs", "1")
     words = ("sweep", *data, "--search", "objective.gamma=1,3", "--trials", "2", "--out", "s")
     told = ncmi(*words, "--dry-run", cwd=tmp_path).stdout
     assert "objective.gamma one of 1.0, 3.0" in told
     assert not list(tmp_path.iterdir())
-    out = ncmi(*words, "--workers", "2", cwd=tmp_path).stdout
+    out = ncmi(*words, "--workers", workers, cwd=tmp_path).stdout
     with (tmp_path / "s/trials.csv").open(newline="") as file:
         trials = [(row["trial"], row["state"]) for row in csv.DictReader(file)]
     assert sorted(trials) == [("0", "complete"), ("1", "complete")]

@@ -450,6 +450,7 @@ def test_the_real_set(cifar100_dir: Path) -> None:
     np.testing.assert_allclose(means, [0.5071, 0.4865, 0.4409], atol=1e-4)
 
 
+@pytest.mark.long
 def test_one_changed_bit_of_the_real_set(cifar100_dir: Path, tmp_path: Path) -> None:
     source, folder = cifar100_dir / "cifar-100-binary", tmp_path / "cifar-100-binary"
     folder.mkdir()

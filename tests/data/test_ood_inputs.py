@@ -51,15 +51,15 @@ def test_tables_need_no_labels(tmp_path: Path) -> None:
     assert inputs.tolist() == [[2.0, 1.0], [4.0, 3.0]]
 
 
-def test_of_cifar_the_test_part_is_taken(cifar100_dir: Path) -> None:
-    inputs = load_ood("cifar100", kind="image", shape=(1, 8, 8), data_dir=str(cifar100_dir))
-    data = load_dataset("cifar100", image_size=8, data_dir=str(cifar100_dir))
+def test_of_cifar_the_test_part_is_taken(tiny_cifar100: Path) -> None:
+    inputs = load_ood("cifar100", kind="image", shape=(1, 8, 8), data_dir=str(tiny_cifar100))
+    data = load_dataset("cifar100", image_size=8, data_dir=str(tiny_cifar100))
     assert data.parts is not None
     assert torch.equal(inputs, with_channels(data.array[torch.from_numpy(data.parts == 2)], 1))
     with pytest.raises(
         ValueError, match=r"has square images, but the network was trained on sample shape \[1, 16, 8\]"
     ):
-        load_ood("cifar100", kind="image", shape=(1, 16, 8), data_dir=str(cifar100_dir))
+        load_ood("cifar100", kind="image", shape=(1, 16, 8), data_dir=str(tiny_cifar100))
 
 
 @pytest.mark.parametrize(
