@@ -361,7 +361,7 @@ def speed(root: Path, repeats: int) -> list[float]:
             code, out = run(torchrun([*words, "--out", str(at)], processes=processes), root / "log")
             assert code == 0, out
             epochs = [json.loads(line)["seconds"] for line in (at / "metrics.jsonl").read_text().splitlines()]
-            seconds[processes] = sorted(epochs[1:])[0]  # the first one warms up
+            seconds[processes] = min(epochs[1:])  # the first one warms up
         ratios.append(seconds[1] / seconds[2])
         print(f"an epoch: {seconds[1]:.1f} s by one, {seconds[2]:.1f} s by two: {ratios[-1]:.2f} times", flush=True)
     ordered = sorted(ratios)

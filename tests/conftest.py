@@ -18,6 +18,7 @@ import torch
 from filelock import FileLock
 from hypothesis import settings
 
+from ncmi import networks
 from ncmi.data.cifar_sets import CIFAR_SETS
 from ncmi.objectives import options
 from ncmi.training import comparison
@@ -46,14 +47,7 @@ def in_turn(
     before: Callable[[Callable[..., Any]], None] = lambda ask: None,
 ) -> dict[str, str]:
     """One task after the other, in this process, with the same outcomes as in processes of their own."""
-
-    def ask(asked: Callable[..., Any], *arguments: Any) -> Any:
-        how, what = workers_module._outcome(asked, arguments)
-        if how != "done":
-            raise workers_module.WorkError(what)
-        return what
-
-    before(ask)
+    before(workers_module.ask_here)
     failures = {}
     for path, content in tasks.items():
         how, what = workers_module._outcome(work, (path, content))
@@ -73,9 +67,10 @@ def _runs_in_this_process() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _objectives_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def _names_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is unknown to the next one, whose comparisons take every objective."""
-    monkeypatch.setattr(options, "_REGISTRY", dict(vars(options)["_REGISTRY"]))
+    for module, registry in ((options, "_REGISTRY"), (networks, "_NETWORKS")):
+        monkeypatch.setattr(module, registry, dict(vars(module)[registry]))
 
 
 @pytest.fixture

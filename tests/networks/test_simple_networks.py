@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ncmi import networks
 from ncmi.networks import MLP, ConvNet, make_network, register_network
 from ncmi.recipes import Network, Recipe, TableData, Training
 from ncmi.training.model import load_model
@@ -98,8 +97,7 @@ class Twice(nn.Module):
         return features
 
 
-def test_a_network_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(networks, "_NETWORKS", dict(networks._NETWORKS))
+def test_a_network_of_ones_own(tmp_path: Path) -> None:
     register_network("twice", lambda shape, options: Twice(options.feature_dim))
     training = Training(epochs=1, accelerator="cpu", threads=1)
     recipe = Recipe(TableData("wine"), Network("twice", feature_dim=9), training=training)
