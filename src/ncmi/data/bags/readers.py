@@ -139,6 +139,9 @@ class _Keys:
         """(N, D) of the features in a file or group."""
         key = self.features_in(content, path)
         shape = _shape(content[key])
+        if hasattr(content[key], "keys"):
+            inside = listing([f"{key}/{name}" for name in content[key]]) or "nothing"
+            raise BagError(f"{path}: {key!r} is a group of {inside}: choose one (--data.features-key)")
         if len(shape) > 3:
             raise BagError(f"{path}: {key!r} of shape {list(shape)} holds images: embed them first, as [n, D]")
         return bag_shape(shape, path)
