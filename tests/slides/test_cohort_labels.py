@@ -123,6 +123,14 @@ def test_tables_of_spreadsheets_in_their_encodings(tmp_path: Path, encoding: str
     assert told == ([] if encoding == "utf-8-sig" else [f"labels.csv: the text is taken as {encoding}"])
 
 
+def test_a_column_of_patients_that_the_barcodes_contradict(tmp_path: Path) -> None:
+    text = "slide,patient,label\nTCGA-AD-6964-01Z-00-DX1,{},x\nTCGA-AD-6964-01Z-00-DX2,{},y\nb,p3,x\n"
+    (note,) = read(tmp_path, text.format("p1", "p2")).notes
+    assert "'TCGA-AD-6964'" in note
+    assert "'patient'" in note
+    assert read(tmp_path, text.format("p1", "p1")).notes == ()
+
+
 def test_na_is_no_label_unless_it_is_named(tmp_path: Path) -> None:
     table = read(tmp_path, "slide,label\na,NA\nb,n/a\nc,x\nd,None\n")
     assert table.labels == (None, None, "x", "None")

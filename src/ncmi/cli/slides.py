@@ -57,6 +57,7 @@ def tile(
         overwrite: tile all slides anew.
     """
     from ncmi.slides.tiling import TilingSettings, read_mpps, tile_slides
+    from ncmi.slides.tiling.slide_file import pictures_beside_slides
 
     with output.SlideCounter("slides") as counter:
         results = tile_slides(
@@ -81,6 +82,11 @@ def tile(
             on_slide=counter.done,
         )
     output.print_left_out(results, out / "summary.csv")
+    if pictures := pictures_beside_slides(slides):
+        output.say(
+            f"{len(pictures)} PNG or JPEG images beside the slides are taken for thumbnails ({pictures[0].name} …): "
+            "where they are slides, bring them into a folder of their own"
+        )
 
 
 def embed(

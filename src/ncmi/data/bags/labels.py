@@ -135,6 +135,7 @@ def read_label_table(
         notes += (f"no column of patients: {note}",)
     else:
         patients = tuple(frame[patient].map(_as_name))
+        notes += _contradicted(names, patients, patient)
         _see_that_all_are_named(path, frame, patient, "patient")
     notes += _repeats_in_words(listed - len(frame), "slide")
     labels, of_labels = _labels_in(frame, label, classes)
@@ -233,6 +234,21 @@ def _see_that_all_are_named(path: Path, frame: pd.DataFrame, column: str, what: 
     if empty := [line for line, text in zip(frame.index + 2, frame[column], strict=True) if not text]:
         where = f"line {empty[0]} has no {what} in column {column!r}"
         raise LabelError(f"{path}: {where} ({len(empty)} such lines): fill in")
+
+
+def _contradicted(slides: Sequence[str], patients: Sequence[str], column: str) -> tuple[str, ...]:
+    """A note where slides are of one patient by their barcodes, and of several by the table."""
+    by_name: dict[str, set[str]] = {}
+    for slide, whose, patient in zip(slides, patients_by_name(slides)[0], patients, strict=True):
+        if whose != slide:
+            by_name.setdefault(whose, set()).add(patient)
+    wrong = sorted(whose for whose, of_table in by_name.items() if len(of_table) > 1)
+    if not wrong:
+        return ()
+    return (
+        f"by their names slides are of {len(wrong)} patients ({listing(wrong, 3)}) who are several each by column "
+        f"{column!r}, and may stand on two sides of a split: correct it, or leave the column out",
+    )
 
 
 def _repeats_in_words(count: int, what: str) -> tuple[str, ...]:

@@ -335,6 +335,16 @@ class FolderSource(BagSource):
     def encoder(self, name: str) -> str | None:
         return self._look(name)[1]
 
+    def label(self, name: str) -> str | None:
+        """Of .npy files the one number in a folder labels beside the features' folder, as torchmil has it."""
+        file = self.entry(self.files, name)
+        path = file.parent.parent / "labels" / file.name
+        if self._reader is not _npy or not path.is_file():
+            return None
+        with _readable(path, ".npy"):
+            values = np.load(path, allow_pickle=False).ravel().tolist()
+        return label_text(values[0]) if len(values) == 1 else None
+
     def _look(self, name: str) -> tuple[tuple[int, int], str | None]:
         """Shape and encoder, from one opening of the file."""
         if name not in self._known:
