@@ -72,10 +72,10 @@ def write_slide(
         return ["the features hold no coordinates: a table by patch alone"]
     notes = []
     if weights.estimated:
-        notes.append(
-            f"the features do not say how large a patch is: taken to be {weights.patch_size:g} "
-            f"{'microns' if weights.microns else 'pixels'} wide, by the distance of neighbors"
-        )
+        unit = "microns" if weights.microns else "pixels"
+        by_neighbors = f"taken to be {weights.patch_size:g} {unit} wide, by the distance of neighbors"
+        drawn = by_neighbors if weights.patch_size > 1 else "and it has no neighbors to tell it by: drawn as a point"
+        notes.append(f"the features do not say how large a patch is: {drawn}")
     if weights.microns:
         notes.append(
             "places are in microns, and nothing says how large a pixel is: no GeoJSON (--slides with the slide, or "

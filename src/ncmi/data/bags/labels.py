@@ -65,16 +65,16 @@ def slide_name(text: str) -> str:
         >>> slide_name(" scans/tumor_001.tif"), slide_name("TCGA-AD-6964-01Z-00-DX1")
         ('tumor_001', 'TCGA-AD-6964-01Z-00-DX1')
     """
-    return _as_name(_FILE_ENDING.sub("", re.split(r"[/\\]", text.strip())[-1]))
+    return plain_name(_FILE_ENDING.sub("", re.split(r"[/\\]", text.strip())[-1]))
 
 
-def _as_name(text: str) -> str:
+def plain_name(text: str) -> str:
     """A name in the one spelling of those that look alike, and a number as the whole one that it is.
 
     macOS writes "ä" as two signs; pandas writes 12 as 12.0 where a column has gaps, as CLAM's splits do.
 
     Example:
-        >>> _as_name("12.0"), _as_name("1.50"), _as_name("a\u0308") == "\u00e4"
+        >>> plain_name("12.0"), plain_name("1.50"), plain_name("a\u0308") == "\u00e4"
         ('12', '1.50', True)
     """
     return re.sub(r"^(\d+)\.0+$", r"\1", unicodedata.normalize("NFC", text.strip()))
@@ -83,14 +83,15 @@ def _as_name(text: str) -> str:
 def patients_by_name(slides: Sequence[str]) -> tuple[tuple[str, ...], str]:
     """The patient of each slide by its name, where that is a barcode, else the slide itself; and a note of it.
 
-    >>> patients_by_name(["TCGA-AD-6964-01Z-00-DX1", "TCGA-AD-6964-01Z-00-DX2", "b"])[0]
+    >>> patients_by_name(["TCGA-AD-6964-01Z-00-DX1", "tcga-ad-6964-01z-00-dx2", "b"])[0]
     ('TCGA-AD-6964', 'TCGA-AD-6964', 'b')
     """
     patients, counts = list(slides), dict.fromkeys(_BARCODES, 0)
     for place, slide in enumerate(slides):
         for kind, barcode in _BARCODES.items():
             if match := barcode.match(slide):
-                patients[place] = match[1].upper() if match[1][0].isupper() else match[1]
+                # in one spelling: of a patient in two one could stand on either side of a split
+                patients[place] = match[1].lower() if kind == "CAMELYON-17" else match[1].upper()
                 counts[kind] += 1
                 break
     known = sum(counts.values())
@@ -134,7 +135,7 @@ def read_label_table(
         patients, note = patients_by_name(names)
         notes += (f"no column of patients: {note}",)
     else:
-        patients = tuple(frame[patient].map(_as_name))
+        patients = tuple(frame[patient].map(plain_name))
         notes += _contradicted(names, patients, patient)
         _see_that_all_are_named(path, frame, patient, "patient")
     notes += _repeats_in_words(listed - len(frame), "slide")
@@ -180,7 +181,7 @@ def read_patient_table(
     patient = str(_choose_column(path, frame, patient_column, PATIENT_COLUMNS, "patient"))
     label = _choose_column(path, frame, label_column, SLIDE_LABEL_COLUMNS, "label", needed=need_labels)
     listed = len(frame)
-    frame = _without_repeats(path, frame.assign(**{patient: frame[patient].map(_as_name)}), patient, "patient")
+    frame = _without_repeats(path, frame.assign(**{patient: frame[patient].map(plain_name)}), patient, "patient")
     patients = tuple(frame[patient])
     labels, of_labels = _labels_in(frame, label, classes)
     return LabelTable(
@@ -217,7 +218,7 @@ def read_slide_table(
             )
         columns[what] = names[0]
     pairs = frame[[columns["slide"], columns["patient"]]].set_axis(["slide", "patient"], axis=1)
-    pairs = pairs.assign(slide=pairs["slide"].map(slide_name), patient=pairs["patient"].map(_as_name))
+    pairs = pairs.assign(slide=pairs["slide"].map(slide_name), patient=pairs["patient"].map(plain_name))
     pairs = _without_repeats(path, pairs, "slide", "slide")
     _see_that_all_are_named(path, pairs, "patient", "patient")
     return dict(zip(pairs["slide"], pairs["patient"], strict=True))

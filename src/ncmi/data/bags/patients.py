@@ -11,7 +11,14 @@ from pathlib import Path
 import torch
 
 from ncmi.data.bags.bag import Bag, BagError, BagSource
-from ncmi.data.bags.labels import LabelError, LabelTable, patients_by_name, read_patient_table, read_slide_table
+from ncmi.data.bags.labels import (
+    LabelError,
+    LabelTable,
+    patients_by_name,
+    plain_name,
+    read_patient_table,
+    read_slide_table,
+)
 from ncmi.data.bags.names import match_names
 from ncmi.errors import listing
 
@@ -83,7 +90,9 @@ def _by_names(bags: Sequence[str], patients: Mapping[str, int]) -> tuple[dict[st
     for bag, patient in by_barcode.items():
         if patient in patients:
             pairs[bag] = patient
-        elif begun := next((each for each in longest if bag.startswith(each) and _ends_there(bag, each)), None):
+            continue
+        name = plain_name(bag)
+        if begun := next((each for each in longest if name.startswith(each) and _ends_there(name, each)), None):
             pairs[bag] = begun
     return pairs, "by their names"
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ncmi.data.bags.cohort import Cohort
-from ncmi.data.bags.labels import LabelError, read_text_frame, slide_name
+from ncmi.data.bags.labels import LabelError, plain_name, read_text_frame, slide_name
 from ncmi.data.columns import NONE, PART_NAMES, PART_WORDS, TEST, TRAIN, VALIDATION
 from ncmi.data.splits import Split, draw_groups, fold_of_groups
 from ncmi.errors import listing, reason
@@ -79,7 +79,7 @@ def split_cohort(cohort: Cohort, data: BagData, seed: int) -> CohortSplit:
     if not (parts == TEST).any() and (data.folds or data.test_fraction):
         cure = "choose fewer folds" if data.folds else "a larger --data.test-fraction, or a split with a test part"
         count, labeled = len(set(cohort.patients)), set(zip(cohort.patients, labels.tolist(), strict=True))
-        if len(labeled) == len(cohort.class_names):
+        if 2 < len(labeled) == len(cohort.class_names):
             cure += f"; or other labels (--data.label-column): each of these {len(labeled)} classes has one patient"
         raise ValueError(f"no slide in the test part of {count} patients: give more, or {cure}")
 
@@ -227,7 +227,7 @@ def _stamp_fold(cohort: Cohort, data: BagData) -> tuple[Array, dict[int, str]]:
 def _names_in(value: object) -> set[str]:
     if not isinstance(value, list):
         raise TypeError(f"{value!r} is no list")
-    return {str(name) for name in value}
+    return {plain_name(str(name)) for name in value}
 
 
 def splits_file(splits: str, fold: int) -> str:
