@@ -114,7 +114,7 @@ def test_evaluate_agrees_with_the_run_and_judges_other_slides(tmp_path: Path, ru
         # τ is the run's
         assert content["calibration"]["temperature"] == again["readouts"][readout]["calibration"]["temperature"]
         assert sum(content["reliability"]["calibrated"]["counts"]) == 9
-    assert "--data.labels" in ncmi("evaluate", run, *on, cwd=tmp_path, check=2).stderr
+    assert "(--labels)" in ncmi("evaluate", run, *on, cwd=tmp_path, check=2).stderr
     assert (run / "results.json").read_bytes() == before
 
 

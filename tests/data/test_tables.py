@@ -610,7 +610,8 @@ def test_wide_and_long_lines(tmp_path: Path) -> None:
 def test_text_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("slide; label\n 007 ;NA\n;\n008; 1.0\n")
-    frame = read_text_table(path)
+    frame, notes = read_text_table(path)
+    assert notes == ("1 rows without any value are left out",)
     assert frame.to_dict("list") == {"slide": ["007", "008"], "label": ["NA", "1.0"]}
     assert list(frame.index) == [0, 2]
     path.write_text("a,b\n,\n")

@@ -19,7 +19,15 @@ from PIL import Image
 
 from ncmi.report import ReportError
 from ncmi.report.attention import PATCH as PATCH_PIXELS
-from ncmi.report.attention import THUMBNAIL, TOP, Attention, Picture, Sources, attention_files, read_attention
+from ncmi.report.attention import (
+    THUMBNAIL,
+    TOP,
+    Attention,
+    Picture,
+    Sources,
+    attention_files,
+    read_attention,
+)
 from ncmi.report.heat_maps import (
     Extent,
     HeatMap,
@@ -265,7 +273,7 @@ def test_a_thumbnail_of_tiling_is_cut_to_the_slide(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_shown_is_told(tmp_path: Path) -> None:
-    assert Sources().picture("a", [], 1).note == "neither slides nor tiles were given to the report"
+    assert Sources().picture("a", [], 1).note == "neither slides nor tiles are given (--slides, --tiles)"
     slides, tiles = tmp_path / "slides", tmp_path / "tiles"
     write_slide_file(slides / "other.tif", 0)
     (slides / "broken.svs").write_bytes(b"not a slide")

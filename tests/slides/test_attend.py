@@ -134,6 +134,40 @@ def test_the_table_by_patch_and_what_is_not_known(tmp_path: Path) -> None:
     assert "no coordinates" in notes[0]
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_the_side_of_patches_by_their_places(seed: int) -> None:
+    """CLAM's features do not say it: each region has a grid of its own, and columns of different ones lie anywhere."""
+    random = np.random.default_rng(seed)
+
+    def grid(rows: int) -> Any:
+        return 512 * np.stack([np.arange(rows**2) % rows, np.arange(rows**2) // rows], 1)
+
+    regions = np.concatenate([grid(5) + corner for corner in random.integers(0, 6000, (9, 2))])
+    drawn = grid(100)[random.permutation(10_000)[:1000]]
+    for corners in (regions, drawn, grid(2), np.array([[0, 0], [0, 512]])):
+        weights = attention_of("a", {"attention": np.ones(len(corners)), "coords": corners})
+        assert (weights.patch_size, weights.estimated) == (512, True)
+    stated = attention_of("a", {"attention": np.ones(25), "coords": grid(5), "patch_size": 300})
+    assert (stated.patch_size, stated.estimated) == (300, False)
+
+
+def test_a_side_that_is_taken_from_the_places_is_said(tmp_path: Path) -> None:
+    notes = write_slide(tmp_path / "a", weights_of(estimated=True), Picture())
+    assert "taken to be 224 pixels wide" in notes[0]
+    assert "by the distance of neighbors" in (tmp_path / "a" / "page.html").read_text()
+    assert write_slide(tmp_path / "b", weights_of(), Picture()) == []
+    assert "by the distance of neighbors" not in (tmp_path / "b" / "page.html").read_text()
+
+
+def test_microns_without_the_slide() -> None:
+    """--slide-mpp alone is enough: 224 µm at 0.25 µm a pixel are 896 pixels."""
+    weights, picture = Sources(slide_mpp=0.25).look(weights_of(microns=True))
+    assert not weights.microns
+    assert weights.patch_size == 896
+    np.testing.assert_array_equal(weights.coords, 4 * weights_of().coords)
+    assert picture.thumbnail is None
+
+
 def test_colors_of_the_overlay_lie_on_the_patches(tmp_path: Path) -> None:
     """Each patch has the color of its percentile, and beside patches it is white."""
     values = np.array([0.001, 0.9, 0.099])

@@ -1,4 +1,4 @@
-"""Thirty things that users of slides bring that cannot be used: each is a line with the cure, and nothing is written."""
+"""What users of slides bring that cannot be used: each is a line with the cure, and nothing is written."""
 
 from __future__ import annotations
 
@@ -150,6 +150,95 @@ CASES: dict[str, tuple[Change, list[str], str]] = {
     "a mean of 0 … 255": (nothing, [*EMBED, "--mean", "123", "116", "103"], "divide values of 0…255 by 255"),
     "a deviation of zero": (nothing, [*EMBED, "--std", "0", "0.5", "0.5"], "above 0"),
     "less than no patches": (nothing, [*TILE, "--max-patches", "-1"], "max_patches"),
+    # what other tools write, and slips of the pen
+    "features of a slide encoder": (
+        lambda folder: [put("features", np.ones(WIDTH, "f4"))(folder), put("coords", np.zeros((7, 2), int))(folder)],
+        CHECK,
+        "give those of patches",
+    ),
+    "a group for features": (
+        edit("slide00", lambda file: [file.pop("features"), file.create_group("features").create_group("uni")]),
+        CHECK,
+        "--data.features-key",
+    ),
+    "features that are all 0": (put("features", ONES * 0), CHECK, "all 0"),
+    "a page of a server for features": (
+        lambda folder: (features(folder) / "slide00.h5").write_text("<html>404</html>"),
+        CHECK,
+        "--data.bad skip",
+    ),
+    "a pointer of Git LFS": (
+        lambda folder: (features(folder) / "slide00.h5").write_text("version https://git-lfs.github.com/spec/v1\n"),
+        CHECK,
+        "--data.bad skip",
+    ),
+    "files of two kinds": (
+        lambda folder: torch.save(torch.ones(3, WIDTH), features(folder) / "a.pt"),
+        CHECK,
+        "keep one kind",
+    ),
+    "a folder for a table": (nothing, [*CHECK[:3], "--data.labels", "{features}"], "give a file"),
+    "features for a table": (nothing, [*CHECK[:3], "--data.labels", "{features}/slide00.h5"], "give a CSV"),
+    "a table for features": (nothing, ["slides", "check", "{labels}", "--data.labels", "{labels}"], "not bags"),
+    "names of slides for labels": (nothing, [*CHECK, "--data.label-column", "slide_id"], "--data.label-column"),
+    "a class that is named twice": (nothing, [*CHECK, "--data.classes", "none", "one", "none"], "name each class once"),
+    "a class without slides": (
+        nothing,
+        [*CHECK, "--data.classes", "none", "one", "other", "fourth"],
+        "no slide of class 'fourth'",
+    ),
+    "one class of three": (nothing, [*CHECK, "--data.classes", "none"], "name all classes"),
+    "one fold": (nothing, [*CHECK, "--data.folds", "1"], "at least 2 folds"),
+    "a fold too many": (nothing, [*CHECK, "--data.folds", "5", "--data.fold", "5"], "from 0 on"),
+    "more folds than patients": (nothing, [*CHECK, "--data.folds", "100"], "no more folds"),
+    "everything for the test": (nothing, [*CHECK, "--data.test-fraction", "1"], "below 1"),
+    "all centers held out": (
+        nothing,
+        [*CHECK, "--data.holdout-column", "center", "--data.holdout", "0", "1", "2"],
+        "training part",
+    ),
+    "values without a column": (nothing, [*CHECK, "--data.holdout", "1"], "belong together"),
+    "no file of splits": (nothing, [*CHECK, "--data.splits", "{root}/nowhere.csv"], "check the path"),
+    "labels for splits": (nothing, [*CHECK, "--data.splits", "{labels}"], "need train and test"),
+    "a folder of folds, and no word of folds": (nothing, [*CHECK, "--data.splits", "{root}"], "--data.folds"),
+    "a JSON of other folds": (
+        write("splits.json", b'{"splits": [{"train": ["a"]}]}'),
+        [*CHECK, "--data.folds", "2", "--data.splits", "{root}/splits.json"],
+        "train_patients",
+    ),
+    "a name for a list of patients": (
+        write("splits.json", b'{"splits": [{"train_patients": "a", "test_patients": "b"}]}'),
+        [*CHECK, "--data.folds", "2", "--data.splits", "{root}/splits.json"],
+        "no list",
+    ),
+    "a patient with two labels": (nothing, [*CHECK, "--data.unit", "patient"], "--data.unit slide"),
+    "a table of slides that is not needed": (nothing, [*CHECK, "--data.slide-table", "{labels}"], "leave"),
+    "a slide of two patients": (
+        lambda folder: [
+            write("slides.csv", b"slide,patient\nslide00,a\nslide00,b\n")(folder),
+            write("patients.csv", b"patient,label\na,x\nb,y\n")(folder),
+        ],
+        [*CHECK[:3], "--data.labels", "{root}/patients.csv", "--data.slide-table", "{root}/slides.csv"],
+        "keep one row a slide",
+    ),
+    "attention into the features": (nothing, [*ATTEND[:4], "--out", "{features}"], "choose another"),
+    "attention into a file": (nothing, [*ATTEND[:4], "--out", "{labels}"], "choose another place"),
+    "attention of a table": (nothing, ["slides", "attend", "{labels}", "{features}", "--out", "{out}"], "run folder"),
+    "pixels of no size": (nothing, [*ATTEND, "--slide-mpp", "0"], "above 0"),
+    "pixels of size NaN": (nothing, [*ATTEND, "--slide-mpp", "nan"], "above 0"),
+    "patients for a run on slides": (nothing, [*ATTEND, "--slide-table", "{labels}"], "leave it out"),
+    "predictions over the features": (
+        nothing,
+        ["predict", "{run}", "{features}", "--out", "{features}/slide00.h5", "--overwrite"],
+        "choose another file",
+    ),
+    "patients of a few slides": (
+        write("slides.csv", b"slide,patient\nslide00,a\n"),
+        ["predict", "{run}", "{features}", "--slide-table", "{root}/slides.csv", "--out", "{out}/p.csv"],
+        "add them",
+    ),
+    "slides without labels": (nothing, ["evaluate", "{run}", "--on", "{features}"], "(--labels)"),
+    "labels of nothing": (nothing, ["evaluate", "{run}", "--labels", "{labels}"], "leave them out"),
     # table III
     "another cohort's table": (nothing, TABLE3, "as CAMELYON-17 names them"),
     "training for what has its own": (
@@ -157,6 +246,7 @@ CASES: dict[str, tuple[Change, list[str], str]] = {
         ["reproduce", "table1", "--out", "{out}", "--training.learning-rate", "0.1"],
         "table3",
     ),
+    "folds for what has its own parts": (nothing, [*TABLE3, "--data.folds", "3"], "--data.folds"),
 }
 
 
@@ -174,6 +264,7 @@ def test_a_bad_input_is_one_line_with_its_cure(
     (tmp_path / "run").symlink_to(trained / "run")
     (tmp_path / "slides" / "a.png").write_bytes(b"not a picture")
     change(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     places = {name: tmp_path / name for name in ("run", "slides", "tiles", "out")}
     places |= {"root": tmp_path, "features": features(tmp_path), "labels": tmp_path / "cohort" / "labels.csv"}
     given = [word if word == "{fold}" else word.format(**places) for word in words]
@@ -182,4 +273,4 @@ def test_a_bad_input_is_one_line_with_its_cure(
     message = str(error.value)
     assert told in message
     assert "\n" not in message.strip()
-    assert not (tmp_path / "out").exists() or not any(path.is_file() for path in (tmp_path / "out").rglob("*"))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

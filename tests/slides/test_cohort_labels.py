@@ -73,7 +73,7 @@ def test_columns_asked_for_and_the_others(tmp_path: Path) -> None:
         ("slide,label\n", {}, ".*no rows"),
         ("", {}, "the file is empty"),
         ("slide,label\na,x,y\n", {}, "the header has 2 fields.* a row below it 3"),
-        (b"slide,label\n\xff\xfe,x\n", {}, r"not UTF-8 \(.*byte 12\)"),
+        (b"slide,label\n" + bytes(range(1, 9)) * 9, {}, "no table of text.*give a CSV"),
     ],
 )
 def test_tables_that_do_not_add_up(tmp_path: Path, text: str | bytes, options: dict[str, str], message: str) -> None:
@@ -105,6 +105,30 @@ def test_names_stay_text(tmp_path: Path) -> None:
     assert table.slides == ("007", "1e5", "008")
     assert table.patients == ("01", "02", "03")
     assert table.labels == ("N", "NA", "None")
+
+
+def test_names_that_look_alike_are_alike(tmp_path: Path) -> None:
+    """macOS writes ä as two signs, pandas 12 as 12.0; a number with a fraction is a name like any other."""
+    table = read(tmp_path, "slide,patient,label\nPra\u0308parat.svs,7.0,x\n12.0,8.0,y\n1.50,9,x\n")
+    assert table.slides == ("Pr\u00e4parat", "12", "1.50")
+    assert table.patients == ("7", "8", "9")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-8-sig"])
+def test_tables_of_spreadsheets_in_their_encodings(tmp_path: Path, encoding: str) -> None:
+    text = "slide;Diagnosis\r\nPräparat 1;groß\r\nPräparat 2;klein\r\n"
+    table = read(tmp_path, text.encode(encoding))
+    assert (table.slides, table.labels) == (("Präparat 1", "Präparat 2"), ("groß", "klein"))
+    told = [note for note in table.notes if "is taken as" in note]
+    assert told == ([] if encoding == "utf-8-sig" else [f"labels.csv: the text is taken as {encoding}"])
+
+
+def test_a_column_of_patients_that_the_barcodes_contradict(tmp_path: Path) -> None:
+    text = "slide,patient,label\nTCGA-AD-6964-01Z-00-DX1,{},x\nTCGA-AD-6964-01Z-00-DX2,{},y\nb,p3,x\n"
+    (note,) = read(tmp_path, text.format("p1", "p2")).notes
+    assert "'TCGA-AD-6964'" in note
+    assert "'patient'" in note
+    assert read(tmp_path, text.format("p1", "p1")).notes == ()
 
 
 def test_na_is_no_label_unless_it_is_named(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from bag_writers import values, write_cohort_h5, write_table
@@ -217,6 +218,17 @@ def test_the_splits_files_of_clam(tmp_path: Path) -> None:
         assert [name for name, _ in split.left_out] == ["s0006", "s0007"]
 
 
+def test_slides_that_are_numbers_in_the_splits_files_of_clam(tmp_path: Path) -> None:
+    """pandas makes floats of a column that is shorter than another."""
+    cohort = cohort_of([0, 1] * 3)
+    cohort = replace(cohort, slides=tuple(replace(slide, name=str(100 + i)) for i, slide in enumerate(cohort.slides)))
+    columns = {"train": pd.Series([100, 101, 103]), "val": pd.Series([102]), "test": pd.Series([104, 105])}
+    pd.DataFrame(columns).to_csv(tmp_path / "splits_0.csv")
+    assert "102.0" in (tmp_path / "splits_0.csv").read_text()
+    split = split_cohort(cohort, replace(DATA, splits=str(tmp_path / "splits_0.csv")), 0)
+    assert parts(split) == [[0, 1, 3], [2], [4, 5]]
+
+
 @pytest.mark.parametrize(
     ("rows", "header", "message"),
     [
@@ -339,6 +351,9 @@ def test_the_published_folds_of_a_study(tmp_path: Path) -> None:
         split_cohort(cohort, replace(DATA, folds=4, split_column="fold"), 0)
     with pytest.raises(ValueError, match=r"splits_3\.csv"):
         split_cohort(cohort, replace(DATA, folds=4, fold=3, splits=str(tmp_path)), 0)
+    for several in (tmp_path, tmp_path / "splits_{fold}.csv"):
+        with pytest.raises(ValueError, match=r"--data\.folds"):
+            split_cohort(cohort, replace(DATA, splits=str(several)), 0)
 
 
 def test_the_folds_of_stamp(tmp_path: Path) -> None:

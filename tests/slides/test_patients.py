@@ -12,6 +12,7 @@ import torch
 from bag_writers import grid, values, write_h5, write_table
 from slide_helpers import CLASSES, WIDTH, read, rows, slide_recipe, write_cohort
 
+import ncmi
 from ncmi.cli import app
 from ncmi.data.bags.bag import BagError
 from ncmi.data.bags.cohort import load_cohort
@@ -150,7 +151,7 @@ def test_a_joined_bag_holds_its_slides_without_a_second_copy(tmp_path: Path) -> 
     write_h5(tmp_path / "features" / "nan.h5", np.full((2, 4), np.nan, np.float32))
     source = open_bags(tmp_path / "features")
     joined = JoinedBags(tmp_path, {"x": [(source, "a"), (source, "wide")], "y": [(source, "a"), (source, "nan")]})
-    with pytest.raises(BagError, match="widths '4', '5'"):
+    with pytest.raises(BagError, match=r"width 4 \(slide 'a'\) and 5 \(slide 'wide'\)"):
         joined.shape("x")
     with pytest.raises(BagError, match=r"slide 'nan': .*NaN"):
         joined.load("y")
@@ -254,9 +255,40 @@ def test_a_run_whose_bags_are_patients(tmp_path: Path, cohort: Path, of_patients
     paths = [str(cohort.parent / "features" / f"slide{number:02d}.h5") for number in (3, 0, 1)]
     in_order, _ = Predictor(of_patients).rows(paths)
     assert [row.name for row in in_order] == ["slide03", "slide00", "slide01"]
+    run = ncmi.load(of_patients)
+    with pytest.warns(UserWarning, match="patients by|encoder"):
+        frame = run.predict_frame(cohort.parent / "features", slide_table=whose)
+    assert dict(zip(frame["id"], frame["prediction"], strict=True)) == {
+        name: line["prediction"] for name, line in lines.items()
+    }
+    one = source.load("slide00").features.numpy()
+    assert run.predict(one).shape == (1,)  # an array is a patient's: nobody else needs to be asked
     with pytest.raises(LabelError, match="slides are not in it"):
         write_table(whose, [["slide00", "x"]], "slide,patient")
         predict(of_patients, cohort.parent / "features", tmp_path / "q.csv", slide_table=whose)
+
+
+def test_the_slide_that_a_patient_cannot_be_predicted_for(tmp_path: Path, of_patients: Path) -> None:
+    for name, width, encoder in (("a1", 5, ""), ("a2", WIDTH, ""), ("b1", WIDTH, "uni"), ("b2", WIDTH, "conch")):
+        write_h5(tmp_path / "features" / f"{name}.h5", values(3, width, seed=width + len(encoder)))
+        with h5py.File(tmp_path / "features" / f"{name}.h5", "r+") as file:
+            file.attrs["encoder"] = encoder
+    joined = JoinedBags(
+        tmp_path, {who: [(open_bags(tmp_path / "features"), f"{who}{n}") for n in (1, 2)] for who in "ab"}
+    )
+    with pytest.raises(BagError, match=rf"width {WIDTH} \(slide 'a2'\) and 5 \(slide 'a1'\)"):
+        joined.shape("a")
+    assert joined.encoder("b") == "conch (slide 'b2') and uni (slide 'b1')"
+    assert joined.encoder("a") is None
+
+
+def test_a_table_of_slides_with_columns_and_names_of_its_own(tmp_path: Path) -> None:
+    """Bags are found as in training: with an ending of their own, and by the columns that the run was told."""
+    bags = open_bags(features(tmp_path / "features", "p_features", "q_features"))
+    whose = write_table(tmp_path / "whose.csv", [["p.svs", "anna"], ["q.svs", "anna"]], "scan,person")
+    joined, _ = JoinedBags.by_patient([bags], whose, slide_column="scan", patient_column="person")
+    assert joined.names == ("anna",)
+    assert joined.shape("anna") == (7, 4)
 
 
 def test_evaluation_by_tables_of_patients_and_slides(tmp_path: Path, cohort: Path, of_patients: Path) -> None:

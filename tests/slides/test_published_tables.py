@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from slide_helpers import rows
 
+from ncmi.cli import app
 from ncmi.data.bags.labels import LabelError
 from ncmi.data.bags.published import write_canonical
 from ncmi.recipes import BagData, Training, default_training
 from ncmi.training.comparison import ComparisonError
-from ncmi.training.reproduction import plan_experiment
+from ncmi.training.reproduction import Table3Data, plan_experiment
 
 STAGES = """patient,stage
 patient_000.zip,pN0
@@ -107,7 +107,7 @@ def test_the_plan_takes_them_and_training_options(tmp_path: Path) -> None:
         seeds=(0, 1),
         cohorts={"camelyon17": (tmp_path / "features", tmp_path / "stages.csv")},
         training=training,
-        data=BagData("", bad="skip", features_key="feats"),
+        data=Table3Data(bad="skip", features_key="feats"),
         tables=tmp_path / "labels",
     )
     recipe = group.plan.entries[0].recipe
@@ -120,11 +120,13 @@ def test_the_plan_takes_them_and_training_options(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"labels": "x.csv"}, {"unit": "patient"}, {"folds": 3}, {"holdout_column": "a", "holdout": ("b",)}]
+    "words", [("labels", "x.csv"), ("unit", "patient"), ("folds", "3"), ("holdout-column", "a", "--data.holdout", "b")]
 )
-def test_what_table3_settles_cannot_be_chosen(tmp_path: Path, options: dict[str, Any]) -> None:
-    name = next(iter(options)).replace("_", "-")
-    with pytest.raises(ComparisonError, match=f"--data.{name}"):
-        plan_experiment("table3", "paper", seeds=(0,), cohorts={"bracs": (tmp_path, None)}, data=BagData("", **options))
+def test_what_table3_settles_cannot_be_chosen(tmp_path: Path, words: tuple[str, ...]) -> None:
+    option, *rest = words
+    given = ["reproduce", "table3", "--bracs", str(tmp_path), "--out", str(tmp_path / "out"), f"--data.{option}", *rest]
+    with pytest.raises(ValueError, match=f"unknown option --data.{option}"):
+        app.run(given)
+    assert not (tmp_path / "out").exists()
     with pytest.raises(ComparisonError, match="table3"):
-        plan_experiment("table1", "paper", seeds=(0,), data=BagData("", bad="skip"))
+        plan_experiment("table1", "paper", seeds=(0,), data=Table3Data(bad="skip"))

@@ -274,12 +274,17 @@ def test_a_locked_file_is_not_damaged(tmp_path: Path) -> None:
 
 
 def test_arrays_of_torchmil(tmp_path: Path) -> None:
-    """One .npy a slide in a folder of features, positions in a folder coords beside it."""
+    """One .npy a slide in a folder of features, positions in a folder coords beside it, labels in one called so."""
     for folder, array in (("features_uni", values(3)), ("coords", grid(3))):
         (tmp_path / folder).mkdir()
         np.save(tmp_path / folder / "a.npy", array)
     assert kind_of(str(tmp_path / "features_uni")) == "bags"
     check(open_bags(tmp_path / "features_uni"), "a", values(3), grid(3))
+    assert open_bags(tmp_path / "features_uni").label("a") is None
+    (tmp_path / "labels").mkdir()
+    for label, told in (([1.0], "1"), (2, "2"), ([0, 1], None)):
+        np.save(tmp_path / "labels" / "a.npy", np.array(label))
+        assert open_bags(tmp_path / "features_uni").label("a") == told
     (tmp_path / "features_uni" / "a.npy").write_bytes(b"\x93NUMPY")
     with pytest.raises(BagError, match=r"a\.npy: not a readable \.npy file"):
         open_bags(tmp_path / "features_uni").load("a")

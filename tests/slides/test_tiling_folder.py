@@ -18,6 +18,7 @@ import tifffile
 from PIL import Image
 from tiling_helpers import GLASS, disc, halve, picture, tile_or_die, write_slide
 
+from ncmi.cli import app
 from ncmi.slides.tiling import (
     CoordsError,
     Slide,
@@ -30,6 +31,7 @@ from ncmi.slides.tiling import (
     tile,
     tile_slides,
 )
+from ncmi.slides.tiling.slide_file import pictures_beside_slides
 from ncmi.slides.work import SlideResult
 
 SIZE = (2000, 1500)
@@ -241,7 +243,7 @@ def test_slides_that_cannot_be_tiled_are_told_and_the_others_are_made(slides: Pa
     for name, word in {
         "cut": "cut.tif: neither OpenSlide nor Pillow can read it",
         "noise": "OpenSlide cannot read it",
-        "unknown": "give the microns per pixel of its level 0 as slide_mpp",
+        "unknown": "give the microns per pixel of its level 0 as --slide-mpp",
         "coarse": "give mpp=1 or more",
         "tiny": "its 100 by 100 pixels are less than one patch",
     }.items():
@@ -403,6 +405,8 @@ def test_microns_per_pixel_where_the_file_does_not_say_them_and_of_single_slides
         tile_slides(tmp_path / "in", tmp_path / "out", settings, **options)
     with pytest.raises(SlideError, match="no slide 'other'"):
         tile_slides(tmp_path / "in", tmp_path / "new", settings, mpps={"other": 0.25}, workers=1)
+    (tmp_path / "mpp.csv").write_text("slide;mpp\na.svs;0,25\n")  # as German spreadsheets write it
+    assert read_mpps(tmp_path / "mpp.csv") == {"a": 0.25}
     for text in ("slide,mpp\na,zero\n", "slide,mpp\na,-1\n", "slide,power\na,40\n"):
         (tmp_path / "mpp.csv").write_text(text)
         with pytest.raises(SlideError, match="mpp"):
@@ -452,6 +456,19 @@ def test_most_patches_and_patches_at_the_edge(tmp_path: Path) -> None:
     assert (patch[:44] != 255).any(axis=2).mean() > 0.99
     spread = read_coords(tmp_path / "2" / "coords" / "full.h5").xy.tolist()
     assert [spread[0], spread[-1]] == [[0, 0], [256, 128]]
+
+
+def test_pictures_beside_slides_are_said_to_be_thumbnails(
+    slides: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("one.tif", "macro.png", "label.JPG"):
+        (tmp_path / "mixed").mkdir(exist_ok=True)
+        (tmp_path / "mixed" / name).write_bytes(b"not a picture")
+    app.run(["slides", "tile", str(tmp_path / "mixed"), "--out", str(tmp_path / "out"), "--workers", "1"])
+    assert "2 PNG or JPEG images beside the slides are taken for thumbnails" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    assert pictures_beside_slides(slides) == ()
 
 
 def test_a_folder_of_pictures(tmp_path: Path) -> None:

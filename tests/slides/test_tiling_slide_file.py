@@ -81,8 +81,8 @@ def test_the_pixel_size_that_is_given_goes_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"mpp": None}, r"pixel size is not known .*slide_mpp \(about 0\.25 for a 40x scan"),
-        ({"mpp": 25400 / 72}, r"said to be 352\.8 microns per pixel, which no scanner makes: give .* slide_mpp"),
+        ({"mpp": None}, r"pixel size is not known .*slide-mpp \(about 0\.25 for a 40x scan"),
+        ({"mpp": 25400 / 72}, r"said to be 352\.8 microns per pixel, which no scanner makes: give .* --slide-mpp"),
     ],
 )
 def test_an_unknown_pixel_size_names_the_cure(tmp_path: Path, options: dict[str, float], told: str) -> None:
@@ -96,7 +96,7 @@ def test_pixels_that_are_not_square_are_refused(tmp_path: Path) -> None:
     tifffile.imwrite(
         tmp_path / "a.tif", IMAGE, tile=(128, 128), photometric="rgb", resolution=(20000, 10000), resolutionunit=3
     )
-    with pytest.raises(SlideError, match=r"not square \(0\.5 by 1 microns\).*slide_mpp"):
+    with pytest.raises(SlideError, match=r"not square \(0\.5 by 1 microns\).*slide-mpp"):
         mpp_of(tmp_path / "a.tif")
 
 

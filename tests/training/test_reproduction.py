@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,12 +13,13 @@ import pytest
 from ncmi.data.bags.cohort import load_cohort
 from ncmi.data.bags.splits import split_cohort
 from ncmi.objectives.options import NCMIOptions, ObjectiveOptions
-from ncmi.recipes import Augmentation, BagNetwork, ImageData, Network, Recipe, Training
+from ncmi.recipes import Augmentation, BagData, BagNetwork, ImageData, Network, Recipe, Training
 from ncmi.slides.simulation import SimulationOptions, SlideRow, read_table, write_simulation
 from ncmi.training import reproduction
 from ncmi.training.comparison import ComparisonError
 from ncmi.training.reproduction import (
     EXPERIMENTS,
+    TABLE3_DATA,
     Experiment,
     Group,
     Scale,
@@ -188,6 +190,24 @@ def test_table_3_needs_slides_and_labels(tmp_path: Path) -> None:
     for choice in ({"epochs": 3}, {"cohorts": COHORTS}):
         with pytest.raises(ComparisonError, match="table1 has neither slides nor epochs to choose"):
             plan_experiment("table1", "small", seeds=(0,), **choice)
+
+
+def test_what_is_chosen_of_the_data_of_table_3() -> None:
+    """It is a part of what bags have, with their defaults; what the cohorts settle is not among it."""
+    assert all(getattr(BagData("x"), name) == value for name, value in asdict(TABLE3_DATA).items())
+    settled = {"labels", "classes", "label_column", "holdout", "split_column", "splits", "folds", "unit", "slide_table"}
+    assert not settled & asdict(TABLE3_DATA).keys()
+    (group,) = plan_experiment(
+        "table3",
+        "paper",
+        seeds=(0,),
+        cohorts={"bracs": ("f", "l")},
+        data=replace(TABLE3_DATA, bad="skip", split_seed=3),
+    )
+    expected = replace(cohort_data("bracs", "f", "l"), bad="skip", split_seed=3)
+    assert {entry.recipe.data for entry in group.plan.entries} == {expected}
+    with pytest.raises(ComparisonError, match="make table3"):
+        plan_experiment("table1", "small", seeds=(0,), data=replace(TABLE3_DATA, bad="skip"))
 
 
 def test_a_simulation_has_a_table_of_its_own_and_says_so(tmp_path: Path) -> None:

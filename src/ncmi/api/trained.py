@@ -163,31 +163,41 @@ class TrainedRun:
         """Scores on the test part, one row a read-out, as of :attr:`Evaluated.table`."""
         return run_table(read_run(self.path))
 
-    def predict(self, X: Any, *, readout: ReadoutName = "auto") -> npt.NDArray[Any]:
+    def predict(
+        self, X: Any, *, readout: ReadoutName = "auto", slide_table: str | PathLike[str] | None = None
+    ) -> npt.NDArray[Any]:
         """The most probable class of each sample, ``[N]`` of :attr:`classes`.
 
         Args:
             X: samples, see above; labels in them are not looked at.
             readout: how to decide: the objective's head, centroid comparison (CC), the linear probe (LP) or nearest
                 neighbors, which reads the training data again; by default the objective's own first one.
+            slide_table: where the run's bags are patients, a table of the columns slide and patient; by default
+                barcodes say whose slides they are.
 
         Raises:
             ValueError: for data unlike the training data, or a sample that cannot be used, which
                 :meth:`predict_frame` marks.
         """
-        classes: npt.NDArray[Any] = self.classes[self._decide(X, readout, False).probabilities.argmax(1).numpy()]
+        best = self._decide(X, readout, False, slide_table).probabilities.argmax(1)
+        classes: npt.NDArray[Any] = self.classes[best.numpy()]
         return classes
 
     def predict_proba(
-        self, X: Any, *, readout: ReadoutName = "auto", calibrated: bool = False
+        self,
+        X: Any,
+        *,
+        readout: ReadoutName = "auto",
+        calibrated: bool = False,
+        slide_table: str | PathLike[str] | None = None,
     ) -> npt.NDArray[np.float64]:
         """Probabilities ``[N, C]``, float64, of the :attr:`classes`; rows sum to one.
 
         Args:
-            X, readout: as for :meth:`predict`.
+            X, readout, slide_table: as for :meth:`predict`.
             calibrated: with log-probabilities divided by the temperature τ that was fitted to the validation part.
         """
-        probabilities = self._decide(X, readout, calibrated).probabilities.double().numpy()
+        probabilities = self._decide(X, readout, calibrated, slide_table).probabilities.double().numpy()
         return np.asarray(probabilities / probabilities.sum(1, keepdims=True), dtype=np.float64)
 
     def predict_frame(
@@ -197,15 +207,16 @@ class TrainedRun:
         readout: ReadoutName = "auto",
         calibrated: bool = False,
         bad: Literal["mark", "skip", "error"] = "mark",
+        slide_table: str | PathLike[str] | None = None,
     ) -> pd.DataFrame:
         """What ``ncmi predict`` writes: ``id``, ``prediction``, ``probability``, ``distance`` and ``p(CLASS)``.
 
         Args:
-            X, readout, calibrated: as for :meth:`predict_proba`.
+            X, readout, calibrated, slide_table: as for :meth:`predict_proba`.
             bad: samples that cannot be used: "mark" gives them a ``reason`` and nothing else, "skip" leaves them out,
                 "error" stops.
         """
-        decisions = self._decide(X, readout, calibrated, bad)
+        decisions = self._decide(X, readout, calibrated, slide_table, bad)
         frame = pd.DataFrame(list(decisions.lines()), columns=decisions.columns)
         return frame[frame["prediction"].notna()].reset_index(drop=True) if bad == "skip" else frame
 
@@ -225,6 +236,7 @@ class TrainedRun:
         y: Any = None,
         *,
         labels: str | None = None,
+        slide_table: str | None = None,
         ood: str | Sequence[str] = (),
         bad: Literal["error", "skip"] | None = None,
     ) -> Evaluated:
@@ -235,6 +247,7 @@ class TrainedRun:
                 run's label column; or samples as for :meth:`predict`, with ``y``.
             y: labels ``[N]`` of samples from memory.
             labels: table of the labels where ``X`` is a path of bags without labels.
+            slide_table: table of their slides and patients, where ``labels`` has one row a patient.
             ood: data that the run was not trained for, by names or paths: how well it is told from the test part.
             bad: what of a path cannot be used: stop, or leave it out and say so; by default as in training.
         """
@@ -249,7 +262,7 @@ class TrainedRun:
             if X is not None and on is None:
                 on, notes = self._predictor.labeled(X, y)
             names = (ood,) if isinstance(ood, str) else tuple(ood)
-            record = evaluate_run(self.path, on, names, labels, bad)
+            record = evaluate_run(self.path, on, names, labels, bad, slide_table)
         _warn(notes)
         return Evaluated(record)
 
@@ -311,11 +324,19 @@ class TrainedRun:
         return write_report(self.path, None if out is None else Path(out))
 
     def _decide(
-        self, X: Any, readout: str, calibrated: bool, bad: Literal["mark", "skip", "error"] = "error"
+        self,
+        X: Any,
+        readout: str,
+        calibrated: bool,
+        slide_table: str | PathLike[str] | None,
+        bad: Literal["mark", "skip", "error"] = "error",
     ) -> Decisions:
         with python_words():
+            if slide_table is not None and getattr(self.recipe.data, "unit", "") != "patient":
+                raise ValueError("slide_table: the samples of this run are no patients: leave it out")
+            table = None if slide_table is None else Path(slide_table)
             try:
-                decisions = self._predictor.decide(X, readout, calibrated=calibrated, bad=bad)
+                decisions = self._predictor.decide(X, readout, calibrated=calibrated, bad=bad, slide_table=table)
             except ValueError as error:
                 if bad == "error" and error.args and "--bad mark" in str(error.args[0]):
                     error.args = (f"{str(error).partition(': correct it')[0]}: predict_frame(X) marks such samples",)

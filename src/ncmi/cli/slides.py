@@ -10,6 +10,8 @@ from typing import Literal
 from ncmi.cli import output
 from ncmi.recipes import BagData
 
+_SHOWN = 5  # notes on attention that are printed
+
 
 def tile(
     slides: Path,
@@ -55,6 +57,7 @@ def tile(
         overwrite: tile all slides anew.
     """
     from ncmi.slides.tiling import TilingSettings, read_mpps, tile_slides
+    from ncmi.slides.tiling.slide_file import pictures_beside_slides
 
     with output.SlideCounter("slides") as counter:
         results = tile_slides(
@@ -79,6 +82,11 @@ def tile(
             on_slide=counter.done,
         )
     output.print_left_out(results, out / "summary.csv")
+    if pictures := pictures_beside_slides(slides):
+        output.say(
+            f"{len(pictures)} PNG or JPEG images beside the slides are taken for thumbnails ({pictures[0].name} …): "
+            "where they are slides, bring them into a folder of their own"
+        )
 
 
 def embed(
@@ -229,7 +237,8 @@ def attend(
         only: names of the slides; by default all.
         slides: folder of the slides, for pictures below the heat map and of the patches.
         tiles: folder that `ncmi slides tile` wrote, for its thumbnails where the slides are not at hand.
-        slide_mpp: microns per pixel of level 0, where places are in microns (STAMP) and the slide does not say.
+        slide_mpp: microns per pixel of level 0, where places are in microns (STAMP) and the slide does not say it or is
+            not at hand.
         slide_table: CSV with the columns slide and patient, for a run whose bags are patients; by default barcodes say
             it. The attention over a patient is written slide by slide.
         top: so many patches of highest attention are shown as pictures.
@@ -253,6 +262,8 @@ def attend(
         raise ValueError(f"{run}: a run on {data.kind} data, which has no attention: give a run on features of slides")
     if top < 0:
         raise ValueError(f"--top {top}: give 0 or more")
+    if out.resolve() in (run.resolve(), features.resolve()):
+        raise ValueError(f"--out {out} is the run, or the features' folder: choose another")
     pictures = Sources(slides, tiles, slide_mpp, thumbnail=OVERLAY, patch=224)
     source: BagSource = open_bags(features, features_key=data.features_key, coords_key=data.coords_key)
     if unknown := sorted(set(only) - set(source.names)):
@@ -260,7 +271,9 @@ def attend(
     names = bags = tuple(name for name in source.names if not only or name in only)
     who: tuple[str, ...] = ()
     if data.unit == "patient":
-        joined, note = JoinedBags.by_patient([source], slide_table)
+        joined, note = JoinedBags.by_patient(
+            [source], slide_table, slide_column=data.slide_column, patient_column=data.patient_column
+        )
         patients = {slide: patient for patient, slides in joined.slides.items() for _, slide in slides}
         source, bags, who = joined, tuple(sorted({patients[name] for name in names})), (note,)
     elif slide_table is not None:
@@ -272,6 +285,7 @@ def attend(
     classes = model.signature.class_names
     left_out: list[tuple[str, str]] = []
     rows: list[dict[str, str]] = []
+    slides_by_note: dict[str, list[str]] = {}
     with output.SlideCounter("slides") as counter:
         for bag in attend_bags(model, source, bags, on_bad=lambda name, reason: left_out.append((name, reason))):
             if bag.name not in names:  # another slide of the patient
@@ -286,6 +300,8 @@ def attend(
             notes = write_slide(
                 out / bag.name, weights, picture, coloring=color, sentences=sentences, probabilities=shares
             )
+            for note in notes:
+                slides_by_note.setdefault(note, []).append(bag.name)
             if in_report:
                 write_arrays(run / "attention" / f"{bag.name}.npz", bag.arrays)
             about = {"patches": len(weights.values), "effective_patches": f"{weights.effective:.6g}"}
@@ -295,8 +311,11 @@ def attend(
             rows.append({name: str(value) for name, value in row.items()} | {"notes": "; ".join(notes)})
             counter.advance(bag.name)
     write_slides_table(out / "slides.csv", rows)
-    notes_of = [row["notes"] for row in rows if row["notes"]]
-    for line in (*who, *unknown_encoder(model, source, bags), *notes_of[:5]):
+    shown = list(slides_by_note.items())[:_SHOWN]
+    lines = [f"{listing(each, 3)}: {note}" for note, each in shown]
+    if more := len(slides_by_note) - len(shown):
+        lines.append(f"{more} other notes: see {out / 'slides.csv'}")
+    for line in (*who, *unknown_encoder(model, source, bags), *lines):
         output.say(line)
     output.print_faults(left_out)
     output.say(f"{len(rows)} slides: {out}")

@@ -17,7 +17,6 @@ from ncmi.errors import Interrupted
 from ncmi.files import check_regular
 from ncmi.objectives.options import NCMIOptions, ObjectiveOptions, objective_names
 from ncmi.recipes import (
-    BagData,
     BagNetwork,
     Data,
     Network,
@@ -402,7 +401,7 @@ def reproduce(
     bracs: Path | None = None,
     bracs_labels: Path | None = None,
     epochs: int = 0,
-    data: BagData = BagData(""),
+    data: reproduction.Table3Data = reproduction.TABLE3_DATA,
     training: Training = default_training("bags"),
 ) -> None:
     """Make a table or figure of the paper from runs of your own, with paired differences. The same command goes on.
@@ -427,7 +426,7 @@ def reproduce(
         bracs: table3: features of BRACS' slides; its own split, three classes.
         bracs_labels: table3: CSV with slide, patient, split, label; or BRACS' own table with its seven lesions.
         epochs: table2, table3: passes over the training part; 0 for the recipe's, of slides 50 (published: 50 to 100).
-        data: table3: unusable slides, names of data sets, how bags are trained on; labels and parts are the tables'.
+        data: table3: what is chosen of the data; labels, classes and parts are the cohorts'.
         training: table3: the training; by default as published.
     """
     from ncmi.report import print_table, write_report
@@ -441,8 +440,6 @@ def reproduce(
     if experiment == "table4":
         _reproduce_cost(scale, folder / experiment, networks, only)
         return
-    if data.name:
-        raise ValueError("--data.name: give features as --camelyon17 or --bracs")
     cohorts = {"camelyon17": (camelyon17, camelyon17_labels), "bracs": (bracs, bracs_labels)}
     with tempfile.TemporaryDirectory() as aside:
         groups = reproduction.plan_experiment(

@@ -246,5 +246,7 @@ class BagData(Data):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, "train_instances", "cache_gigabytes", "attention_slides", least=0)
+        if repeated := [name for name in dict.fromkeys(self.classes) if self.classes.count(name) > 1]:
+            raise ValueError(f"classes={self.classes}: {repeated[0]!r} is named twice: name each class once")
         if bool(self.holdout) != (self.holdout_column is not None):
             raise ValueError("holdout_column and holdout belong together: give the column and the values to test on")

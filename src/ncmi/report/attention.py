@@ -40,6 +40,7 @@ class Attention:
         coords: ``[N, 2]``, upper left corners in pixels of level 0; None where unknown.
         patch_size: side of a patch in pixels of level 0; estimated from the corners where the file does not say it.
         microns: coords and patch_size are microns; see :meth:`in_pixels`.
+        estimated: the file does not say how large a patch is.
         patient: whose slides are one bag, which this slide is of; empty where each slide is one.
         share: of the attention over the patient that the slide has, 0 … 1.
     """
@@ -49,6 +50,7 @@ class Attention:
     coords: NDArray[Any] | None
     patch_size: float
     microns: bool = False
+    estimated: bool = False
     patient: str = ""
     share: float = 1.0
 
@@ -116,7 +118,8 @@ def attention_of(slide: str, arrays: Mapping[str, Any]) -> Attention:
     coords = np.asarray(arrays.get("coords", ()))
     # a fraction of a micron is a pixel or two
     corners = coords.astype(np.float64 if microns else np.int64) if coords.size else None
-    side = float(arrays.get("patch_size", 0)) or (1.0 if corners is None else _spacing(corners))
+    stated = float(arrays.get("patch_size", 0))
+    side = stated or (1.0 if corners is None else _spacing(corners))
     # single precision leaves the sum a little off
     return Attention(
         slide,
@@ -124,15 +127,26 @@ def attention_of(slide: str, arrays: Mapping[str, Any]) -> Attention:
         corners,
         side if microns else int(side),
         microns,
+        estimated=corners is not None and not stated,
         patient=str(arrays.get("patient", "")),
         share=float(arrays.get("share", 1)),
     )
 
 
 def _spacing(coords: NDArray[Any]) -> float:
-    """The middle distance between neighboring columns and rows."""
-    steps = np.concatenate([np.diff(np.unique(column)) for column in coords.T])
-    return float(np.median(steps)) if len(steps) else 1.0
+    """The least usual distance between neighbors in a row or a column; 1 where no two patches share one.
+
+    Regions of tissue may have grids of their own (CLAM), so that columns of different ones lie at any distance; and of
+    patches that were drawn at random most neighbors are missing.
+    """
+    steps = []
+    for along, across in (coords.T, coords.T[::-1]):
+        order = np.lexsort((along, across))
+        near = np.diff(across[order]) == 0
+        steps.append(np.diff(along[order])[near])
+    sizes, counts = np.unique(np.concatenate(steps).round(2), return_counts=True)
+    sizes, counts = sizes[sizes > 0], counts[sizes > 0]
+    return float(sizes[4 * counts >= counts.max()][0]) if len(counts) else 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,11 +201,12 @@ class Sources:
     Args:
         slides: folder of slide files, searched with its folders.
         tiles: what `ncmi slides tile` wrote.
-        slide_mpp: microns per pixel of slides that do not say it.
+        slide_mpp: microns per pixel of slides that do not say it, or are not at hand.
         thumbnail, patch: pixels on the longer side of a thumbnail, and of a patch.
 
     Raises:
-        ReportError: if a folder is none, or ``slides`` holds no slide, or two of one name.
+        ReportError: if a folder is none, or ``slides`` holds no slide, or two of one name; for a resolution
+            that is none.
     """
 
     def __init__(
@@ -205,6 +220,8 @@ class Sources:
     ) -> None:
         self.slides, self.tiles, self.slide_mpp = slides, tiles, slide_mpp
         self.thumbnail, self.patch = thumbnail, patch
+        if slide_mpp is not None and not 0 < slide_mpp < math.inf:
+            raise ReportError(f"slide_mpp={slide_mpp}: must be above 0: microns per pixel, such as 0.25")
         if tiles is not None and not tiles.is_dir():
             raise ReportError(f"{tiles}: no such folder: give the one that `ncmi slides tile` wrote, or leave it out")
         self.paths: dict[str, Path] = {}
@@ -232,7 +249,7 @@ class Sources:
         return weights, Picture(note=f"{picture.note}, but {reason}") if reason else picture
 
     def mpp(self, name: str) -> float | None:
-        """Microns per pixel of a slide's level 0; None where neither the slide nor its tiling says it."""
+        """Microns per pixel of a slide's level 0, by itself, its tiling or ``slide_mpp``; None where none says it."""
         from ncmi.slides.tiling.coords import read_coords
         from ncmi.slides.tiling.slide_file import Slide
 
@@ -241,9 +258,9 @@ class Sources:
                 with Slide(path, fallback_mpp=self.slide_mpp) as slide:
                     return slide.mpp
         with suppress(ValueError):
-            if self.tiles is not None:
-                return read_coords(self.tiles / "coords" / f"{name}.h5").level0_mpp or self.slide_mpp
-        return None
+            if self.tiles is not None and (mpp := read_coords(self.tiles / "coords" / f"{name}.h5").level0_mpp):
+                return mpp
+        return self.slide_mpp
 
     def picture(self, name: str, corners: Sequence[tuple[int, int]], patch_size: int) -> Picture:
         """The picture of a slide with its patches at ``corners``; why a file cannot be read stands in ``note``."""
@@ -260,7 +277,7 @@ class Sources:
                 return _of_tiles(self.tiles, name, self.thumbnail)
             except (OSError, ValueError) as error:
                 reasons.append(str(error).replace(str(self.tiles), self.tiles.name))
-        return Picture(note="; ".join(reasons) or "neither slides nor tiles were given to the report")
+        return Picture(note="; ".join(reasons) or "neither slides nor tiles are given (--slides, --tiles)")
 
     def _of_slide(self, path: Path, corners: Sequence[tuple[int, int]], patch_size: int) -> Picture:
         from PIL import Image

@@ -64,22 +64,27 @@ def write_slide(
         probabilities: of the classes, for its page.
 
     Returns:
-        What could not be written, and why: a line each.
+        What could not be written, and why, and what is not known of the slide.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "attention.csv", lambda path: _write_csv(path, weights))
     if weights.coords is None:
-        return [f"{weights.slide}: its features hold no coordinates: a table by patch alone"]
+        return ["the features hold no coordinates: a table by patch alone"]
     notes = []
+    if weights.estimated:
+        unit = "microns" if weights.microns else "pixels"
+        by_neighbors = f"taken to be {weights.patch_size:g} {unit} wide, by the distance of neighbors"
+        drawn = by_neighbors if weights.patch_size > 1 else "and it has no neighbors to tell it by: drawn as a point"
+        notes.append(f"the features do not say how large a patch is: {drawn}")
     if weights.microns:
         notes.append(
-            f"{weights.slide}: places are in microns, and nothing says how large a pixel is: no GeoJSON "
-            "(--slides with the slide, or --slide-mpp)"
+            "places are in microns, and nothing says how large a pixel is: no GeoJSON (--slides with the slide, or "
+            "--slide-mpp)"
         )
     else:
         write_atomically(folder / "attention.geojson", lambda path: _write_geojson(path, weights, coloring))
     if picture.thumbnail is None and picture.note:
-        notes.append(f"{weights.slide}: no picture below the heat map: {picture.note}")
+        notes.append(f"no picture below the heat map: {picture.note}")
     overlay = _overlay(weights, picture, coloring)
     write_atomically(folder / "overlay.png", lambda path: overlay.save(path, "png", optimize=False, compress_level=3))
     top = weights.top(len(picture.patches))

@@ -100,7 +100,7 @@ def evaluate_run(
         try:
             parts["test"], of_other = other_features(model, data if bad is None else replace(data, bad=bad))
         except ValueError as error:  # here the option has no section
-            raise ValueError(re.sub(r"--data\.(bad|slide-table)", r"--\1", str(error))) from error
+            raise ValueError(re.sub(r"--data\.(bad|slide-table|labels)\b", r"--\1", str(error))) from error
         notes, title = [*notes, *of_other], data.title
     limit, class_names = recipe.training.neighbors_limit, model.signature.class_names
     if streams is None:

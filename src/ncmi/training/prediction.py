@@ -267,9 +267,11 @@ class Predictor:
         notes: dict[str, None] = {}
         from_memory, names = isinstance(sources[0], MemoryBags), None
         if data.unit == "patient":
-            joined, note = JoinedBags.by_patient(sources, slide_table)
-            # in the order of the inputs, as slides are
-            sources, notes, names = [joined], {note: None}, tuple(joined.slides)
+            joined, note = JoinedBags.by_patient(
+                sources, slide_table, slide_column=data.slide_column, patient_column=data.patient_column
+            )
+            # in the order of the inputs, as slides are; an array is a patient's
+            sources, notes, names = [joined], {} if from_memory else {note: None}, tuple(joined.slides)
         for source in sources:
             first = len(rows)
             # that nothing in a file can be used is no error where there are others
@@ -424,7 +426,12 @@ def _patient_lines(
 
     if slide_table is None and not patients_share_labels(predictor.folder):
         return []
-    patients, _ = patients_of([row.name for row in decisions.rows], slide_table)
+    patients, _ = patients_of(
+        [row.name for row in decisions.rows],
+        slide_table,
+        slide_column=data.slide_column,
+        patient_column=data.patient_column,
+    )
     known = [patients[row.name] for row in decisions.rows if row.feature is not None]
     pooled = by_group(decisions.probabilities.log().numpy(), [0] * len(known), known)
     if pooled is None:

@@ -1,7 +1,7 @@
 """The paper's tables and figures as lists of comparisons, and making them: finished runs are kept and shared."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -102,11 +102,6 @@ _COHORTS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
-# what may be chosen of the data beside them
-_TABLE3_DATA = (
-    *("bad", "features_key", "coords_key", "standardize", "train_instances", "cache_gigabytes", "attention_slides"),
-    *("validation_fraction", "split_seed"),
-)
 # the published one; those of the others at scale small (0.4) were tried too: see docs/results.md
 _SMALL_RATE_P1 = 0.1
 _BATCH_SIZES = (32, 64, 128, 256, 512, 1024)
@@ -143,6 +138,35 @@ def scales_of(experiment: Experiment) -> tuple[str, ...]:
     return tuple(_IMAGENET_RECIPES if experiment == "table2" else _RECIPES)
 
 
+@dataclass(frozen=True)
+class Table3Data:
+    """What may be chosen of Table III's data; labels, classes and parts are the cohorts' own.
+
+    Attributes:
+        bad: slides that cannot be used: "error", or "skip", which lists and counts them.
+        validation_fraction: part of the slides outside the test part, where a cohort does not say which; by patient.
+        split_seed: of that; by default the training seed.
+        features_key, coords_key: names of the data sets in a features file; by default guessed.
+        standardize: scale each feature by its mean and spread over the instances of the training part.
+        train_instances: train on so many instances of a bag, drawn anew each time; 0 for all.
+        cache_gigabytes: keep the cohort in memory where its features take no more than that.
+        attention_slides: of so many test slides the attention is kept.
+    """
+
+    bad: Literal["error", "skip"] = BagData.bad
+    validation_fraction: float = BagData.validation_fraction
+    split_seed: int | None = BagData.split_seed
+    features_key: str | None = BagData.features_key
+    coords_key: str | None = BagData.coords_key
+    standardize: bool = BagData.standardize
+    train_instances: int = BagData.train_instances
+    cache_gigabytes: float = BagData.cache_gigabytes
+    attention_slides: int = BagData.attention_slides
+
+
+TABLE3_DATA = Table3Data()
+
+
 def plan_experiment(
     experiment: Experiment,
     scale: Scale,
@@ -157,7 +181,7 @@ def plan_experiment(
     cohorts: Mapping[str, tuple[str | Path, str | Path | None]] | None = None,
     epochs: int = 0,
     training: Training | None = None,
-    data: BagData | None = None,
+    data: Table3Data = TABLE3_DATA,
     tables: Path | None = None,
 ) -> tuple[Group, ...]:
     """The runs of a table or figure.
@@ -179,24 +203,18 @@ def plan_experiment(
         epochs: of table 2, and of table 3; 0 for the recipe's (slides: 50, or what ``training`` says; published: 50 to
             100).
         training: of table 3; by default as published.
-        data: of table 3: what to do with unusable slides, names of data sets, and how bags are trained on; labels,
-            classes and splits are the table's own.
+        data: of table 3.
         tables: of table 3, a folder for tables of labels that are not in its columns; by default they must be.
 
     Raises:
         ComparisonError: for an unknown entry or network, a scale that the experiment does not have, a choice of entries
-            or networks for figure 2, slides without labels, table 3 without slides or with data options that it settles
-            itself, or table 2 without images.
+            or networks for figure 2, slides without labels, table 3 without slides, or table 2 without images.
     """
     design = EXPERIMENTS[experiment]
     if experiment == "figure2" and (only or networks):
         raise ComparisonError("figure2 has networks and entries of its own: leave --only and --networks out")
-    chosen = {} if data is None else _chosen_of(data)
-    if experiment != "table3" and (cohorts or training or chosen or (epochs and experiment != "table2")):
+    if experiment != "table3" and (cohorts or training or data != TABLE3_DATA or (epochs and experiment != "table2")):
         raise ComparisonError(f"{experiment} has neither slides nor epochs to choose: leave them out, or make table3")
-    if settled := [name for name in chosen if name not in _TABLE3_DATA]:
-        option = f"--data.{settled[0].replace('_', '-')}"
-        raise ComparisonError(f"{option}: table3 says itself what labels, classes and parts are: leave it out")
     if scale not in scales_of(experiment):
         raise ComparisonError(f"{experiment} has no scale {scale}: use --scale {', '.join(scales_of(experiment))}")
     if (experiment == "table2") != (imagenet_folder is not None):
@@ -227,7 +245,7 @@ def plan_experiment(
         if not cohorts or not set(cohorts) <= set(_COHORTS):
             raise ComparisonError("nothing to make Table III of: give features of CAMELYON-17, of BRACS, or of both")
         halves = {
-            cohort: _table3_half(cohort, *paths, names, networks, epochs, training, chosen, tables)
+            cohort: _table3_half(cohort, *paths, names, networks, epochs, training, data, tables)
             for cohort, paths in cohorts.items()
         }
         return tuple(group(name, title, entries, f"Table III, {title}") for name, (title, entries) in halves.items())
@@ -313,16 +331,6 @@ def cohort_data(cohort: str, features: str | Path, labels: str | Path) -> BagDat
     )
 
 
-def _chosen_of(data: BagData) -> dict[str, Any]:
-    """The fields of a section of the recipe that are not at their defaults, but for the name."""
-    default = BagData(data.name)
-    return {
-        field.name: getattr(data, field.name)
-        for field in fields(data)
-        if getattr(data, field.name) != getattr(default, field.name)
-    }
-
-
 def _table3_half(
     cohort: str,
     features: str | Path,
@@ -331,7 +339,7 @@ def _table3_half(
     networks: Sequence[str],
     epochs: int,
     training: Training | None,
-    chosen: Mapping[str, Any],
+    chosen: Table3Data,
     tables: Path | None,
 ) -> tuple[str, list[Entry]]:
     """Title and entries of one cohort. NCMI-LP and NCMI-CC are read-outs of one run."""
@@ -346,7 +354,7 @@ def _table3_half(
 
         labels = write_canonical(cohort, Path(labels), tables)
     training = training or default_training("bags")
-    data = replace(cohort_data(cohort, features, labels), **chosen)
+    data = replace(cohort_data(cohort, features, labels), **asdict(chosen))
     recipe = Recipe(data, training=replace(training, epochs=epochs or training.epochs))
     entries = [replace(entry, name=f"{cohort}-{entry.name}") for entry in entries_of(recipe, objectives, networks)]
     return title + (" (simulation)" if is_simulated(features) else ""), entries

@@ -145,6 +145,8 @@ def to_features(values: Tensor | npt.NDArray[Any], path: Path) -> Tensor:
         broken = ~features.isfinite()
         rows = int(broken.any(dim=1).sum())
         raise UnusableBag(path, f"{int(broken.sum())} NaN or infinite features, in {rows} of {len(features)} instances")
+    if not bool(extremes.any()):
+        raise UnusableBag(path, "features that are all 0")
     if bool((extremes > LARGEST).any()):
         raise UnusableBag(path, f"features up to {float(extremes.max()):.1e}, whose squares float32 does not hold")
     return features
@@ -161,6 +163,10 @@ def to_coords(
         positions = positions[0]
     if positions.shape == (2,):
         positions = positions[None]
+    if instances == 1 and positions.ndim == 2 and len(positions) > 1:
+        raise UnusableBag(
+            path, f"one vector of features for {len(positions)} positions, as of a slide encoder: give those of patches"
+        )
     if positions.shape != (instances, 2):
         raise UnusableBag(path, f"coords of shape {list(values.shape)} for {instances} instances")
     # pixels beyond 2⁵³ would not be whole numbers as floats, and NaN is not below it

@@ -12,15 +12,14 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ncmi.data.bags.bag import Bag, BagError, BagSource
-from ncmi.data.bags.labels import LabelError, LabelTable, has_slides, read_label_table, slide_name
+from ncmi.data.bags.bag import BagError, BagSource
+from ncmi.data.bags.labels import LabelError, LabelTable, has_slides, read_label_table
+from ncmi.data.bags.names import RenamedBags, match_names
 from ncmi.data.bags.patients import JoinedBags, one_label_a_patient, patients_of, slides_of_patients
 from ncmi.data.bags.readers import open_bags
 from ncmi.data.bags.simulated import is_simulated
 from ncmi.errors import listing
 from ncmi.recipes import BagData
-
-_SUFFIX = re.compile(r"[_\-](features|feats|feat|embeddings|embedding|bag|patches)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def load_cohort(data: BagData, *, need_labels: bool = True, read: bool = True) -
     encoders = {name: source.encoder(name) for name in shapes}
     of_encoder = {name: encoder for name, encoder in encoders.items() if encoder and name not in problems}
     problems |= _unlike(of_encoder, ("by the encoder", "by"), str(data.name), skip)
-    notes = table.notes + _encoder_notes(of_encoder, len(shapes))
+    notes = table.notes + _encoder_notes(encoders)
     if read or skip:
         # what is wrong already is told at once
         sound = () if problems and not skip else tuple(name for name in shapes if name not in problems)
@@ -207,7 +206,9 @@ def _table(data: BagData, source: BagSource, need_labels: bool) -> LabelTable:
     labels = tuple(source.label(name) for name in source.names)
     if need_labels and not any(labels):
         raise LabelError(f"{source.path}: holds no labels: give a CSV with one row a slide (--data.labels)")
-    patients, note = patients_of(source.names, data.slide_table)
+    patients, note = patients_of(
+        source.names, data.slide_table, slide_column=data.slide_column, patient_column=data.patient_column
+    )
     return LabelTable(source.path, source.names, tuple(patients.values()), labels, {}, (f"no table of labels: {note}",))
 
 
@@ -254,10 +255,11 @@ def _unlike(values: Mapping[str, str], words: tuple[str, str], path: str, skip: 
     return {name: f"features {what} {value}, where {count} slides have {usual}" for name, value in others.items()}
 
 
-def _encoder_notes(encoders: Mapping[str, str], slides: int) -> tuple[str, ...]:
-    if len(encoders) == slides:
+def _encoder_notes(encoders: Mapping[str, str | None]) -> tuple[str, ...]:
+    silent = sum(not encoder for encoder in encoders.values())
+    if not silent:
         return ()
-    which = f"{slides - len(encoders)} of {slides} slides do" if encoders else "the features' files do"
+    which = "the features' files do" if silent == len(encoders) else f"{silent} of {len(encoders)} slides do"
     return (f"{which} not say which encoder made them: see that it is one and the same",)
 
 
@@ -332,55 +334,3 @@ def _slides(table: LabelTable, kept: list[str], class_names: tuple[str, ...]) ->
         CohortSlide(name, table.patients[row], classes.get(table.labels[row]), values[row] if values else {})
         for name, row in ((name, rows[name]) for name in kept)
     )
-
-
-class RenamedBags(BagSource):
-    """Some bags of a source under other names: name → name in the source."""
-
-    def __init__(self, source: BagSource, bags: Mapping[str, str]) -> None:
-        self.source, self.bags = source, dict(bags)
-        self.path, self.names = source.path, tuple(sorted(bags))
-
-    def shape(self, name: str) -> tuple[int, int]:
-        return self.source.shape(self.entry(self.bags, name))
-
-    def load(self, name: str) -> Bag:
-        """Read a bag; it carries the new name."""
-        return replace(self.source.load(self.entry(self.bags, name)), name=name)
-
-    def label(self, name: str) -> str | None:
-        return self.source.label(self.entry(self.bags, name))
-
-    def encoder(self, name: str) -> str | None:
-        return self.source.encoder(self.entry(self.bags, name))
-
-
-def match_names(slides: Sequence[str], bags: Sequence[str]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Slide → bag for each slide that has one, and the bags that no slide takes.
-
-    A bag is a slide's if it is called alike; or else alike but for a file ending, a suffix such as ``_features``, or
-    zeros before a number.
-
-    Example:
-        >>> match_names(["a", "b"], ["a_features", "c.svs"])
-        ({'a': 'a_features'}, ('c.svs',))
-        >>> match_names(["0", "1"], ["00", "01"])
-        ({'0': '00', '1': '01'}, ())
-    """
-    exact = set(bags) & set(slides)
-    alike: dict[str, list[str]] = {}
-    for bag in sorted(set(bags) - exact):
-        names = {slide_name(bag), _SUFFIX.sub("", slide_name(bag))}
-        if bag.isdecimal():
-            names.add(str(int(bag)))
-        for name in names - {bag}:
-            alike.setdefault(name, []).append(bag)
-    chosen = {}
-    for slide in slides:
-        candidates = [slide] if slide in exact else alike.get(slide, [])
-        if len(candidates) > 1:
-            raise BagError(f"features of slide {slide!r} could be any of {listing(candidates)}: keep one of them")
-        if candidates:
-            chosen[slide] = candidates[0]
-    taken = set(chosen.values())
-    return chosen, tuple(bag for bag in bags if bag not in taken)

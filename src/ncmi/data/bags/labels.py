@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -64,20 +65,33 @@ def slide_name(text: str) -> str:
         >>> slide_name(" scans/tumor_001.tif"), slide_name("TCGA-AD-6964-01Z-00-DX1")
         ('tumor_001', 'TCGA-AD-6964-01Z-00-DX1')
     """
-    return _FILE_ENDING.sub("", re.split(r"[/\\]", text.strip())[-1]).strip()
+    return plain_name(_FILE_ENDING.sub("", re.split(r"[/\\]", text.strip())[-1]))
+
+
+def plain_name(text: str) -> str:
+    """A name in the one spelling of those that look alike, and a number as the whole one that it is.
+
+    macOS writes "ä" as two signs; pandas writes 12 as 12.0 where a column has gaps, as CLAM's splits do.
+
+    Example:
+        >>> plain_name("12.0"), plain_name("1.50"), plain_name("a\u0308") == "\u00e4"
+        ('12', '1.50', True)
+    """
+    return re.sub(r"^(\d+)\.0+$", r"\1", unicodedata.normalize("NFC", text.strip()))
 
 
 def patients_by_name(slides: Sequence[str]) -> tuple[tuple[str, ...], str]:
     """The patient of each slide by its name, where that is a barcode, else the slide itself; and a note of it.
 
-    >>> patients_by_name(["TCGA-AD-6964-01Z-00-DX1", "TCGA-AD-6964-01Z-00-DX2", "b"])[0]
+    >>> patients_by_name(["TCGA-AD-6964-01Z-00-DX1", "tcga-ad-6964-01z-00-dx2", "b"])[0]
     ('TCGA-AD-6964', 'TCGA-AD-6964', 'b')
     """
     patients, counts = list(slides), dict.fromkeys(_BARCODES, 0)
     for place, slide in enumerate(slides):
         for kind, barcode in _BARCODES.items():
             if match := barcode.match(slide):
-                patients[place] = match[1].upper() if match[1][0].isupper() else match[1]
+                # in one spelling: of a patient in two one could stand on either side of a split
+                patients[place] = match[1].lower() if kind == "CAMELYON-17" else match[1].upper()
                 counts[kind] += 1
                 break
     known = sum(counts.values())
@@ -110,19 +124,19 @@ def read_label_table(
             slide or patient, a slide that stands there twice and differs.
     """
     path = Path(path)
-    frame = _frame_of_rows(path)
+    frame, notes = _frame_of_rows(path)
     slide = str(_choose_column(path, frame, slide_column, SLIDE_COLUMNS, "slide"))
     patient = _choose_column(path, frame, patient_column, PATIENT_COLUMNS, "patient", needed=False)
     label = _choose_column(path, frame, label_column, SLIDE_LABEL_COLUMNS, "label", needed=need_labels)
     listed = len(frame)
     frame = _without_repeats(path, frame.assign(**{slide: frame[slide].map(slide_name)}), slide, "slide")
     names = list(frame[slide])
-    notes: tuple[str, ...] = ()
     if patient is None:
         patients, note = patients_by_name(names)
-        notes = (f"no column of patients: {note}",)
+        notes += (f"no column of patients: {note}",)
     else:
-        patients = tuple(frame[patient])
+        patients = tuple(frame[patient].map(plain_name))
+        notes += _contradicted(names, patients, patient)
         _see_that_all_are_named(path, frame, patient, "patient")
     notes += _repeats_in_words(listed - len(frame), "slide")
     labels, of_labels = _labels_in(frame, label, classes)
@@ -143,7 +157,7 @@ def has_slides(
 
     With a table of slides, ``slide_column`` may be one of that.
     """
-    columns = [str(name) for name in _frame_of_rows(Path(path)).columns]
+    columns = [str(name) for name in _frame_of_rows(Path(path))[0].columns]
     of_patients = patient_column in columns or bool(called_like(columns, PATIENT_COLUMNS))
     if slide_column is not None:
         return slide_column in columns or slide_table is None
@@ -163,20 +177,20 @@ def read_patient_table(
     Args, errors: as of :func:`read_label_table`.
     """
     path = Path(path)
-    frame = _frame_of_rows(path)
+    frame, notes = _frame_of_rows(path)
     patient = str(_choose_column(path, frame, patient_column, PATIENT_COLUMNS, "patient"))
     label = _choose_column(path, frame, label_column, SLIDE_LABEL_COLUMNS, "label", needed=need_labels)
     listed = len(frame)
-    frame = _without_repeats(path, frame, patient, "patient")
+    frame = _without_repeats(path, frame.assign(**{patient: frame[patient].map(plain_name)}), patient, "patient")
     patients = tuple(frame[patient])
-    labels, notes = _labels_in(frame, label, classes)
+    labels, of_labels = _labels_in(frame, label, classes)
     return LabelTable(
         path=path,
         slides=patients,
         patients=patients,
         labels=labels,
         values={name: tuple(frame[name]) for name in map(str, frame.columns) if name not in (patient, label)},
-        notes=_repeats_in_words(listed - len(frame), "patient") + notes,
+        notes=notes + _repeats_in_words(listed - len(frame), "patient") + of_labels,
     )
 
 
@@ -192,7 +206,7 @@ def read_slide_table(
         LabelError: for a table without these, without a name in a row, or that says two patients of a slide.
     """
     path = Path(path)
-    frame = _frame_of_rows(path)
+    frame, _ = _frame_of_rows(path)
     columns = {}
     wanted = (("slide", slide_column, SLIDE_COLUMNS), ("patient", patient_column, PATIENT_COLUMNS))
     for what, asked, usual in wanted:
@@ -204,21 +218,38 @@ def read_slide_table(
             )
         columns[what] = names[0]
     pairs = frame[[columns["slide"], columns["patient"]]].set_axis(["slide", "patient"], axis=1)
-    pairs = _without_repeats(path, pairs.assign(slide=pairs["slide"].map(slide_name)), "slide", "slide")
+    pairs = pairs.assign(slide=pairs["slide"].map(slide_name), patient=pairs["patient"].map(plain_name))
+    pairs = _without_repeats(path, pairs, "slide", "slide")
     _see_that_all_are_named(path, pairs, "patient", "patient")
     return dict(zip(pairs["slide"], pairs["patient"], strict=True))
 
 
-def _frame_of_rows(path: Path) -> pd.DataFrame:
-    frame = read_text_frame(path)
+def _frame_of_rows(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    frame, notes = _text_table(path)
     # a row index that pandas wrote
-    return frame.drop(columns=[name for name in frame.columns if not name or name.startswith("Unnamed: ")])
+    frame = frame.drop(columns=[name for name in frame.columns if not name or name.startswith("Unnamed: ")])
+    return frame, tuple(f"{path.name}: {note}" for note in notes)
 
 
 def _see_that_all_are_named(path: Path, frame: pd.DataFrame, column: str, what: str) -> None:
     if empty := [line for line, text in zip(frame.index + 2, frame[column], strict=True) if not text]:
         where = f"line {empty[0]} has no {what} in column {column!r}"
         raise LabelError(f"{path}: {where} ({len(empty)} such lines): fill in")
+
+
+def _contradicted(slides: Sequence[str], patients: Sequence[str], column: str) -> tuple[str, ...]:
+    """A note where slides are of one patient by their barcodes, and of several by the table."""
+    by_name: dict[str, set[str]] = {}
+    for slide, whose, patient in zip(slides, patients_by_name(slides)[0], patients, strict=True):
+        if whose != slide:
+            by_name.setdefault(whose, set()).add(patient)
+    wrong = sorted(whose for whose, of_table in by_name.items() if len(of_table) > 1)
+    if not wrong:
+        return ()
+    return (
+        f"by their names slides are of {len(wrong)} patients ({listing(wrong, 3)}) who are several each by column "
+        f"{column!r}, and may stand on two sides of a split: correct it, or leave the column out",
+    )
 
 
 def _repeats_in_words(count: int, what: str) -> tuple[str, ...]:
@@ -236,6 +267,10 @@ def _labels_in(
 
 def read_text_frame(path: Path) -> pd.DataFrame:
     """All fields of a table of delimited text with a header, see :func:`ncmi.data.tables.reading.read_text_table`."""
+    return _text_table(path)[0]
+
+
+def _text_table(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     try:
         return read_text_table(path)
     except ValueError as error:

@@ -11,7 +11,15 @@ from pathlib import Path
 import torch
 
 from ncmi.data.bags.bag import Bag, BagError, BagSource
-from ncmi.data.bags.labels import LabelError, LabelTable, patients_by_name, read_patient_table, read_slide_table
+from ncmi.data.bags.labels import (
+    LabelError,
+    LabelTable,
+    patients_by_name,
+    plain_name,
+    read_patient_table,
+    read_slide_table,
+)
+from ncmi.data.bags.names import match_names
 from ncmi.errors import listing
 
 
@@ -82,7 +90,9 @@ def _by_names(bags: Sequence[str], patients: Mapping[str, int]) -> tuple[dict[st
     for bag, patient in by_barcode.items():
         if patient in patients:
             pairs[bag] = patient
-        elif begun := next((each for each in longest if bag.startswith(each) and _ends_there(bag, each)), None):
+            continue
+        name = plain_name(bag)
+        if begun := next((each for each in longest if name.startswith(each) and _ends_there(name, each)), None):
             pairs[bag] = begun
     return pairs, "by their names"
 
@@ -118,8 +128,18 @@ def one_label_a_patient(table: LabelTable) -> LabelTable:
     return replace(table, labels=completed, notes=table.notes + notes)
 
 
-def patients_of(slides: Sequence[str], slide_table: str | Path | None = None) -> tuple[dict[str, str], str]:
+def patients_of(
+    slides: Sequence[str],
+    slide_table: str | Path | None = None,
+    *,
+    slide_column: str | None = None,
+    patient_column: str | None = None,
+) -> tuple[dict[str, str], str]:
     """The patient of each slide: by a table of slides and patients, or else by names; and a note of it.
+
+    Args:
+        slides: their names.
+        slide_table, slide_column, patient_column: as of :func:`slides_of_patients`.
 
     Raises:
         LabelError: for a table that cannot be read, or lacks one of the slides.
@@ -127,10 +147,11 @@ def patients_of(slides: Sequence[str], slide_table: str | Path | None = None) ->
     if slide_table is None:
         patients, note = patients_by_name(slides)
         return dict(zip(slides, patients, strict=True)), note
-    pairs = read_slide_table(slide_table)
-    if missing := sorted(set(slides) - pairs.keys()):
+    pairs = read_slide_table(slide_table, slide_column=slide_column, patient_column=patient_column)
+    listed = {bag: pairs[slide] for slide, bag in match_names(tuple(pairs), slides)[0].items()}
+    if missing := sorted(set(slides) - listed.keys()):
         raise LabelError(f"{slide_table}: {len(missing)} slides are not in it ({listing(missing, 5)}): add them")
-    return {slide: pairs[slide] for slide in slides}, f"patients by {slide_table}"
+    return {slide: listed[slide] for slide in slides}, f"patients by {slide_table}"
 
 
 class JoinedBags(BagSource):
@@ -146,13 +167,22 @@ class JoinedBags(BagSource):
         self.names = tuple(sorted(self.slides))
 
     @classmethod
-    def by_patient(cls, sources: Sequence[BagSource], slide_table: str | Path | None = None) -> tuple[JoinedBags, str]:
+    def by_patient(
+        cls,
+        sources: Sequence[BagSource],
+        slide_table: str | Path | None = None,
+        *,
+        slide_column: str | None = None,
+        patient_column: str | None = None,
+    ) -> tuple[JoinedBags, str]:
         """All bags of some sources by their patients, see :func:`patients_of`; and a note on who is whose."""
         bags = [(source, name) for source in sources for name in source.names]
         names = [name for _, name in bags]
         if repeated := [name for name, count in Counter(names).items() if count > 1]:
             raise BagError(f"slides of one name in several files ({listing(repeated, 3)}): name each one once")
-        patients, note = patients_of(names, slide_table)
+        patients, note = patients_of(names, slide_table, slide_column=slide_column, patient_column=patient_column)
+        if slide_table is None and all(slide == patient for slide, patient in patients.items()):
+            note += " (--slide-table says whose they are)"
         slides: dict[str, list[tuple[BagSource, str]]] = {}
         for source, name in bags:
             slides.setdefault(patients[name], []).append((source, name))
@@ -163,8 +193,9 @@ class JoinedBags(BagSource):
         for source, slide in self._slides(name):
             with _naming(slide):
                 shapes.append(source.shape(slide))
-        if len(widths := {width for _, width in shapes}) > 1:
-            raise BagError(f"{name}: slides with features of widths {listing(sorted(map(str, widths)))}")
+        if len({width for _, width in shapes}) > 1:
+            widths = {slide: str(width) for (_, slide), (_, width) in zip(self._slides(name), shapes, strict=True)}
+            raise BagError(f"slides with features of width {_by_value(widths)}")
         return sum(count for count, _ in shapes), shapes[0][1]
 
     def load(self, name: str) -> Bag:
@@ -184,12 +215,24 @@ class JoinedBags(BagSource):
         return labels.pop() if len(labels) == 1 else None
 
     def encoder(self, name: str) -> str | None:
-        """That of all slides; of slides by several encoders all their names, which no other encoder is called by."""
-        encoders = {source.encoder(slide) for source, slide in self._slides(name)}
-        return " and ".join(sorted(filter(None, encoders))) or None
+        """That of all slides; of slides by several encoders all of them, which no other encoder is called by."""
+        encoders = {slide: each for source, slide in self._slides(name) if (each := source.encoder(slide))}
+        return _by_value(encoders) if len(set(encoders.values())) > 1 else next(iter(encoders.values()), None)
 
     def _slides(self, name: str) -> tuple[tuple[BagSource, str], ...]:
         return self.entry(self.slides, name)
+
+
+def _by_value(values: Mapping[str, str]) -> str:
+    """What slides differ in, and which they are.
+
+    >>> _by_value({"a": "uni", "b": "conch", "c": "uni"})
+    "conch (slide 'b') and uni (slide 'a', 'c')"
+    """
+    slides: dict[str, list[str]] = {}
+    for slide, value in values.items():
+        slides.setdefault(value, []).append(slide)
+    return " and ".join(f"{value} (slide {listing(slides[value], 3)})" for value in sorted(slides))
 
 
 @contextmanager

@@ -139,6 +139,9 @@ class _Keys:
         """(N, D) of the features in a file or group."""
         key = self.features_in(content, path)
         shape = _shape(content[key])
+        if hasattr(content[key], "keys"):
+            inside = listing([f"{key}/{name}" for name in content[key]]) or "nothing"
+            raise BagError(f"{path}: {key!r} is a group of {inside}: choose one (--data.features-key)")
         if len(shape) > 3:
             raise BagError(f"{path}: {key!r} of shape {list(shape)} holds images: embed them first, as [n, D]")
         return bag_shape(shape, path)
@@ -331,6 +334,16 @@ class FolderSource(BagSource):
 
     def encoder(self, name: str) -> str | None:
         return self._look(name)[1]
+
+    def label(self, name: str) -> str | None:
+        """Of .npy files the one number in a folder labels beside the features' folder, as torchmil has it."""
+        file = self.entry(self.files, name)
+        path = file.parent.parent / "labels" / file.name
+        if self._reader is not _npy or not path.is_file():
+            return None
+        with _readable(path, ".npy"):
+            values = np.load(path, allow_pickle=False).ravel().tolist()
+        return label_text(values[0]) if len(values) == 1 else None
 
     def _look(self, name: str) -> tuple[tuple[int, int], str | None]:
         """Shape and encoder, from one opening of the file."""

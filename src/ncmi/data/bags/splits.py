@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ncmi.data.bags.cohort import Cohort
-from ncmi.data.bags.labels import LabelError, read_text_frame, slide_name
+from ncmi.data.bags.labels import LabelError, plain_name, read_text_frame, slide_name
 from ncmi.data.columns import NONE, PART_NAMES, PART_WORDS, TEST, TRAIN, VALIDATION
 from ncmi.data.splits import Split, draw_groups, fold_of_groups
 from ncmi.errors import listing, reason
@@ -78,7 +78,10 @@ def split_cohort(cohort: Cohort, data: BagData, seed: int) -> CohortSplit:
     _check_classes(cohort, parts)
     if not (parts == TEST).any() and (data.folds or data.test_fraction):
         cure = "choose fewer folds" if data.folds else "a larger --data.test-fraction, or a split with a test part"
-        raise ValueError(f"no slide in the test part of {len(set(cohort.patients))} patients: give more, or {cure}")
+        count, labeled = len(set(cohort.patients)), set(zip(cohort.patients, labels.tolist(), strict=True))
+        if 2 < len(labeled) == len(cohort.class_names):
+            cure += f"; or other labels (--data.label-column): each of these {len(labeled)} classes has one patient"
+        raise ValueError(f"no slide in the test part of {count} patients: give more, or {cure}")
 
     def indices(part: int) -> Tensor:
         return torch.from_numpy(np.flatnonzero(parts == part).astype(np.int64))
@@ -163,9 +166,10 @@ def _given_parts(cohort: Cohort, data: BagData) -> tuple[Array, dict[int, str]]:
             raise LabelError(f"{where} holds {listing(others)}: only train, val, test or nothing may stand there")
         parts = np.array([PART_WORDS.get(word.lower(), NONE) for word in words])
     else:
-        if Path(str(data.splits)).suffix.lower() == ".json":
-            raise LabelError(f"{data.splits}: holds several folds: say how many (--data.folds)")
-        where, parts = str(data.splits), _from_file(cohort, Path(str(data.splits)), data.bad == "skip")
+        given = Path(str(data.splits))
+        if given.suffix.lower() == ".json" or given.is_dir() or "{fold}" in str(given):
+            raise LabelError(f"{given}: means several folds: say how many (--data.folds), or give one CSV")
+        where, parts = str(given), _from_file(cohort, given, data.bad == "skip")
     for part in (TRAIN, TEST):
         if not (parts == part).any():
             raise LabelError(f"{where} gives no slides for the {PART_NAMES[part]} part: give some, or leave it out")
@@ -196,7 +200,8 @@ def _stamp_fold(cohort: Cohort, data: BagData) -> tuple[Array, dict[int, str]]:
     path = Path(str(data.splits))
     try:
         folds = [
-            (set(fold["train_patients"]), set(fold["test_patients"])) for fold in json.loads(path.read_text())["splits"]
+            (_names_in(fold["train_patients"]), _names_in(fold["test_patients"]))
+            for fold in json.loads(path.read_text(encoding="utf-8"))["splits"]
         ]
     except OSError as error:
         raise LabelError(f"{path}: cannot be read ({reason(error)}): check the path") from None
@@ -217,6 +222,12 @@ def _stamp_fold(cohort: Cohort, data: BagData) -> tuple[Array, dict[int, str]]:
         raise LabelError(f"{path}: patient {both[0]!r} is on both sides of fold {data.fold}: leave it on one")
     parts = np.array([TEST if name in test else TRAIN if name in train else NONE for name in cohort.patients])
     return parts, {int(index): f"in no part by {path}" for index in np.flatnonzero(parts == NONE)}
+
+
+def _names_in(value: object) -> set[str]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r} is no list")
+    return {plain_name(str(name)) for name in value}
 
 
 def splits_file(splits: str, fold: int) -> str:

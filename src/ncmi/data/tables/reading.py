@@ -109,18 +109,21 @@ def read_raw_table(
     return _of_text(raw, Path(name).suffix.lower(), options, known_names)
 
 
-def read_text_table(path: Path) -> pd.DataFrame:
+def read_text_table(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """A table with a header as the texts that stand there, an empty field as empty text; "NA" stays as it is.
 
-    The index keeps the numbers of the rows; rows that hold nothing are left out.
+    The index keeps the numbers of the rows; rows that hold nothing are left out. With it comes what was understood and
+    might have been understood otherwise.
 
     Raises:
         ValueError: as :func:`read_raw_table`.
     """
-    raw = read_raw_table(path, TableData(str(path), header="yes", encoding="utf-8"))
+    raw = read_raw_table(path, TableData(str(path), header="yes"))
     texts = raw.texts(*map(str, raw.frame.columns))
     texts.columns = ["" if name in raw.nameless else str(name) for name in texts.columns]
-    return texts.set_axis(raw.numbers, axis=0)
+    # tables of texts have no options of their own
+    notes = tuple(re.sub(r"; otherwise say --data\.\w+$", "", note) for note in raw.notes)
+    return texts.set_axis(raw.numbers, axis=0), notes
 
 
 def _unreadable(suffix: str, error: BaseException) -> ValueError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ class Slide:
         """Microns per pixel of level 0: as given, by the file's own words, 10 / objective power, or the fallback."""
         if self._mpp is None:
             raise SlideError(
-                f"{self.path}: {self._mpp_problem}: give the microns per pixel of its level 0 as slide_mpp"
+                f"{self.path}: {self._mpp_problem}: give the microns per pixel of its level 0 as --slide-mpp"
                 " (about 0.25 for a 40x scan, 0.5 for 20x)"
             )
         return self._mpp
@@ -155,8 +155,7 @@ def find_slides(folder: str | Path) -> dict[str, Path]:
         raise SlideError(f"{folder}: no such folder: check the path")
     slides: dict[str, Path] = {}
     files = sorted(_files(folder))
-    # pictures beside slides are thumbnails and the like
-    usual = SUFFIXES if any(path.suffix.lower() in SUFFIXES for path in files) else IMAGE_SUFFIXES
+    usual = _usual(files)
     for path in files:
         if path.suffix.lower() not in usual:
             continue
@@ -171,6 +170,19 @@ def find_slides(folder: str | Path) -> dict[str, Path]:
         endings = ", ".join((*SUFFIXES, *IMAGE_SUFFIXES[2:]))
         raise SlideError(f"{folder}: holds no slide (a file ending in {endings}): check the path")
     return dict(sorted(slides.items()))
+
+
+def pictures_beside_slides(folder: str | Path) -> tuple[Path, ...]:
+    """PNG and JPEG images that :func:`find_slides` takes for thumbnails, as there are files of slides."""
+    folder = Path(folder)
+    files = sorted(_files(folder)) if folder.is_dir() else []
+    slides = _usual(files)
+    return tuple(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and path.suffix.lower() not in slides)
+
+
+def _usual(files: Sequence[Path]) -> tuple[str, ...]:
+    # pictures beside slides are thumbnails and the like
+    return SUFFIXES if any(path.suffix.lower() in SUFFIXES for path in files) else IMAGE_SUFFIXES
 
 
 def _open(path: Path) -> tuple[Any, Mapping[str, str]]:

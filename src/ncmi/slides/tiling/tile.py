@@ -165,7 +165,7 @@ def read_mpps(path: Path) -> dict[str, float]:
     mpps = {}
     for name, text in zip(frame[names[0]], frame[values[0]], strict=True):
         try:
-            mpps[slide_name(name)] = TilingSettings(slide_mpp=float(text)).slide_mpp or 0.0
+            mpps[slide_name(name)] = TilingSettings(slide_mpp=float(text.replace(",", "."))).slide_mpp or 0.0
         except ValueError:
             raise SlideError(f"{path}: mpp {text!r} of {name!r}: microns per pixel, 0.01 … 100") from None
     return mpps
