@@ -238,6 +238,11 @@ CASES: dict[str, tuple[Change, list[str], str]] = {
         "add them",
     ),
     "slides without labels": (nothing, ["evaluate", "{run}", "--on", "{features}"], "(--labels)"),
+    "a class that the run does not know": (
+        labels(lambda text: text.replace(",one", ",three", 1)),
+        ["evaluate", "{run}", "--on", "{features}", "--labels", "{labels}"],
+        "correct or remove these rows",
+    ),
     "labels of nothing": (nothing, ["evaluate", "{run}", "--labels", "{labels}"], "leave them out"),
     # table III
     "another cohort's table": (nothing, TABLE3, "as CAMELYON-17 names them"),
@@ -272,5 +277,6 @@ def test_a_bad_input_is_one_line_with_its_cure(
         app.run(given)
     message = str(error.value)
     assert told in message
+    assert words[0] == "slides" or "--data.classes" not in message
     assert "\n" not in message.strip()
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

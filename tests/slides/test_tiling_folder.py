@@ -464,7 +464,11 @@ def test_pictures_beside_slides_are_said_to_be_thumbnails(
     for name in ("one.tif", "macro.png", "label.JPG"):
         (tmp_path / "mixed").mkdir(exist_ok=True)
         (tmp_path / "mixed" / name).write_bytes(b"not a picture")
-    app.run(["slides", "tile", str(tmp_path / "mixed"), "--out", str(tmp_path / "out"), "--workers", "1"])
+    with pytest.raises(
+        ValueError, match="none of the slides has a patch"
+    ):  # the program then ends as it does on errors
+        app.run(["slides", "tile", str(tmp_path / "mixed"), "--out", str(tmp_path / "out"), "--workers", "1"])
+    assert "failed" in (tmp_path / "out" / "summary.csv").read_text()
     assert "2 PNG or JPEG images beside the slides are taken for thumbnails" in " ".join(
         capsys.readouterr().out.split()
     )

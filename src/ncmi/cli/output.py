@@ -453,7 +453,11 @@ def print_exported(exported: Exported) -> None:
 
 
 def print_left_out(results: Sequence[SlideResult], summary: Path) -> None:
-    """How many slides came out how, and which were left out."""
+    """How many slides came out how, and which were left out.
+
+    Raises:
+        ValueError: where none has a patch: what would be done next has nothing to work on.
+    """
     counts = Counter(result.status for result in results)
     patches = sum(result.patches for result in results)
     by_status = ", ".join(f"{count} {status}" for status, count in counts.most_common())
@@ -461,6 +465,10 @@ def print_left_out(results: Sequence[SlideResult], summary: Path) -> None:
     print_faults([(result.slide, result.reason) for result in results if result.reason])
     if notes := [result for result in results if result.note]:
         say(f"{notes[0].slide}: {notes[0].note}" + (f"; {len(notes) - 1} more like it" if len(notes) > 1 else ""))
+    if not patches:
+        raise ValueError(
+            f"none of the slides has a patch: mend what is said above, and give the command again ({summary})"
+        )
 
 
 def print_faults(faults: Sequence[tuple[str, str]]) -> None:

@@ -81,12 +81,12 @@ def tile(
             overwrite=overwrite,
             on_slide=counter.done,
         )
-    output.print_left_out(results, out / "summary.csv")
     if pictures := pictures_beside_slides(slides):
         output.say(
             f"{len(pictures)} PNG or JPEG images beside the slides are taken for thumbnails ({pictures[0].name} …): "
             "where they are slides, bring them into a folder of their own"
         )
+    output.print_left_out(results, out / "summary.csv")
 
 
 def embed(

@@ -99,8 +99,9 @@ def evaluate_run(
             data = replace(data, labels=labels, slide_table=slide_table)
         try:
             parts["test"], of_other = other_features(model, data if bad is None else replace(data, bad=bad))
-        except ValueError as error:  # here the option has no section
-            raise ValueError(re.sub(r"--data\.(bad|slide-table|labels)\b", r"--\1", str(error))) from error
+        except ValueError as error:  # here options have no section, and the classes are the run's
+            message = str(error).replace("name all classes (--data.classes), or ", "")
+            raise ValueError(re.sub(r"--data\.(bad|slide-table|labels)\b", r"--\1", message)) from error
         notes, title = [*notes, *of_other], data.title
     limit, class_names = recipe.training.neighbors_limit, model.signature.class_names
     if streams is None:
