@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_wine
 
 import ncmi
 from ncmi import TrainedRun
@@ -137,6 +140,33 @@ def test_evaluation_counts_right_predictions(table: TrainedRun, tmp_path: Path) 
     own = table.evaluate()
     assert own.record.readouts["head"].test.accuracy == table.results.readouts["head"].test.accuracy
     assert table.table["accuracy"].tolist() == own.table["accuracy"].tolist()
+
+
+@contextmanager
+def double_precision() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("setting", [double_precision, torch.inference_mode, lambda: torch.device("meta")])
+def test_torch_as_the_caller_has_set_it_changes_nothing(
+    setting: Callable[[], AbstractContextManager[Any]], numbers: TrainedRun, tmp_path: Path
+) -> None:
+    X, y = load_wine(return_X_y=True)
+    estimator = ncmi.NCMIClassifier(epochs=2, random_state=0)
+    expected, fitted = numbers.predict_proba(X), estimator.fit(X, y).predict_proba(X)
+    before = torch.get_rng_state()
+    with setting():
+        again = ncmi.train("wine", out=tmp_path / "again", width=16, **QUICK)
+        loaded = ncmi.load(numbers.path)
+        for run in (again, loaded):
+            np.testing.assert_array_equal(run.predict_proba(X), expected)
+        assert loaded.evaluate().accuracy == numbers.results.readouts["head"].test.accuracy.value
+        np.testing.assert_array_equal(estimator.fit(X, y).predict_proba(X), fitted)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_what_cannot_be_predicted_is_said(table: TrainedRun, numbers: TrainedRun, tmp_path: Path) -> None:

@@ -49,12 +49,16 @@ def as_arguments(text: str) -> str:
     Example:
         >>> as_arguments("leave them out (--data.bad skip), or name it (--data.label-column)")
         "leave them out (bad='skip'), or name it (label_column)"
+        >>> as_arguments("go on with it (--resume auto), or replace it (--overwrite)")
+        'go on with it (resume=True), or replace it (overwrite=True)'
     """
     return _OPTION.sub(_argument, text)
 
 
 def _argument(option: re.Match[str]) -> str:
     name = option[1].replace("-", "_")
+    if name in ("resume", "overwrite"):
+        return f"{name}=True"
     return name if option[2] is None else f"{name}={option[2]!r}"
 
 

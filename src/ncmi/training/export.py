@@ -40,6 +40,7 @@ from ncmi.errors import reason
 from ncmi.files import check_writable, write_atomically
 from ncmi.recipes import TableData
 from ncmi.recipes.names import network_label
+from ncmi.training.defaults import torch_defaults
 from ncmi.training.model import Classifier
 from ncmi.training.prediction import Predictor
 
@@ -77,6 +78,7 @@ class Exported:
     error: float
 
 
+@torch_defaults()
 def export_run(
     predictor: Predictor,
     to: To,
