@@ -169,6 +169,20 @@ def test_torch_as_the_caller_has_set_it_changes_nothing(
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_yes_and_no_may_be_numbers(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    label, other = random.random(60) < 0.5, random.random(60) < 0.5
+    frame = pd.DataFrame({"flag": label ^ (random.random(60) < 0.1), "count": other.astype(int), "kind": label})
+    run = ncmi.train(frame, label_column="kind", out=tmp_path / "run", width=8, **QUICK)
+    assert run.classes.tolist() == [False, True]
+    p = run.predict_proba(frame)
+    assert len({tuple(row) for row in p.tolist()}) == 4  # by flag and count
+    for kind in (int, float, str):
+        np.testing.assert_array_equal(run.predict_proba(frame.astype({"flag": kind})), p)
+    np.testing.assert_array_equal(run.predict_proba(frame.astype({"count": bool})), p)
+    assert run.evaluate(frame, label).accuracy == (run.predict(frame) == label).mean()
+
+
 def test_what_cannot_be_predicted_is_said(table: TrainedRun, numbers: TrainedRun, tmp_path: Path) -> None:
     frame = make_frame(5, seed=5)
     with pytest.raises(ValueError, match=r"missing.*'color'"):
@@ -177,6 +191,10 @@ def test_what_cannot_be_predicted_is_said(table: TrainedRun, numbers: TrainedRun
         table.predict(frame.iloc[:, :3].to_numpy())
     with pytest.raises(ValueError, match=r"x\[None\]"):
         table.predict(np.zeros(4))
+    with pytest.raises(ValueError, match=r"iloc\[\[0\]\]"):
+        table.predict(frame.iloc[0])
+    with pytest.raises(ValueError, match=r"row 1 .*no label"):
+        table.evaluate(frame, ["3", np.nan, "5", "5", "5"])
     with pytest.raises(ValueError, match="give y"):
         numbers.evaluate(np.zeros((2, 13)))
     with pytest.raises(ValueError, match="does not know: '4'"):
@@ -238,6 +256,10 @@ def test_images_in_memory_are_those_in_files(images: TrainedRun, tmp_path: Path)
     assert images.evaluate(pictures, labels).accuracy == 1
     with pytest.raises(ValueError, match="uint8"):
         images.predict(pictures / 255)
+    with pytest.raises(ValueError, match=r"one image.*x\[None\]"):
+        images.predict(np.zeros((20, 16, 3), np.uint8))
+    with pytest.raises(ValueError, match="alone"):
+        images.predict([paths[0], pictures[0]])
 
 
 def test_images_of_any_size_are_scaled_as_files_are(images: TrainedRun, tmp_path: Path) -> None:

@@ -104,8 +104,9 @@ def train(
     Args:
         data: a name (digits, wine, breast_cancer, iris), a path of any kind of data that ``ncmi`` reads, a data frame
             with a label column, or ``(X, y)``: a frame, an array ``[N, F]``, uint8 images ``[N, H, W]`` or
-            ``[N, H, W, 3]``, or a list of bags ``[N, D]``, with a label each. What comes from memory is kept as a file
-            in the folder ``data`` beside the run, since a run knows its data by a path.
+            ``[N, H, W, 3]``, a list of PIL's images of one size, or a list of bags ``[N, D]``, with a label each. What
+            comes from memory is kept as a file in the folder ``data`` beside the run, since a run knows its data by a
+            path.
         objective: name of the loss.
         network: name of the network; by default what suits the data.
         out: the run folder; by default ``runs/DATA-OBJECTIVE-seedSEED``.
@@ -227,7 +228,8 @@ def recipe_of(
     for option, value in options.items():
         if option not in homes or option in ("kind", "name", "format"):
             raise TypeError(f"unknown option {option!r}{nearest(option, homes)}")
-        content[homes[option]][option] = _plain(value)
+        number = isinstance(value, int) and option.endswith("_column")  # what a frame may call a column
+        content[homes[option]][option] = str(value) if number else _plain(value)
     return recipe_from_dict(content)
 
 

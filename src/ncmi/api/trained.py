@@ -144,8 +144,13 @@ class TrainedRun:
 
     @property
     def classes(self) -> npt.NDArray[Any]:
-        """Names ``[C]`` of the classes, in the order of probabilities: text, or int64 where all are whole numbers."""
+        """Names ``[C]`` of the classes, in the order of probabilities.
+
+        They are text, int64 where all are whole numbers, or bool where they are False and True.
+        """
         names = self._predictor.signature.class_names
+        if names == ("False", "True"):
+            return np.array([False, True])
         whole = all(re.fullmatch(r"0|-?[1-9]\d{0,17}", name) for name in names)
         return np.array([int(name) for name in names] if whole else names)
 
