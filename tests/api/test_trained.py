@@ -183,6 +183,23 @@ def test_yes_and_no_may_be_numbers(tmp_path: Path) -> None:
     assert run.evaluate(frame, label).accuracy == (run.predict(frame) == label).mean()
 
 
+def test_a_run_and_its_data_move_together(tmp_path: Path) -> None:
+    frame = make_frame(60)
+    run = ncmi.train(frame, label_column="kind", out=tmp_path / "here" / "run", width=8, **QUICK)
+    p, own = run.predict_proba(frame, readout="knn"), run.evaluate().accuracy
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = ncmi.load(tmp_path / "there" / "run")
+    np.testing.assert_array_equal(moved.predict_proba(frame, readout="knn"), p)
+    assert moved.evaluate().accuracy == own
+    (tmp_path / "there" / "data").rename(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="gone"):
+        moved.evaluate()
+    make_frame(60, seed=1).to_parquet(next((tmp_path / "elsewhere").iterdir()))
+    (tmp_path / "elsewhere").rename(tmp_path / "there" / "data")
+    with pytest.raises(ValueError, match="changed"):
+        moved.evaluate()
+
+
 def test_what_cannot_be_predicted_is_said(table: TrainedRun, numbers: TrainedRun, tmp_path: Path) -> None:
     frame = make_frame(5, seed=5)
     with pytest.raises(ValueError, match=r"missing.*'color'"):

@@ -23,6 +23,7 @@ from ncmi.recipes import DATA, Recipe, default_training, recipe_from_dict, recip
 from ncmi.recipes.names import run_name
 from ncmi.report import comparison_table, print_table, read_comparison, to_html, write_report
 from ncmi.training import comparison
+from ncmi.training.identity import KEPT_DATA
 from ncmi.training.run_folder import removed_if_nothing_came
 
 _WIDTH = 120
@@ -214,7 +215,7 @@ def recipe_of(
     column = None
     if not is_path(data):
         inputs, labels = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
-        data, column = keep(inputs, labels, beside / "data", name)
+        data, column = keep(inputs, labels, beside / KEPT_DATA, name)
     kind = kind_of(str(data), options.get("data_dir"), options.get("images"))
     if objective not in objective_names():
         raise ValueError(f"unknown objective {objective!r}; known: {', '.join(objective_names())}")

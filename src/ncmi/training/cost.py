@@ -198,7 +198,7 @@ def measure_costs(
     Raises:
         ValueError: without cross-entropy, for an unknown network, or a loss that does not take these sizes.
     """
-    with torch_defaults():
+    with torch_defaults(draws=True):
         return _measured(setting, forms, device, on_stage)
 
 

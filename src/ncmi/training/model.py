@@ -127,7 +127,7 @@ class Classifier(nn.Module):
         save_checkpoint(path, {"signature": msgspec.to_builtins(self.signature), "model": self.state_dict()})
 
 
-@torch_defaults()
+@torch_defaults(draws=True)
 def load_model(run: str | Path) -> Classifier:
     """The trained model of a finished run, on the CPU, in evaluation mode.
 

@@ -84,7 +84,7 @@ def session(training: Training, *, alone: bool = False) -> Iterator[Fabric]:
     launch = None if alone else find_launch()
     devices, processes = _numbers(training, launch, alone)
     threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
-    with torch_defaults():
+    with torch_defaults(draws=True):
         try:
             if training.threads is not None:
                 torch.set_num_threads(training.threads)
