@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -30,6 +31,7 @@ def torch_defaults(*, draws: bool = False) -> Iterator[None]:
         if draws:
             used = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
             stack.enter_context(torch.random.fork_rng(devices=used))
+            stack.callback(random.setstate, random.getstate())  # libraries draw of Python's when they are imported
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         if torch.get_default_device().type != "cpu":  # each call of torch would pass through it
