@@ -136,7 +136,9 @@ def in_one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
         where = "" if error.filename is None else f"{error.filename}: "
         if error.errno in _FULL:
-            return f"{where}{error.strerror}: make room on this disk, then go on (ncmi resume RUN, or --resume)"
+            return (
+                f"{where}{error.strerror}: make room on this disk, then try again (runs: ncmi resume RUN, or --resume)"
+            )
         return f"{where}{error.strerror}: check the path, its permissions and the room on its disk"
     if isinstance(error, RecursionError):
         return "nested too deep to be read: give a file that ncmi, or a usual program, has written"

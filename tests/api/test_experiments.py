@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
+from scipy.sparse import csr_matrix
 
 import ncmi
 from ncmi.api.experiments import recipe_of
@@ -104,6 +106,11 @@ def test_data_from_memory_is_kept_once_and_by_its_content(tmp_path: Path) -> Non
         np.testing.assert_array_equal(kept["x"], np.eye(4))
         np.testing.assert_array_equal(kept["y"], [0, 1, 0, 1])
     assert isinstance(recipe((np.zeros((4, 8, 8), np.uint8), [0, 1, 0, 1]), tmp_path).data, ImageData)
+    pictures = recipe(([Image.new(mode, (9, 8), "white") for mode in ("L", "RGB")], pd.Series([10, 9])), tmp_path).data
+    with np.load(pictures.name) as kept:
+        np.testing.assert_array_equal(kept["x"], np.full((2, 3, 8, 9), 255))
+        np.testing.assert_array_equal(kept["y"], [10, 9])
+    assert recipe(frame.set_axis([0, 1], axis=1), tmp_path, label_column=1).data.label_column == "1"
     bags = [np.full((n, 3), float(n)) for n in (1, 2)]
     assert isinstance(recipe((bags, [0, 1]), tmp_path).data, BagData)
     before = sorted((tmp_path / "data").iterdir())
@@ -113,6 +120,12 @@ def test_data_from_memory_is_kept_once_and_by_its_content(tmp_path: Path) -> Non
         (np.eye(4), r"\(X, y\)"),
         ((frame, frame["kind"]), "'kind'"),
         (object(), r"\(X, y\)"),
+        ((np.eye(4), ["a", None, "a", "b"]), "row 1 .*no label"),
+        ((np.eye(4), ["a", "b", np.nan, np.nan]), "row 2 .*no label; 2 such"),
+        ((frame[["a"]], pd.Series([1, 2, None, 1], dtype="Int64")), "row 2 .*no label"),
+        ((csr_matrix(np.eye(4)), [0, 1, 0, 1]), "toarray"),
+        ((["1.png", "2.png"], [0, 1]), "folder"),
+        (([Image.new("L", (8, 8)), Image.new("L", (8, 9))], [0, 1]), "2 sizes"),
     ):
         with pytest.raises(ValueError, match=message):
             recipe(data, tmp_path)

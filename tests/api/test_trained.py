@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_wine
 
 import ncmi
 from ncmi import TrainedRun
@@ -139,6 +142,64 @@ def test_evaluation_counts_right_predictions(table: TrainedRun, tmp_path: Path) 
     assert table.table["accuracy"].tolist() == own.table["accuracy"].tolist()
 
 
+@contextmanager
+def double_precision() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("setting", [double_precision, torch.inference_mode, lambda: torch.device("meta")])
+def test_torch_as_the_caller_has_set_it_changes_nothing(
+    setting: Callable[[], AbstractContextManager[Any]], numbers: TrainedRun, tmp_path: Path
+) -> None:
+    X, y = load_wine(return_X_y=True)
+    estimator = ncmi.NCMIClassifier(epochs=2, random_state=0)
+    expected, fitted = numbers.predict_proba(X), estimator.fit(X, y).predict_proba(X)
+    before = torch.get_rng_state()
+    with setting():
+        again = ncmi.train("wine", out=tmp_path / "again", width=16, **QUICK)
+        loaded = ncmi.load(numbers.path)
+        for run in (again, loaded):
+            np.testing.assert_array_equal(run.predict_proba(X), expected)
+        assert loaded.evaluate().accuracy == numbers.results.readouts["head"].test.accuracy.value
+        np.testing.assert_array_equal(estimator.fit(X, y).predict_proba(X), fitted)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_yes_and_no_may_be_numbers(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    label, other = random.random(60) < 0.5, random.random(60) < 0.5
+    frame = pd.DataFrame({"flag": label ^ (random.random(60) < 0.1), "count": other.astype(int), "kind": label})
+    run = ncmi.train(frame, label_column="kind", out=tmp_path / "run", width=8, **QUICK)
+    assert run.classes.tolist() == [False, True]
+    p = run.predict_proba(frame)
+    assert len({tuple(row) for row in p.tolist()}) == 4  # by flag and count
+    for kind in (int, float, str):
+        np.testing.assert_array_equal(run.predict_proba(frame.astype({"flag": kind})), p)
+    np.testing.assert_array_equal(run.predict_proba(frame.astype({"count": bool})), p)
+    assert run.evaluate(frame, label).accuracy == (run.predict(frame) == label).mean()
+
+
+def test_a_run_and_its_data_move_together(tmp_path: Path) -> None:
+    frame = make_frame(60)
+    run = ncmi.train(frame, label_column="kind", out=tmp_path / "here" / "run", width=8, **QUICK)
+    p, own = run.predict_proba(frame, readout="knn"), run.evaluate().accuracy
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = ncmi.load(tmp_path / "there" / "run")
+    np.testing.assert_array_equal(moved.predict_proba(frame, readout="knn"), p)
+    assert moved.evaluate().accuracy == own
+    (tmp_path / "there" / "data").rename(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="gone"):
+        moved.evaluate()
+    make_frame(60, seed=1).to_parquet(next((tmp_path / "elsewhere").iterdir()))
+    (tmp_path / "elsewhere").rename(tmp_path / "there" / "data")
+    with pytest.raises(ValueError, match="changed"):
+        moved.evaluate()
+
+
 def test_what_cannot_be_predicted_is_said(table: TrainedRun, numbers: TrainedRun, tmp_path: Path) -> None:
     frame = make_frame(5, seed=5)
     with pytest.raises(ValueError, match=r"missing.*'color'"):
@@ -147,6 +208,10 @@ def test_what_cannot_be_predicted_is_said(table: TrainedRun, numbers: TrainedRun
         table.predict(frame.iloc[:, :3].to_numpy())
     with pytest.raises(ValueError, match=r"x\[None\]"):
         table.predict(np.zeros(4))
+    with pytest.raises(ValueError, match=r"iloc\[\[0\]\]"):
+        table.predict(frame.iloc[0])
+    with pytest.raises(ValueError, match=r"row 1 .*no label"):
+        table.evaluate(frame, ["3", np.nan, "5", "5", "5"])
     with pytest.raises(ValueError, match="give y"):
         numbers.evaluate(np.zeros((2, 13)))
     with pytest.raises(ValueError, match="does not know: '4'"):
@@ -208,6 +273,10 @@ def test_images_in_memory_are_those_in_files(images: TrainedRun, tmp_path: Path)
     assert images.evaluate(pictures, labels).accuracy == 1
     with pytest.raises(ValueError, match="uint8"):
         images.predict(pictures / 255)
+    with pytest.raises(ValueError, match=r"one image.*x\[None\]"):
+        images.predict(np.zeros((20, 16, 3), np.uint8))
+    with pytest.raises(ValueError, match="alone"):
+        images.predict([paths[0], pictures[0]])
 
 
 def test_images_of_any_size_are_scaled_as_files_are(images: TrainedRun, tmp_path: Path) -> None:

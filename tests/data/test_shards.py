@@ -156,6 +156,22 @@ def test_broken_images_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert len(read_index(str(tmp_path / "out"))) == 3 * 10
 
 
+def test_what_shards_are_not_made_of(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_folder(tmp_path / "folder", 4)
+    table = root / "table.csv"
+    table.write_text("image,a,b\n" + "".join(f"train/dog/{n}.JPEG,{n % 2},{n % 3}\n" for n in range(4)))
+    for inputs, more, cure in (
+        (shards, [], "made of"),
+        (table, [], "folder for each class"),
+        (root, ["--workers", "-1"], "--workers -1"),
+    ):
+        assert main(["data", "shard", str(inputs), "--out", str(tmp_path / "out"), *more]) == 2
+        message = capsys.readouterr().err
+        assert cure in message
+        assert "--data." not in message
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_of_shards_is_images(shards: Path) -> None:
     assert kind_of(str(shards)) == "image"
     data = load_samples(ImageData(str(shards), image_size=16))

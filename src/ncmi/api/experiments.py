@@ -23,6 +23,7 @@ from ncmi.recipes import DATA, Recipe, default_training, recipe_from_dict, recip
 from ncmi.recipes.names import run_name
 from ncmi.report import comparison_table, print_table, read_comparison, to_html, write_report
 from ncmi.training import comparison
+from ncmi.training.identity import KEPT_DATA
 from ncmi.training.run_folder import removed_if_nothing_came
 
 _WIDTH = 120
@@ -104,8 +105,9 @@ def train(
     Args:
         data: a name (digits, wine, breast_cancer, iris), a path of any kind of data that ``ncmi`` reads, a data frame
             with a label column, or ``(X, y)``: a frame, an array ``[N, F]``, uint8 images ``[N, H, W]`` or
-            ``[N, H, W, 3]``, or a list of bags ``[N, D]``, with a label each. What comes from memory is kept as a file
-            in the folder ``data`` beside the run, since a run knows its data by a path.
+            ``[N, H, W, 3]``, a list of PIL's images of one size, or a list of bags ``[N, D]``, with a label each. What
+            comes from memory is kept as a file in the folder ``data`` beside the run, since a run knows its data by a
+            path.
         objective: name of the loss.
         network: name of the network; by default what suits the data.
         out: the run folder; by default ``runs/DATA-OBJECTIVE-seedSEED``.
@@ -213,7 +215,7 @@ def recipe_of(
     column = None
     if not is_path(data):
         inputs, labels = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
-        data, column = keep(inputs, labels, beside / "data", name)
+        data, column = keep(inputs, labels, beside / KEPT_DATA, name)
     kind = kind_of(str(data), options.get("data_dir"), options.get("images"))
     if objective not in objective_names():
         raise ValueError(f"unknown objective {objective!r}; known: {', '.join(objective_names())}")
@@ -227,7 +229,8 @@ def recipe_of(
     for option, value in options.items():
         if option not in homes or option in ("kind", "name", "format"):
             raise TypeError(f"unknown option {option!r}{nearest(option, homes)}")
-        content[homes[option]][option] = _plain(value)
+        number = isinstance(value, int) and option.endswith("_column")  # what a frame may call a column
+        content[homes[option]][option] = str(value) if number else _plain(value)
     return recipe_from_dict(content)
 
 

@@ -49,12 +49,16 @@ def as_arguments(text: str) -> str:
     Example:
         >>> as_arguments("leave them out (--data.bad skip), or name it (--data.label-column)")
         "leave them out (bad='skip'), or name it (label_column)"
+        >>> as_arguments("go on with it (--resume auto), or replace it (--overwrite)")
+        'go on with it (resume=True), or replace it (overwrite=True)'
     """
     return _OPTION.sub(_argument, text)
 
 
 def _argument(option: re.Match[str]) -> str:
     name = option[1].replace("-", "_")
+    if name in ("resume", "overwrite"):
+        return f"{name}=True"
     return name if option[2] is None else f"{name}={option[2]!r}"
 
 
@@ -140,8 +144,13 @@ class TrainedRun:
 
     @property
     def classes(self) -> npt.NDArray[Any]:
-        """Names ``[C]`` of the classes, in the order of probabilities: text, or int64 where all are whole numbers."""
+        """Names ``[C]`` of the classes, in the order of probabilities.
+
+        They are text, int64 where all are whole numbers, or bool where they are False and True.
+        """
         names = self._predictor.signature.class_names
+        if names == ("False", "True"):
+            return np.array([False, True])
         whole = all(re.fullmatch(r"0|-?[1-9]\d{0,17}", name) for name in names)
         return np.array([int(name) for name in names] if whole else names)
 

@@ -31,8 +31,9 @@ def shard(
     """
     from ncmi.data.shards.write import BROKEN_FILE, write_shards
     from ncmi.errors import naming
-    from ncmi.training.workers import processors
+    from ncmi.training.workers import check_workers, processors
 
+    check_workers(workers)
     with output.ImageCounter() as counter, naming(images):
         if not images.exists():
             raise FileNotFoundError(f"{images} does not exist: give a folder of images, or files of Parquet or tar")
@@ -53,7 +54,7 @@ def shard(
     for note in record.notes:
         output.say(note)
     if record.broken:
-        output.say(f"left out: {record.broken:,} broken images, named in {out / BROKEN_FILE}")
+        output.say(f"left out: {record.broken:,} broken images and folders, with reasons in {out / BROKEN_FILE}")
 
 
 VERBS: dict[str, Callable[..., None]] = {"shard": shard}

@@ -61,11 +61,17 @@ def new_samples(inputs: Any, signature: Signature, data: TableData | ImageData) 
     if isinstance(inputs, list | tuple):
         if not inputs:
             raise ValueError("no image given: give at least one")
-        if all(map(is_path, inputs)):
+        paths = [each for each in inputs if is_path(each)]
+        if len(paths) == len(inputs):
             files = [Path(each).expanduser() for each in inputs]
             return new_image_files(files, Path(), signature, data)
+        if paths:
+            raise ValueError(f"a list of images and paths ({paths[0]}): give images alone, or paths alone")
         return _in_order(torch.stack([_picture(each, signature) for each in inputs]))
-    images, kind = as_inputs(as_array(inputs))
+    array = as_array(inputs)
+    if array.ndim == 3 and array.shape[-1] in (3, 4) and array.shape[1:] != signature.sample_shape[1:]:
+        raise ValueError(f"an array of shape {list(array.shape)}, like one image: one image x is x[None] (or [x])")
+    images, kind = as_inputs(array)
     if kind == "image" and images.shape[2:] != signature.sample_shape[1:]:
         return _in_order(torch.stack([_picture(image, signature) for image in images]))
     return _in_order(of_form(images, kind, signature))
@@ -80,7 +86,10 @@ def _new_table(inputs: Any, signature: Signature, data: TableData) -> NewSamples
         return new_rows(as_frame(inputs), signature, data)
     rows = as_array(inputs)
     if rows.ndim != 2:
-        raise ValueError(f"an array of shape {list(rows.shape)}: give rows [N, F]; one row x is x[None] (or [x])")
+        raise ValueError(
+            f"an array of shape {list(rows.shape)}: give rows [N, F]; one row x is x[None] (or [x]), of "
+            "a frame frame.iloc[[0]]"
+        )
     if signature.preprocessing is None:
         table, kind = as_inputs(_numbers(rows))
         return _in_order(of_form(table, kind, signature))
@@ -140,6 +149,8 @@ def as_array(value: Any) -> npt.NDArray[Any]:
     if isinstance(value, Tensor):
         value = value.detach().cpu()
         value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    if hasattr(value, "toarray"):
+        raise ValueError(f"a sparse {type(value).__name__}: give X.toarray()")
     if not isinstance(value, list | tuple) and not hasattr(value, "__array__"):
         raise ValueError(f"inputs of type {type(value).__name__}: give {_FORMS}")
     try:
@@ -178,11 +189,9 @@ def label_indices(labels: Any, signature: Signature) -> Tensor:
     Raises:
         ValueError: for classes that the run does not know, by name.
     """
-    values = np.asarray(labels)
+    values = _labels(labels)
     if values.ndim != 1:
         raise ValueError(f"labels of shape {list(values.shape)}: give one for each sample, [N]")
-    if values.dtype.kind == "O":
-        values = values.astype(str)
     whole = values.dtype.kind == "f" and bool((values == np.round(values)).all())
     classes, places = np.unique(values.astype(np.int64) if whole else values, return_inverse=True)
     return known_labels([str(name) for name in classes.tolist()], signature)[torch.from_numpy(places)]
@@ -255,9 +264,9 @@ def keep(inputs: Any, labels: Any, folder: Path, name: str) -> tuple[Path, str |
         return _keep_frame(as_frame(inputs), labels, folder, name)
     if labels is None:
         raise ValueError(f"{type(inputs).__name__} without labels: give (X, y), or a data frame with a label column")
-    y = np.asarray(labels)
-    if y.dtype == object:
-        y = y.astype(str)
+    y = _labels(labels)
+    if isinstance(inputs, list | tuple) and inputs:
+        inputs = _stacked(inputs)
     if are_bags(inputs):
         arrays = _bag_arrays([as_array(bag) for bag in inputs], y)
     else:
@@ -278,6 +287,44 @@ def keep(inputs: Any, labels: Any, folder: Path, name: str) -> tuple[Path, str |
     return path, None
 
 
+def _labels(labels: Any) -> npt.NDArray[Any]:
+    """Labels as numbers or text; a missing one would become a class that is called so.
+
+    Raises:
+        ValueError: for missing labels.
+    """
+    import pandas as pd
+
+    values = as_array(labels)
+    # in an array of text a missing value is text already
+    absent = pd.isna(np.asarray(labels, dtype=object) if isinstance(labels, list | tuple) else values)
+    if absent.any():
+        row = int(np.argwhere(absent)[0, 0])
+        raise ValueError(
+            f"row {row} (counted from 0) has no label; {int(absent.sum())} such in all: label or drop them"
+        )
+    values = np.array(values.tolist()) if values.dtype == object else values
+    return values.astype(str) if values.dtype == object else values
+
+
+def _stacked(inputs: list[Any] | tuple[Any, ...]) -> Any:
+    """Samples in a list, of PIL's images as one array ``[N, H, W]`` or ``[N, H, W, 3]``.
+
+    Raises:
+        ValueError: for paths, and for images that differ in size.
+    """
+    if any(map(is_path, inputs)):
+        raise ValueError(
+            "a list of paths: give the path of a folder with one folder for each class, or of a CSV of paths and labels"
+        )
+    if not all(isinstance(each, Image.Image) for each in inputs):
+        return inputs
+    if len(sizes := {image.size for image in inputs}) > 1:
+        raise ValueError(f"images of {len(sizes)} sizes: scale them to one (image.resize), or give a folder of files")
+    mode = "L" if all(image.mode in ("1", "L") for image in inputs) else "RGB"
+    return np.stack([np.asarray(image.convert(mode)) for image in inputs])
+
+
 def _bag_arrays(bags: list[npt.NDArray[Any]], labels: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
     if len({bag.shape[1] for bag in bags}) > 1:
         raise ValueError("bags of different widths: give [N, D] of one D")
@@ -290,7 +337,7 @@ def _keep_frame(frame: pd.DataFrame, labels: Any, folder: Path, name: str) -> tu
 
     column = None
     if labels is not None:
-        values = pd.Series(np.asarray(labels))
+        values = pd.Series(_labels(labels))
         if len(values) != len(frame):
             raise ValueError(f"{len(frame)} rows and {len(values)} labels: give one for each")
         own = getattr(labels, "name", None)

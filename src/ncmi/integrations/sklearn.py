@@ -34,6 +34,7 @@ from ncmi.loss.alternating import AlternatingOptimizer
 from ncmi.loss.forms import Anchors, CentroidMode, Direction, Form
 from ncmi.objectives.options import NCMIOptions, ObjectiveOptions, objective_options
 from ncmi.recipes import Network, Recipe, TableData, Training, resolve_recipe
+from ncmi.training.defaults import torch_defaults
 from ncmi.training.model import Classifier
 from ncmi.training.optimizers import learning_rate_factor, make_optimizers
 from ncmi.training.samples import ViewMaker, features_of, split_views
@@ -154,6 +155,7 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         self.device = device
         self.verbose = verbose
 
+    @torch_defaults()
     def fit(self, X: npt.ArrayLike, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> NCMIClassifier:
         """Train on ``X [N, F]``, an array or a data frame, with labels ``y [N]`` of any type; forgets earlier fits.
 
@@ -200,6 +202,7 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         self.model_ = model
         return self
 
+    @torch_defaults()
     def partial_fit(
         self,
         X: npt.ArrayLike,
@@ -345,7 +348,7 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         columns, notes = columns_of_frame(frame, TableData("frame"))
         for note in notes:
             if note.startswith("left out"):
-                warnings.warn(f"columns of the frame: {note}", stacklevel=5)
+                warnings.warn(f"columns of the frame: {note}", stacklevel=6)
         if not columns:
             raise ValueError(f"no column of the frame can be used: {'; '.join(notes)}")
         rows = read_rows(frame, columns, TableData("frame"), label_column="").rows
@@ -425,6 +428,7 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
             return self.readout
         return "head" if self.class_weight is not None else model.objective.readouts[0]
 
+    @torch_defaults()
     def predict_log_proba(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Log-probabilities ``[N, C]``, columns in the order of ``classes_``."""
         check_is_fitted(self, "model_")

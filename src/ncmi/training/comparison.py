@@ -21,7 +21,7 @@ from ncmi.recipes.names import BASELINE, network_label, objective_label
 from ncmi.training.launch import find_launch
 from ncmi.training.loggers import check_loggers
 from ncmi.training.schema import ComparisonRecord, EntryRecord, Results, read_record, write_record
-from ncmi.training.workers import Ask, WorkError, ask_here, processors, run_side_by_side
+from ncmi.training.workers import Ask, WorkError, ask_here, check_workers, processors, run_side_by_side
 
 RECORD = "comparison.json"
 OnRun = Callable[[str, Results], None]
@@ -78,6 +78,7 @@ class Plan:
     runs_folder: str = "runs"
 
     def __post_init__(self) -> None:
+        check_workers(self.workers)
         names = [entry.name for entry in self.entries]
         if not self.seeds or not names:
             raise ComparisonError("nothing to compare: give at least one objective and one seed")

@@ -19,6 +19,7 @@ from ncmi.loss.forms import check_range
 from ncmi.objectives.options import ObjectiveOptions
 from ncmi.recipes import ImageData, Network, Recipe, Training, recipe_to_dict, resolve_recipe
 from ncmi.recipes.names import BASELINE
+from ncmi.training.defaults import torch_defaults
 from ncmi.training.environment import describe_environment
 from ncmi.training.model import Classifier
 from ncmi.training.optimizers import make_optimizers
@@ -197,8 +198,7 @@ def measure_costs(
     Raises:
         ValueError: without cross-entropy, for an unknown network, or a loss that does not take these sizes.
     """
-    used = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with torch.random.fork_rng(devices=used):
+    with torch_defaults(draws=True):
         return _measured(setting, forms, device, on_stage)
 
 

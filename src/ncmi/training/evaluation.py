@@ -23,6 +23,7 @@ from ncmi.readouts.out_of_distribution import check_ood_features, compare_ood, o
 from ncmi.readouts.scores import defined
 from ncmi.recipes import BagData, Data, SampleData
 from ncmi.recipes.names import NOT_THE_TEST_PART, READOUTS
+from ncmi.training.defaults import torch_defaults
 from ncmi.training.identity import located
 from ncmi.training.judging import Features, information, information_of, judge_readouts
 from ncmi.training.model import Classifier, load_model
@@ -35,6 +36,7 @@ Values = Literal["auto", "logits", "probabilities", "log_probabilities", "featur
 _LONGEST_NAME = 80
 
 
+@torch_defaults()
 @torch.no_grad()
 def evaluate_run(
     run: str | Path,

@@ -40,6 +40,7 @@ from ncmi.errors import reason
 from ncmi.files import check_writable, write_atomically
 from ncmi.recipes import TableData
 from ncmi.recipes.names import network_label
+from ncmi.training.defaults import torch_defaults
 from ncmi.training.model import Classifier
 from ncmi.training.prediction import Predictor
 
@@ -77,6 +78,7 @@ class Exported:
     error: float
 
 
+@torch_defaults()
 def export_run(
     predictor: Predictor,
     to: To,
@@ -391,7 +393,8 @@ def _front(columns: Preprocessing, core: Any) -> Any:
 
 def _boolean_texts(column: TableColumn) -> dict[str, float]:
     """What means 1 and 0 in a column of yes or no, as tables write it."""
-    meaning: dict[str, float] = {}
+    # where one is missing in some rows, frames hold 0 and 1 as floats
+    meaning = {"1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0}
     for text, value in ((column.false or "", 0.0), (column.true or "", 1.0)):
         meaning |= dict.fromkeys((text, text.lower(), text.upper(), text.title()), value)
     return meaning

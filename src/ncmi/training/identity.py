@@ -23,6 +23,9 @@ from ncmi.training.schema import Contents, DataRecord
 if TYPE_CHECKING:
     from ncmi.data.tables.table import LabeledTable
 
+KEPT_DATA = "data"
+"""Folder beside runs, and comparisons, for the data that a Python program gave them from memory."""
+_BESIDE = 3  # folders up from a run of a comparison to what the comparison lies in
 _PATHS = ("name", "test", "validation", "labels", "slide_table", "splits")
 
 
@@ -50,6 +53,9 @@ def located(data: Data, folder: RunFolder) -> Data:
     record = folder.data_record()
     paths = {} if record is None else record.paths
     there: dict[str, Any] = {field: path for field, path in paths.items() if Path(path).exists()}
+    for field in paths.keys() - there.keys():
+        if (moved := _moved(Path(paths[field]), folder)) is not None:
+            there[field] = str(moved)
     if gone := paths.keys() - there.keys() - paths_of(data).keys():
         raise RunFolderError(
             f"{folder.path}: the data that this run was begun with is gone: "
@@ -57,6 +63,14 @@ def located(data: Data, folder: RunFolder) -> Data:
             "into another folder"
         )
     return replace(data, **there)
+
+
+def _moved(path: Path, folder: RunFolder) -> Path | None:
+    """Where data that was kept beside a run now is, if both have been moved together."""
+    if path.parent.name != KEPT_DATA:
+        return None
+    parents = folder.path.absolute().parents[:_BESIDE]
+    return next((place for parent in parents if (place := parent / KEPT_DATA / path.name).exists()), None)
 
 
 def contents_of_table(table: LabeledTable) -> Contents:

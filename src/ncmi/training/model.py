@@ -17,6 +17,7 @@ from ncmi.networks.bags.packing import BagModule
 from ncmi.readouts.linear_probe import LinearProbe
 from ncmi.recipes import BagNetwork, Network, Recipe
 from ncmi.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from ncmi.training.defaults import torch_defaults
 from ncmi.training.run_folder import RunFolder
 
 _BYTES = 12  # of a weight with its gradient and at least one more number of the optimizer's
@@ -126,6 +127,7 @@ class Classifier(nn.Module):
         save_checkpoint(path, {"signature": msgspec.to_builtins(self.signature), "model": self.state_dict()})
 
 
+@torch_defaults(draws=True)
 def load_model(run: str | Path) -> Classifier:
     """The trained model of a finished run, on the CPU, in evaluation mode.
 

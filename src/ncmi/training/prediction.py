@@ -20,6 +20,7 @@ from ncmi.readouts.neighbors import NearestNeighbors
 from ncmi.readouts.scores import by_group
 from ncmi.recipes import BagData, ImageData, TableData
 from ncmi.recipes.names import READOUTS
+from ncmi.training.defaults import torch_defaults
 from ncmi.training.evaluation import open_own_source
 from ncmi.training.judging import Features, fit_neighbors
 from ncmi.training.model import load_model
@@ -178,6 +179,7 @@ class Predictor:
             )
         return neighbors
 
+    @torch_defaults()
     def rows(
         self, inputs: Any, bad: Bad = "mark", attention: Path | None = None, slide_table: str | Path | None = None
     ) -> tuple[list[NewRow], tuple[str, ...]]:
@@ -209,6 +211,7 @@ class Predictor:
             for place, (name, usable) in enumerate(zip(new.names, new.usable.tolist(), strict=True))
         ], new.notes
 
+    @torch_defaults()
     def labeled(self, inputs: Any, labels: Any = None) -> tuple[Features, tuple[str, ...]]:
         """Features of labeled data from memory, and what to know of it.
 
@@ -295,6 +298,7 @@ class Predictor:
             log_p = self.model.log_proba(features, readout)
         return log_p if temperature is None else apply_temperature(log_p, temperature)
 
+    @torch_defaults()
     @torch.no_grad()
     def decide(
         self,

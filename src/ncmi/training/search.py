@@ -23,7 +23,7 @@ from ncmi.files import write_atomically, write_json
 from ncmi.recipes import Recipe, SampleData, recipe_from_dict, recipe_to_dict
 from ncmi.training.launch import find_launch
 from ncmi.training.schema import FORMAT, Record, Results, read_record, write_record
-from ncmi.training.workers import run_side_by_side
+from ncmi.training.workers import check_workers, run_side_by_side
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -254,6 +254,7 @@ def run_sweep(
             "torchrun trains one run with many processes, a sweep many runs: start ncmi sweep without torchrun, once "
             "on each machine, with the same --out, which they share, and with --workers"
         )
+    check_workers(workers)
     folder = Path(path)
     _open(folder, record)
     left = trials - _count(_study(folder, record))

@@ -18,6 +18,7 @@ from packaging.version import Version
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from ncmi.recipes import Training
+from ncmi.training.defaults import torch_defaults
 from ncmi.training.launch import Launch, find_launch
 from ncmi.training.loggers import check_loggers
 from ncmi.training.stopping import end_with_parent
@@ -83,8 +84,7 @@ def session(training: Training, *, alone: bool = False) -> Iterator[Fabric]:
     launch = None if alone else find_launch()
     devices, processes = _numbers(training, launch, alone)
     threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
-    used = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with torch.random.fork_rng(devices=used):
+    with torch_defaults(draws=True):
         try:
             if training.threads is not None:
                 torch.set_num_threads(training.threads)

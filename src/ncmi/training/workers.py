@@ -39,6 +39,12 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def check_workers(workers: int) -> None:
+    """See that a number of processes side by side is one; ValueError where it is below 0."""
+    if workers < 0:
+        raise ValueError(f"--workers {workers}: give the number of processes side by side, or 0 for one a processor")
+
+
 def run_side_by_side(
     work: Callable[[str, Any], Any],
     tasks: Mapping[str, Any],

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from ncmi.data.columns import LABEL_COLUMNS, NONE, TRAIN, called_like
 from ncmi.data.image_labels import IMAGE_SUFFIXES
 from ncmi.data.image_layouts import in_order, part_of_folder, read_layout
+from ncmi.data.shards.index import is_shards
 from ncmi.errors import listing, naming, reason
 from ncmi.files import all_files
 
@@ -77,13 +78,23 @@ def list_origins(path: Path) -> Origins:
     Raises:
         ValueError: where no class can be told.
     """
+    if is_shards(path):
+        raise ValueError("holds shards already: give the images that they were made of, or train on it (ncmi train)")
     files = [path] if path.is_file() else all_files(path)
     if parquet := [file for file in files if file.suffix.lower() in _PARQUET]:
         origins = _of_parquet(parquet)
     elif tars := [file for file in files if file.suffix.lower() in _TAR]:
         origins = _of_tars(tars)
     else:
-        layout = read_layout(path)
+        try:
+            layout = read_layout(path)
+        except ValueError as error:
+            if "(--data." not in str(error):  # options that shards are made without
+                raise
+            what = str(error).rpartition(": ")[0]
+            raise ValueError(
+                f"{what}: give a folder with one folder for each class, or with a table of columns 'image' and 'label'"
+            ) from None
         number = {name: place for place, name in enumerate(layout.classes)}
         origins = Origins(classes=layout.classes, bad=layout.bad, notes=layout.notes)
         parts = layout.parts or [TRAIN] * len(layout.names)

@@ -51,6 +51,7 @@ _TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 _ISO = re.compile(r"\d{4}-\d{1,2}(-\d{1,2}([T ]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?)?")
 _POINT = re.compile(r"[-+]?(\d{1,3}(,\d{3})+|\d+)?(\.\d*)?([eE][-+]?\d+)?")
 _COMMA = re.compile(r"[-+]?(\d{1,3}(\.\d{3})+|\d+)?(,\d*)?([eE][-+]?\d+)?")
+_FLAGS = {"true": 1.0, "false": 0.0}
 _SENTINELS = (-99999.0, -9999.0, -999.0, -99.0, 9999.0, 99999.0)
 
 
@@ -476,8 +477,11 @@ def _parse_column(series: pd.Series[Any], column: TableColumn, missing: Sequence
         bad = stamps.isna().to_numpy(bool) & ~absent
         return stamps.reindex(codes).astype("datetime64[ns]").to_numpy(), int(counts[bad].sum())
     if column.kind == "boolean":
-        meaning = {(column.true or "").casefold(): 1.0, (column.false or "").casefold(): 0.0}
+        meaning = {"1": 1.0, "0": 0.0, (column.true or "").casefold(): 1.0, (column.false or "").casefold(): 0.0}
         numbers = np.array([meaning.get(text.casefold(), np.nan) for text in texts], np.float64)
+    elif {text.casefold() for text, gone in zip(texts, absent, strict=True) if not gone} <= _FLAGS.keys():
+        # flags that were 0 and 1 in training
+        numbers = np.array([_FLAGS.get(text.casefold(), np.nan) for text in texts], np.float64)
     else:
         numbers = np.array(
             [np.nan if gone else to_number(text, column.decimal) for text, gone in zip(texts, absent, strict=True)]
