@@ -614,6 +614,10 @@ def test_text_as_it_is(tmp_path: Path) -> None:
     assert notes == ("1 rows without any value are left out",)
     assert frame.to_dict("list") == {"slide": ["007", "008"], "label": ["NA", "1.0"]}
     assert list(frame.index) == [0, 2]
+    path.write_bytes("slide;mpp\nMüller;0,25\n".encode("cp1252"))
+    frame, notes = read_text_table(path)
+    assert frame.to_dict("list") == {"slide": ["Müller"], "mpp": ["0,25"]}
+    assert notes == ("the text is taken as cp1252",)
     path.write_text("a,b\n,\n")
     with pytest.raises(ValueError, match="no rows"):
         read_text_table(path)

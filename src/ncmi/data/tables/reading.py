@@ -121,9 +121,10 @@ def read_text_table(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     raw = read_raw_table(path, TableData(str(path), header="yes"))
     texts = raw.texts(*map(str, raw.frame.columns))
     texts.columns = ["" if name in raw.nameless else str(name) for name in texts.columns]
-    # tables of texts have no options of their own
-    notes = tuple(re.sub(r"; otherwise say --data\.\w+$", "", note) for note in raw.notes)
-    return texts.set_axis(raw.numbers, axis=0), notes
+    # nothing is taken for a number here, and tables of texts have no options of their own
+    notes = [note for note in raw.notes if not note.endswith(("--data.categorical", "--data.decimal point"))]
+    notes = [re.sub(r"; otherwise say --data\.\w+$", "", note) for note in notes]
+    return texts.set_axis(raw.numbers, axis=0), tuple(notes)
 
 
 def _unreadable(suffix: str, error: BaseException) -> ValueError:
