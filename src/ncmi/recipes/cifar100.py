@@ -114,8 +114,8 @@ def cpu(objective: ObjectiveOptions = NCMIOptions()) -> Recipe:
 
     16 epochs of SGD, one cycle, half of them at 16×16 pixels; all 50,000 images are trained on, the last epoch is
     judged. In float32: a CPU without instructions for bfloat16 takes ten times as long in it. About 40 minutes alone
-    on a core (187 images a second at 32×32, forward and backward), longer on a busy machine. Its accuracy is not known
-    yet; benchmarks/cifar_full.py measures it.
+    on a core (187 images a second at 32×32, forward and backward), longer on a busy machine. Measured with one seed by
+    benchmarks/cifar_full.py: NCMI 62.5 % at a rate of 0.2, cross-entropy 61.7 % at 0.1.
     """
     return Recipe(
         ImageData("cifar100", validation_fraction=0.1, train_on_all=True),
