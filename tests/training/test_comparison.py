@@ -148,7 +148,7 @@ def test_names_that_do_not_exist(recipe: Recipe, objectives: list[str], networks
         entries_of(recipe, objectives, networks)
 
 
-def test_a_plan_needs_entries_of_different_names() -> None:
+def test_what_a_plan_needs() -> None:
     entry = Entry("a", "A", TABLE)
     with pytest.raises(ComparisonError, match="name each one once"):
         Plan((entry, entry), (0,))
@@ -156,6 +156,8 @@ def test_a_plan_needs_entries_of_different_names() -> None:
         Plan((entry,), ())
     with pytest.raises(ComparisonError, match="at least one"):
         Plan((), (0,))
+    with pytest.raises(ValueError, match="--workers -1"):
+        Plan((entry,), (0,), workers=-1)
 
 
 def test_runs_of_a_table_are_seed_by_seed() -> None:

@@ -80,8 +80,9 @@ def test_a_table_in_onnx_takes_its_columns(table: TrainedRun, tmp_path: Path) ->
     probabilities, label = session.run(["probabilities", "label"], arrays)
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
     assert label.tolist() == table.classes[expected.argmax(1)].tolist()
-    arrays["wet"] = np.array([[text.upper()] for text in new["wet"]], dtype=object)
-    np.testing.assert_array_equal(session.run(["probabilities"], arrays)[0], probabilities)
+    for words in ({"yes": "YES", "no": "NO"}, {"yes": "1", "no": "0"}, {"yes": "1.0", "no": "0.0"}):
+        arrays["wet"] = np.array([[words[text]] for text in new["wet"]], dtype=object)
+        np.testing.assert_array_equal(session.run(["probabilities"], arrays)[0], probabilities)
     said = metadata_of(session)
     assert said["classes"] == ["left", "right"]
     assert {each["name"]: each["type"] for each in said["inputs"]} == {
