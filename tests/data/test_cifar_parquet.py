@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -127,9 +129,12 @@ def small_image() -> bytes:
 
 
 def sized(width: int, height: int) -> bytes:
+    """A PNG that says it has this size. Sizes are refused by the header, so that the pixels are those of another one."""
     stream = io.BytesIO()
-    Image.new("RGB", (width, height)).save(stream, "PNG")
-    return stream.getvalue()
+    Image.new("RGB", (32, 32)).save(stream, "PNG")
+    signature, header, rest = (stream.getvalue()[part] for part in (slice(12), slice(12, 29), slice(33, None)))
+    header = header[:4] + struct.pack(">II", width, height) + header[12:]
+    return signature + header + struct.pack(">I", zlib.crc32(header)) + rest
 
 
 @pytest.mark.parametrize(
