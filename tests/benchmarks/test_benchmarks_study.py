@@ -229,6 +229,18 @@ def test_the_search_is_by_validation_and_goes_on_past_an_edge(bench: Any) -> Non
     assert (unknown.choice, len(unknown.runs)) == (None, 9)
 
 
+def test_with_wrong_labels_the_search_sees_low_learning_rates_at_once(bench: Any) -> None:
+    plan = bench("_study_plan")
+    usual = plan.usual_recipe("digits", plan.CROSS_ENTROPY).training.learning_rate
+    # a first peak at the usual rate, where the labels are memorized, and a higher one far below it
+    peaks = {1.0: 0.7, 1 / 32: 0.95, 1 / 64: 0.9}
+    study = fake_study(bench, lambda s: peaks.get(dict(s.training).get("learning_rate", usual) / usual, 0.6))
+    wrong = plan.search(study, "digits", plan.CROSS_ENTROPY, {"label_noise": 0.4})
+    assert [one.rate for one in wrong.tried] == [*(2.0**power for power in range(-5, 2)), 1 / 64]
+    assert wrong.choice.rate == 1 / 32
+    assert plan.search(study, "digits", plan.CROSS_ENTROPY).choice.rate == 1.0
+
+
 def test_every_tuned_loss_has_the_same_budget(bench: Any) -> None:
     plan = bench("_study_plan")
     study = fake_study(bench, lambda setting: 0.5)
