@@ -62,7 +62,9 @@ GEOJSON: dict[str, Any] = {
                                 "type": "object",
                                 "required": ["name", "color"],
                                 "properties": {
-                                    "name": {"type": "string", "minLength": 1},
+                                    # QuPath's PathClass: letters, digits, ASCII punctuation and inner spaces; a colon
+                                    # would derive one class from another
+                                    "name": {"type": "string", "pattern": "^[!-9;-~]([ -9;-~]*[!-9;-~])?$"},
                                     "color": {
                                         "type": "array",
                                         "minItems": 3,

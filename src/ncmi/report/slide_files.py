@@ -29,7 +29,8 @@ OVERLAY = 2000
 _OPACITY = 0.6
 # lower ends of the classes that QuPath colors, in multiples of an even share, and in percent of the patches below
 _BANDS: dict[Coloring, tuple[float, ...]] = {"even": (0, 1, 3, 10, 30), "percentile": (0, 50, 75, 90, 99)}
-_SIGNS: dict[Coloring, str] = {"even": "×", "percentile": " %"}
+# in ASCII: of other signs than letters in a class's name QuPath warns that later versions may not read it
+_SIGNS: dict[Coloring, str] = {"even": "x", "percentile": "%"}
 _ROWS = 10_000  # features that are made into text at once
 
 
@@ -124,7 +125,7 @@ def _features(weights: Attention, coloring: Coloring) -> Iterator[str]:
     ranks = rankdata(-weights.values, method="ordinal").tolist()
     percents, relative = percentiles(weights.values), weights.relative
     bands = np.searchsorted(_BANDS[coloring], relative if coloring == "even" else percents, side="right") - 1
-    classes = [json.dumps(each, ensure_ascii=False) for each in _classes(coloring)]
+    classes = [json.dumps(each, separators=(",", ":")) for each in _classes(coloring)]
     far = weights.coords + round(weights.patch_size)
     rows = zip(
         weights.coords.tolist(),
@@ -155,8 +156,8 @@ def _features(weights: Attention, coloring: Coloring) -> Iterator[str]:
 def _classes(coloring: Coloring) -> list[dict[str, object]]:
     """QuPath's classes, the lowest first: name and color."""
     ends, sign = _BANDS[coloring], _SIGNS[coloring]
-    names = [f"Attention {low:g}–{high:g}{sign}" for low, high in pairwise(ends)]
-    names[0], last = f"Attention < {ends[1]:g}{sign}", f"Attention ≥ {ends[-1]:g}{sign}"
+    names = [f"Attention {low:g}-{high:g}{sign}" for low, high in pairwise(ends)]
+    names[0], last = f"Attention < {ends[1]:g}{sign}", f"Attention >= {ends[-1]:g}{sign}"
     colors = colors_of(np.linspace(0, 1, len(ends))).tolist()
     return [{"name": name, "color": color} for name, color in zip([*names, last], colors, strict=True)]
 
