@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from ncmi.data.columns import patches_off_slide
 from ncmi.files import inert_cell, write_atomically, write_text
 from ncmi.report import text
 from ncmi.report.attention import TOP, Attention, Picture
@@ -77,6 +78,11 @@ def write_slide(
         by_neighbors = f"taken to be {weights.patch_size:g} {unit} wide, by the distance of neighbors"
         drawn = by_neighbors if weights.patch_size > 1 else "and it has no neighbors to tell it by: drawn as a point"
         notes.append(f"the features do not say how large a patch is: {drawn}")
+    if count := patches_off_slide(weights.coords, None if weights.estimated else weights.patch_size):
+        notes.append(
+            f"{count} of {len(weights.values)} patches have negative positions, off the slide: positions count from "
+            "its upper left corner; are they of this slide?"
+        )
     if weights.microns:
         notes.append(
             "places are in microns, and nothing says how large a pixel is: no GeoJSON (--slides with the slide, or "
