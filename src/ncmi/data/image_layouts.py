@@ -142,7 +142,8 @@ def _count_once(layout: ImageLayout, links: set[str]) -> None:
         what = "class" if layout.labels[first] != layout.labels[place] else ""
         if layout.parts is not None and layout.parts[first] != layout.parts[place]:
             what = what or "part"
-        pair = layout.names[place].rpartition("/")[0], layout.names[first].rpartition("/")[0], what
+        folder, other = (layout.names[at].rpartition("/")[0] or "." for at in (place, first))
+        pair = folder, other, what
         repeats[pair] += 1
         examples.setdefault(pair, layout.names[place])
     for (folder, other, what), count in repeats.items():
