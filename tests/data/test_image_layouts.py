@@ -14,7 +14,7 @@ from PIL import Image
 from ncmi.data.dataset import Dataset, fingerprint
 from ncmi.data.image_folders import load_folder
 from ncmi.data.image_labels import names_images
-from ncmi.data.image_layouts import part_of_folder
+from ncmi.data.image_layouts import part_of_folder, read_layout
 from ncmi.data.kinds import kind_of
 from ncmi.data.load import load_samples
 from ncmi.recipes import ImageData
@@ -334,3 +334,33 @@ def test_fingerprints_follow_what_matters(tmp_path: Path) -> None:
     changed = fingerprint(read(root))
     (root / "cat" / "3.png").rename(root / "dog" / "3.png")
     assert len({first, renamed, changed, fingerprint(read(root))}) == 4
+
+
+def test_a_file_counts_once_however_many_links_lead_to_it(tmp_path: Path) -> None:
+    names = [f"{label}/{number}.png" for label in ("cat", "dog") for number in range(1, 5)]
+    make(tmp_path, names)
+    (tmp_path / "cat" / "0.png").symlink_to("1.png")
+    data = read(tmp_path)
+    assert listed(data) == {name: (name[:3], None) for name in names}
+    assert said(data, "1 images of cat/ are links")
+    # a second name of a class would be a class whose images are all of the other
+    (tmp_path / "bird").symlink_to("cat", target_is_directory=True)
+    with pytest.raises(ValueError, match=r"bird/: links to 5 files of cat/, .* another class.*--data.bad skip"):
+        read(tmp_path)
+    data = read(tmp_path, bad="skip")
+    assert (data.class_names, sorted(listed(data))) == (("cat", "dog"), sorted(names))
+
+
+def test_a_part_that_links_to_another_is_none(tmp_path: Path) -> None:
+    make(tmp_path, [f"{part}/{name}" for part in ("train", "val") for name in CLASSES])
+    (tmp_path / "test").symlink_to("val", target_is_directory=True)
+    with pytest.raises(ValueError, match=r"test/cat/: links to 2 files of val/cat/, .* another part"):
+        read(tmp_path)
+    # what lies beside the folders that are read may be linked into them
+    store = make(tmp_path / "store", ("1.png", "2.png"))
+    for name in ("cat", "dog"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+    for number, name in enumerate(("cat", "dog"), start=1):
+        (tmp_path / "set" / name / "a.png").symlink_to(store / f"{number}.png")
+    layout = read_layout(tmp_path / "set")
+    assert (layout.names, layout.bad, layout.notes) == (["cat/a.png", "dog/a.png"], [], [])

@@ -24,6 +24,7 @@ from ncmi.data.kinds import kind_of
 from ncmi.data.load import load_samples
 from ncmi.data.shards.decoding import center_box, decode_square, random_box, with_short_side
 from ncmi.data.shards.index import SHARDS_FILE, is_shards, read_index
+from ncmi.data.shards.origins import list_origins
 from ncmi.data.shards.reading import (
     BrokenImages,
     ShardFiles,
@@ -240,6 +241,22 @@ def test_of_parquet(tmp_path: Path) -> None:
     index = read_index(str(tmp_path.parent / "of_parquet"))
     assert (record.classes, record.broken, index.label.tolist()) == (["ant", "bee"], 1, [0, 1, 0, 1])
     assert [ShardFiles(index, 8, 1.0).read(n) for n in range(4)] == images[:4]
+
+
+def test_links_count_once(tmp_path: Path) -> None:
+    write_folder(tmp_path / "folder", per_class=3)
+    (tmp_path / "folder" / "train" / "feline").symlink_to("cat", target_is_directory=True)
+    origins = list_origins(tmp_path / "folder")
+    assert len(origins.samples) == len(CLASSES) * 9
+    assert (origins.classes, origins.bad[0][0]) == (sorted(CLASSES), "train/feline/")
+    (tmp_path / "tars").mkdir()
+    files = {f"{name}/{n}.jpg": encoded(picture(n)) for name in "ab" for n in range(2)}
+    tar_of(tmp_path / "tars" / "train-0.tar", files)
+    (tmp_path / "tars" / "more").symlink_to(".", target_is_directory=True)
+    (tmp_path / "tars" / "train-1.tar").symlink_to("train-0.tar")
+    origins = list_origins(tmp_path / "tars")
+    assert len(origins.samples) == 4
+    assert "links" in origins.notes[0]
 
 
 def reference(image: Image.Image, box: tuple[float, float, float, float], side: int) -> np.ndarray[Any, Any]:

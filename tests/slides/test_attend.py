@@ -62,7 +62,9 @@ GEOJSON: dict[str, Any] = {
                                 "type": "object",
                                 "required": ["name", "color"],
                                 "properties": {
-                                    "name": {"type": "string", "minLength": 1},
+                                    # QuPath's PathClass: letters, digits, ASCII punctuation and inner spaces; a colon
+                                    # would derive one class from another
+                                    "name": {"type": "string", "pattern": "^[!-9;-~]([ -9;-~]*[!-9;-~])?$"},
                                     "color": {
                                         "type": "array",
                                         "minItems": 3,
@@ -157,6 +159,15 @@ def test_a_side_that_is_taken_from_the_places_is_said(tmp_path: Path) -> None:
     assert "by the distance of neighbors" in (tmp_path / "a" / "page.html").read_text()
     assert write_slide(tmp_path / "b", weights_of(), Picture()) == []
     assert "by the distance of neighbors" not in (tmp_path / "b" / "page.html").read_text()
+
+
+@pytest.mark.parametrize(("shift", "count"), [(223, 0), (224, 3)])
+def test_patches_off_the_slide_are_said(tmp_path: Path, shift: int, count: int) -> None:
+    weights = weights_of()
+    assert weights.coords is not None
+    moved = Attention("a", weights.values, weights.coords - np.array([1000 + shift, 0]), 224)
+    notes = write_slide(tmp_path / "a", moved, Picture())
+    assert [note.split()[:3] for note in notes] == ([[str(count), "of", "12"]] if count else [])
 
 
 def test_microns_without_the_slide() -> None:

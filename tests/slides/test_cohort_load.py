@@ -283,6 +283,21 @@ def test_the_same_features_under_several_names(tmp_path: Path) -> None:
     assert skipped(data).names == ("c", "d", "f")
 
 
+def test_patches_off_the_slide_are_noted(tmp_path: Path) -> None:
+    data = make(tmp_path)
+    with h5py.File(tmp_path / "features" / "c.h5", "r+") as file:
+        file.pop("coords", None)
+        # over the edge by less than a patch, as with padding
+        file["coords"] = np.array([[-255, 0], [0, -10], [256, 0]])
+        file["coords"].attrs["patch_size_level0"] = 256
+    assert load_cohort(data).notes == ()
+    with h5py.File(tmp_path / "features" / "c.h5", "r+") as file:
+        file["coords"][...] = np.array([[-256, 0], [0, -9000], [256, 0]])
+    (note,) = load_cohort(data).notes
+    assert note.startswith("2 patches of 1 slides")
+    assert "'c'" in note
+
+
 def test_patients_by_barcodes(tmp_path: Path) -> None:
     """Without a column of patients no patient of TCGA, CPTAC, GTEX or CAMELYON-17 stands on two sides."""
     names = [f"TCGA-AA-{1000 + n // 2}-01Z-00-DX{n % 2 + 1}.0F-{n}" for n in range(8)]

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 LABEL_COLUMNS = ("label", "labels", "class", "target", "targets", "y")
 """Of a class, in tables and .npz archives."""
@@ -112,6 +113,19 @@ def patch_side(attributes: Mapping[str, Any]) -> float | None:
         return size * source / target
     downsample = attribute(attributes, "downsample") or (1.0 if attribute(attributes, "patch_level") == 0 else None)
     return downsample and size * downsample * (attribute(attributes, "custom_downsample") or 1.0)
+
+
+def patches_off_slide(coords: NDArray[Any], side: float | None) -> int:
+    """How many patches lie wholly left of a slide or above it, by their upper left corners ``[N, 2]``.
+
+    Patches that hang over the edge, as with padding, begin less than a side before it. Where the side is not known
+    (None), each that begins before the edge counts.
+
+    Example:
+        >>> patches_off_slide(np.array([[-200, 0], [0, -256], [5, 5]]), 256)
+        1
+    """
+    return int((coords <= -side if side else coords < 0).any(axis=1).sum())
 
 
 def side_in_microns(attributes: Mapping[str, Any]) -> float | None:

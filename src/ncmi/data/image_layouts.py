@@ -105,14 +105,67 @@ def read_layout(path: Path, *, images: Path | None = None, label_column: str | N
     if path.is_file():
         layout = _of_labels(read_image_labels(path, images, label_column), path, images or path.parent)
     else:
-        layout = _FolderReader(path, images, label_column).read()
+        reader = _FolderReader(path, images, label_column)
+        layout = reader.read()
+        if reader.links:
+            _count_once(layout, reader.links)
     return layout
+
+
+def _count_once(layout: ImageLayout, links: set[str]) -> None:
+    """Let each file that several names lead to by links count once, under its own name, else under the first.
+
+    Names of other classes or parts than that one's are listed as bad, folder by folder.
+    """
+    real: dict[str, str] = {}
+
+    def file_of(name: str) -> str:
+        folder, _, file = name.rpartition("/")
+        if folder not in real:
+            real[folder] = os.path.realpath(layout.root / folder)
+        return os.path.realpath(layout.root / name) if name in links else f"{real[folder]}/{file}"
+
+    files = [file_of(name) for name in layout.names]
+    top = os.path.realpath(layout.root)
+    places: dict[str, int] = {}
+    for place, (name, file) in enumerate(zip(layout.names, files, strict=True)):
+        if file not in places or file == f"{top}/{name}":
+            places[file] = place
+    repeats: Counter[tuple[str, str, str]] = Counter()
+    examples: dict[tuple[str, str, str], str] = {}
+    kept = []
+    for place, file in enumerate(files):
+        first = places[file]
+        if first == place:
+            kept.append(place)
+            continue
+        what = "class" if layout.labels[first] != layout.labels[place] else ""
+        if layout.parts is not None and layout.parts[first] != layout.parts[place]:
+            what = what or "part"
+        folder, other = (layout.names[at].rpartition("/")[0] or "." for at in (place, first))
+        pair = folder, other, what
+        repeats[pair] += 1
+        examples.setdefault(pair, layout.names[place])
+    for (folder, other, what), count in repeats.items():
+        if what:
+            reason = f"links to {count} files of {other}/, such as {examples[folder, other, what]}, another {what}"
+            layout.bad.append((f"{folder}/", reason))
+        else:
+            layout.notes.append(f"{count} images of {folder}/ are links to files of {other}/ and count once")
+    before = set(layout.labels)
+    layout.names = [layout.names[place] for place in kept]
+    layout.labels = [layout.labels[place] for place in kept]
+    if layout.parts is not None:
+        layout.parts = [layout.parts[place] for place in kept]
+    gone = before - set(layout.labels)
+    layout.classes = [name for name in layout.classes if name not in gone]
 
 
 class _FolderReader:
     def __init__(self, root: Path, images: Path | None, label_column: str | None) -> None:
         self.root, self.images, self.label_column = root, images, label_column
         self.layout = ImageLayout(root)
+        self.links: set[str] = set()  # paths of files and folders
         self.top = self._scan(root, "", ())
 
     def read(self) -> ImageLayout:
@@ -148,6 +201,8 @@ class _FolderReader:
             self.layout.bad.append((path, f"cannot be opened ({error.strerror})"))
             return found
         for entry in visible:
+            if entry.is_symlink():
+                self.links.add(found.join(entry.name))
             try:
                 is_folder = entry.is_dir()
             except OSError:  # a link to itself; looked at as a file, it says so

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from ncmi.data.columns import patches_off_slide
 from ncmi.files import inert_cell, write_atomically, write_text
 from ncmi.report import text
 from ncmi.report.attention import TOP, Attention, Picture
@@ -29,7 +30,8 @@ OVERLAY = 2000
 _OPACITY = 0.6
 # lower ends of the classes that QuPath colors, in multiples of an even share, and in percent of the patches below
 _BANDS: dict[Coloring, tuple[float, ...]] = {"even": (0, 1, 3, 10, 30), "percentile": (0, 50, 75, 90, 99)}
-_SIGNS: dict[Coloring, str] = {"even": "×", "percentile": " %"}
+# in ASCII: of other signs than letters in a class's name QuPath warns that later versions may not read it
+_SIGNS: dict[Coloring, str] = {"even": "x", "percentile": "%"}
 _ROWS = 10_000  # features that are made into text at once
 
 
@@ -76,6 +78,11 @@ def write_slide(
         by_neighbors = f"taken to be {weights.patch_size:g} {unit} wide, by the distance of neighbors"
         drawn = by_neighbors if weights.patch_size > 1 else "and it has no neighbors to tell it by: drawn as a point"
         notes.append(f"the features do not say how large a patch is: {drawn}")
+    if count := patches_off_slide(weights.coords, None if weights.estimated else weights.patch_size):
+        notes.append(
+            f"{count} of {len(weights.values)} patches have negative positions, off the slide: positions count from "
+            "its upper left corner; are they of this slide?"
+        )
     if weights.microns:
         notes.append(
             "places are in microns, and nothing says how large a pixel is: no GeoJSON (--slides with the slide, or "
@@ -124,7 +131,7 @@ def _features(weights: Attention, coloring: Coloring) -> Iterator[str]:
     ranks = rankdata(-weights.values, method="ordinal").tolist()
     percents, relative = percentiles(weights.values), weights.relative
     bands = np.searchsorted(_BANDS[coloring], relative if coloring == "even" else percents, side="right") - 1
-    classes = [json.dumps(each, ensure_ascii=False) for each in _classes(coloring)]
+    classes = [json.dumps(each, separators=(",", ":")) for each in _classes(coloring)]
     far = weights.coords + round(weights.patch_size)
     rows = zip(
         weights.coords.tolist(),
@@ -155,8 +162,8 @@ def _features(weights: Attention, coloring: Coloring) -> Iterator[str]:
 def _classes(coloring: Coloring) -> list[dict[str, object]]:
     """QuPath's classes, the lowest first: name and color."""
     ends, sign = _BANDS[coloring], _SIGNS[coloring]
-    names = [f"Attention {low:g}–{high:g}{sign}" for low, high in pairwise(ends)]
-    names[0], last = f"Attention < {ends[1]:g}{sign}", f"Attention ≥ {ends[-1]:g}{sign}"
+    names = [f"Attention {low:g}-{high:g}{sign}" for low, high in pairwise(ends)]
+    names[0], last = f"Attention < {ends[1]:g}{sign}", f"Attention >= {ends[-1]:g}{sign}"
     colors = colors_of(np.linspace(0, 1, len(ends))).tolist()
     return [{"name": name, "color": color} for name, color in zip([*names, last], colors, strict=True)]
 

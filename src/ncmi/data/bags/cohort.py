@@ -18,6 +18,7 @@ from ncmi.data.bags.names import RenamedBags, match_names
 from ncmi.data.bags.patients import JoinedBags, one_label_a_patient, patients_of, slides_of_patients
 from ncmi.data.bags.readers import open_bags
 from ncmi.data.bags.simulated import is_simulated
+from ncmi.data.columns import patches_off_slide
 from ncmi.errors import listing
 from ncmi.recipes import BagData
 
@@ -120,15 +121,18 @@ def load_cohort(data: BagData, *, need_labels: bool = True, read: bool = True) -
         # what is wrong already is told at once
         sound = () if problems and not skip else tuple(name for name in shapes if name not in problems)
         digests: dict[str, str] = {}
+        off_slide: dict[str, int] = {}
 
         def read_through(name: str) -> Sequence[int]:
-            features = source.load(name).features
-            digests[name] = _digest(features)
-            return features.shape
+            bag = source.load(name)
+            digests[name] = _digest(bag.features)
+            if bag.coords is not None and (count := patches_off_slide(bag.coords.numpy(), bag.patch_size)):
+                off_slide[name] = count
+            return bag.features.shape
 
         _each(read_through, sound, problems, threads=2)
         repeated, repeats = _repeated(digests, table)
-        notes += repeats
+        notes += repeats + _off_slide_notes(off_slide)
         if not is_simulated(data.name):  # some are of links to a few files
             problems |= {name: reason for name, reason in repeated.items() if name not in problems}
     kept = sorted(name for name in shapes if name not in problems)
@@ -261,6 +265,17 @@ def _encoder_notes(encoders: Mapping[str, str | None]) -> tuple[str, ...]:
         return ()
     which = "the features' files do" if silent == len(encoders) else f"{silent} of {len(encoders)} slides do"
     return (f"{which} not say which encoder made them: see that it is one and the same",)
+
+
+def _off_slide_notes(counts: Mapping[str, int]) -> tuple[str, ...]:
+    """Training takes no notice of positions: wrong ones do not make features unusable."""
+    if not counts:
+        return ()
+    return (
+        f"{sum(counts.values())} patches of {len(counts)} slides have negative positions, off the slide "
+        f"({listing(sorted(counts), 3)}): attention maps will be wrong; positions count from the slide's upper left "
+        "corner, in pixels of level 0 or in microns",
+    )
 
 
 def _digest(features: Tensor) -> str:

@@ -81,10 +81,11 @@ def list_origins(path: Path) -> Origins:
     if is_shards(path):
         raise ValueError("holds shards already: give the images that they were made of, or train on it (ncmi train)")
     files = [path] if path.is_file() else all_files(path)
+    files, notes = _without_links([file for file in files if file.suffix.lower() in _PARQUET + _TAR])
     if parquet := [file for file in files if file.suffix.lower() in _PARQUET]:
         origins = _of_parquet(parquet)
-    elif tars := [file for file in files if file.suffix.lower() in _TAR]:
-        origins = _of_tars(tars)
+    elif files:
+        origins = _of_tars(files)
     else:
         try:
             layout = read_layout(path)
@@ -102,9 +103,20 @@ def list_origins(path: Path) -> Origins:
             if part != NONE and label in number:
                 origins.samples.append(Origin(name, number[label], str(layout.root / name)))
                 origins.parts.append(part)
+    origins.notes += notes
     if not origins.samples or len(origins.classes) < 2:
         raise ValueError(f"{len(origins.samples)} images of {len(origins.classes)} classes: at least two are needed")
     return origins
+
+
+def _without_links(files: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Files, less what is a second name of one of them by a link, and what is to be said of it."""
+    names: dict[Path, Path] = {}
+    repeats = [file for file in files if names.setdefault(file.resolve(), file) != file]
+    if not repeats:
+        return list(files), []
+    pair = f"{repeats[0]} of {names[repeats[0].resolve()]}"
+    return list(names.values()), [f"{len(repeats)} files are links to others and count once (such as {pair})"]
 
 
 def read_origins(samples: Sequence[Origin]) -> Iterator[bytes | OSError]:
