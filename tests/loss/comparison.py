@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
+from collections.abc import Callable
+from typing import Any
 
+import torch.multiprocessing
 from torch import Tensor
 
 import ncmi
@@ -32,3 +36,14 @@ def centroids(loss: ncmi.NCMILoss, logits: Tensor) -> Tensor:
 def relative_error(value: Tensor, expected: Tensor) -> float:
     """Norm of the difference by the norm of what was expected."""
     return ((value.double() - expected).norm() / expected.norm()).item()
+
+
+def in_processes(work: Callable[..., None], *arguments: Any, count: int = 2) -> None:
+    """``work(rank, *arguments)`` in so many processes at once.
+
+    All are forked from one that has imported torch and done nothing else: imported by each, it takes longer than the
+    work.
+    """
+    start = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    multiprocessing.set_forkserver_preload(["torch._dynamo", "torch.distributed.checkpoint", "torch.distributed.fsdp"])
+    torch.multiprocessing.start_processes(work, arguments, count, start_method=start)  # type: ignore[no-untyped-call]

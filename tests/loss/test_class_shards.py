@@ -10,14 +10,14 @@ import pytest
 import shard_processes as processes
 import torch
 import torch.distributed.checkpoint as checkpoint
+from comparison import in_processes
 
 import ncmi
 from ncmi.loss.rows import RowAdagrad
 
 
 def spawn(folder: Path, world: int, first_run: bool) -> list[dict[str, Any]]:
-    arguments = (world, str(folder), first_run)
-    torch.multiprocessing.spawn(processes.process, args=arguments, nprocs=world)  # type: ignore[no-untyped-call]
+    in_processes(processes.process, world, str(folder), first_run, count=world)
     return [torch.load(folder / f"{world}-{rank}.pt", weights_only=True) for rank in range(world)]
 
 

@@ -8,12 +8,13 @@ from typing import Any
 import head_processes
 import pytest
 import torch
+from comparison import in_processes
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("gloo")
-    torch.multiprocessing.spawn(head_processes.process, args=(str(folder),), nprocs=2)  # type: ignore[no-untyped-call]
+    in_processes(head_processes.process, str(folder))
     return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from folders import write_comparison, write_run
 
-from ncmi.report import Row, comparison_rows, read_comparison
+from ncmi.report import Comparison, Row, comparison_rows, read_comparison
 
 
 @pytest.fixture(scope="session")
@@ -23,9 +23,15 @@ def full_comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def full_rows(full_comparison: Path) -> tuple[Row, ...]:
+def full_record(full_comparison: Path) -> Comparison:
+    """What it records, whose rows are made once."""
+    return read_comparison(full_comparison)
+
+
+@pytest.fixture(scope="session")
+def full_rows(full_record: Comparison) -> tuple[Row, ...]:
     """The rows of all objectives."""
-    return comparison_rows(read_comparison(full_comparison))
+    return comparison_rows(full_record)
 
 
 @pytest.fixture

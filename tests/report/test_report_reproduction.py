@@ -274,13 +274,14 @@ def test_table_3_is_a_list_of_comparisons_of_bags(tmp_path: Path) -> None:
         folder / "reproduction.json",
         ReproductionRecord(experiment="table3", title="Table III", scale="paper", groups=groups),
     )
-    text = words(folder)
+    record = read_reproduction(folder)
+    text = words(record)
     assert "camelyon17: NCMI against CE, by the trained head: macro F1 is higher with" in text
     assert "bracs: NCMI against CE" in text
     assert "Simulation: no slide of this cohort is real." in text
-    markdown = to_markdown(folder)
+    markdown = to_markdown(record)
     assert "| ABMIL, NCMI-LP |" in markdown
-    assert len(pd.read_csv(io.StringIO(to_csv(folder)))) == 2 * 2 * 2 * 3
+    assert len(pd.read_csv(io.StringIO(to_csv(record)))) == 2 * 2 * 2 * 3
 
 
 # --- Figure 2

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from ncmi.readouts.metrics import SCORES
 from ncmi.recipes.names import READOUTS
-from ncmi.report.records import ReportError, read_comparison, read_run
+from ncmi.report.records import Comparison, ReportError, read_comparison, read_run
 from ncmi.report.statistics import Row, best_of_table, comparison_rows, shown_rows
 from ncmi.report.tables import comparison_table, csv_text, print_table, run_table, to_csv, to_markdown
 from ncmi.report.write import write_csv
@@ -40,8 +40,8 @@ def rename(folder: Path, old: str, new: str) -> None:
 # --- tables and images
 
 
-def test_frame_holds_the_rows(full_comparison: Path, full_rows: tuple[Row, ...]) -> None:
-    frame, rows = comparison_table(read_comparison(full_comparison), full_rows), full_rows
+def test_frame_holds_the_rows(full_record: Comparison, full_rows: tuple[Row, ...]) -> None:
+    frame, rows = comparison_table(full_record, full_rows), full_rows
     assert frame["method"].tolist() == [row.method for row in rows]
     assert frame["accuracy_mean"].tolist() == [row.scores["accuracy"].mean for row in rows]
     first, difference = frame.iloc[0], rows[0].scores["accuracy"].difference
@@ -57,22 +57,24 @@ def test_frame_holds_the_rows(full_comparison: Path, full_rows: tuple[Row, ...])
     assert set(frame["readout"]) == set(READOUTS.values())
 
 
-def test_csv_gives_the_frame_back(full_comparison: Path, full_rows: tuple[Row, ...], tmp_path: Path) -> None:
+def test_csv_gives_the_frame_back(
+    full_comparison: Path, full_record: Comparison, full_rows: tuple[Row, ...], tmp_path: Path
+) -> None:
     path = write_csv(full_comparison, tmp_path / "table.csv")
-    frame = comparison_table(read_comparison(full_comparison), full_rows)
+    frame = comparison_table(full_record, full_rows)
     pd.testing.assert_frame_equal(pd.read_csv(path), frame, check_dtype=False)
     assert [file.name for file in tmp_path.iterdir()] == ["table.csv"]
 
 
-def test_csv_into_a_missing_folder_is_an_error(full_comparison: Path, tmp_path: Path) -> None:
+def test_csv_into_a_missing_folder_is_an_error(full_record: Comparison, tmp_path: Path) -> None:
     with pytest.raises(
         ReportError, match=r"table.csv: cannot be written \(No such file or directory\): give a path in an existing"
     ):
-        write_csv(full_comparison, tmp_path / "missing" / "table.csv")
+        write_csv(full_record, tmp_path / "missing" / "table.csv")
 
 
-def test_markdown(full_comparison: Path, full_rows: tuple[Row, ...]) -> None:
-    lines = to_markdown(full_comparison).splitlines()
+def test_markdown(full_record: Comparison, full_rows: tuple[Row, ...]) -> None:
+    lines = to_markdown(full_record).splitlines()
     scores = "Balanced % | Macro F1 | Macro AUC | NLL | ECE %"
     assert lines[0] == f"| Method | n | Accuracy % | Δ CE | 95 % interval | {scores} | s/epoch | MB | CMI | Γ | NCMI |"
     rows = shown_rows(full_rows)
@@ -89,9 +91,9 @@ def test_markdown(full_comparison: Path, full_rows: tuple[Row, ...]) -> None:
 
 
 @pytest.mark.parametrize("readouts", [("lp",), ("head", "knn")])
-def test_every_readout_can_be_shown(full_comparison: Path, readouts: tuple[str, ...]) -> None:
-    lines = to_markdown(full_comparison, readouts=readouts).splitlines()[2:]
-    text = printed(full_comparison, readouts=readouts)
+def test_every_readout_can_be_shown(full_record: Comparison, readouts: tuple[str, ...]) -> None:
+    lines = to_markdown(full_record, readouts=readouts).splitlines()[2:]
+    text = printed(full_record, readouts=readouts)
     for readout in READOUTS:
         name = "NCMI" if readout == "head" else f"NCMI-{READOUTS[readout]}"
         shown = readout in readouts
@@ -105,8 +107,8 @@ def test_markdown_escapes_pipes(new_comparison: NewComparison) -> None:
     assert to_markdown(folder).splitlines()[2].startswith(r"| N\|CMI |")
 
 
-def test_terminal_table_fits_100_columns(full_comparison: Path, full_rows: tuple[Row, ...]) -> None:
-    text = printed(full_comparison)
+def test_terminal_table_fits_100_columns(full_record: Comparison, full_rows: tuple[Row, ...]) -> None:
+    text = printed(full_record)
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 100
     assert "…" not in text.replace(" … ", "")  # nothing is cut short
     for row in shown_rows(full_rows):
@@ -119,8 +121,8 @@ def test_terminal_table_fits_100_columns(full_comparison: Path, full_rows: tuple
     assert "unfinished: runs/cmic-seed4, not started" in text
 
 
-def test_narrow_terminal_leaves_out_cmi_and_separation(full_comparison: Path) -> None:
-    text = printed(full_comparison, width=80)
+def test_narrow_terminal_leaves_out_cmi_and_separation(full_record: Comparison) -> None:
+    text = printed(full_record, width=80)
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
     assert "…" not in text.replace(" … ", "")
     headers = [line for line in text.splitlines() if "Method" in line]
@@ -143,9 +145,9 @@ def test_one_seed_shows_dashes(new_comparison: NewComparison) -> None:
     assert "mean ± sd over 1 seed" in text
 
 
-def test_one_label_everywhere(full_comparison: Path, full_rows: tuple[Row, ...]) -> None:
+def test_one_label_everywhere(full_record: Comparison, full_rows: tuple[Row, ...]) -> None:
     """A loss is called by its entry's label, and by nothing else, in the terminal, in Markdown and in CSV."""
-    record, rows = read_comparison(full_comparison), shown_rows(full_rows)
+    record, rows = full_record, shown_rows(full_rows)
     names = [line.split("|")[1].strip() for line in to_markdown(record).splitlines()[2:]]
     assert names == [row.name for row in rows]
     lines = [line.strip() for line in printed(record).splitlines()]
@@ -182,8 +184,9 @@ def test_a_hostile_label_is_no_formula_in_the_table_of_a_comparison(new_comparis
 
 
 @pytest.fixture(scope="module")
-def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_bag_comparison(
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    """Read once: the rows of a record are kept."""
+    folder = write_bag_comparison(
         tmp_path_factory.mktemp("c") / "c",
         NETWORKS,
         seeds=(0, 1),
@@ -191,11 +194,11 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
         missing=["aem-ncmi-seed1"],
         **QUICK,
     )
+    return read_comparison(folder)
 
 
-def test_the_terminal_shows_bags_in_100_columns(comparison: Path) -> None:
-    record = read_comparison(comparison)
-    text = printed(record)
+def test_the_terminal_shows_bags_in_100_columns(comparison: Comparison) -> None:
+    text = printed(comparison)
     assert max(map(len, text.splitlines())) <= 100
     assert "…" not in text.replace(" … ", "")
     assert "Macro F1 and Macro AUC on camelyon, mean ± sd over 2 seeds" in text
@@ -203,11 +206,11 @@ def test_the_terminal_shows_bags_in_100_columns(comparison: Path) -> None:
     assert text.count(" / 0.") == 8
     assert "**" not in text
     assert "unfinished: runs/aem-ncmi-seed1, not started" in text
-    for row in comparison_rows(record):
+    for row in comparison_rows(comparison):
         assert f"{row.scores['macro_auc'].mean:.3f}" in text
 
 
-def test_markdown_of_bags_has_the_best_of_each_network_and_readout_in_bold(comparison: Path) -> None:
+def test_markdown_of_bags_has_the_best_of_each_network_and_readout_in_bold(comparison: Comparison) -> None:
     head, rule, *lines = to_markdown(comparison).splitlines()
     assert head.startswith("| Method | n | Macro F1 | Δ CE | 95 % interval | over patients | Macro AUC |")
     assert rule.count("---:") == head.count("|") - 2
@@ -223,11 +226,10 @@ def test_markdown_of_bags_has_the_best_of_each_network_and_readout_in_bold(compa
             assert bold[f"{network}, NCMI{suffix}"] + bold[f"{network}, CE{suffix}"] >= 2
 
 
-def test_csv_of_bags_holds_all_numbers(comparison: Path, tmp_path: Path) -> None:
-    record = read_comparison(comparison)
-    frame = pd.read_csv(write_csv(record, tmp_path / "t.csv"))
+def test_csv_of_bags_holds_all_numbers(comparison: Comparison, tmp_path: Path) -> None:
+    frame = pd.read_csv(write_csv(comparison, tmp_path / "t.csv"))
     assert len(frame) == 24
-    pd.testing.assert_frame_equal(frame, comparison_table(record), check_dtype=False)
+    pd.testing.assert_frame_equal(frame, comparison_table(comparison), check_dtype=False)
 
     def line(method: str) -> Any:
         return frame[(frame["network"] == "ABMIL") & (frame["method"] == method)].iloc[0]

@@ -20,7 +20,7 @@ from ncmi.readouts.calibration import reliability
 from ncmi.readouts.scores import pooled_reliability
 from ncmi.report import pages
 from ncmi.report.records import Comparison, ReportError, read_comparison, read_run
-from ncmi.report.statistics import best_rows, comparison_rows
+from ncmi.report.statistics import Row, best_rows, comparison_rows
 from ncmi.report.tables import comparison_table, print_table, to_markdown
 from ncmi.report.verdict import run_verdict, verdict
 
@@ -58,14 +58,13 @@ def test_verdict_table_and_csv_lead_with_macro_f1(comparison: Comparison) -> Non
         assert frame[f"{score}_mean"].notna().all()
 
 
-def test_equal_classes_are_led_by_accuracy(full_comparison: Path) -> None:
-    record = read_comparison(full_comparison)
-    assert record.judged == ("accuracy",)
-    assert not any("unequal" in sentence for sentence in verdict(record, comparison_rows(record)))
+def test_equal_classes_are_led_by_accuracy(full_record: Comparison, full_rows: tuple[Row, ...]) -> None:
+    assert full_record.judged == ("accuracy",)
+    assert not any("unequal" in sentence for sentence in verdict(full_record, full_rows))
 
 
-def test_the_lowest_log_loss_is_the_best(full_comparison: Path) -> None:
-    rows = [row for row in comparison_rows(read_comparison(full_comparison)) if row.readout == "head"]
+def test_the_lowest_log_loss_is_the_best(full_rows: tuple[Row, ...]) -> None:
+    rows = [row for row in full_rows if row.readout == "head"]
     complete = [row for row in rows if len(row.seeds) == 5]
     least = min(round(row.scores["nll"].mean, 4) for row in complete)
     assert {round(row.scores["nll"].mean, 4) for row in best_rows(rows, "nll")} == {least}

@@ -11,8 +11,8 @@ import pytest
 from folders import FIXED, set_results, write_bag_comparison, write_bag_run, write_comparison
 from scipy import stats
 
-from ncmi.report.records import read_comparison, read_run
-from ncmi.report.statistics import comparison_rows
+from ncmi.report.records import Comparison, read_comparison, read_run
+from ncmi.report.statistics import Row, comparison_rows
 from ncmi.report.text import SIMULATION
 from ncmi.report.verdict import run_verdict, verdict
 
@@ -111,8 +111,8 @@ def test_equal_differences_are_called_too_coarse(new_comparison: NewComparison) 
     assert sentence.endswith("all seeds agree exactly, too coarse a measurement for an interval.")
 
 
-def test_the_rest_of_the_verdict(full_comparison: Path) -> None:
-    sentences = sentences_of(full_comparison)
+def test_the_rest_of_the_verdict(full_record: Comparison, full_rows: tuple[Row, ...]) -> None:
+    sentences = verdict(full_record, full_rows)
     assert sentences[1].startswith("By CC NCMI is ")
     assert sentences[2].startswith("By LP NCMI is ")
     assert sentences[3].startswith("Highest mean accuracy: by the trained head ")

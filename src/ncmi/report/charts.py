@@ -46,15 +46,16 @@ class Chart:
     Attributes:
         name: unique on a page, and the name of the files that are downloaded.
         description: what the picture shows, for those who cannot see it.
-        layers: its marks, which are drawn over ``rows``, its table of values.
+        layers: its marks, one over the other, which are drawn from ``rows``, its table of values.
         columns: of ``rows``, for readers: what each is called.
         legend: names of series that can be isolated, with their looks.
         small: whether it is one of many of its kind.
+        framed: whether a line goes around it.
     """
 
     name: str
     description: str
-    layers: alt.LayerChart | alt.FacetChart
+    layers: Sequence[alt.Chart]
     rows: list[Datum]
     columns: Mapping[str, str]
     title: str
@@ -62,17 +63,31 @@ class Chart:
     square: bool = False
     legend: Mapping[str, Style] = field(default_factory=dict)
     small: bool = False
+    framed: bool = False
 
     def specification(self) -> dict[str, Any]:
         """Vega-Lite, in the colors of light paper; the page sets width and height."""
-        content: dict[str, Any] = self.layers.to_dict(validate=False)
-        for layer in content["layer"]:
-            # Altair's sign for no data; the chart's are meant
-            if layer["data"] == {"name": "empty"}:
-                del layer["data"]
-        params = [*content.get("params", []), {"name": "isolated", "value": ""}]
-        words = {"title": self.title, "description": self.description}
-        return content | words | {"params": params, "config": _CONFIG, "data": {"values": _plain(self.rows)}}
+        # put together here: a LayerChart of Altair copies all of each layer four times
+        datasets: dict[str, Any] = {}
+        layers, params = list[dict[str, Any]](), list[dict[str, Any]]()
+        for place, mark in enumerate(self.layers):
+            layer = mark.to_dict(validate=False, context={"top_level": False, "data": None, "datasets": datasets})
+            found = layer.pop("params", [])
+            if any("select" in param for param in found):
+                # what follows the pointer has to say in which layer
+                layer["name"] = f"view_{identifier(self.name)}_{place}"
+            params += [param | ({"views": [layer["name"]]} if "select" in param else {}) for param in found]
+            layers.append(layer)
+        return {
+            "$schema": alt.SCHEMA_URL,
+            "config": _CONFIG,
+            "title": self.title,
+            "description": self.description,
+            "params": [*params, {"name": "isolated", "value": ""}],
+            "data": {"values": _plain(self.rows)},
+            "datasets": datasets,
+            "layer": layers,
+        } | ({"view": {"stroke": _GRID}} if self.framed else {})
 
 
 def to_document(charts: Sequence[Chart], *, columns: int = 2) -> tuple[bytes, bytes]:
@@ -179,7 +194,7 @@ def tooltip_of(columns: Mapping[str, str], *names: str, **words: str) -> list[al
 
 def line_at(value: float, color: str = INK) -> Any:
     """A dashed upright line."""
-    mark = alt.Chart(values_of([{}])).mark_rule(color=color, strokeWidth=1, strokeDash=[4, 3], opacity=0.6)
+    mark = alt.Chart().mark_rule(color=color, strokeWidth=1, strokeDash=[4, 3], opacity=0.6)
     return mark.encode(alt.XDatum(value))
 
 

@@ -165,12 +165,11 @@ def _scatter(
             mark.encode(alt.Text("word:N"))
             for mark in (named.mark_text(**look, **seam, opacity=0.9), named.mark_text(**look))
         ]
-    chart = alt.layer(*layers).properties(view=alt.ViewBackground(stroke=TONES["grid"][0]))
     kind = "Principal components" if small else "t-SNE"
     described = (
         f"{kind} of the test features of {cloud.title}: {len(points)} points, {int(cloud.wrong.sum())} misclassified"
     )
-    return Chart(name, described, chart, rows, columns, title, square=True, small=small)
+    return Chart(name, described, layers, rows, columns, title, square=True, small=small, framed=True)
 
 
 def _names(

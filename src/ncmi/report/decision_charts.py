@@ -49,7 +49,8 @@ def confusion_chart(name: str, title: str, counts: NDArray[np.int64], class_name
     columns["share"] = "share of the true class"
     axis: dict[str, Any] = {"grid": False, "domain": False, "labels": classes <= MOST_CLASS_NAMES, "labelLimit": 80}
     axis["labelFontSize"] = max(6, min(11, 290 / classes))
-    axis["labelExpr"] = f"names_{charts.identifier(name)}[datum.value]"
+    axis_names = f"names_{charts.identifier(name)}"
+    axis["labelExpr"] = f"{axis_names}[datum.value]"
     turned = 0 if max(map(len, class_names)) <= 3 else -90
     # by number, since two long names may be one where they are cut
     scale = alt.Scale(type="band", domain=list(range(classes)), paddingInner=0.02, paddingOuter=0)
@@ -58,15 +59,14 @@ def confusion_chart(name: str, title: str, counts: NDArray[np.int64], class_name
     colors = {"right": Style("blue"), "wrong": Style("vermilion")}
     base = alt.Chart().encode(x, y, tooltip=charts.tooltip_of(columns))
     opacity = alt.Opacity("strength:Q", scale=alt.Scale(domain=[0, 1], range=[0, 1]), legend=None)
-    layers = [base.mark_rect().encode(charts.color_of(colors), opacity)]
+    names_of_axis = alt.param(name=axis_names, value=[text.short(label, 12) for label in class_names])
+    layers = [base.mark_rect().encode(charts.color_of(colors), opacity).add_params(names_of_axis)]
     if classes <= MOST_COUNTS:
         # the color of the paper on strong cells, the ink on weak ones
         color = charts.either(alt.ColorValue, "datum.strength > 0.6", charts.PAPER, charts.INK)
         layers.append(base.mark_text(fontSize=min(11, 130 / classes)).encode(alt.Text("count:Q"), color))
-    names_of_axis = [text.short(label, 12) for label in class_names]
-    chart = alt.layer(*layers).add_params(alt.param(name=f"names_{charts.identifier(name)}", value=names_of_axis))
     described = f"Confusion matrix of {title}: {np.trace(counts)} of {counts.sum()} right"
-    return charts.Chart(name, described, chart, rows, columns, title, square=True)
+    return charts.Chart(name, described, layers, rows, columns, title, square=True)
 
 
 def roc_chart(
@@ -106,10 +106,10 @@ def roc_chart(
     opacity = charts.either(alt.OpacityValue, isolated, 1, 0.08)
     lines = alt.Chart().mark_line(strokeWidth=1.9, strokeJoin="round")
     lines = lines.encode(x, y, alt.Order("step:Q"), color, opacity, tooltip=charts.tooltip_of(columns, "class", "area"))
-    chart = alt.layer(_diagonal(), lines.add_params(isolated))
+    layers = [_diagonal(), lines.add_params(isolated)]
     described = "; ".join(f"{label} {area}" for label, area in areas.items())
     description = f"ROC curves of {title}, area of each class: {described}"
-    return charts.Chart(name, description, chart, rows, columns, title, square=True)
+    return charts.Chart(name, description, layers, rows, columns, title, square=True)
 
 
 def _diagonal() -> Any:
@@ -145,17 +145,17 @@ def reliability_chart(name: str, title: str, bins: Reliability) -> charts.Chart:
     base, bars = alt.Chart().encode(x, charts.color_of(looks), tooltip=tooltip), alt.Chart().encode(left)
     blocks = bars.mark_rect(color=charts.SOFT, opacity=0.28)
     numbers = bars.mark_text(align="left", baseline="bottom", fontSize=8.5, dy=-2, color=charts.SOFT)
-    chart = alt.layer(
+    layers = [
         blocks.encode(alt.X2("right:Q"), alt.Y("base:Q"), alt.Y2("bar:Q"), tooltip=tooltip),
         numbers.encode(alt.Y("bar:Q"), alt.Text("count:Q")),
         _diagonal(),
         base.mark_rule(strokeWidth=1.5, opacity=0.6).encode(low_y, alt.Y2("high:Q")),
         base.mark_circle(opacity=1).encode(y, alt.Size("size:Q", scale=None, legend=None)),
-    )
+    ]
     missed_bins = sum(row["series"] == "misses the line" for row in rows)
     described = f"{title}: accuracy against confidence in {len(bins.counts)} bins of {total} test samples"
     described += f"; in {missed_bins} of them the interval of the accuracy does not hold the confidence"
-    return charts.Chart(name, described, chart, rows, columns, title, square=True)
+    return charts.Chart(name, described, layers, rows, columns, title, square=True)
 
 
 def distances_chart(name: str, ood: OutOfDistribution) -> charts.Chart:
@@ -185,5 +185,5 @@ def distances_chart(name: str, ood: OutOfDistribution) -> charts.Chart:
         f"Histograms of the distance to the nearest centroid: {ood.num_inside} test samples of {inside} and "
         f"{ood.num_outside} samples of {outside}; AUROC {text.fixed(100 * detection.auroc)} %"
     )
-    layered = alt.layer(bars, charts.line_at(detection.threshold), label)
-    return charts.Chart(name, described, layered, rows, columns, f"{outside} against {inside}", height=290)
+    layers = [bars, charts.line_at(detection.threshold), label]
+    return charts.Chart(name, described, layers, rows, columns, f"{outside} against {inside}", height=290)

@@ -72,7 +72,7 @@ def epoch_charts(
             title, part = heading + MEASURES[measure][0], "training" if measure.startswith("train") else "validation"
             names = measure.replace("_", "-") + name, f"{title} on {part} data by epoch"
             columns, legend = _EPOCH_COLUMNS | {"mean": measure}, styles if len(curves) > 1 else {}
-            drawn.append(charts.Chart(*names, alt.layer(*layers), rows, columns, title, legend=legend))
+            drawn.append(charts.Chart(*names, layers, rows, columns, title, legend=legend))
     return drawn
 
 

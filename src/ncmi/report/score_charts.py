@@ -106,7 +106,7 @@ def dots_chart(
     described = "; ".join(f"{row['row']}, {row['series']} {row['words']}" for row in rows if row["part"] == "mean")
     height, legend = (23 if most == 1 else 16 * most + 10) * len(members) + 76, styles if most > 1 else {}
     description = f"{title}. {described}"
-    return charts.Chart(name, description, alt.layer(*layers), rows, columns, title, height=height, legend=legend)
+    return charts.Chart(name, description, layers, rows, columns, title, height=height, legend=legend)
 
 
 def off_scale(means: Sequence[float]) -> float:
@@ -149,13 +149,13 @@ def batch_size_chart(name: str, title: str, methods: Mapping[str, tuple[Style, M
     tooltip = charts.tooltip_of(columns, "series", "size", words="test accuracy, %")
     base = alt.Chart().encode(x, charts.color_of(styles), charts.faint(1), tooltip=tooltip)
     shapes = alt.Shape("kind:O", scale=alt.Scale(range=["circle", "square", "triangle-up", "diamond"]), legend=None)
-    chart = alt.layer(
+    layers = [
         base.mark_line(strokeWidth=1.6).encode(y, charts.dashes_of(styles)),
         base.mark_rule(strokeWidth=1.3).encode(alt.Y("low:Q", scale=alt.Scale(zero=False)), alt.Y2("high:Q")),
         base.mark_point(filled=True, size=55).encode(y, shapes),
-    )
+    ]
     description = f"Test accuracy by batch size. {'; '.join(described)}"
-    return charts.Chart(name, description, chart, rows, columns, title, height=340, legend=styles)
+    return charts.Chart(name, description, layers, rows, columns, title, height=340, legend=styles)
 
 
 def correlation_chart(name: str, correlation: Correlation) -> charts.Chart:
@@ -203,6 +203,5 @@ def correlation_chart(name: str, correlation: Correlation) -> charts.Chart:
             for at in (drawn.argmin(), drawn.argmax())
         ]
         layers.insert(0, charts.dashed_line(ends, charts.INK).encode(x, y))
-    title, chart = correlation.title, alt.layer(*layers)
-    description = f"{title}. {correlation.in_words()}"
-    return charts.Chart(name, description, chart, rows, columns, title, height=360, legend=styles)
+    title, description = correlation.title, f"{correlation.title}. {correlation.in_words()}"
+    return charts.Chart(name, description, layers, rows, columns, title, height=360, legend=styles)

@@ -412,8 +412,10 @@ def _row(
         if (other := reference.get(key)) and readout in other.scores and repeat.pairs_with(other)
     }
     results = [run.finished for run in entry.runs]
-    tests, others = _by_fold(entry, readout), _by_fold(baseline, readout)
-    fold_differences = (tests - others).dropna(how="all") if baseline is not entry and len(others) else None
+    tests = fold_differences = None
+    if record.folds:
+        tests, others = _by_fold(entry, readout), _by_fold(baseline, readout)
+        fold_differences = (tests - others).dropna(how="all") if baseline is not entry and len(others) else None
     measures = pd.DataFrame([msgspec.structs.asdict(result.information) for result in results], dtype=float)
     seeds = tuple(seed for seed, _ in repeats)
     scores = {
@@ -421,10 +423,8 @@ def _row(
             values=tuple(repeat.scores[readout][name] for repeat in repeats.values()),
             seeds=seeds,
             difference=_difference(pairs, readout, name) if pairs else None,
-            folds=Spread(tuple(tests[name].dropna())) if record.folds else None,
-            fold_differences=None
-            if fold_differences is None or not record.folds
-            else Spread(tuple(fold_differences[name].dropna())),
+            folds=None if tests is None else Spread(tuple(tests[name].dropna())),
+            fold_differences=None if fold_differences is None else Spread(tuple(fold_differences[name].dropna())),
             published=published.get(name),
         )
         for name in SCORES
