@@ -88,8 +88,8 @@ def test_no_data_says_where_to_get_it(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not list(tmp_path.iterdir())
 
 
-def check_the_small_recipe(tmp_path: Path, cifar100: Path, per_class: int, counts: list[int]) -> None:
-    options = ("--training.epochs", "1", "--data.train-per-class", per_class, "--training.accelerator", "cpu")
+def check_the_small_recipe(tmp_path: Path, cifar100: Path, counts: list[int]) -> None:
+    options = ("--training.epochs", "1", "--data.train-per-class", "4", "--training.accelerator", "cpu")
     words = ("train", "--recipe", "cifar100.small", "--objective", "focal", "--data.data-dir", cifar100)
     out = ncmi(*words, *options, "--out", "run", cwd=tmp_path).stdout
     assert "Focal, ResNet-small, on cifar100" in out
@@ -101,9 +101,9 @@ def check_the_small_recipe(tmp_path: Path, cifar100: Path, per_class: int, count
 
 
 def test_the_small_recipe(tmp_path: Path, tiny_cifar100: Path) -> None:
-    check_the_small_recipe(tmp_path, tiny_cifar100, 2, [200, 100, 100])
+    check_the_small_recipe(tmp_path, tiny_cifar100, [400, 100, 100])
 
 
 @pytest.mark.long
 def test_the_small_recipe_on_the_real_data(tmp_path: Path, cifar100_dir: Path) -> None:
-    check_the_small_recipe(tmp_path, cifar100_dir, 4, [400, 5000, 10000])
+    check_the_small_recipe(tmp_path, cifar100_dir, [400, 5000, 10000])

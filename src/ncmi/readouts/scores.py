@@ -443,10 +443,7 @@ class Judge:
 
     def _sums(self, classes: Whole, weights: Array) -> Array:
         """Weights ``[b, m]`` of samples, added up by class: ``[b, C]``. No table of samples × classes."""
-        # one count over all rows, each with cells of its own: of few samples a call takes longer than the counting
-        cells = classes + self.classes * np.arange(len(weights))[:, None]
-        sums = np.bincount(cells.ravel(), weights.ravel(), minlength=len(weights) * self.classes)
-        return sums.reshape(len(weights), self.classes).astype(np.float64, copy=False)
+        return np.stack([np.bincount(classes, row, minlength=self.classes) for row in weights])
 
     def _auc(self, weights: Array) -> Array:
         if self.occurs.sum() < 2:
