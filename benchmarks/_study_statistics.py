@@ -176,5 +176,5 @@ def ranks_chart(average_ranks: pd.Series, difference: float, sets: int, marked: 
     points = base.mark_point(filled=True, size=70).encode(x="rank:Q")
     title = f"Average rank over {sets} data sets"
     description = "Average ranks: " + ", ".join(f"{row['method']} {row['rank']:.2f}" for row in rows)
-    chart = Chart("ranks", description, alt.layer(bars, points), rows, {}, title, 30 * len(rows))
+    chart = Chart("ranks", description, [bars, points], rows, {}, title, 30 * len(rows))
     return to_document([chart], columns=1)[1]

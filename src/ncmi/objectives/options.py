@@ -113,7 +113,7 @@ class NCMIOptions(NCMIForm, ObjectiveOptions):
 
     @classmethod
     def robust(cls) -> NCMIOptions:
-        """The setting for training labels of which many are wrong."""
+        """The setting where many training labels are wrong; try learning rates of 1/2 to 1/32 of the usual one."""
         return cls(robustness="auto")
 
 
