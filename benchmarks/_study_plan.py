@@ -60,7 +60,7 @@ class Grid:
 RATE = "rate"
 RATES = Grid.of(RATE, (0.5, 1.0, 2.0), tuple(2.0**power for power in range(-6, -1)), (4.0, 8.0))
 """Learning rates, in multiples of the recipe's."""
-NOISE_RATES = Grid(RATES.points, (1, 7))
+NOISE_RATES = Grid.of(RATE, tuple(2.0**power for power in range(-5, 2)), (2.0**-6,), (4.0, 8.0))
 """The same where training labels are wrong, of which 1/32 to 2 are always tried: accuracy has a second peak at low
 rates, where wrong labels are not memorized, and a search that starts at the usual rate can stay at the first one."""
 NCMI_GRID = Grid.of("label_smoothing", (0.0, 0.05, 0.1, 0.2), (), (0.3, 0.4, 0.6))

@@ -122,8 +122,9 @@ def patches_off_slide(coords: NDArray[Any], side: float | None) -> int:
     (None), each that begins before the edge counts.
 
     Example:
-        >>> patches_off_slide(np.array([[-200, 0], [0, -256], [5, 5]]), 256)
-        1
+        >>> corners = np.array([[-200, 0], [0, -256], [5, 5]])
+        >>> patches_off_slide(corners, 256), patches_off_slide(corners, None)
+        (1, 2)
     """
     return int((coords <= -side if side else coords < 0).any(axis=1).sum())
 

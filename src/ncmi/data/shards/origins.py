@@ -81,7 +81,7 @@ def list_origins(path: Path) -> Origins:
     if is_shards(path):
         raise ValueError("holds shards already: give the images that they were made of, or train on it (ncmi train)")
     files = [path] if path.is_file() else all_files(path)
-    files, notes = _without_links([file for file in files if file.suffix.lower() in _PARQUET + _TAR])
+    files, notes = _without_links([file for file in files if file.suffix.lower() in _PARQUET + _TAR], path)
     if parquet := [file for file in files if file.suffix.lower() in _PARQUET]:
         origins = _of_parquet(parquet)
     elif files:
@@ -109,14 +109,23 @@ def list_origins(path: Path) -> Origins:
     return origins
 
 
-def _without_links(files: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Files, less what is a second name of one of them by a link, and what is to be said of it."""
+def _without_links(files: Sequence[Path], top: Path) -> tuple[list[Path], list[str]]:
+    """Files below a folder, less what is a second name of one of them by a link, and what is to be said of it.
+
+    Each counts under its own name, which may say its part, else under the first.
+    """
     names: dict[Path, Path] = {}
-    repeats = [file for file in files if names.setdefault(file.resolve(), file) != file]
+    for file in files:
+        real = file.resolve()
+        if real not in names or real == top.resolve() / file.relative_to(top):
+            names[real] = file
+    kept = set(names.values())
+    repeats = [file for file in files if file not in kept]
     if not repeats:
         return list(files), []
     pair = f"{repeats[0]} of {names[repeats[0].resolve()]}"
-    return list(names.values()), [f"{len(repeats)} files are links to others and count once (such as {pair})"]
+    notes = [f"{len(repeats)} files are links to others and count once (such as {pair})"]
+    return [file for file in files if file in kept], notes
 
 
 def read_origins(samples: Sequence[Origin]) -> Iterator[bytes | OSError]:
