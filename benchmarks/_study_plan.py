@@ -1,9 +1,10 @@
 """What the study runs: methods with their grids, the search over them, the cells of each part's tables.
 
 Whatever is chosen is chosen by the mean validation accuracy of seeds 100, 101, … on rows that no reported test part
-holds. Every loss that is called tuned has the same budget: the learning rate ×0.5, ×1 and ×2, extended by factors of 2
-while the best is at an edge (×1/64 to ×8), then four values of one option of its own at that rate, extended alike where
-they have an order. Cross-entropy, square loss and squentropy have no such option: they have the rates alone.
+holds. Every loss that is called tuned has the same budget: learning rates from 1/256 to 4 times the usual one in steps
+of 4, then the neighbors of the best in steps of 2 (down to 1/1024, up to 16), then four values of one option of its own
+at that rate, extended where the best is at an edge and they have an order. Cross-entropy, square loss and squentropy
+have no such option: they have the rates alone.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import hashlib
 import json
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
@@ -43,26 +44,36 @@ class Grid:
 
     Attributes:
         points: in their order; what has none has nothing outside the start.
-        start: the first and the last of those that are always tried. While the best is at an edge of what has been
-            tried and there is a point beyond it, that one is tried as well.
+        start: places of those that are always tried. While the best has a neighbor that has not been tried, that one is
+            tried as well.
     """
 
     points: tuple[Options, ...]
-    start: tuple[int, int]
+    start: tuple[int, ...]
 
     @classmethod
     def of(cls, option: str, start: Sequence[Any], below: Sequence[float] = (), above: Sequence[float] = ()) -> Grid:
         """Of one option."""
         points = tuple({option: value} for value in (*below, *start, *above))
-        return cls(points, (len(below), len(below) + len(start) - 1))
+        return cls(points, tuple(range(len(below), len(below) + len(start))))
+
+    def untried(self, tried: Collection[int], best: int = 0) -> list[int]:
+        """Places that are still to be tried, none at the end of a search.
+
+        Args:
+            tried: places that have been.
+            best: the best of them, which counts once the start has been tried.
+        """
+        if first := [place for place in self.start if place not in tried]:
+            return first
+        return [place for place in (best - 1, best + 1) if 0 <= place < len(self.points) and place not in tried]
 
 
 RATE = "rate"
-RATES = Grid.of(RATE, (0.5, 1.0, 2.0), tuple(2.0**power for power in range(-6, -1)), (4.0, 8.0))
-"""Learning rates, in multiples of the recipe's."""
-NOISE_RATES = Grid.of(RATE, tuple(2.0**power for power in range(-5, 2)), (2.0**-6,), (4.0, 8.0))
-"""The same where training labels are wrong, of which 1/32 to 2 are always tried: accuracy has a second peak at low
-rates, where wrong labels are not memorized, and a search that starts at the usual rate can stay at the first one."""
+RATES = Grid(tuple({RATE: 2.0**power} for power in range(-10, 5)), tuple(range(2, 13, 2)))
+"""Learning rates, in multiples of the recipe's: 1/256, 1/64, 1/16, 1/4, 1 and 4 are always tried. Accuracy can have a
+second peak at low rates, where wrong labels and noise are not memorized, and a search that starts at the usual rate and
+climbs stays at the first one."""
 NCMI_GRID = Grid.of("label_smoothing", (0.0, 0.05, 0.1, 0.2), (), (0.3, 0.4, 0.6))
 ROBUST_GRID = Grid.of("robustness", ("auto", 0.5, 0.7, 1.0))
 
@@ -110,7 +121,9 @@ SCE = Method(
     "SCE",
     "symmetric_cross_entropy",
     # of two numbers there is no order, and so nothing beyond an edge: the published pairs and two between them
-    grid=Grid(tuple({"alpha": a, "beta": b} for a, b in ((0.1, 1.0), (1.0, 1.0), (6.0, 1.0), (6.0, 0.1))), (0, 3)),
+    grid=Grid(
+        tuple({"alpha": a, "beta": b} for a, b in ((0.1, 1.0), (1.0, 1.0), (6.0, 1.0), (6.0, 0.1))), (0, 1, 2, 3)
+    ),
 )
 TABLES = (NCMI, CROSS_ENTROPY, SMOOTHING, SQUARE, SQUENTROPY)
 # by --methods alone
@@ -401,8 +414,7 @@ def setting_of(
 def search(study: Study, name: str, method: Method, data: Options = NOTHING) -> Search:
     """The learning rate first, at the method's own options; then its further option at that rate.
 
-    With wrong labels more rates are tried from the start. Judged by the mean validation accuracy over the tuning
-    seeds; the default wins ties, then the smaller value.
+    Judged by the mean validation accuracy over the tuning seeds; the default wins ties, then the smaller value.
     """
     seeds = study.tuning_seeds()
     runs: dict[Run, None] = {}
@@ -425,22 +437,19 @@ def search(study: Study, name: str, method: Method, data: Options = NOTHING) -> 
 
     def chosen(grid: Grid, of: Callable[[Options], Candidate]) -> Candidate | None:
         """The best of a grid, as far as it has to be looked at; None while runs are missing."""
-        low, high = grid.start
-        while True:
-            candidates = [of(point) for point in grid.points[low : high + 1]]
-            if any(math.isnan(one.accuracy) for one in candidates):
+        found: dict[int, Candidate] = {}
+        place = 0
+        while wanted := grid.untried(found, place):
+            found |= {each: of(grid.points[each]) for each in wanted}
+            if any(math.isnan(one.accuracy) for one in found.values()):
                 return None
-            place = candidates.index(best(candidates))
-            if place == 0 and low > 0:
-                low -= 1
-            elif place == high - low and high + 1 < len(grid.points):
-                high += 1
-            else:
-                return candidates[place]
+            choice = best([found[each] for each in sorted(found)])
+            place = next(each for each, one in found.items() if one is choice)
+        return found[place]
 
     if not seeds:  # nothing to choose by
         return Search(choice=Candidate(default, 1.0, {}))
-    choice = chosen(NOISE_RATES if data.get("label_noise") else RATES, lambda point: candidate(point[RATE], {}))
+    choice = chosen(RATES, lambda point: candidate(point[RATE], {}))
     if choice is not None and method.grid is not None:
         rate, first = choice.rate, choice
         choice = chosen(method.grid, lambda point: candidate(rate, point))

@@ -380,7 +380,7 @@ def _edges(cell: Cell) -> list[str]:
         found.append(f"rate ×{choice.rate:g}")
     grid = cell.method.grid
     # of a grid without order no point is an end
-    if grid and grid.start != (0, len(grid.points) - 1) and choice.options in (grid.points[0], grid.points[-1]):
+    if grid and len(grid.start) < len(grid.points) and choice.options in (grid.points[0], grid.points[-1]):
         found.append(options_text(choice.options))
     return found
 

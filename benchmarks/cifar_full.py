@@ -2,9 +2,9 @@
 
     python benchmarks/cifar_full.py [tune] [full] [curve] [report] --out runs/cifar-full --data-dir FOLDER
 
-- tune: learning rates in steps of 2 around the recipe's, those of the network and of the centroids alike, each on 150
-  images a class for 4 epochs, judged by validation accuracy (seed 100). The grid is extended while its best is at an
-  edge.
+- tune: learning rates from 1/16 to 4 times the recipe's in steps of 4, then the neighbors of the best in steps of 2,
+  those of the network and of the centroids alike, each on 150 images a class for 4 epochs, judged by validation
+  accuracy (seed 100).
 - full: each loss with its rate and seeds 0, 1, 2 on all 50,000 training images; the last epoch is judged.
 - curve: a run (seed 100) that leaves 5,000 training images out and is judged on them after each epoch: from when on
   does a loss train? By default the released form of NCMI and cross-entropy.
@@ -23,14 +23,15 @@ import math
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import _study_plan
 from _gpu_train import rehearsal_images
-from _study_plan import BROKE_DOWN, Record
+from _study_plan import BROKE_DOWN, RATE, Record
 from _timing import command_line, machine, machine_text, markdown
 from ncmi.errors import Interrupted
 from ncmi.files import finite, write_json, write_text
@@ -47,7 +48,8 @@ from ncmi.training.schema import Results, write_record
 PARTS = ("tune", "full", "curve", "report")
 # what training says of a run whose numbers are no longer finite
 DIVERGED = "lower the learning rate"
-TUNING_SEED, MOST_RATES = 100, 9
+TUNING_SEED = 100
+RATES = replace(_study_plan.RATES, start=tuple(range(6, 13, 2)))
 # the first is what the others are compared with
 METHODS: dict[str, tuple[str, ObjectiveOptions]] = {
     "cross_entropy": ("Cross-entropy", CrossEntropyOptions()),
@@ -67,12 +69,15 @@ class Job:
     workers: int = 2
     data_dir: str | None = None
     rehearsal: bool = False
-    grids: dict[str, dict[float, float]] = field(default_factory=dict)
+    precision: str | None = None
 
     def recipe(self, method: str, rate: float = 0.0) -> Recipe:
         """A method's recipe, at another learning rate where one is given; a rehearsal's on a few small images."""
         recipe = cifar100.cpu(METHODS[method][1])
-        training = replace(recipe.training, **({"learning_rate": rate, "centroid_learning_rate": rate} if rate else {}))
+        changes: dict[str, Any] = {"learning_rate": rate, "centroid_learning_rate": rate} if rate else {}
+        if self.precision:
+            changes["precision"] = self.precision
+        training = replace(recipe.training, **changes)
         if not self.rehearsal:
             return replace(recipe, data=replace(recipe.data, data_dir=self.data_dir), training=training)
         data = rehearsal_images(self.out)
@@ -119,22 +124,20 @@ class Job:
         if stored != replace(asked, training=replace(asked.training, devices=stored.training.devices)):
             raise ValueError(f"{path} has been made by another recipe: remove it, or give another --out")
 
+    def rates(self, method: str) -> list[float]:
+        """All of the grid."""
+        return [point[RATE] * self.recipe(method).training.learning_rate for point in RATES.points]
+
     def grid(self, method: str) -> dict[float, float]:
         """The tuning runs that there are, rate by rate."""
-        base = self.recipe(method).training.learning_rate
-        rates = [base * 2.0**step for step in range(-MOST_RATES, MOST_RATES + 1)]
-        found = {rate: self.accuracy(method, rate) for rate in rates}
+        found = {rate: self.accuracy(method, rate) for rate in self.rates(method)}
         return {rate: accuracy for rate, accuracy in found.items() if accuracy is not None}
 
     def open_rates(self, method: str) -> list[float]:
-        """Rates that are still to be tried: three to begin with, then the next beyond the edge that is best."""
-        base, known = self.recipe(method).training.learning_rate, self.grid(method)
-        if first := [rate for rate in (base, base / 2, base * 2) if rate not in known]:
-            return first
-        best = best_of(known)
-        if len(known) >= MOST_RATES or not math.isfinite(known[best]):
-            return []
-        return [rate for rate in (best / 2, best * 2) if rate not in known]
+        """Rates that are still to be tried, by the rule of the study."""
+        rates, known = self.rates(method), self.grid(method)
+        best = rates.index(best_of(known)) if known else 0
+        return [rates[place] for place in RATES.untried([rates.index(rate) for rate in known], best)]
 
     def rate(self, method: str) -> float | None:
         """The chosen rate; None where the grid is not finished."""
@@ -306,6 +309,7 @@ def main() -> int:
     command.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     command.add_argument("--workers", type=int, default=2, help="processes of one thread; 0 for one a processor")
     command.add_argument("--data-dir", help="folder with CIFAR-100; by default NCMI_DATA")
+    command.add_argument("--precision", help="of all runs, by default the recipe's; bf16-mixed where a CPU has it")
     command.add_argument("--rehearse", action="store_true", help="tiny images and networks, to see that it runs")
     arguments = command.parse_args()
     if unknown := set(arguments.parts) - set(PARTS):
@@ -317,6 +321,7 @@ def main() -> int:
         arguments.workers,
         arguments.data_dir,
         arguments.rehearse,
+        arguments.precision,
     )
     failures: list[str] = []
     try:

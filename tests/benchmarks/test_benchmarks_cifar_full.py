@@ -25,16 +25,17 @@ def job_of(module: Any, out: Path) -> Any:
 @pytest.mark.parametrize(
     ("accuracies", "tried", "chosen"),
     [
-        ({-1: 0.5, 0: 0.6, 1: 0.4}, [-1, 0, 1], 0),
-        ({-3: 0.2, -2: 0.8, -1: 0.7, 0: 0.6, 1: 0.4}, [-3, -2, -1, 0, 1], -2),
-        ({-1: 0.1, 0: 0.2, 1: 0.3, 2: 0.4, 3: -math.inf}, [-1, 0, 1, 2, 3], 2),
-        # rises for ever: it ends all the same
-        ({step: 0.1 * (20 + step) for step in range(-9, 10)}, list(range(-1, 8)), 7),
+        ({-4: 0.2, -2: 0.5, -1: 0.5, 0: 0.6, 1: 0.4, 2: 0.3}, [-4, -2, -1, 0, 1, 2], 0),
+        # a second peak below the usual rate
+        ({-5: 0.7, -4: 0.8, -3: 0.7, -2: 0.5, 0: 0.6, 2: 0.3}, [-5, -4, -3, -2, 0, 2], -4),
+        ({-4: 0.1, -2: 0.2, 0: 0.3, 1: 0.4, 2: 0.5, 3: -math.inf}, [-4, -2, 0, 1, 2, 3], 2),
+        # rises to the end of the grid
+        ({step: 0.1 * (20 + step) for step in range(-10, 5)}, [-4, -2, 0, 1, 2, 3, 4], 4),
         # of equals the lowest
-        ({-2: 0.1, -1: 0.5, 0: 0.5, 1: 0.5}, [-2, -1, 0, 1], -1),
+        (dict.fromkeys(range(-10, 5), 0.5), [*range(-10, -1), 0, 2], -10),
     ],
 )
-def test_the_grid_grows_while_its_best_is_at_an_edge(
+def test_the_neighbors_of_the_best_rate_are_tried(
     bench: Any,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,

@@ -201,7 +201,10 @@ def fake_study(bench: Any, accuracy: Any, **options: Any) -> Any:
     return Fake(Path("nowhere"), ("digits",), **options)
 
 
-def test_the_search_is_by_validation_and_goes_on_past_an_edge(bench: Any) -> None:
+ALWAYS = tuple(4.0**power for power in range(-4, 2))
+
+
+def test_the_search_is_by_validation_and_tries_the_neighbors_of_the_best(bench: Any) -> None:
     plan = bench("_study_plan")
     usual = plan.usual_recipe("digits", plan.SMOOTHING).training.learning_rate
 
@@ -212,7 +215,7 @@ def test_the_search_is_by_validation_and_goes_on_past_an_edge(bench: Any) -> Non
 
     found = plan.search(fake_study(bench, accuracy), "digits", plan.SMOOTHING)
     assert [(one.rate, dict(one.options)) for one in found.tried] == [
-        *((rate, {}) for rate in (0.5, 1.0, 2.0, 0.25, 0.125, 0.0625)),
+        *((rate, {}) for rate in (*ALWAYS, 1 / 32, 1 / 8)),  # of 1/16 and 1/4, which are equal, the first is the best
         *((0.125, {"epsilon": epsilon}) for epsilon in (0.05, 0.2, 0.3, 0.4, 0.6)),
     ]
     assert (found.choice.rate, dict(found.choice.setting.options)) == (0.125, {"epsilon": 0.4})
@@ -220,25 +223,25 @@ def test_the_search_is_by_validation_and_goes_on_past_an_edge(bench: Any) -> Non
     # what has no option chooses the rate alone, to the end of the grid; a run that breaks down is never chosen
     falling = plan.search(fake_study(bench, lambda s: 0.9 - dict(s.training).get("learning_rate", usual)), "digits",
                           plan.SQUARE)  # fmt: skip
-    assert (falling.choice.rate, len(falling.tried)) == (1 / 64, 8)
+    assert (falling.choice.rate, len(falling.tried)) == (1 / 1024, 9)
     broken = plan.search(fake_study(bench, lambda s: 0.0 if s.training else 0.1), "digits", plan.SQUARE)
-    assert (broken.choice.rate, len(broken.tried)) == (1.0, 3)
+    assert (broken.choice.rate, len(broken.tried)) == (1.0, 8)
     tie = plan.search(fake_study(bench, lambda setting: 0.5), "digits", plan.SMOOTHING)
     assert (tie.choice.rate, tie.choice.setting) == (1.0, plan.Setting.of("label_smoothing"))
     unknown = plan.search(fake_study(bench, lambda setting: None), "digits", plan.SMOOTHING)
-    assert (unknown.choice, len(unknown.runs)) == (None, 9)
+    assert (unknown.choice, len(unknown.runs)) == (None, 18)
 
 
-def test_with_wrong_labels_the_search_sees_low_learning_rates_at_once(bench: Any) -> None:
+@pytest.mark.parametrize("data", [{}, {"label_noise": 0.4}])
+def test_the_search_sees_a_higher_peak_at_low_learning_rates(bench: Any, data: dict[str, Any]) -> None:
     plan = bench("_study_plan")
     usual = plan.usual_recipe("digits", plan.CROSS_ENTROPY).training.learning_rate
-    # a first peak at the usual rate, where the labels are memorized, and a higher one far below it
-    peaks = {1.0: 0.7, 1 / 32: 0.95, 1 / 64: 0.9}
+    # a first peak at the usual rate, where wrong labels and noise are memorized, and a higher one far below it
+    peaks = {1.0: 0.7, 0.5: 0.65, 2.0: 0.65, 1 / 32: 0.95, 1 / 64: 0.9}
     study = fake_study(bench, lambda s: peaks.get(dict(s.training).get("learning_rate", usual) / usual, 0.6))
-    wrong = plan.search(study, "digits", plan.CROSS_ENTROPY, {"label_noise": 0.4})
-    assert [one.rate for one in wrong.tried] == [*(2.0**power for power in range(-5, 2)), 1 / 64]
-    assert wrong.choice.rate == 1 / 32
-    assert plan.search(study, "digits", plan.CROSS_ENTROPY).choice.rate == 1.0
+    found = plan.search(study, "digits", plan.CROSS_ENTROPY, data)
+    assert [one.rate for one in found.tried] == [*ALWAYS, 1 / 128, 1 / 32]
+    assert found.choice.rate == 1 / 32
 
 
 def test_every_tuned_loss_has_the_same_budget(bench: Any) -> None:
@@ -246,8 +249,8 @@ def test_every_tuned_loss_has_the_same_budget(bench: Any) -> None:
     study = fake_study(bench, lambda setting: 0.5)
     tried = {one.name: len(plan.search(study, "digits", one).tried) for one in (*plan.TABLES, *plan.FURTHER)}
     none = {"cross_entropy", "square", "squentropy"}
-    assert {count for name, count in tried.items() if name in none} == {3}
-    assert {count for name, count in tried.items() if name not in none} == {6}  # the default stands on its grid
+    assert {count for name, count in tried.items() if name in none} == {8}
+    assert {count for name, count in tried.items() if name not in none} == {11}  # the default stands on its grid
     best_epoch = plan.search(study, "digits", plan.BEST_EPOCH)
     assert all(dict(run.setting.training)["selection"] == "best" for run in best_epoch.runs)
 
