@@ -52,14 +52,21 @@ LOOK = {"NCMI": KNOWN["ncmi"]}
 VALIDATION = ("validation_cmi", "validation_separation", "validation_ncmi", "validation_accuracy")
 
 
-def texts(chart: Chart) -> list[str]:
-    """Words of a chart as it is drawn; it must be valid Vega-Lite by Altair's schema."""
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def drawn(chart: Chart) -> ET.Element:
+    """A chart as a picture; it must be valid Vega-Lite by Altair's schema."""
     spec = chart.specification()
     json.dumps(spec, allow_nan=False)
     alt.LayerChart.from_dict(spec)
     size = 400 if chart.square else chart.height
-    svg = vl_convert.vegalite_to_svg(spec | {"width": 400, "height": size})
-    return ["".join(node.itertext()).strip() for node in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+    return ET.fromstring(vl_convert.vegalite_to_svg(spec | {"width": 400, "height": size}))
+
+
+def texts(chart: Chart) -> list[str]:
+    """Words of a chart as it is drawn."""
+    return ["".join(node.itertext()).strip() for node in drawn(chart).iter(f"{SVG}text")]
 
 
 def metrics(**columns: list[float]) -> pd.DataFrame:
@@ -273,6 +280,9 @@ def test_epochs_of_a_run() -> None:
     assert [chart.title for chart in charts] == [MEASURES[name][0] for name in (*VALIDATION, "train_loss")]
     assert {"80", "90", "95"} <= set(texts(charts[3]))
     assert "on training data" in charts[4].description
+    # the epoch that was kept is one line, not one for each of the rows
+    dashed = [line for line in drawn(charts[4]).iter(f"{SVG}line") if line.get("stroke-dasharray") == "4,3"]
+    assert [line.get("opacity") for line in dashed] == ["0.6"]
 
 
 def test_epochs_without_values_are_left_out() -> None:

@@ -194,7 +194,8 @@ def tooltip_of(columns: Mapping[str, str], *names: str, **words: str) -> list[al
 
 def line_at(value: float, color: str = INK) -> Any:
     """A dashed upright line."""
-    mark = alt.Chart().mark_rule(color=color, strokeWidth=1, strokeDash=[4, 3], opacity=0.6)
+    # data of its own: of the chart's it would be drawn once a row, until nothing of it is transparent
+    mark = alt.Chart(values_of([{}])).mark_rule(color=color, strokeWidth=1, strokeDash=[4, 3], opacity=0.6)
     return mark.encode(alt.XDatum(value))
 
 
