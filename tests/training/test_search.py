@@ -44,7 +44,9 @@ QUICK = Recipe(
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("training.learning-rate", Dimension(name="training.learning_rate", low=5e-4, high=0.05, log=True)),
+        # far down: the best rate of small noisy tables lies at 1/64 to 1/256
+        ("training.learning-rate", Dimension(name="training.learning_rate", low=5e-3 / 256, high=0.02, log=True)),
+        ("training.weight-decay", Dimension(name="training.weight_decay", low=1e-3, high=0.1, log=True)),
         ("objective.gamma", Dimension(name="objective.gamma", low=0.125, high=8.0, log=True)),
         ("objective.gamma=0:3", Dimension(name="objective.gamma", low=0, high=3)),
         ("training.batch-size=16:64", Dimension(name="training.batch_size", low=16, high=64, whole=True)),

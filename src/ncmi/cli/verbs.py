@@ -517,7 +517,8 @@ def sweep(
         out: folder of the search, which other machines may share; by default runs/sweep-DATA-OBJECTIVE.
         trials: of the whole search, each a run folder in it; the first one is the recipe as it is.
         search: options to search, as NAME, NAME=LOW:HIGH, NAME=LOW:HIGH:log or NAME=A,B,C, such as
-            training.weight-decay=1e-5:1e-3:log; by default the learning rate, and the loss's own option.
+            training.weight-decay=1e-5:1e-3:log; by default the learning rate from 1/256 to 4 times the recipe's, and
+            the loss's own option.
         metric: of the validation part; by default accuracy, of slides macro AUC.
         prune: end trials early that fall behind at the same epoch.
         workers: processes side by side, one thread each; 1 for this one alone, 0 for one a processor.

@@ -45,6 +45,8 @@ _OWN: Mapping[str, tuple[str, float, float, bool]] = {
 """The option of a loss that is searched by default, with its range, and whether that is one of magnitudes."""
 _RATE = "training.learning_rate"
 _AROUND = 10.0  # an option of no range of its own is searched so many times below and above its present value
+# on small noisy tables, and with wrong labels, the best rate can be a hundred times below the usual one
+_RATE_BELOW, _RATE_ABOVE = 256.0, 4.0
 _SECTIONS = ("training", "objective", "network")
 
 
@@ -102,7 +104,8 @@ class TrialRecord(Record, frozen=True, kw_only=True, forbid_unknown_fields=True)
 def parse_dimension(text: str, recipe: Recipe) -> Dimension:
     """An option to search, as typed: NAME, NAME=LOW:HIGH, NAME=LOW:HIGH:log, or NAME=A,B,C.
 
-    A name alone is searched in the range of the loss's own option, or ten times below and above its present value.
+    A name alone is searched in the range of the loss's own option, the learning rate from 1/256 to 4 times its present
+    value, other numbers ten times below and above theirs.
 
     Raises:
         SweepError: for an unknown option, values of another type, or a range that is none.
@@ -153,8 +156,9 @@ def _usual(name: str, present: Any, recipe: Recipe) -> Dimension:
     if not isinstance(present, int | float) or not present > 0:
         raise ValueError(f"it is {present} now, around which there is no range: give one, such as {name}=0:1")
     whole = isinstance(present, int)
-    low = max(1.0, present / _AROUND) if whole else present / _AROUND
-    return Dimension(name=name, low=low, high=present * _AROUND, log=True, whole=whole)
+    below, above = (_RATE_BELOW, _RATE_ABOVE) if name == _RATE else (_AROUND, _AROUND)
+    low = max(1.0, present / below) if whole else present / below
+    return Dimension(name=name, low=low, high=present * above, log=True, whole=whole)
 
 
 def _value(word: str, kind: Any) -> Any:
