@@ -21,6 +21,7 @@ from ncmi.errors import Interrupted
 from ncmi.recipes import Training
 from ncmi.training import environment
 from ncmi.training import session as session_module
+from ncmi.training.defaults import one_thread
 from ncmi.training.environment import describe_environment, mark_peak, peak_megabytes
 from ncmi.training.run import train
 from ncmi.training.session import session
@@ -130,6 +131,41 @@ def test_a_run_leaves_the_process_as_it_was(end: str, unusual_process: None, tmp
             train(recipe, tmp_path / "run", on_epoch=on_epoch)
     assert set(inside) == {1}
     assert state_of_the_process() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "threads"),
+    [({"threads": None}, 1), ({"threads": 2}, 2), ({"threads": None, "batch_size": 512}, 2)],
+    ids=["small", "asked", "large"],
+)
+def test_small_steps_take_one_thread(
+    options: dict[str, Any], threads: int, unusual_process: None, tmp_path: Path
+) -> None:
+    inside: list[int] = []
+    train(
+        make_recipe(epochs=1, **options),
+        tmp_path / "run",
+        on_epoch=lambda row: inside.append(torch.get_num_threads()),
+        on_stage=lambda line: inside.append(torch.get_num_threads() if "fitting" in line else threads),
+    )
+    assert set(inside) == {threads}
+    assert torch.get_num_threads() == 2
+
+
+def test_another_python_thread_does_not_touch_the_number_of_threads(unusual_process: None) -> None:
+    inside: list[int] = []
+
+    def work() -> None:
+        with one_thread(True):
+            inside.append(torch.get_num_threads())
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    worker.join()
+    with one_thread(True):
+        inside.append(torch.get_num_threads())
+    assert (inside[1], torch.get_num_threads()) == (1, 2)
+    assert inside[0] != 1
 
 
 def test_flags_of_a_gpu_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:

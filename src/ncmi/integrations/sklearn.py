@@ -34,7 +34,7 @@ from ncmi.loss.alternating import AlternatingOptimizer
 from ncmi.loss.forms import Anchors, CentroidMode, Direction, Form
 from ncmi.objectives.options import NCMIOptions, ObjectiveOptions, objective_options
 from ncmi.recipes import Network, Recipe, TableData, Training, resolve_recipe
-from ncmi.training.defaults import torch_defaults
+from ncmi.training.defaults import makes_small_steps, one_thread, torch_defaults
 from ncmi.training.model import Classifier
 from ncmi.training.optimizers import learning_rate_factor, make_optimizers
 from ncmi.training.samples import ViewMaker, features_of, split_views
@@ -476,13 +476,14 @@ class _Trainer:
             order = weighted_draws(weights, seed=seed, epoch=number)[order]
         order = order.to(inputs.device)
         total = torch.zeros((), device=inputs.device)
-        for place, rows in enumerate(batch_slices(len(inputs), self.training.batch_size)):
-            batch = order[rows]
-            varied = self.views(inputs[batch], slice(None), model.standardize, torch.float32, (number, place, 0))
-            features = split_views(model.network(varied), objective.views)
-            loss = self.step(features, labels[batch], step=self.steps, epoch=number)
-            total += loss * len(batch)
-            self.steps += 1
+        with one_thread(makes_small_steps("mlp", self.training, inputs.device)):
+            for place, rows in enumerate(batch_slices(len(inputs), self.training.batch_size)):
+                batch = order[rows]
+                varied = self.views(inputs[batch], slice(None), model.standardize, torch.float32, (number, place, 0))
+                features = split_views(model.network(varied), objective.views)
+                loss = self.step(features, labels[batch], step=self.steps, epoch=number)
+                total += loss * len(batch)
+                self.steps += 1
         mean = total.item() / len(inputs)
         if not math.isfinite(mean):
             raise _diverged(f"the loss is {mean}", number + 1)

@@ -117,7 +117,8 @@ class Training:
         accelerator: "cpu", "cuda", "mps" or "auto".
         devices: processes on this machine, one device each, where no launcher (torchrun, srun) has started them. Two
             recipes that differ in it are equal: a run goes on with another number of them and the same batches.
-        threads: CPU threads of each process; None for torch's own choice.
+        threads: CPU threads of each process; None for torch's own choice, while a perceptron is trained in small
+            batches one: more gain nothing there.
         compile: torch.compile of the network.
         checkpoint_steps: also write a checkpoint after so many steps.
         checkpoint_minutes: also write a checkpoint within an epoch when the last one is so old.

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
+
+from ncmi.recipes import Training
+
+_SMALL_BATCH = 256
 
 
 @contextmanager
@@ -40,3 +45,35 @@ def torch_defaults(*, draws: bool = False) -> Iterator[None]:
             stack.callback(torch.set_default_dtype, dtype)
             torch.set_default_dtype(torch.float32)
         yield
+
+
+def makes_small_steps(network: str, training: Training, device: torch.device) -> bool:
+    """Whether one thread is enough to train, where their number is left open: on a CPU, a perceptron's small batches.
+
+    Args:
+        network: its name.
+        training: with its batch size settled.
+        device: that it is trained on.
+    """
+    return (
+        training.threads is None and device.type == "cpu" and network == "mlp" and training.batch_size <= _SMALL_BATCH
+    )
+
+
+@contextmanager
+def one_thread(enabled: bool) -> Iterator[None]:
+    """Inside it torch computes with one thread of the CPU.
+
+    More threads gain nothing with small tensors, and where the machine has other work they wait for each other: a table
+    that is trained on in seconds then takes minutes.
+    """
+    # the number is the process's: what several Python threads change and put back would not end as it was
+    if not enabled or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

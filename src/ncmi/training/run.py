@@ -16,6 +16,7 @@ from torch import nn
 from ncmi.files import write_json
 from ncmi.networks import load_weights
 from ncmi.recipes import Network, Recipe, recipe_from_dict, recipe_to_dict, resolve_recipe
+from ncmi.training.defaults import makes_small_steps, one_thread
 from ncmi.training.environment import describe_environment, precision_note
 from ncmi.training.identity import located
 from ncmi.training.judging import Stages, say_nothing
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from ncmi.data.dataset import Dataset
     from ncmi.data.tables.table import LabeledTable
 
+_FEW = 10_000  # samples that read-outs are fitted to with one thread, where training needs no more
 _SHARED = 10.0  # seconds in which a new folder must be seen by all hosts
 
 
@@ -120,8 +122,11 @@ def train(
                     _write_environment(folder, fabric, loop.progress.total_steps if begun else None)
                     if not begun:
                         source.begin(folder, record)
-                loop.run(stop)
-            results = _finish(loop, source, recipe, started, on_stage)
+                small = makes_small_steps(recipe.network.name, recipe.training, fabric.device)
+                with one_thread(small):
+                    loop.run(stop)
+            with one_thread(small and len(source.split.train) <= _FEW):
+                results = _finish(loop, source, recipe, started, on_stage)
             log.results(results)
         return results
 
