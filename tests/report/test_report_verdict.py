@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -226,3 +227,39 @@ def test_a_single_run_on_bags(tmp_path: Path) -> None:
     fold = run_verdict(read_run(write_bag_run(tmp_path / "f", folds=3, fold=1, simulation=True, **QUICK)))
     assert fold[1] == SIMULATION
     assert "This is fold 2 of 3: the result is that of all folds together." in fold
+
+
+def with_losses(folder: Path, losses: list[float]) -> None:
+    """Give a run these log-losses of its validation part, epoch by epoch."""
+    path = folder / "metrics.jsonl"
+    first = json.loads(path.read_text(encoding="utf-8").splitlines()[0])
+    rows = [first | {"epoch": epoch, "validation_loss": loss} for epoch, loss in enumerate(losses, 1)]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([0.7, 0.4, 0.6, 0.9], "lowest after epoch 2 (0.4) and is 0.9 at the end"),
+        ([0.7, 0.4, 0.6, 0.79], ""),
+        ([0.1, 0.05, 0.15], ""),  # twice and more, of nearly nothing
+        ([0.9, 0.4], ""),
+    ],
+)
+def test_a_network_that_memorizes_is_told(
+    losses: list[float], expected: str, new_comparison: NewComparison, tmp_path: Path
+) -> None:
+    folder = new_comparison(seeds=range(2))
+    for seed in range(2):
+        with_losses(folder / f"runs/cross_entropy-seed{seed}", [0.5])
+        with_losses(folder / f"runs/ncmi-seed{seed}", losses if seed == 0 else [0.5])
+    of_run = [one for one in run_verdict(read_run(folder / "runs/ncmi-seed0")) if "memorize" in one]
+    of_all = [one for one in sentences_of(folder) if "memorize" in one]
+    assert len(of_run) == len(of_all) == bool(expected)
+    if expected:
+        assert expected in of_run[0]
+        assert of_all[0].startswith("In 1 of 4 runs")
+    # where the best epoch is judged, what comes later does not count
+    path = folder / "runs/ncmi-seed0" / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"selection": "best"}), encoding="utf-8")
+    assert not [one for one in run_verdict(read_run(folder / "runs/ncmi-seed0")) if "memorize" in one]

@@ -206,7 +206,8 @@ def resume(run: Path, *, epochs: int | None = None, devices: int | None = None) 
 
 def _train(recipe: Recipe, folder: Path, *, resume: bool | Literal["auto"]) -> None:
     from ncmi.training.run import train
-    from ncmi.training.run_folder import removed_if_nothing_came
+    from ncmi.training.run_folder import RunFolder, removed_if_nothing_came
+    from ncmi.training.schema import memorized_in_words
 
     go_on = f"ncmi resume {shlex.quote(str(folder))}"
     show = output.EpochLog().show
@@ -216,6 +217,9 @@ def _train(recipe: Recipe, folder: Path, *, resume: bool | Literal["auto"]) -> N
     except Interrupted as stopped:
         raise Interrupted(f"{stopped}; go on with: {go_on}", stopped.signal_number) from None
     output.print_results(results)
+    if results.selection == "last":
+        for note in memorized_in_words([[row.validation_loss for row in RunFolder(folder).metrics()]]):
+            say(note)
     page = f"its page: ncmi report {shlex.quote(str(folder))}"
     say(f"run folder: {folder}   {page}   misclassified: {folder / MISTAKES}")
     say(f"in Python: ncmi.load({str(folder)!r})")

@@ -50,9 +50,9 @@ from ncmi.report.statistics import (
     score_value,
     shown_rows,
 )
-from ncmi.report.verdict import fits_of
+from ncmi.report.verdict import notes_on
 from ncmi.terminal import FigureColumn, Styled, print_figures
-from ncmi.training.schema import FORMAT, Readout, fits_in_words
+from ncmi.training.schema import FORMAT, Readout
 
 TERMINAL_WIDTH = 100
 KEYS = ("Loss", "Read-out")
@@ -423,7 +423,7 @@ def _print_comparison(record: Comparison, rows: Sequence[Row], console: Console,
         )
     if record.kind != "bags" and record.unequal:
         console.print(Text(unequal_in_words(record.unequal)))
-    for sentence in fits_in_words(fits_of(record.runs)):
+    for sentence in notes_on(record.runs):
         console.print(Text(sentence))
     for run in record.unfinished:
         console.print(Text(f"unfinished: {_path(run, record.folder)}, {run.state}", style="yellow"))

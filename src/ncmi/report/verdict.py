@@ -21,7 +21,7 @@ from ncmi.report.statistics import (
     without_head,
 )
 from ncmi.report.text import count, listed
-from ncmi.training.schema import Fit, fits_in_words
+from ncmi.training.schema import fits_in_words, memorized_in_words
 
 BY = {"head": "by the trained head", "cc": "by CC", "lp": "by LP", "knn": "by kNN"}
 """Read-outs in sentences."""
@@ -188,7 +188,7 @@ def _cautions(record: Comparison, rows: Sequence[Row]) -> list[str]:
             f"intervals are not corrected for there being {len(differences)} of them, of which chance alone would let "
             f"about {len(differences) / 20:.1f} exclude it."
         )
-    sentences += fits_in_words(fits_of(record.runs))
+    sentences += notes_on(record.runs)
     if record.kind != "bags" or record.runs[0].finished.judged != "test":
         sentences += fineness(record.runs)
     if record.unfinished:
@@ -231,7 +231,7 @@ def _sample_verdict(run: Run) -> list[str]:
         sentences += [unequal_in_words(run.unequal), *_chance(first, "sample")]
     return [
         *sentences,
-        *fits_in_words(fits_of([run])),
+        *notes_on([run]),
         *fineness([run]),
         "One run says nothing about the spread over seeds.",
     ]
@@ -261,12 +261,15 @@ def _bag_verdict(run: Run) -> list[str]:
     if results.skipped:
         sentences.append(f"{count(len(results.skipped), 'slide')} could not be used and took no part; see below.")
     sentences += [f"{method}: {note}" for note in test.notes]
-    return [*sentences, "One run says nothing about the spread over seeds; the intervals are about other patients."]
+    last = "One run says nothing about the spread over seeds; the intervals are about other patients."
+    return [*sentences, *notes_on([run]), last]
 
 
-def fits_of(runs: Sequence[Run]) -> list[Fit | None]:
-    """What the read-outs of all runs were fitted to."""
-    return [readout.fit for run in runs for readout in run.finished.readouts.values()]
+def notes_on(runs: Sequence[Run]) -> list[str]:
+    """Sentences on what read-outs were fitted to, and on networks that have memorized their training part."""
+    fits = [readout.fit for run in runs for readout in run.finished.readouts.values()]
+    last = [run.metrics["validation_loss"].tolist() for run in runs if run.finished.selection == "last"]
+    return fits_in_words(fits) + memorized_in_words(last)
 
 
 def _chance(test: Scores, noun: str) -> list[str]:

@@ -5,6 +5,7 @@ times in seconds, memory in MB (10⁶ bytes). What is not defined (no validation
 None.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -122,6 +123,35 @@ def fits_in_words(fits: Sequence[Fit | None]) -> list[str]:
         most = max(fit.iterations or 0 for fit in early)
         sentences.append(f"The linear probe is not converged after {most:,} steps, the bound on its work.")
     return sentences
+
+
+_MEMORIZED, _NATS = 2.0, 0.2
+
+
+def memorized_in_words(losses: Sequence[Sequence[float | None]]) -> list[str]:
+    """A sentence where networks have memorized their training part: what small noisy tables lose the most by.
+
+    Args:
+        losses: of each run whose last epoch is judged, the validation part's log-loss by epoch, in nats. A run counts
+            where that is twice its lowest at the end, and 0.2 nats above it.
+    """
+    runs = [[loss for loss in run if loss is not None and math.isfinite(loss)] for run in losses]
+    runs = [run for run in runs if run]
+    grown = [run for run in runs if run[-1] >= max(_MEMORIZED * min(run), min(run) + _NATS)]
+    if not grown:
+        return []
+    if len(runs) == 1:
+        (run,) = runs
+        return [
+            f"The validation part's log-loss was lowest after epoch {run.index(min(run)) + 1} ({min(run):.3g}) and is "
+            f"{run[-1]:.3g} at the end: the network memorizes its training part. A lower learning rate, down to a "
+            "hundredth of this one, may do better: ncmi sweep looks for it."
+        ]
+    return [
+        f"In {len(grown)} of {len(runs)} runs the validation part's log-loss ends at twice its lowest or more: these "
+        "networks memorize their training part. There lower learning rates, down to a hundredth of this one, may gain "
+        "more than the choice of the loss: ncmi sweep looks for the rate of each loss."
+    ]
 
 
 class Readout(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
