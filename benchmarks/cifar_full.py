@@ -40,6 +40,7 @@ from ncmi.recipes import Recipe, cifar100, recipe_from_dict, resolve_recipe
 from ncmi.recipes.names import READOUTS
 from ncmi.report import to_csv, to_markdown
 from ncmi.report.records import read_comparison
+from ncmi.report.statistics import t_interval
 from ncmi.report.text import duration
 from ncmi.training.comparison import RECORD, ComparisonError, Entry, Plan, compare_many
 from ncmi.training.run_folder import RunFolder
@@ -238,6 +239,29 @@ def curves(job: Job, rates: dict[str, float]) -> str:
     return markdown(head, lines)
 
 
+def differences(runs: dict[str, Any]) -> str:
+    """NCMI against each of the others by each read-out that both have, paired by seed."""
+    scores: dict[str, dict[str, dict[str, float]]] = {}
+    for name, run in runs.items():
+        method, _, seed = name.partition("-rate")
+        scores.setdefault(method, {})[seed.rpartition("-seed")[2]] = run["test_accuracy"]
+    ours = scores.pop("ncmi", {})
+    lines = []
+    for method, theirs in scores.items():
+        cells = []
+        for readout in READOUTS:
+            gaps = [
+                100 * (ours[seed][readout] - theirs[seed][readout])
+                for seed in ours
+                if seed in theirs and readout in ours[seed] and readout in theirs[seed]
+            ]
+            interval = t_interval(gaps)
+            spread = f" ({interval[0]:+.2f} … {interval[1]:+.2f})" if interval else ""
+            cells.append(f"{sum(gaps) / len(gaps):+.2f}{spread}" if gaps else "")
+        lines.append([METHODS[method][0], *cells])
+    return markdown(["NCMI −", *READOUTS], lines)
+
+
 def report(job: Job) -> str:
     """Everything that there is, into OUT/cifar_full.md and .json."""
     grids = {method: job.grid(method) for method in METHODS}
@@ -283,6 +307,10 @@ def report(job: Job) -> str:
                     "test_accuracy": {name: judged.test.accuracy.value for name, judged in results.readouts.items()},
                     "train_loss": [row.train_loss for row in run.metrics()],
                 }
+        sections += [
+            "NCMI − each, test accuracy at common seeds, points (95 % t-interval):",
+            differences(about["runs"]),
+        ]
     if text := curves(job, rates):
         sections += ["Training loss and validation accuracy by epoch:", text]
     text = "\n\n".join(sections)

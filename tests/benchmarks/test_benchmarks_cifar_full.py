@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy import stats
 
 from ncmi.objectives.options import CrossEntropyOptions
 from ncmi.recipes import cifar100
@@ -105,3 +106,22 @@ def test_parts_make_what_is_missing_and_nothing_else(
 
 def longer(recipe: Any) -> Any:
     return replace(recipe, training=replace(recipe.training, weight_decay=0.1))
+
+
+def test_differences_are_paired_by_seed_and_read_out(bench: Any) -> None:
+    module = bench("cifar_full")
+
+    def run(head: float, **others: float) -> dict[str, Any]:
+        return {"test_accuracy": {"head": head, **others}}
+
+    table = module.differences(
+        {
+            "ncmi-rate0.2-seed0": run(0.62, cc=0.5),
+            "ncmi-rate0.2-seed1": run(0.64, cc=0.5),
+            "ncmi-rate0.2-seed2": run(0.99, cc=0.5),  # has no pair
+            "cross_entropy-rate0.1-seed0": run(0.61),
+            "cross_entropy-rate0.1-seed1": run(0.61),
+        }
+    )
+    low, high = stats.t.interval(0.95, 1, loc=2.0, scale=1.0)
+    assert f"| Cross-entropy | +2.00 ({low:+.2f} … {high:+.2f}) |  |" in table
