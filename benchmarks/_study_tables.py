@@ -366,6 +366,22 @@ def choices_text(runs: Runs, methods: Sequence[plan.Method], table: str = "") ->
     return f"{markdown(['data set', *(one.label for one in methods)], rows)}\n\nAt the end of its whole grid: {last}."
 
 
+def rates_text(runs: Runs, methods: Sequence[plan.Method]) -> str:
+    """What each rate that is always tried would do on all sets: mean validation accuracy less that of the usual one."""
+    rates = [float(plan.RATES.points[place][plan.RATE]) for place in plan.RATES.start]
+    rows = []
+    for method in methods:
+        gaps = []
+        for cells in runs.cells.values():
+            tried = cells[f"{TUNED} {method.name}"].search.tried
+            known = {one.rate: one.accuracy for one in tried if not one.options}
+            if all(math.isfinite(known.get(rate, math.nan)) for rate in rates):
+                gaps.append([known[rate] - known[1.0] for rate in rates])
+        means = [PERCENT.signed(sum(column) / len(gaps)) for column in zip(*gaps, strict=True)]
+        rows.append([method.label, *(means or [MISSING] * len(rates)), str(len(gaps))])
+    return markdown(["rate", *(f"×{rate:g}" for rate in rates), "sets"], rows)
+
+
 def _choice(cell: Cell) -> str:
     choice = cell.search.choice
     return ", ".join(filter(None, (f"×{choice.rate:g}", options_text(choice.options)))) if choice else MISSING
@@ -401,6 +417,8 @@ def tables_report(study: Study) -> Report:
             "accuracy of tuning seeds on rows that no reported test part holds. Cross-entropy, square loss and "
             "squentropy have no option of their own: they choose the rate alone.",
             choices_text(runs, methods),
+            "Validation accuracy at one rate for all sets less that at the usual one, mean over sets, points.",
+            rates_text(runs, methods),
         )
         comparisons += [
             ("Tuned against tuned", TUNED, TUNED, "Every method, NCMI included, has the same budget."),
