@@ -269,3 +269,24 @@ def test_a_damaged_file_of_out_of_distribution_data_is_named(
     assert message in done.stderr
     assert "remove this file" in done.stderr
     assert not (run / "report.html").exists()
+
+
+# --- what is memorized
+
+
+def test_train_and_compare_say_that_labels_were_memorized(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    values, labels = rng.normal(size=(80, 6)), rng.integers(2, size=80)  # nothing to be learned
+    lines = [
+        ",".join(f"{value:.4f}" for value in row) + f",{'ab'[label]}" for row, label in zip(values, labels, strict=True)
+    ]
+    (tmp_path / "chance.csv").write_text("\n".join(["u,v,w,x,y,z,label", *lines]), encoding="utf-8")
+    quick = ("--training.epochs", "60")
+    said = ncmi("train", "chance.csv", "--out", "run", *quick, cwd=tmp_path).stdout
+    assert "memorizes its training part" in said
+    assert "ncmi sweep" in said
+    best = ncmi("train", "chance.csv", "--out", "best", "--training.selection", "best", *quick, cwd=tmp_path).stdout
+    assert "memorizes" not in best
+    said = ncmi("compare", "chance.csv", "--out", "all", "--seeds", "1", "--objectives", "ncmi", "cross_entropy",
+                "--workers", "1", *quick, cwd=tmp_path).stdout  # fmt: skip
+    assert "In 2 of 2 runs" in " ".join(said.split())
