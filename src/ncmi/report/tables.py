@@ -50,7 +50,7 @@ from ncmi.report.statistics import (
     score_value,
     shown_rows,
 )
-from ncmi.report.verdict import notes_on
+from ncmi.report.verdict import training_notes
 from ncmi.terminal import FigureColumn, Styled, print_figures
 from ncmi.training.schema import FORMAT, Readout
 
@@ -423,7 +423,7 @@ def _print_comparison(record: Comparison, rows: Sequence[Row], console: Console,
         )
     if record.kind != "bags" and record.unequal:
         console.print(Text(unequal_in_words(record.unequal)))
-    for sentence in notes_on(record.runs):
+    for sentence in training_notes(record.runs):
         console.print(Text(sentence))
     for run in record.unfinished:
         console.print(Text(f"unfinished: {_path(run, record.folder)}, {run.state}", style="yellow"))

@@ -188,7 +188,7 @@ def _cautions(record: Comparison, rows: Sequence[Row]) -> list[str]:
             f"intervals are not corrected for there being {len(differences)} of them, of which chance alone would let "
             f"about {len(differences) / 20:.1f} exclude it."
         )
-    sentences += notes_on(record.runs)
+    sentences += training_notes(record.runs)
     if record.kind != "bags" or record.runs[0].finished.judged != "test":
         sentences += fineness(record.runs)
     if record.unfinished:
@@ -231,7 +231,7 @@ def _sample_verdict(run: Run) -> list[str]:
         sentences += [unequal_in_words(run.unequal), *_chance(first, "sample")]
     return [
         *sentences,
-        *notes_on([run]),
+        *training_notes([run]),
         *fineness([run]),
         "One run says nothing about the spread over seeds.",
     ]
@@ -262,10 +262,10 @@ def _bag_verdict(run: Run) -> list[str]:
         sentences.append(f"{count(len(results.skipped), 'slide')} could not be used and took no part; see below.")
     sentences += [f"{method}: {note}" for note in test.notes]
     last = "One run says nothing about the spread over seeds; the intervals are about other patients."
-    return [*sentences, *notes_on([run]), last]
+    return [*sentences, *training_notes([run]), last]
 
 
-def notes_on(runs: Sequence[Run]) -> list[str]:
+def training_notes(runs: Sequence[Run]) -> list[str]:
     """Sentences on what read-outs were fitted to, and on networks that have memorized their training part."""
     fits = [readout.fit for run in runs for readout in run.finished.readouts.values()]
     last = [run.metrics["validation_loss"].tolist() for run in runs if run.finished.selection == "last"]
