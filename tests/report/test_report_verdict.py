@@ -16,6 +16,7 @@ from ncmi.report.records import Comparison, read_comparison, read_run
 from ncmi.report.statistics import Row, comparison_rows
 from ncmi.report.text import SIMULATION
 from ncmi.report.verdict import run_verdict, verdict
+from ncmi.training.schema import memorized_in_words
 
 NewComparison = Callable[..., Path]
 QUICK: dict[str, Any] = {"patients": 25, "resamples": 0, "attention": 0, "epochs": 2}
@@ -259,6 +260,10 @@ def test_a_network_that_memorizes_is_told(
     if expected:
         assert expected in of_run[0]
         assert of_all[0].startswith("In 1 of 4 runs")
+        # one of five is no rule
+        losses_of = [[0.5]] * 4 + [losses]
+        assert memorized_in_words(losses_of[1:])
+        assert not memorized_in_words(losses_of)
     # where the best epoch is judged, what comes later does not count
     path = folder / "runs/ncmi-seed0" / "results.json"
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"selection": "best"}), encoding="utf-8")

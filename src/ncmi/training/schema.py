@@ -125,7 +125,7 @@ def fits_in_words(fits: Sequence[Fit | None]) -> list[str]:
     return sentences
 
 
-_MEMORIZED, _NATS = 2.0, 0.2
+_MEMORIZED, _NATS, _MANY = 2.0, 0.2, 0.25
 
 
 def memorized_in_words(losses: Sequence[Sequence[float | None]]) -> list[str]:
@@ -133,12 +133,12 @@ def memorized_in_words(losses: Sequence[Sequence[float | None]]) -> list[str]:
 
     Args:
         losses: of each run whose last epoch is judged, the validation part's log-loss by epoch, in nats. A run counts
-            where that is twice its lowest at the end, and 0.2 nats above it.
+            where that is twice its lowest at the end, and 0.2 nats above it; of several a quarter must.
     """
     runs = [[loss for loss in run if loss is not None and math.isfinite(loss)] for run in losses]
     runs = [run for run in runs if run]
     grown = [run for run in runs if run[-1] >= max(_MEMORIZED * min(run), min(run) + _NATS)]
-    if not grown:
+    if len(grown) < max(1, _MANY * len(runs)):
         return []
     if len(runs) == 1:
         (run,) = runs
