@@ -40,6 +40,7 @@ from ncmi.report.statistics import Difference, wilcoxon_p
 from ncmi.report.text import ranges
 
 BAR, BATCH_BAR = 0.002, 0.005
+LOW_RATE = 1 / 32
 ACCURACY, BALANCED, VALIDATION = "test_accuracy", "test_balanced_accuracy", "validation_accuracy"
 SHOWN: dict[str, tuple[str, Unit]] = {
     ACCURACY: ("Accuracy, %", PERCENT),
@@ -382,6 +383,19 @@ def rates_text(runs: Runs, methods: Sequence[plan.Method]) -> str:
     return markdown(["rate", *(f"×{rate:g}" for rate in rates), "sets"], rows)
 
 
+def gains_text(runs: Runs, methods: Sequence[plan.Method]) -> str:
+    """What tuning gains each method over its own default, over all sets, and on how many it wants a far lower rate."""
+    rows = []
+    for method in methods:
+        default, tuned = (f"{kind} {method.name}" for kind in (DEFAULT, TUNED))
+        gaps = {name: gap.mean for name in runs.study.sets if (gap := runs.gap(name, tuned, default))}
+        low = [name for name in gaps if (choice := runs.cells[name][tuned].search.choice) and choice.rate <= LOW_RATE]
+        most = max(gaps, key=lambda name: gaps[name], default="")
+        best = f"{named(most)} {PERCENT.signed(gaps[most])}" if most else MISSING
+        rows.append([method.label, over_sets_text(OverSets.of([*gaps.values()])), f"{len(low)} of {len(gaps)}", best])
+    return markdown(["tuned − default", "mean over sets", f"sets with a rate of {LOW_RATE:g} or less", "most"], rows)
+
+
 def _choice(cell: Cell) -> str:
     choice = cell.search.choice
     return ", ".join(filter(None, (f"×{choice.rate:g}", options_text(choice.options)))) if choice else MISSING
@@ -419,6 +433,8 @@ def tables_report(study: Study) -> Report:
             choices_text(runs, methods),
             "Validation accuracy at one rate for all sets less that at the usual one, mean over sets, points.",
             rates_text(runs, methods),
+            "Test accuracy when tuned less that at the method's own default, points.",
+            gains_text(runs, methods),
         )
         comparisons += [
             ("Tuned against tuned", TUNED, TUNED, "Every method, NCMI included, has the same budget."),

@@ -27,11 +27,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 import _study_plan
 from _gpu_train import rehearsal_images
 from _study_plan import BROKE_DOWN, RATE, Record
+from _study_statistics import paired
+from _study_tables import gap_text
 from _timing import command_line, machine, machine_text, markdown
 from ncmi.errors import Interrupted
 from ncmi.files import finite, write_json, write_text
@@ -40,7 +43,6 @@ from ncmi.recipes import Recipe, cifar100, recipe_from_dict, resolve_recipe
 from ncmi.recipes.names import READOUTS
 from ncmi.report import to_csv, to_markdown
 from ncmi.report.records import read_comparison
-from ncmi.report.statistics import t_interval
 from ncmi.report.text import duration
 from ncmi.training.comparison import RECORD, ComparisonError, Entry, Plan, compare_many
 from ncmi.training.run_folder import RunFolder
@@ -240,25 +242,19 @@ def curves(job: Job, rates: dict[str, float]) -> str:
 
 
 def differences(runs: dict[str, Any]) -> str:
-    """NCMI against each of the others by each read-out that both have, paired by seed."""
+    """NCMI less each of the others by each read-out that both have, paired by seed."""
     scores: dict[str, dict[str, dict[str, float]]] = {}
     for name, run in runs.items():
         method, _, seed = name.partition("-rate")
         scores.setdefault(method, {})[seed.rpartition("-seed")[2]] = run["test_accuracy"]
-    ours = scores.pop("ncmi", {})
-    lines = []
-    for method, theirs in scores.items():
-        cells = []
-        for readout in READOUTS:
-            gaps = [
-                100 * (ours[seed][readout] - theirs[seed][readout])
-                for seed in ours
-                if seed in theirs and readout in ours[seed] and readout in theirs[seed]
-            ]
-            interval = t_interval(gaps)
-            spread = f" ({interval[0]:+.2f} … {interval[1]:+.2f})" if interval else ""
-            cells.append(f"{sum(gaps) / len(gaps):+.2f}{spread}" if gaps else "")
-        lines.append([METHODS[method][0], *cells])
+    of_method = {
+        method: pd.DataFrame.from_dict(rows, "index").reindex(columns=[*READOUTS]) for method, rows in scores.items()
+    }
+    ours = of_method.pop("ncmi", pd.DataFrame(columns=[*READOUTS], dtype=float))
+    lines = [
+        [METHODS[method][0], *(gap_text(paired(ours[readout], theirs[readout])) for readout in READOUTS)]
+        for method, theirs in of_method.items()
+    ]
     return markdown(["NCMI −", *READOUTS], lines)
 
 

@@ -124,4 +124,12 @@ def test_differences_are_paired_by_seed_and_read_out(bench: Any) -> None:
         }
     )
     low, high = stats.t.interval(0.95, 1, loc=2.0, scale=1.0)
-    assert f"| Cross-entropy | +2.00 ({low:+.2f} … {high:+.2f}) |  |" in table
+    assert f"| Cross-entropy | +2.00 (−{-low:.2f} … +{high:.2f}) | – |" in table
+
+
+def test_all_runs_have_the_precision_that_is_asked_for(bench: Any, tmp_path: Path) -> None:
+    module = bench("cifar_full")
+    job = module.Job(tmp_path, ("ncmi",), (0,), precision="bf16-mixed")
+    recipes = (job.recipe("ncmi", 0.2), job.tuning_recipe("ncmi", 0.2), job.curve_recipe("ncmi", 0.2))
+    assert {recipe.training.precision for recipe in recipes} == {"bf16-mixed"}
+    assert module.Job(tmp_path, ("ncmi",), (0,)).recipe("ncmi").training.precision == "32-true"

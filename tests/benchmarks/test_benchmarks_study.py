@@ -255,6 +255,23 @@ def test_every_tuned_loss_has_the_same_budget(bench: Any) -> None:
     assert all(dict(run.setting.training)["selection"] == "best" for run in best_epoch.runs)
 
 
+def test_what_single_rates_and_tuning_would_gain(bench: Any) -> None:
+    plan, tables = bench("_study_plan"), bench("_study_tables")
+    usual = plan.usual_recipe("digits", plan.SQUARE).training.learning_rate
+    by_rate = {1.0: 0.8, 1 / 64: 0.9, 1 / 16: 0.75}
+    study = fake_study(bench, lambda s: by_rate.get(dict(s.training).get("learning_rate", usual) / usual, 0.5), seeds=2)
+    runs = tables.Runs.of(study, plan.tables_cells)
+    assert "| Square loss | −30.00 | +10.00 | −5.00 | −30.00 | 0.00 | −30.00 | 1 |" in tables.rates_text(
+        runs, [plan.SQUARE]
+    )
+    # test accuracy is one less validation accuracy here: the choice by validation loses there
+    assert "| Square loss | −10.00 (–) | 1 of 1 | digits −10.00 |" in tables.gains_text(runs, [plan.SQUARE])
+    open_study = fake_study(bench, lambda setting: None)
+    nothing = tables.Runs.of(open_study, plan.tables_cells)
+    assert tables.rates_text(nothing, [plan.SQUARE]).endswith("| Square loss | – | – | – | – | – | – | 0 |")
+    assert tables.gains_text(nothing, [plan.SQUARE]).endswith("| Square loss | – | 0 of 0 | – |")
+
+
 def test_learning_rates_follow_the_batch(bench: Any) -> None:
     plan = bench("_study_plan")
     base, sgd_base = (plan.usual_recipe(name, plan.NCMI).training for name in ("digits", "cifar100"))

@@ -57,6 +57,23 @@ def test_scikit_learn_accepts_it(estimator: NCMIClassifier, check: Any) -> None:
     check(estimator)
 
 
+@pytest.mark.parametrize(("batch_size", "inside"), [(32, 1), (512, 2)])
+def test_small_steps_take_one_thread(monkeypatch: pytest.MonkeyPatch, batch_size: int, inside: int) -> None:
+    seen, step, before = set(), TrainingStep.__call__, torch.get_num_threads()
+
+    def watched(self: TrainingStep, *args: Any, **options: Any) -> torch.Tensor:
+        seen.add(torch.get_num_threads())
+        return step(self, *args, **options)
+
+    monkeypatch.setattr(TrainingStep, "__call__", watched)
+    torch.set_num_threads(2)
+    try:
+        NCMIClassifier(**QUICK, batch_size=batch_size).fit(X, Y)
+        assert (seen, torch.get_num_threads()) == ({inside}, 2)
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize(
     ("load", "least"), [(load_digits, 0.95), (load_iris, 0.93), (load_wine, 0.93)], ids=["digits", "iris", "wine"]
 )
