@@ -1,4 +1,4 @@
-"""What of torch's state a caller may have set for the whole process, and what is computed here must not follow."""
+"""What of the state of a process a caller may have set: what is computed here must not follow it, nor change it."""
 
 from __future__ import annotations
 
