@@ -177,7 +177,7 @@ def write_report(name: str, study: plan.Study, title: str = "", file: str = "") 
         if missing
         else "",
         f"Restricted by --methods to {', '.join(study.methods)}." if study.methods else "",
-        f"A rehearsal: changed for all runs: {dict(study.common)}." if study.common else "",
+        _of_all_runs(study.common),
     ]
     text = "\n\n".join([f"## {title or part.title}", *filter(None, notes), *report.sections])
     for picture, png in report.pictures.items():
@@ -197,6 +197,12 @@ def write_report(name: str, study: plan.Study, title: str = "", file: str = "") 
     write_text(out / f"{file}.json", content + "\n")
     write_text(out / f"{file}.md", text + "\n")
     return text
+
+
+def _of_all_runs(common: plan.Options) -> str:
+    """What the command line has changed for all runs, in words; empty where it has changed nothing."""
+    changes = ", ".join(f"{name} = {value}" for name, value in common.items())
+    return changes and f"{'A rehearsal: f' if 'epochs' in common else 'F'}or all runs, {changes}."
 
 
 def _with_roles(study: plan.Study) -> str:
@@ -236,6 +242,9 @@ def main() -> int:
     command.add_argument("--kinds", nargs="+", choices=plan.KINDS, default=plan.KINDS, help="of wrong labels")
     command.add_argument("--lengths", nargs="+", type=float, default=plan.LENGTHS, help="multiples of the usual epochs")
     command.add_argument("--epochs", type=int, help="of all runs, for a rehearsal")
+    command.add_argument(
+        "--precision", help="of all runs, by default 32-true; bf16-mixed is faster for images where a CPU has it"
+    )
     arguments = command.parse_args()
     if arguments.part != "report" and arguments.parts:
         command.error(f"{' '.join(arguments.parts)}: one part at a time; several can be given to report")
@@ -253,7 +262,9 @@ def main() -> int:
                 methods=arguments.methods,
                 seeds=arguments.seeds,
                 tune_seeds=arguments.tune_seeds,
-                common={} if arguments.epochs is None else {"epochs": arguments.epochs},
+                common={
+                    name: value for name in ("epochs", "precision") if (value := getattr(arguments, name)) is not None
+                },
                 levels=tuple(arguments.levels),
                 kinds=tuple(arguments.kinds),
                 lengths=tuple(arguments.lengths),

@@ -416,7 +416,7 @@ def test_it_goes_on_where_it_was_stopped(
     monkeypatch.setattr(command, "run_side_by_side", one_by_one)
     out = tmp_path / "out"
     words = ["tables", "--epochs", "2", "--seeds", "1", "--tune-seeds", "1", "--sets", "iris"]
-    words += ["--methods", "ncmi", "square"]
+    words += ["--methods", "ncmi", "square", "--precision", "bf16-mixed"]
     monkeypatch.setattr(sys, "argv", ["study.py", *words, "--out", str(out)])
     assert command.main() == 130
     before = {path: path.stat().st_mtime_ns for path in out.glob("runs/iris/*/results.json")}
@@ -437,6 +437,9 @@ def test_it_goes_on_where_it_was_stopped(
     assert len(cell["searched"]["tried"]) >= 6
     assert sum(one["runs"] for one in content["code"]) == len(made)
     assert content["machine"]["torch"] == torch.__version__
+    assert content["common"] == {"epochs": 2, "precision": "bf16-mixed"}
+    recipes = [json.loads(path.read_text()) for path in out.glob("runs/iris/*/recipe.json")]
+    assert {one["training"]["precision"] for one in recipes} == {"bf16-mixed"}
     # what breaks down is noted, and is no failure
     monkeypatch.setattr("ncmi.training.comparison.train_one", breaks_down)
     run = plan.Run("iris", plan.Setting.of("poly"), 0)
