@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 import statistics
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
@@ -21,16 +21,16 @@ from types import MappingProxyType
 from typing import Any
 
 from _study_sets import FIRST_TUNING_SEED, SETS, TUNING_VALIDATION, VALIDATION_OF_REST
-from ncmi.files import write_json
 from ncmi.objectives.options import objective_options
 from ncmi.recipes import Recipe, recipe_to_dict
 from ncmi.training.run_folder import RunFolder
-from ncmi.training.schema import Readout, Results
+from ncmi.training.schema import Readout
+from ncmi.training.tuning import BROKE_DOWN, MULTIPLES, SearchGrid
 
 TUNING_SEEDS = 3
-BROKE_DOWN = "broke-down.json"
 Options = Mapping[str, Any]
 NOTHING: Options = MappingProxyType({})
+OptionGrid = SearchGrid[Options]
 Pairs = tuple[tuple[str, Any], ...]
 
 
@@ -38,44 +38,19 @@ class StudyError(ValueError):
     """The study cannot be made as asked; the message names the cure."""
 
 
-@dataclass(frozen=True)
-class Grid:
-    """Values to choose from.
-
-    Attributes:
-        points: in their order; what has none has nothing outside the start.
-        start: places of those that are always tried. While the best has a neighbor that has not been tried, that one is
-            tried as well.
-    """
-
-    points: tuple[Options, ...]
-    start: tuple[int, ...]
-
-    @classmethod
-    def of(cls, option: str, start: Sequence[Any], below: Sequence[float] = (), above: Sequence[float] = ()) -> Grid:
-        """Of one option."""
-        points = tuple({option: value} for value in (*below, *start, *above))
-        return cls(points, tuple(range(len(below), len(below) + len(start))))
-
-    def untried(self, tried: Collection[int], best: int = 0) -> list[int]:
-        """Places that are still to be tried, none at the end of a search.
-
-        Args:
-            tried: places that have been.
-            best: the best of them, which counts once the start has been tried.
-        """
-        if first := [place for place in self.start if place not in tried]:
-            return first
-        return [place for place in (best - 1, best + 1) if 0 <= place < len(self.points) and place not in tried]
-
-
 RATE = "rate"
-RATES = Grid(tuple({RATE: 2.0**power} for power in range(-10, 5)), tuple(range(2, 13, 2)))
-"""Learning rates, in multiples of the recipe's: 1/256, 1/64, 1/16, 1/4, 1 and 4 are always tried. Accuracy can have a
-second peak at low rates, where wrong labels and noise are not memorized, and a search that starts at the usual rate and
-climbs stays at the first one."""
-NCMI_GRID = Grid.of("label_smoothing", (0.0, 0.05, 0.1, 0.2), (), (0.3, 0.4, 0.6))
-ROBUST_GRID = Grid.of("robustness", ("auto", 0.5, 0.7, 1.0))
+RATES = SearchGrid(tuple({RATE: multiple} for multiple in MULTIPLES.points), MULTIPLES.start)
+"""Learning rates, in multiples of the recipe's: those of ``ncmi compare --tune``."""
+
+
+def grid_of(option: str, start: Sequence[Any], below: Sequence[float] = (), above: Sequence[float] = ()) -> OptionGrid:
+    """Values of one option: those that are always tried, and those that lie below and above them."""
+    points = tuple({option: value} for value in (*below, *start, *above))
+    return SearchGrid(points, tuple(range(len(below), len(below) + len(start))))
+
+
+NCMI_GRID = grid_of("label_smoothing", (0.0, 0.05, 0.1, 0.2), (), (0.3, 0.4, 0.6))
+ROBUST_GRID = grid_of("robustness", ("auto", 0.5, 0.7, 1.0))
 
 
 @dataclass(frozen=True)
@@ -96,7 +71,7 @@ class Method:
     objective: str
     options: Options = field(default_factory=dict)
     training: Options = field(default_factory=dict)
-    grid: Grid | None = None
+    grid: OptionGrid | None = None
 
 
 NCMI = Method("ncmi", "NCMI", "ncmi", grid=NCMI_GRID)
@@ -106,7 +81,7 @@ SMOOTHING = Method(
     "label_smoothing",
     "Label smoothing",
     "label_smoothing",
-    grid=Grid.of("epsilon", (0.05, 0.1, 0.2, 0.3), (0.0125, 0.025), (0.4, 0.6, 0.8)),
+    grid=grid_of("epsilon", (0.05, 0.1, 0.2, 0.3), (0.0125, 0.025), (0.4, 0.6, 0.8)),
 )
 SQUARE = Method("square", "Square loss", "square")
 SQUENTROPY = Method("squentropy", "Squentropy", "squentropy")
@@ -114,22 +89,22 @@ GCE = Method(
     "gce",
     "GCE",
     "generalized_cross_entropy",
-    grid=Grid.of("q", (0.3, 0.5, 0.7, 0.9), (0.05, 0.1, 0.2), (1.0,)),
+    grid=grid_of("q", (0.3, 0.5, 0.7, 0.9), (0.05, 0.1, 0.2), (1.0,)),
 )
 SCE = Method(
     "sce",
     "SCE",
     "symmetric_cross_entropy",
     # of two numbers there is no order, and so nothing beyond an edge: the published pairs and two between them
-    grid=Grid(
+    grid=SearchGrid(
         tuple({"alpha": a, "beta": b} for a, b in ((0.1, 1.0), (1.0, 1.0), (6.0, 1.0), (6.0, 0.1))), (0, 1, 2, 3)
     ),
 )
 TABLES = (NCMI, CROSS_ENTROPY, SMOOTHING, SQUARE, SQUENTROPY)
 # by --methods alone
 FURTHER = (
-    Method("focal", "Focal", "focal", grid=Grid.of("gamma", (0.5, 1.0, 2.0, 3.0), (0.125, 0.25), (5.0, 8.0))),
-    Method("poly", "PolyLoss", "poly", grid=Grid.of("epsilon", (0.5, 1.0, 2.0, 3.0), (-0.5, 0.25), (5.0, 8.0))),
+    Method("focal", "Focal", "focal", grid=grid_of("gamma", (0.5, 1.0, 2.0, 3.0), (0.125, 0.25), (5.0, 8.0))),
+    Method("poly", "PolyLoss", "poly", grid=grid_of("epsilon", (0.5, 1.0, 2.0, 3.0), (-0.5, 0.25), (5.0, 8.0))),
     GCE,
     SCE,
     ROBUST,
@@ -252,17 +227,6 @@ class Run:
 
     def __str__(self) -> str:
         return f"{self.set} {self.setting} seed {self.seed}"
-
-
-def make(path: str, content: dict[str, Any]) -> Results | None:
-    """One run, in a worker; None of one that breaks down, which is a result as well, and is noted in its folder."""
-    from ncmi.training.comparison import train_one  # the process that asks needs no torch
-
-    try:
-        return train_one(path, content)
-    except FloatingPointError as error:
-        write_json(Path(path) / BROKE_DOWN, {"error": str(error)})
-        return None
 
 
 # how a measure is read from a read-out of results.json
@@ -435,7 +399,7 @@ def search(study: Study, name: str, method: Method, data: Options = NOTHING) -> 
             tried[setting] = known
         return tried[setting]
 
-    def chosen(grid: Grid, of: Callable[[Options], Candidate]) -> Candidate | None:
+    def chosen(grid: OptionGrid, of: Callable[[Options], Candidate]) -> Candidate | None:
         """The best of a grid, as far as it has to be looked at; None while runs are missing."""
         found: dict[int, Candidate] = {}
         place = 0

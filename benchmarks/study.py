@@ -41,6 +41,7 @@ from ncmi.files import finite, write_atomically, write_text
 from ncmi.recipes import recipe_to_dict
 from ncmi.report.text import count
 from ncmi.training.schema import Results
+from ncmi.training.tuning import try_rate
 from ncmi.training.workers import run_side_by_side
 
 ROLES = ("development", "confirmation")
@@ -142,7 +143,7 @@ def make_runs(study: plan.Study, part: Part, folders: Folders, workers: int) -> 
     queue = Queue(study, part, folders)
     if not (first := queue.more()):
         return {}
-    failures = run_side_by_side(plan.make, first, workers, queue.finished, more=queue.more)
+    failures = run_side_by_side(try_rate, first, workers, queue.finished, more=queue.more)
     for run in study.known:  # those too that finished while an earlier call was being stopped
         _slim(study.folder / run.folder)
     return {str(queue.asked[path]): reason for path, reason in failures.items()}

@@ -45,12 +45,14 @@ def in_turn(
     workers: int,
     on_run: Callable[[str, Any], None],
     before: Callable[[Callable[..., Any]], None] = lambda ask: None,
+    more: Callable[[], Mapping[str, Any]] = dict,
 ) -> dict[str, str]:
     """One task after the other, in this process, with the same outcomes as in processes of their own."""
     before(workers_module.ask_here)
-    failures = {}
-    for path, content in tasks.items():
-        how, what = workers_module._outcome(work, (path, content))
+    failures, waiting = {}, dict(tasks)
+    while waiting or (waiting := dict(more())):
+        path = next(iter(waiting))
+        how, what = workers_module._outcome(work, (path, waiting.pop(path)))
         if how == "done":
             on_run(Path(path).name, what)
         else:

@@ -19,6 +19,7 @@ from scipy import stats
 
 from ncmi.data.load import load_samples
 from ncmi.training.samples import split_of
+from ncmi.training.tuning import try_rate
 
 # Demšar 2006, tables 5 and 6: q of Nemenyi's test for 2 to 10 methods; four learners on 14 data sets,
 # of which voting is no tie before rounding
@@ -423,7 +424,7 @@ def test_it_goes_on_where_it_was_stopped(
     assert len(before) == 2
     most = -1
 
-    def breaks_down(path: str, content: dict[str, Any]) -> Any:
+    def breaks_down(path: str, content: dict[str, Any], imports: tuple[str, ...]) -> Any:
         raise FloatingPointError("the loss is nan")
 
     assert command.main() == 0
@@ -441,8 +442,8 @@ def test_it_goes_on_where_it_was_stopped(
     recipes = [json.loads(path.read_text()) for path in out.glob("runs/iris/*/recipe.json")]
     assert {one["training"]["precision"] for one in recipes} == {"bf16-mixed"}
     # what breaks down is noted, and is no failure
-    monkeypatch.setattr("ncmi.training.comparison.train_one", breaks_down)
+    monkeypatch.setattr("ncmi.training.tuning.train_one", breaks_down)
     run = plan.Run("iris", plan.Setting.of("poly"), 0)
     (out / run.folder).mkdir()
-    assert plan.make(str(out / run.folder), {}) is None
+    assert try_rate(str(out / run.folder), {}) is None
     assert replace(plan.Study(out, ("iris",)), known={}).get(run).broke_down

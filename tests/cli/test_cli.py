@@ -268,6 +268,44 @@ def test_compare_makes_table_report_and_resumes(tmp_path: Path) -> None:
     assert "give the same options" in other.stderr
 
 
+def test_compare_tunes_the_rate_of_each_run_and_goes_on(tmp_path: Path) -> None:
+    words = ["compare", "iris", "--objectives", "cross_entropy", "ncmi", "--seeds", "1", "--out", "c", *QUICK]
+    words += ["--training.learning-rate", "0.01"]
+    tuned = [*words, "--tune"]
+    said = ncmi(*tuned, "--dry-run", cwd=tmp_path).stdout
+    assert "each at 6 learning rates or more = 2 runs to keep" in said
+    folder = tmp_path / "c"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ncmi", *tuned, "--workers", "1"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for(folder / "trials/cross_entropy-seed0-rate0.00390625/results.json", process)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, errors
+    assert not (folder / "report.html").exists()
+    done = ncmi(*tuned, "--resume", cwd=tmp_path)
+    assert "chosen by the accuracy of its own validation part" in " ".join(done.stdout.split())
+    assert not (folder / "trials").exists()
+    for name in ("ncmi", "cross_entropy"):
+        run = folder / f"runs/{name}-seed0"
+        tuning, recipe, results = (read(run / f"{file}.json") for file in ("tuning", "recipe", "results"))
+        assert recipe["training"]["learning_rate"] == pytest.approx(0.01 * tuning["multiple"])
+        assert recipe["training"]["seed"] == 0
+        # the run that is kept is the trial that did best on its validation part
+        assert len(tuning["tried"]) >= 6
+        best = max(one["score"] for one in tuning["tried"])
+        assert results["readouts"]["head"]["validation"]["accuracy"]["value"] == best
+    assert "learning rate, searched" in (folder / "report.html").read_text()
+    ncmi("report", "c/runs/ncmi-seed0", cwd=tmp_path)
+    assert "learning rate was chosen" in (folder / "runs/ncmi-seed0/report.html").read_text()
+    assert "was begun with --tune" in ncmi(*words, "--resume", cwd=tmp_path, check=2).stderr
+
+
 def test_ctrl_c_stops_a_comparison_at_once(tmp_path: Path) -> None:
     """The run in progress writes a checkpoint; the one that is next in the queue does not begin.
 

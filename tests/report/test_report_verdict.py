@@ -12,11 +12,11 @@ import pytest
 from folders import FIXED, set_results, write_bag_comparison, write_bag_run, write_comparison
 from scipy import stats
 
-from ncmi.report.records import Comparison, read_comparison, read_run
+from ncmi.report.records import Comparison, ReportError, read_comparison, read_run
 from ncmi.report.statistics import Row, comparison_rows
 from ncmi.report.text import SIMULATION
 from ncmi.report.verdict import run_verdict, verdict
-from ncmi.training.schema import memorized_in_words
+from ncmi.training.schema import TUNING, TriedRate, TuningRecord, memorized_in_words, write_record
 
 NewComparison = Callable[..., Path]
 QUICK: dict[str, Any] = {"patients": 25, "resamples": 0, "attention": 0, "epochs": 2}
@@ -268,3 +268,25 @@ def test_a_network_that_memorizes_is_told(
     path = folder / "runs/ncmi-seed0" / "results.json"
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"selection": "best"}), encoding="utf-8")
     assert not [one for one in run_verdict(read_run(folder / "runs/ncmi-seed0")) if "memorize" in one]
+
+
+def test_rates_that_were_searched_are_told(new_comparison: NewComparison) -> None:
+    folder = new_comparison(seeds=range(2))
+    assert not [one for one in sentences_of(folder) if "learning rate" in one and "chosen" in one]
+    for name, seed, multiple in (("ncmi", 0, 1 / 64), ("ncmi", 1, 1.0), ("cross_entropy", 0, 2.0)):
+        run = folder / f"runs/{name}-seed{seed}"
+        with_losses(run, [0.7, 0.4, 0.9])
+        tried = [TriedRate(multiple=multiple, score=0.5)]
+        record = TuningRecord(metric="macro_f1", multiple=multiple, at_end=False, tried=tried)
+        write_record(run / TUNING, record)
+    with_losses(folder / "runs/cross_entropy-seed1", [0.5])
+    (one,) = [one for one in sentences_of(folder) if "chosen" in one]
+    assert "of 3 of 4 runs was chosen by the macro F1" in one
+    assert "NCMI ×1/64 to ×1, median ×1/64; Cross-entropy ×2." in one
+    # no advice to search for what has been searched
+    assert not [one for one in sentences_of(folder) if "memorize" in one]
+    (own,) = [one for one in run_verdict(read_run(folder / "runs/cross_entropy-seed0")) if "chosen" in one]
+    assert own.startswith("Its learning rate was chosen")
+    (folder / "runs/ncmi-seed0" / TUNING).write_text("{")
+    with pytest.raises(ReportError, match=r"tuning\.json: damaged"):
+        read_comparison(folder)

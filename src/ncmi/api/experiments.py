@@ -157,6 +157,7 @@ def compare(
     workers: int = 0,
     out: str | PathLike[str] | None = None,
     name: str = "data",
+    tune: bool = False,
     resume: bool = False,
     quiet: bool = False,
     imports: Sequence[str] = (),
@@ -173,6 +174,8 @@ def compare(
         networks: names of the networks; by default what suits the data, of bags abmil, transmil, aem and asmil.
         workers: runs side by side, one thread each; 0 for one a processor.
         out: folder of the comparison; by default ``runs/compare-DATA``.
+        tune: search the learning rate of each run by its own validation part, from 1/256 to 4 times the usual one or
+            further: the same rule for every loss, and 6 to 10 times as many runs.
         resume: go on with an earlier comparison of the same options; finished runs are kept.
         quiet: print nothing.
         imports: modules that register objectives or networks of your own.
@@ -190,7 +193,13 @@ def compare(
     with python_words():
         recipe = recipe_of(data, Path("runs") if out is None else Path(out).parent, name, "ncmi", None, options)
         plan = comparison.usual_plan(
-            recipe, seeds=seeds, objectives=objectives, networks=networks, workers=workers, imports=imports
+            recipe,
+            seeds=seeds,
+            objectives=objectives,
+            networks=networks,
+            workers=workers,
+            imports=imports,
+            tune=tune,
         )
         folder = Path("runs") / f"compare-{recipe.data.title}" if out is None else Path(out)
         if quiet:

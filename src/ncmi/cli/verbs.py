@@ -49,6 +49,7 @@ def compare(
     objectives: tuple[str, ...] = (),
     networks: tuple[str, ...] = (),
     workers: int = 0,
+    tune: bool = False,
     resume: bool = False,
     objective: ObjectiveOptions = NCMIOptions(),
     network: Network | BagNetwork = Network(),
@@ -64,6 +65,8 @@ def compare(
         objectives: names of the losses; by default all, of slides cross_entropy and ncmi.
         networks: names of the networks; by default the one of --network.name, of slides abmil transmil aem asmil.
         workers: runs side by side, one thread each; 0 for one a processor. Of several GPUs each run takes one, in turn.
+        tune: search the learning rate of each run by its own validation part, from 1/256 to 4 times the usual one or
+            further: the same rule for every loss, and 6 to 10 times as many runs.
         resume: go on with an earlier comparison of the same options; finished runs are kept.
         objective: options of the objective that --objective names (by default ncmi); the others take their defaults.
         network: the network, the same for all.
@@ -78,13 +81,15 @@ def compare(
         networks=networks,
         workers=workers,
         imports=IMPORTS,
+        tune=tune,
     )
     folder = out or Path("runs") / f"compare-{data.title}"
     runs, title = len(plan.runs()), plan.in_words()
     command = " ".join(COMMAND)
     if DRY_RUN:
         comparison.record_of(folder, plan.describe(command), resume)
-        say(f"{title} = {runs} runs, {comparison.processors_of(plan)} side by side, into {folder}")
+        kept = "runs to keep" if tune else "runs"
+        say(f"{title} = {runs} {kept}, {comparison.processors_of(plan)} side by side, into {folder}")
         _say_plans([plan])
         return
     with output.RunCounter(title, runs) as counter:

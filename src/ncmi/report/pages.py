@@ -41,7 +41,7 @@ from ncmi.report.tables import (
     tone,
 )
 from ncmi.report.verdict import run_verdict, verdict
-from ncmi.training.schema import Results
+from ncmi.training.schema import Results, multiple_in_words
 
 PARTS = ("train", "validation", "test")
 # more than this says little more, or makes a page of many megabytes
@@ -340,6 +340,7 @@ def _all_scores(record: Comparison, rows: Sequence[Row]) -> Table:
 
 def _runs_table(record: Comparison, path: Path) -> Table:
     judged, lines = record.judged, []
+    tuned = any(run.tuning for run in record.runs)
     for entry in record.entries:
         for run in entry.runs:
             scores = " · ".join(
@@ -355,9 +356,13 @@ def _runs_table(record: Comparison, path: Path) -> Table:
                 numeric(text.MISSING if ncmi is None else text.significant(ncmi)),
                 Cell(text.duration(seconds), seconds),
             ]
+            if tuned:
+                multiple = run.tuning and run.tuning.multiple
+                cells.append(Cell(multiple_in_words(multiple), multiple) if multiple else Cell(text.MISSING))
             lines.append(TableRow(cells, keys=(entry.objective_label,)))
     metrics = " / ".join(heading_of(record.kind, name) for name in judged)
-    headings = ("Run folder", "seed", f"test {metrics}, every read-out", "test NCMI", "time")
+    headings = ["Run folder", "seed", f"test {metrics}, every read-out", "test NCMI", "time"]
+    headings += ["learning rate, searched"] if tuned else []
     return Table("runs", headings, lines, ("Loss",))
 
 

@@ -93,6 +93,7 @@ class Run:
         about: which data it was begun with; None of runs that have not begun.
         metrics: :class:`ncmi.training.schema.EpochMetrics` by epoch, which is the index; NaN where there is none.
         results: None while unfinished.
+        tuning: how its learning rate was chosen; None where it was given.
         state: "finished", or how far it came.
     """
 
@@ -112,6 +113,7 @@ class Run:
     about: schema.DataRecord | None
     metrics: pd.DataFrame
     results: schema.Results | None
+    tuning: schema.TuningRecord | None
     state: str
 
     @property
@@ -308,6 +310,7 @@ def read_run(folder: Path | str) -> Run:
         about=run.data_record(),
         metrics=metrics,
         results=results,
+        tuning=run.tuning(),
         state="finished" if results else f"stopped after epoch {rows[-1].epoch if rows else 0} of {training['epochs']}",
         **data | {"data": results.data if results else DATA[data["kind"]](name=data["data"]).title},
         **training,

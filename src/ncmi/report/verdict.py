@@ -21,7 +21,7 @@ from ncmi.report.statistics import (
     without_head,
 )
 from ncmi.report.text import count, listed
-from ncmi.training.schema import fits_in_words, memorized_in_words
+from ncmi.training.schema import TuningRecord, fits_in_words, memorized_in_words, tuning_in_words
 
 BY = {"head": "by the trained head", "cc": "by CC", "lp": "by LP", "knn": "by kNN"}
 """Read-outs in sentences."""
@@ -266,10 +266,22 @@ def _bag_verdict(run: Run) -> list[str]:
 
 
 def training_notes(runs: Sequence[Run]) -> list[str]:
-    """Sentences on what read-outs were fitted to, and on networks that have memorized their training part."""
+    """Sentences on learning rates that were searched, on what read-outs were fitted to, and on networks that have
+    memorized their training part at a rate that nobody has searched.
+    """
+    several = len({run.network for run in runs}) > 1
+    tuned: dict[str, list[TuningRecord]] = {}
+    for run in runs:
+        if run.tuning:
+            name = f"{run.network_label}, {run.label}" if several else run.label
+            tuned.setdefault(name, []).append(run.tuning)
     fits = [readout.fit for run in runs for readout in run.finished.readouts.values()]
-    last = [run.metrics["validation_loss"].tolist() for run in runs if run.finished.selection == "last"]
-    return fits_in_words(fits) + memorized_in_words(last)
+    last = [
+        run.metrics["validation_loss"].tolist()
+        for run in runs
+        if run.finished.selection == "last" and run.tuning is None
+    ]
+    return tuning_in_words(tuned, len(runs)) + fits_in_words(fits) + memorized_in_words(last)
 
 
 def _chance(test: Scores, noun: str) -> list[str]:

@@ -16,7 +16,7 @@ import msgspec
 
 from ncmi.files import PARTIAL
 from ncmi.objectives.options import objective_names, objective_options
-from ncmi.recipes import BagData, BagNetwork, Data, Recipe, recipe_from_dict, recipe_to_dict
+from ncmi.recipes import BagData, BagNetwork, Data, Recipe, SampleData, recipe_from_dict, recipe_to_dict
 from ncmi.recipes.names import BASELINE, network_label, objective_label
 from ncmi.training.launch import find_launch
 from ncmi.training.loggers import check_loggers
@@ -67,6 +67,7 @@ class Plan:
         title: what the report calls the comparison; by default by its data.
         all_folds: test on each fold in turn, where the data is split into folds; else on ``data.fold`` alone.
         runs_folder: where run folders lie, relative to the comparison's folder.
+        tune: choose the learning rate of each run by its own validation part; see :mod:`ncmi.training.tuning`.
     """
 
     entries: tuple[Entry, ...]
@@ -76,6 +77,7 @@ class Plan:
     title: str = ""
     all_folds: bool = True
     runs_folder: str = "runs"
+    tune: bool = False
 
     def __post_init__(self) -> None:
         check_workers(self.workers)
@@ -84,6 +86,11 @@ class Plan:
             raise ComparisonError("nothing to compare: give at least one objective and one seed")
         if len(set(names)) < len(names):
             raise ComparisonError(f"entries of the same name: {', '.join(names)}: name each one once")
+        if self.tune and not _leaves_validation(self.data):
+            raise ComparisonError(
+                "--tune needs a validation part that is not trained on: give --data.validation-fraction 0.15, without "
+                "--data.train-on-all, or leave --tune out"
+            )
 
     @property
     def data(self) -> Data:
@@ -100,7 +107,8 @@ class Plan:
     def in_words(self) -> str:
         """How much is compared: ``2 entries × 5 seeds``."""
         folds = f" × {len(self.folds)} folds" if len(self.folds) > 1 else ""
-        return f"{len(self.entries)} entries × {len(self.seeds)} seeds{folds}"
+        rates = ", each at 6 learning rates or more" if self.tune else ""
+        return f"{len(self.entries)} entries × {len(self.seeds)} seeds{folds}{rates}"
 
     def runs(self) -> list[tuple[str, Recipe]]:
         """Folder (relative) and recipe of each run: seed by seed and fold by fold, so that pairs are finished early."""
@@ -140,7 +148,14 @@ class Plan:
             baseline=BASELINE,
             simulation=isinstance(data, BagData) and is_simulated(data.name),
             command=command,
+            tuned=self.tune,
         )
+
+
+def _leaves_validation(data: Data) -> bool:
+    if not isinstance(data, SampleData):
+        return data.validation_fraction > 0
+    return (data.validation_fraction > 0 or data.validation is not None) and not data.train_on_all
 
 
 def usual_plan(
@@ -151,6 +166,7 @@ def usual_plan(
     networks: Sequence[str] = (),
     workers: int = 0,
     imports: Sequence[str] = (),
+    tune: bool = False,
 ) -> Plan:
     """What is compared where nothing else is said: every loss on five seeds; of bags four networks, two losses, three.
 
@@ -158,7 +174,7 @@ def usual_plan(
         recipe: of all runs, but for network and objective; its seed is the first.
         seeds: number of seeds.
         objectives, networks: names.
-        workers, imports: as of a :class:`Plan`.
+        workers, imports, tune: as of a :class:`Plan`.
 
     Raises:
         ComparisonError: as :func:`entries_of`.
@@ -170,7 +186,7 @@ def usual_plan(
         seeds = 3 if recipe.data.kind == "bags" else 5
     first = recipe.training.seed
     entries = entries_of(recipe, objectives or objective_names(), networks)
-    return Plan(entries, tuple(range(first, first + seeds)), workers, tuple(imports))
+    return Plan(entries, tuple(range(first, first + seeds)), workers, tuple(imports), tune=tune)
 
 
 def entries_of(recipe: Recipe, objectives: Sequence[str], networks: Sequence[str] = ()) -> tuple[Entry, ...]:
@@ -274,6 +290,8 @@ def compare_many(
 
     check_loggers({name for plan, _ in plans for entry in plan.entries for name in entry.recipe.training.logger})
     launch = find_launch()
+    if any(plan.tune for plan, _ in plans) and ((launch is not None and launch.world_size > 1) or len(plans) > 1):
+        raise ComparisonError("--tune makes single runs side by side: start it without torchrun and srun")
     started = time.perf_counter()
     # without links resolved: names stay as the user gave them
     tasks = {
@@ -307,6 +325,8 @@ def compare_many(
         begin(ask_here)
         for path, content in tasks.items():
             on_run(Path(path).name, work(path, content))
+    elif first.tune:
+        failures = _tune(plans[0][1], tasks, first, on_run, begin)
     else:
         failures = run_side_by_side(work, tasks, first.workers, on_run, begin)
     seconds = time.perf_counter() - started
@@ -316,6 +336,19 @@ def compare_many(
         write_record(folder / RECORD, msgspec.structs.replace(record, total_seconds=total, machine=machine))
     if failures:
         raise ComparisonError(f"{len(failures)} of {len(tasks)} runs failed: {_in_brief(failures)}", failures)
+
+
+def _tune(
+    folder: Path, tasks: Mapping[str, dict[str, Any]], plan: Plan, on_run: OnRun, begin: Callable[[Ask], None]
+) -> dict[str, str]:
+    """The runs at a learning rate of their own each; what failed."""
+    from ncmi.training.tuning import RateSearch, try_rate
+
+    runs = {path: recipe_from_dict(content) for path, content in tasks.items()}
+    searches = RateSearch(runs, folder / "trials", on_run)
+    work = partial(try_rate, imports=plan.imports)
+    failures = run_side_by_side(work, searches.more(), plan.workers, searches.finished, begin, searches.more)
+    return failures | searches.failures
 
 
 def _see_that_all_can_be_made(
@@ -350,7 +383,7 @@ def told(faults: Mapping[str, str], total: int) -> str:
 
 def processors_of(plan: Plan) -> int:
     """How many runs of a plan go side by side."""
-    return min(plan.workers or processors(), len(plan.runs()))
+    return plan.workers or processors() if plan.tune else min(plan.workers or processors(), len(plan.runs()))
 
 
 def _in_brief(faults: Mapping[str, str]) -> str:
@@ -388,6 +421,11 @@ def record_of(folder: Path, record: ComparisonRecord, resume: bool | None) -> Co
                 raise ComparisonError(
                     f"{folder} compares {entry.label} by another recipe: give the same options, or another --out"
                 )
+        if earlier.tuned != record.tuned:
+            raise ComparisonError(
+                f"{folder} was begun {'with' if earlier.tuned else 'without'} --tune: go on in the same way, or give "
+                "another --out"
+            )
         return msgspec.structs.replace(record, total_seconds=earlier.total_seconds)
     if not _holds_nothing(folder):
         raise ComparisonError(f"{folder} exists and is not empty: choose another --out, or go on with it by --resume")

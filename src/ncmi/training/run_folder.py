@@ -24,11 +24,13 @@ from ncmi.files import PARTIAL, check_regular, finite, write_atomically, write_j
 from ncmi.recipes import Recipe, recipe_from_dict, recipe_to_dict
 from ncmi.training.launch import place_of_process
 from ncmi.training.schema import (
+    TUNING,
     DataRecord,
     EpochMetrics,
     OutOfDistribution,
     Results,
     SchemaError,
+    TuningRecord,
     decode_record,
     read_record,
     write_record,
@@ -233,6 +235,15 @@ class RunFolder:
         """
         path = self.path / "data.json"
         return read_record(path, DataRecord) if path.exists() else None
+
+    def tuning(self) -> TuningRecord | None:
+        """How its learning rate was chosen; None where it was given.
+
+        Raises:
+            SchemaError: if tuning.json is damaged.
+        """
+        path = self.path / TUNING
+        return read_record(path, TuningRecord) if path.exists() else None
 
     def write_data_record(self, record: DataRecord) -> None:
         """Write data.json."""

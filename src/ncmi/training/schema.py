@@ -6,7 +6,7 @@ None.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -19,6 +19,8 @@ from ncmi.recipes import Kind
 FORMAT = 2
 MISTAKES = "misclassified.csv"
 """What a run decided wrongly on its test part, in its folder; see :mod:`ncmi.training.mistakes`."""
+TUNING = "tuning.json"
+"""How the learning rate of a run was chosen, in its folder; see :mod:`ncmi.training.tuning`."""
 
 
 class SchemaError(ValueError):
@@ -128,6 +130,73 @@ def fits_in_words(fits: Sequence[Fit | None]) -> list[str]:
 _MEMORIZED, _NATS, _MANY = 2.0, 0.2, 0.25
 
 
+class TriedRate(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A learning rate as a multiple of the recipe's, with its validation score; None where training broke down."""
+
+    multiple: float
+    score: float | None
+
+
+class TuningRecord(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``tuning.json``: the learning rates that a run was tried at, and the choice among them.
+
+    Attributes:
+        metric: of the validation part, by the run's first read-out; the most is best.
+        multiple: the chosen rate.
+        at_end: whether that is the lowest or highest of the grid, so that a better one may lie beyond.
+        tried: in their order.
+    """
+
+    metric: Literal["accuracy", "macro_f1", "macro_auc"]
+    multiple: float
+    at_end: bool
+    tried: list[TriedRate]
+
+
+def tuning_in_words(chosen: Mapping[str, Sequence[TuningRecord]], runs: int) -> list[str]:
+    """Sentences on learning rates that were searched.
+
+    Args:
+        chosen: by what they are called, one of each run that has been tuned.
+        runs: how many there are in all.
+    """
+    records = [record for same in chosen.values() for record in same]
+    if not records:
+        return []
+    metrics = {"accuracy": "accuracy", "macro_f1": "macro F1", "macro_auc": "macro AUC"}
+    by = "/".join(dict.fromkeys(metrics[record.metric] for record in records))
+    rates = "; ".join(f"{name} {_rates(same)}" for name, same in chosen.items() if same)
+    whose = "Its" if runs == 1 else "Each run's"
+    whole = "" if len(records) == runs else f" of {len(records)} of {runs} runs"
+    sentences = [
+        f"{whose} learning rate{whole} was chosen by the {by} of its own validation part, by one rule for every loss. "
+        f"In multiples of the usual rate: {rates}."
+    ]
+    if ends := sum(record.at_end for record in records):
+        sentences.append(
+            f"{ends} of {len(records)} choices lie at the end of the grid: beyond it may be a better rate."
+        )
+    return sentences
+
+
+def _rates(records: Sequence[TuningRecord]) -> str:
+    """``×1/16``, and of several the least and the most: ``×1/64 to ×1, median ×1/16``."""
+    chosen = sorted(record.multiple for record in records)
+    middle = chosen[(len(chosen) - 1) // 2]
+    if chosen[0] == chosen[-1]:
+        return multiple_in_words(middle)
+    return f"{multiple_in_words(chosen[0])} to {multiple_in_words(chosen[-1])}, median {multiple_in_words(middle)}"
+
+
+def multiple_in_words(multiple: float) -> str:
+    """A rate in multiples of the usual one.
+
+    >>> multiple_in_words(2.0), multiple_in_words(1 / 64)
+    ('×2', '×1/64')
+    """
+    return f"×{multiple:g}" if multiple >= 1 else f"×1/{1 / multiple:g}"
+
+
 def memorized_in_words(losses: Sequence[Sequence[float | None]]) -> list[str]:
     """A sentence where networks have memorized their training part: what small noisy tables lose the most by.
 
@@ -150,7 +219,7 @@ def memorized_in_words(losses: Sequence[Sequence[float | None]]) -> list[str]:
     return [
         f"In {len(grown)} of {len(runs)} runs the validation part's log-loss ends at twice its lowest or more: these "
         "networks memorize their training part. There lower learning rates, down to a hundredth of this one, may gain "
-        "more than the choice of the loss: ncmi sweep looks for the rate of each loss."
+        "more than the choice of the loss: ncmi compare --tune looks for the rate of each run."
     ]
 
 
@@ -307,6 +376,7 @@ class ComparisonRecord(Record, frozen=True, kw_only=True, forbid_unknown_fields=
         baseline: name of the objective that others are compared with.
         command: the command line that made it.
         machine: of the first run, as in ``environment.json``.
+        tuned: whether each run's learning rate was searched; the entries' recipes have the usual one.
     """
 
     format: int = FORMAT
@@ -321,6 +391,7 @@ class ComparisonRecord(Record, frozen=True, kw_only=True, forbid_unknown_fields=
     command: str | None = None
     total_seconds: float = 0.0
     machine: dict[str, Any] = {}
+    tuned: bool = False
 
 
 class GroupRecord(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):

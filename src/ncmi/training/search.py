@@ -45,8 +45,6 @@ _OWN: Mapping[str, tuple[str, float, float, bool]] = {
 """The option of a loss that is searched by default, with its range, and whether that is one of magnitudes."""
 _RATE = "training.learning_rate"
 _AROUND = 10.0  # an option of no range of its own is searched so many times below and above its present value
-# on small noisy tables, and with wrong labels, the best rate can be a hundred times below the usual one
-_RATE_BELOW, _RATE_ABOVE = 256.0, 4.0
 _SECTIONS = ("training", "objective", "network")
 
 
@@ -156,8 +154,12 @@ def _usual(name: str, present: Any, recipe: Recipe) -> Dimension:
     if not isinstance(present, int | float) or not present > 0:
         raise ValueError(f"it is {present} now, around which there is no range: give one, such as {name}=0:1")
     whole = isinstance(present, int)
-    below, above = (_RATE_BELOW, _RATE_ABOVE) if name == _RATE else (_AROUND, _AROUND)
-    low = max(1.0, present / below) if whole else present / below
+    below, above = 1 / _AROUND, _AROUND
+    if name == _RATE:
+        from ncmi.training.tuning import MULTIPLES  # with numpy, which the command line's help can do without
+
+        below, above = (MULTIPLES.points[place] for place in (MULTIPLES.start[0], MULTIPLES.start[-1]))
+    low = max(1.0, present * below) if whole else present * below
     return Dimension(name=name, low=low, high=present * above, log=True, whole=whole)
 
 
