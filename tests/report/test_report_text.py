@@ -39,3 +39,10 @@ def test_readouts_stand_before_what_is_in_brackets() -> None:
     assert method_label("NCMI (released)", "cc") == "NCMI-CC (released)"
     assert method_label("softmax, centered", "lp") == "softmax, centered, LP"
     assert method_label("odd (name", "cc") == "odd (name-CC"
+
+
+def test_many_numbers_are_named_by_the_least_and_the_most() -> None:
+    rates = [5e-3 * 2.0**power for power in (-9, -8, -4, -2, 0, 1)]
+    settings = shared_settings([{"rate": rate, "name": f"n{place}"} for place, rate in enumerate(rates)])
+    assert settings["rate"] == f"6 values, {rates[0]} … {rates[-1]}"  # as text 9.765625e-06 would come last
+    assert settings["name"] == "6 values, n0 … n5"

@@ -281,12 +281,12 @@ def test_rates_that_were_searched_are_told(new_comparison: NewComparison) -> Non
         write_record(run / TUNING, record)
     with_losses(folder / "runs/cross_entropy-seed1", [0.5])
     (one,) = [one for one in sentences_of(folder) if "chosen" in one]
-    assert "of 3 of 4 runs was chosen by the macro F1" in one
+    assert "learning rates of 3 of 4 runs were chosen by the macro F1" in one
     assert "NCMI ×1/64 to ×1, median ×1/64; Cross-entropy ×2." in one
     # no advice to search for what has been searched
     assert not [one for one in sentences_of(folder) if "memorize" in one]
     (own,) = [one for one in run_verdict(read_run(folder / "runs/cross_entropy-seed0")) if "chosen" in one]
-    assert own.startswith("Its learning rate was chosen")
+    assert own.startswith("Its learning rate, ×2 of the usual one, was chosen")
     (folder / "runs/ncmi-seed0" / TUNING).write_text("{")
     with pytest.raises(ReportError, match=r"tuning\.json: damaged"):
         read_comparison(folder)

@@ -175,7 +175,7 @@ def compare(
         workers: runs side by side, one thread each; 0 for one a processor.
         out: folder of the comparison; by default ``runs/compare-DATA``.
         tune: search the learning rate of each run by its own validation part, from 1/256 to 4 times the usual one or
-            further: the same rule for every loss, and 6 to 10 times as many runs.
+            further: the same rule for every loss, and 8 or 9 times as many runs.
         resume: go on with an earlier comparison of the same options; finished runs are kept.
         quiet: print nothing.
         imports: modules that register objectives or networks of your own.

@@ -66,7 +66,7 @@ def compare(
         networks: names of the networks; by default the one of --network.name, of slides abmil transmil aem asmil.
         workers: runs side by side, one thread each; 0 for one a processor. Of several GPUs each run takes one, in turn.
         tune: search the learning rate of each run by its own validation part, from 1/256 to 4 times the usual one or
-            further: the same rule for every loss, and 6 to 10 times as many runs.
+            further: the same rule for every loss, and 8 or 9 times as many runs.
         resume: go on with an earlier comparison of the same options; finished runs are kept.
         objective: options of the objective that --objective names (by default ncmi); the others take their defaults.
         network: the network, the same for all.
@@ -122,7 +122,7 @@ def _say_plans(plans: Sequence[comparison.Plan]) -> None:
         for entry in plan.entries:
             say(f"  {entry.label}: {in_brief(entry.recipe)}")
         contents |= {f"{entry}": recipe_to_dict(recipe) for entry, recipe in plan.runs()}
-    faults = rehearse(contents, plans[0].imports)
+    faults = rehearse(contents, plans[0].imports, plans[0].tune)
     if faults:
         raise ValueError(comparison.told(faults, len(contents)))
     say("nothing was written; without --dry-run it begins")

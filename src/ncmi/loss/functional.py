@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ncmi.errors import NotFiniteError
 from ncmi.loss.autograd import by_hand, values_can_be_read
 from ncmi.loss.checks import IGNORE, Batch, as_rows, check_tensor
 from ncmi.loss.divergence import CentroidView, concentration, own_and_wrong_sum, pairwise_divergence, ratio_to_uniform
@@ -303,7 +304,7 @@ def check_divergences(*values: Tensor) -> None:
         return
     finite = torch.stack([x.detach().sum(-1).isfinite() for x in values]).all(0)
     if not bool(finite.all()):
-        raise ValueError(
+        raise NotFiniteError(
             f"row {int(finite.int().argmin())} of the batch has no finite divergence from the centroids. Features that "
             "are NaN, infinite or beyond 1e19: lower the learning rate, clip gradients, look for NaN in the input. "
             "A probability of exactly 0: take log_softmax or log_nsf of logits, not the logarithm of probabilities"

@@ -362,7 +362,7 @@ def _runs_table(record: Comparison, path: Path) -> Table:
             lines.append(TableRow(cells, keys=(entry.objective_label,)))
     metrics = " / ".join(heading_of(record.kind, name) for name in judged)
     headings = ["Run folder", "seed", f"test {metrics}, every read-out", "test NCMI", "time"]
-    headings += ["learning rate, searched"] if tuned else []
+    headings += ["learning rate, in multiples of the usual"] if tuned else []
     return Table("runs", headings, lines, ("Loss",))
 
 

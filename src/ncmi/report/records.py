@@ -333,7 +333,8 @@ def read_comparison(folder: Path | str, *, may_be_unfinished: bool = False) -> C
         raise ReportError(
             f"{folder / 'comparison.json'}: two entries are labeled {repeated[0]!r}: give each a label of its own"
         )
-    entries = tuple(_entry(folder, entry) for entry in record.entries)
+    absent = "its learning rate is not chosen yet" if record.tuned else "not started"
+    entries = tuple(_entry(folder, entry, absent) for entry in record.entries)
     runs = [run for entry in entries for run in entry.runs]
     if not runs and not may_be_unfinished:
         raise ReportError(
@@ -406,7 +407,8 @@ def _holding(folder: Path | str, name: str) -> Path:
     return Path(folder)
 
 
-def _entry(folder: Path, record: schema.EntryRecord) -> EntryRuns:
+def _entry(folder: Path, record: schema.EntryRecord, absent: str) -> EntryRuns:
+    """An entry with its runs; ``absent``: what is said of a run that has no folder."""
     finished: dict[tuple[int, int, int | None], Run] = {}
     unfinished: list[UnfinishedRun] = []
     for name in record.runs:
@@ -414,7 +416,7 @@ def _entry(folder: Path, record: schema.EntryRecord) -> EntryRuns:
         path = Path(os.path.normpath(folder / name))
         run = read_run(path) if (path / "recipe.json").is_file() else None
         if run is None or run.results is None:
-            unfinished.append(UnfinishedRun(path, run.state if run else "not started"))
+            unfinished.append(UnfinishedRun(path, run.state if run else absent))
             continue
         key = (run.seed, run.fold, run.split_seed)
         if key in finished:

@@ -89,7 +89,9 @@ def shared_settings(contents: Sequence[dict[str, Any]]) -> dict[str, str]:
         words = list(dict.fromkeys(map(_value, values)))
         if len(words) > 1 and all(type(value) is int for value in values):
             words = [ranges(values)]
-        many = f"{len(words)} values, {min(words)} … {max(words)}"
+        numbers = all(type(value) in (int, float) for value in values)
+        ends = map(_value, (min(values), max(values))) if numbers else (min(words), max(words))
+        many = f"{len(words)} values, {' … '.join(ends)}"
         settings[name] = " | ".join(words) if len(words) <= _MOST_VALUES else many
     return settings
 

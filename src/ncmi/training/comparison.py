@@ -6,6 +6,7 @@ An entry is an objective, or a network with an objective, on data of any kind.
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -86,10 +87,9 @@ class Plan:
             raise ComparisonError("nothing to compare: give at least one objective and one seed")
         if len(set(names)) < len(names):
             raise ComparisonError(f"entries of the same name: {', '.join(names)}: name each one once")
-        if self.tune and not _leaves_validation(self.data):
+        if self.tune and isinstance(self.data, SampleData) and self.data.train_on_all:
             raise ComparisonError(
-                "--tune needs a validation part that is not trained on: give --data.validation-fraction 0.15, without "
-                "--data.train-on-all, or leave --tune out"
+                "--tune needs a validation part that is not trained on: leave --data.train-on-all or --tune out"
             )
 
     @property
@@ -107,7 +107,7 @@ class Plan:
     def in_words(self) -> str:
         """How much is compared: ``2 entries × 5 seeds``."""
         folds = f" × {len(self.folds)} folds" if len(self.folds) > 1 else ""
-        rates = ", each at 6 learning rates or more" if self.tune else ""
+        rates = ", each at 8 or 9 learning rates" if self.tune else ""
         return f"{len(self.entries)} entries × {len(self.seeds)} seeds{folds}{rates}"
 
     def runs(self) -> list[tuple[str, Recipe]]:
@@ -150,12 +150,6 @@ class Plan:
             command=command,
             tuned=self.tune,
         )
-
-
-def _leaves_validation(data: Data) -> bool:
-    if not isinstance(data, SampleData):
-        return data.validation_fraction > 0
-    return (data.validation_fraction > 0 or data.validation is not None) and not data.train_on_all
 
 
 def usual_plan(
@@ -290,7 +284,10 @@ def compare_many(
 
     check_loggers({name for plan, _ in plans for entry in plan.entries for name in entry.recipe.training.logger})
     launch = find_launch()
-    if any(plan.tune for plan, _ in plans) and ((launch is not None and launch.world_size > 1) or len(plans) > 1):
+    tuned = any(plan.tune for plan, _ in plans)
+    if tuned and len(plans) > 1:
+        raise ComparisonError("tuned comparisons are made one at a time")
+    if tuned and launch is not None and launch.world_size > 1:
         raise ComparisonError("--tune makes single runs side by side: start it without torchrun and srun")
     started = time.perf_counter()
     # without links resolved: names stay as the user gave them
@@ -311,7 +308,7 @@ def compare_many(
     def begin(ask: Ask) -> None:
         unfinished = {path: content for path, content in tasks.items() if not (Path(path) / "results.json").exists()}
         if unfinished:
-            _see_that_all_can_be_made(ask, unfinished, len(tasks), first.imports)
+            _see_that_all_can_be_made(ask, unfinished, len(tasks), first.imports, tuned)
             if on_data is not None:
                 for line in ask(_describe, next(iter(unfinished.values())), first.imports):
                     on_data(line)
@@ -326,7 +323,7 @@ def compare_many(
         for path, content in tasks.items():
             on_run(Path(path).name, work(path, content))
     elif first.tune:
-        failures = _tune(plans[0][1], tasks, first, on_run, begin)
+        failures = _tune(first, plans[0][1], on_run, begin)
     else:
         failures = run_side_by_side(work, tasks, first.workers, on_run, begin)
     seconds = time.perf_counter() - started
@@ -338,24 +335,29 @@ def compare_many(
         raise ComparisonError(f"{len(failures)} of {len(tasks)} runs failed: {_in_brief(failures)}", failures)
 
 
-def _tune(
-    folder: Path, tasks: Mapping[str, dict[str, Any]], plan: Plan, on_run: OnRun, begin: Callable[[Ask], None]
-) -> dict[str, str]:
-    """The runs at a learning rate of their own each; what failed."""
+def _tune(plan: Plan, folder: Path, on_run: OnRun, begin: Callable[[Ask], None]) -> dict[str, str]:
+    """The runs of a plan at a learning rate of their own each; what failed."""
+    from ncmi.training.run_folder import RunFolder
     from ncmi.training.tuning import RateSearch, try_rate
 
-    runs = {path: recipe_from_dict(content) for path, content in tasks.items()}
+    runs = {os.path.normpath(folder / name): recipe for name, recipe in plan.runs()}
     searches = RateSearch(runs, folder / "trials", on_run)
-    work = partial(try_rate, imports=plan.imports)
-    failures = run_side_by_side(work, searches.more(), plan.workers, searches.finished, begin, searches.more)
-    return failures | searches.failures
+    with ExitStack() as held:
+
+        def begin_alone(ask: Ask) -> None:
+            begin(ask)
+            held.enter_context(RunFolder(folder).lock())  # trials become runs and go: two calls would take them away
+
+        work = partial(try_rate, imports=plan.imports)
+        failures = run_side_by_side(work, {}, processors_of(plan), searches.finished, begin_alone, searches.more)
+    return searches.by_run(failures) | searches.failures
 
 
 def _see_that_all_can_be_made(
-    ask: Ask, contents: Mapping[str, dict[str, Any]], total: int, imports: tuple[str, ...]
+    ask: Ask, contents: Mapping[str, dict[str, Any]], total: int, imports: tuple[str, ...], tuned: bool
 ) -> None:
     try:
-        faults = ask(_rehearse, contents, imports)
+        faults = ask(_rehearse, contents, imports, tuned)
     except WorkError as error:
         raise ComparisonError(str(error)) from None
     if faults:
@@ -369,11 +371,11 @@ def _describe(content: dict[str, Any], imports: tuple[str, ...]) -> list[str]:
     return describe(recipe_from_dict(content), imports)
 
 
-def _rehearse(contents: dict[str, dict[str, Any]], imports: tuple[str, ...]) -> dict[str, str]:
+def _rehearse(contents: dict[str, dict[str, Any]], imports: tuple[str, ...], tuned: bool) -> dict[str, str]:
     """:func:`ncmi.training.rehearsal.rehearse`, by a name that needs no torch."""
     from ncmi.training.rehearsal import rehearse
 
-    return rehearse(contents, imports)
+    return rehearse(contents, imports, tuned)
 
 
 def told(faults: Mapping[str, str], total: int) -> str:
@@ -383,7 +385,8 @@ def told(faults: Mapping[str, str], total: int) -> str:
 
 def processors_of(plan: Plan) -> int:
     """How many runs of a plan go side by side."""
-    return plan.workers or processors() if plan.tune else min(plan.workers or processors(), len(plan.runs()))
+    at_once = 6 if plan.tune else 1  # learning rates of a run
+    return min(plan.workers or processors(), at_once * len(plan.runs()))
 
 
 def _in_brief(faults: Mapping[str, str]) -> str:

@@ -13,6 +13,10 @@ from ncmi.training.session import session
 from ncmi.training.sources import Source, load_data, open_source
 
 _LOADED: dict[Data, Any] = {}
+_NOT_TUNED = (
+    "--tune needs a validation part beside the test part, and there is none: give --data.validation-fraction 0.15, or "
+    "rows or files of that part, or leave --tune out"
+)
 
 
 def loaded(recipe: Recipe) -> Any:
@@ -24,7 +28,7 @@ def loaded(recipe: Recipe) -> Any:
     return _LOADED[data]
 
 
-def rehearse(contents: dict[str, dict[str, Any]], imports: Sequence[str]) -> dict[str, str]:
+def rehearse(contents: dict[str, dict[str, Any]], imports: Sequence[str], tuned: bool = False) -> dict[str, str]:
     """What stands against runs, by their names: nothing where all of them can be made.
 
     Each different data set is read, each different split drawn, each different network and objective built.
@@ -32,6 +36,7 @@ def rehearse(contents: dict[str, dict[str, Any]], imports: Sequence[str]) -> dic
     Args:
         contents: recipes as plain values, by name.
         imports: modules that register objectives or networks of the user's own.
+        tuned: whether the runs need a validation part that chooses their learning rates.
 
     Raises:
         FileNotFoundError, ValueError: where the data cannot be used at all.
@@ -52,6 +57,9 @@ def rehearse(contents: dict[str, dict[str, Any]], imports: Sequence[str]) -> dic
         source = sources[split]
         if isinstance(source, str):
             faults[name] = source
+            continue
+        if tuned and "validation" not in source.parts_to_judge:
+            faults[name] = _NOT_TUNED
             continue
         # runs of other seeds and folds have the same model, but for its size where the training part decides
         model = (replace(recipe.data, fold=0), recipe.network, recipe.objective, replace(training, seed=0))

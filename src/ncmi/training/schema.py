@@ -166,16 +166,18 @@ def tuning_in_words(chosen: Mapping[str, Sequence[TuningRecord]], runs: int) -> 
     metrics = {"accuracy": "accuracy", "macro_f1": "macro F1", "macro_auc": "macro AUC"}
     by = "/".join(dict.fromkeys(metrics[record.metric] for record in records))
     rates = "; ".join(f"{name} {_rates(same)}" for name, same in chosen.items() if same)
-    whose = "Its" if runs == 1 else "Each run's"
-    whole = "" if len(records) == runs else f" of {len(records)} of {runs} runs"
-    sentences = [
-        f"{whose} learning rate{whole} was chosen by the {by} of its own validation part, by one rule for every loss. "
-        f"In multiples of the usual rate: {rates}."
-    ]
+    if runs == 1:
+        rate = multiple_in_words(records[0].multiple)
+        sentences = [f"Its learning rate, {rate} of the usual one, was chosen by the {by} of its validation part."]
+    else:
+        whose = f"Each run's learning rate was chosen by the {by} of its own validation part"
+        if len(records) < runs:
+            some = f"The learning rates of {len(records)} of {runs} runs"
+            whose = f"{some} were chosen by the {by} of their own validation parts"
+        sentences = [f"{whose}, by one rule for every loss. In multiples of the usual rate: {rates}."]
     if ends := sum(record.at_end for record in records):
-        sentences.append(
-            f"{ends} of {len(records)} choices lie at the end of the grid: beyond it may be a better rate."
-        )
+        which = "It is" if runs == 1 else f"{ends} of the {len(records)} rates {'is' if ends == 1 else 'are'}"
+        sentences.append(f"{which} at an end of the range that was searched: a better one may lie beyond.")
     return sentences
 
 

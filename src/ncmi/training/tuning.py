@@ -8,7 +8,6 @@ another.
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -71,7 +70,10 @@ def metric_of(results: Results) -> Literal["accuracy", "macro_f1", "macro_auc"]:
 
 
 def try_rate(path: str, content: dict[str, Any], imports: tuple[str, ...] = ()) -> Results | None:
-    """One run at one rate, in a process of its own; None where its loss breaks down, which is noted in its folder."""
+    """One run at one rate, gone on with where it has been begun; None where its loss breaks down, which is noted in its
+    folder.
+    """
+    (Path(path) / BROKE_DOWN).unlink(missing_ok=True)
     try:
         return train_one(path, content, imports)
     except FloatingPointError as error:
@@ -79,7 +81,7 @@ def try_rate(path: str, content: dict[str, Any], imports: tuple[str, ...] = ()) 
         return None
 
 
-@dataclass
+@dataclass(eq=False)
 class _Search:
     """The search of one run: where the run will lie, its recipe, and its rates by their place in the grid."""
 
@@ -87,67 +89,58 @@ class _Search:
     recipe: Recipe
     trials: Path
     scores: dict[int, float] = field(default_factory=dict)
-    asked: set[int] = field(default_factory=set)
+    asked: set[Path] = field(default_factory=set)
 
     def trial(self, place: int) -> Path:
         return self.trials / f"{self.path.name}-rate{MULTIPLES.points[place]:g}"
 
-    def recipe_at(self, place: int) -> Recipe:
-        multiple, training = MULTIPLES.points[place], self.recipe.training
+    def recipe_at(self, multiple: float) -> Recipe:
+        training = self.recipe.training
         rates = (multiple * training.learning_rate, multiple * training.centroid_learning_rate)
         return replace(self.recipe, training=replace(training, learning_rate=rates[0], centroid_learning_rate=rates[1]))
 
-    @cached_property
-    def by_name(self) -> dict[str, int]:
-        return {self.trial(place).name: place for place in range(len(MULTIPLES.points))}
+    def wanted(self) -> dict[Path, Recipe]:
+        """What is to be made before the next step of the search, which so does not depend on which trial ends first;
+        nothing at its end.
 
-    def look(self) -> None:
-        """Learn of trials that an earlier call has made."""
-        for place in range(len(MULTIPLES.points)):
-            folder = RunFolder(self.trial(place))
-            if (folder.path / BROKE_DOWN).exists():
-                self.scores[place] = float("-inf")
-            elif folder.finished:
-                self.learn(place, folder.results())
+        What an earlier call has finished is asked for too: training sees that it is of the same recipe and data, and
+        gives its results.
+        """
+        tried: dict[int, float] = {}
+        while places := MULTIPLES.untried(tried, best_of(tried) if tried else 0):
+            if missing := [place for place in places if place not in self.scores]:
+                return {self.trial(place): self.recipe_at(MULTIPLES.points[place]) for place in missing}
+            tried |= {place: self.scores[place] for place in places}
+        return {}
 
     def learn(self, place: int, results: Results | None) -> None:
         """A rate has been tried; ComparisonError where that gave no validation score."""
-        score = float("-inf")
-        if results is not None:
-            validation, metric = results.readouts[results.primary_readouts[0]].validation, metric_of(results)
-            value = None if validation is None else getattr(validation, metric).value
-            if value is None:
-                raise ComparisonError(
-                    f"{self.path.name}: there is no {metric} of a validation part to choose a learning rate by: give a "
-                    "larger one (--data.validation-fraction 0.15), or leave --tune out"
-                )
-            score = float(value)
-        self.scores[place] = score
-
-    def open_places(self) -> list[int]:
-        """What is to be tried before the next step of the search, which so does not depend on which trial ends first;
-        none at its end.
-        """
-        tried: dict[int, float] = {}
-        while wanted := MULTIPLES.untried(tried, best_of(tried) if tried else 0):
-            if missing := [place for place in wanted if place not in self.scores]:
-                return missing
-            tried |= {place: self.scores[place] for place in wanted}
-        return []
+        if results is None:
+            self.scores[place] = float("-inf")
+            return
+        validation, metric = results.readouts[results.primary_readouts[0]].validation, metric_of(results)
+        value = None if validation is None else getattr(validation, metric).value
+        if value is None:
+            raise ComparisonError(
+                f"there is no {metric} of its validation part to choose a learning rate by: give a larger one, in "
+                "which every class occurs (--data.validation-fraction 0.15), or leave --tune out; in both cases with "
+                "another --out"
+            )
+        self.scores[place] = float(value)
 
     def finish(self) -> Results:
         """Make the best trial the run.
 
         Raises:
-            FloatingPointError: where training broke down at every rate.
+            ComparisonError: where training broke down at every rate.
         """
         place = best_of(self.scores)
         if self.scores[place] == float("-inf"):
-            raise FloatingPointError(
-                f"training broke down at every learning rate from "
-                f"{self.recipe_at(min(self.scores)).training.learning_rate:g} to "
-                f"{self.recipe_at(max(self.scores)).training.learning_rate:g}: look for values in the data that are "
-                "far from the others, or give another --training.learning-rate to search around"
+            rates = [self.recipe_at(MULTIPLES.points[each]).training.learning_rate for each in sorted(self.scores)]
+            raise ComparisonError(
+                f"training broke down at every learning rate from {rates[0]:g} to {rates[-1]:g}: look for values in "
+                "the data that are far from the others, or search around another --training.learning-rate; in both "
+                "cases with another --out"
             )
         folder = RunFolder(self.trial(place))
         results = folder.results()
@@ -163,7 +156,7 @@ class _Search:
         return results
 
     def tidy(self) -> None:
-        """Remove the trials that have not become the run."""
+        """Remove the trials that have not become the run, so that no test result stands beside its own."""
         for place in range(len(MULTIPLES.points)):
             shutil.rmtree(self.trial(place), ignore_errors=True)
 
@@ -174,7 +167,7 @@ class RateSearch:
     Args:
         runs: recipe of each run, at its usual rate, by the path of its folder.
         trials: folder of the runs at single rates, which go on after a stop.
-        on_run: called with name and results of each run whose rate is chosen.
+        on_run: called with name and results of each run whose rate is chosen, also by an earlier call.
 
     Attributes:
         failures: why a run has no rate, by its path.
@@ -184,42 +177,62 @@ class RateSearch:
         self.left = [_Search(Path(path), recipe, trials) for path, recipe in runs.items()]
         self.trials, self.on_run = trials, on_run
         self.failures: dict[str, str] = {}
-        self._looked: set[Path] = set()
+        # of trials their place in the grid, of runs that were made earlier none
+        self._names: dict[str, tuple[_Search, int | None]] = {search.path.name: (search, None) for search in self.left}
+        for search in self.left:
+            self._names |= {search.trial(place).name: (search, place) for place in range(len(MULTIPLES.points))}
 
     def more(self) -> dict[str, dict[str, Any]]:
         """Recipes of trials by folder: those of the first search that has any which are not in hand."""
         for search in list(self.left):
-            if search.path not in self._looked:
-                self._looked.add(search.path)
-                if RunFolder(search.path).finished:
-                    search.tidy()  # an earlier call may have been stopped before it had done so
-                    self.left.remove(search)
-                    continue
-                if search.path.exists():
-                    raise ComparisonError(f"{search.path} is in the way and is no finished run: move or remove it")
-                search.look()
-            places = search.open_places()
-            if not places:
-                self.left.remove(search)
+            made = RunFolder(search.path)
+            if made.finished:  # by an earlier call
+                chosen = made.tuning()
+                wanted = {search.path: search.recipe_at(chosen.multiple if chosen else 1.0)}
+            elif search.path.exists():
+                self._drop(search, f"{search.path} is in the way and is no finished run: move or remove it")
+                continue
+            elif not (wanted := search.wanted()):
                 self._finish(search)
                 continue
-            if new := [place for place in places if place not in search.asked]:
+            if new := {path: recipe for path, recipe in wanted.items() if path not in search.asked}:
                 search.asked |= set(new)
-                return {str(search.trial(place)): recipe_to_dict(search.recipe_at(place)) for place in new}
+                return {str(path): recipe_to_dict(recipe) for path, recipe in new.items()}
         if not self.left and self.trials.is_dir() and not any(self.trials.iterdir()):
             self.trials.rmdir()
         return {}
 
     def finished(self, name: str, results: Results | None) -> None:
-        """A trial has come to its end."""
-        search, place = next((each, each.by_name[name]) for each in self.left if name in each.by_name)
-        search.learn(place, results)
+        """A trial has come to its end, or a run of an earlier call was found to be what it should be."""
+        search, place = self._names[name]
+        if search not in self.left:
+            return
+        if place is None and results is not None:
+            self._made(search, results)
+        elif place is not None:
+            try:
+                search.learn(place, results)
+            except ComparisonError as error:
+                self._drop(search, str(error))
+
+    def by_run(self, failures: Mapping[str, str]) -> dict[str, str]:
+        """What went wrong with single trials, by path, as what went wrong with their runs: the first reason of each."""
+        reasons: dict[str, str] = {}
+        for path, reason in failures.items():
+            reasons.setdefault(str(self._names[Path(path).name][0].path), reason)
+        return reasons
 
     def _finish(self, search: _Search) -> None:
         try:
-            results = search.finish()
-        except FloatingPointError as error:
-            self.failures[str(search.path)] = str(error)
-        else:
-            search.tidy()  # no test result is left to stand beside the run's own
-            self.on_run(search.path.name, results)
+            self._made(search, search.finish())
+        except ComparisonError as error:
+            self._drop(search, str(error))
+
+    def _made(self, search: _Search, results: Results) -> None:
+        search.tidy()
+        self.left.remove(search)
+        self.on_run(search.path.name, results)
+
+    def _drop(self, search: _Search, reason: str) -> None:
+        self.left.remove(search)
+        self.failures[str(search.path)] = reason
