@@ -260,6 +260,14 @@ def test_links_count_once(tmp_path: Path) -> None:
     origins = list_origins(tmp_path / "tars")
     assert origins.parts == [VALIDATION] * 4
     assert "2 files are links" in origins.notes[0]
+    # a name that says another part than the file's own is wrong, as it is with images
+    (tmp_path / "tars" / "train-0.tar").symlink_to("val/0.tar")
+    origins = list_origins(tmp_path / "tars")
+    assert origins.parts == [VALIDATION] * 4
+    ((name, reason),) = origins.bad
+    assert name.endswith("train-0.tar")
+    assert reason.endswith("val/0.tar, another part")
+    assert "2 files are links" in origins.notes[0]
 
 
 def reference(image: Image.Image, box: tuple[float, float, float, float], side: int) -> np.ndarray[Any, Any]:

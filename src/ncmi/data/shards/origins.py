@@ -81,7 +81,7 @@ def list_origins(path: Path) -> Origins:
     if is_shards(path):
         raise ValueError("holds shards already: give the images that they were made of, or train on it (ncmi train)")
     files = [path] if path.is_file() else all_files(path)
-    files, notes = _without_links([file for file in files if file.suffix.lower() in _PARQUET + _TAR], path)
+    files, notes, bad = _without_links([file for file in files if file.suffix.lower() in _PARQUET + _TAR], path)
     if parquet := [file for file in files if file.suffix.lower() in _PARQUET]:
         origins = _of_parquet(parquet)
     elif files:
@@ -104,13 +104,15 @@ def list_origins(path: Path) -> Origins:
                 origins.samples.append(Origin(name, number[label], str(layout.root / name)))
                 origins.parts.append(part)
     origins.notes += notes
+    origins.bad += bad
     if not origins.samples or len(origins.classes) < 2:
         raise ValueError(f"{len(origins.samples)} images of {len(origins.classes)} classes: at least two are needed")
     return origins
 
 
-def _without_links(files: Sequence[Path], top: Path) -> tuple[list[Path], list[str]]:
-    """Files below a folder, less what is a second name of one of them by a link, and what is to be said of it.
+def _without_links(files: Sequence[Path], top: Path) -> tuple[list[Path], list[str], list[tuple[str, str]]]:
+    """Files below a folder, less what is a second name of one of them by a link, what is to be said of it, and names
+    that say another part than the file's own.
 
     Each counts under its own name, which may say its part, else under the first.
     """
@@ -121,11 +123,12 @@ def _without_links(files: Sequence[Path], top: Path) -> tuple[list[Path], list[s
             names[real] = file
     kept = set(names.values())
     repeats = [file for file in files if file not in kept]
-    if not repeats:
-        return list(files), []
-    pair = f"{repeats[0]} of {names[repeats[0].resolve()]}"
-    notes = [f"{len(repeats)} files are links to others and count once (such as {pair})"]
-    return [file for file in files if file in kept], notes
+    pairs = [(file, names[file.resolve()]) for file in repeats]
+    bad = [(str(file), f"links to {own}, another part") for file, own in pairs if _say_different_parts(file, own)]
+    notes = []
+    if same := [pair for pair in pairs if not _say_different_parts(*pair)]:
+        notes.append(f"{len(same)} files are links to others and count once (such as {same[0][0]} of {same[0][1]})")
+    return [file for file in files if file in kept], notes, bad
 
 
 def read_origins(samples: Sequence[Origin]) -> Iterator[bytes | OSError]:
@@ -146,10 +149,21 @@ def read_origins(samples: Sequence[Origin]) -> Iterator[bytes | OSError]:
             yield error
 
 
+def _say_different_parts(one: Path, other: Path) -> bool:
+    said = {_part_said(one), _part_said(other)}
+    return len(said) == 2 and None not in said
+
+
 def _part_of_file(file: Path) -> int:
-    """The part that the name of a file means, or of the folder that it lies in; training where neither says it."""
+    """The part that a file is of; training where its name does not say it."""
+    said = _part_said(file)
+    return TRAIN if said is None else said
+
+
+def _part_said(file: Path) -> int | None:
+    """The part that the name of a file means, or of the folder that it lies in; None where neither says it."""
     parts = (part_of_folder(name) for name in (_NUMBERS.sub("", file.stem), file.parent.name))
-    return next((part for part in parts if part is not None), TRAIN)
+    return next((part for part in parts if part is not None), None)
 
 
 def _of_parquet(files: Sequence[Path]) -> Origins:
