@@ -492,3 +492,11 @@ def test_a_document_is_a_picture_on_light_paper_with_a_legend() -> None:
     # light paper in the corner, something dark somewhere
     assert picture[0, 0].min() > 250
     assert picture.sum(axis=-1).min() < 255
+
+
+def test_a_picture_is_no_wider_than_what_is_drawn() -> None:
+    looks = {"NCMI": KNOWN["ncmi"]}
+    (chart,) = epoch_charts({"NCMI": [metrics(validation_cmi=[1.0, 0.5, 0.2])]}, looks, VALIDATION[:1])
+    picture = np.asarray(Image.open(io.BytesIO(to_document([chart])[1])).convert("L"))
+    dark = np.flatnonzero((picture < 250).any(axis=0))
+    assert picture.shape[1] - dark[-1] < 0.15 * picture.shape[1]

@@ -128,18 +128,19 @@ def _still(content: Any) -> Any:
 
 
 def _legend(styles: Mapping[str, Style]) -> Any:
-    """Lines with their names, four side by side."""
+    """Lines with their names, four side by side, and no wider than these are: the picture would be as wide."""
+    width = 230 * min(4, len(styles))
     lefts = {name: 230 * (place % 4) for place, name in enumerate(styles)}
     rows: list[Datum] = [
         {"series": name, "x": left, "end": left + 30, "name": left + 37, "y": 20 * (place // 4)}
         for place, (name, left) in enumerate(lefts.items())
     ]
-    scale = alt.Scale(domain=[0, 1000], range=[0, 1000], nice=False)
+    scale = alt.Scale(domain=[0, width], range=[0, width], nice=False)
     base = alt.Chart(values_of(rows)).encode(alt.Y("y:Q", axis=None, scale=scale))
     x = alt.X("x:Q", axis=None, scale=scale)
     lines = base.mark_rule(strokeWidth=2.5).encode(x, alt.X2("end:Q"), color_of(styles), dashes_of(styles))
     names = base.mark_text(align="left", baseline="middle").encode(alt.X("name:Q"), alt.Text("series:N"))
-    return (lines + names).properties(width=900, height=20 * (1 + (len(styles) - 1) // 4))
+    return (lines + names).properties(width=width, height=20 * (1 + (len(styles) - 1) // 4))
 
 
 def values_of(rows: Sequence[Datum]) -> alt.InlineData:
