@@ -22,10 +22,6 @@ _PEER = re.compile(r"gloo|NCCL|Connection (closed|reset) by peer|Broken pipe|cli
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-class NotFiniteError(FloatingPointError, ValueError):
-    """Values that are not finite, in training because it diverges: what is called a ValueError of a loss on its own."""
-
-
 class Interrupted(Exception):
     """Work was asked to stop, and can be gone on with.
 

@@ -17,6 +17,10 @@ _SUM_TOLERANCE = 1e-2  # soft targets mixed in half precision sum to 1 only abou
 IGNORE = -100  # the label of samples without a class, as torch.nn.functional.cross_entropy has it
 
 
+class NotFiniteError(FloatingPointError, ValueError):
+    """Values that are not finite: a wrong input of a loss on its own, and in training mostly a run that diverges."""
+
+
 class Batch(NamedTuple):
     """Samples of any shape as rows, and the way back.
 

@@ -19,9 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ncmi.errors import NotFiniteError
 from ncmi.loss.autograd import by_hand, values_can_be_read
-from ncmi.loss.checks import IGNORE, Batch, as_rows, check_tensor
+from ncmi.loss.checks import IGNORE, Batch, NotFiniteError, as_rows, check_tensor
 from ncmi.loss.divergence import CentroidView, concentration, own_and_wrong_sum, pairwise_divergence, ratio_to_uniform
 from ncmi.loss.forms import Direction, Distribution, Form, Reduction, check_loss, check_reduction
 from ncmi.loss.likelihood import STEEPEST, scores_of_ratios, surprisal_of_ratios
@@ -298,7 +297,7 @@ def wrong_class_mean(divergence: Tensor, power: float) -> Tensor:
 
 
 def check_divergences(*values: Tensor) -> None:
-    """Raise ValueError for values ``[n, ...]`` that are not finite, on the CPU: elsewhere a look would stall."""
+    """Raise NotFiniteError for values ``[n, ...]`` that are not, on the CPU: elsewhere a look would stall."""
     # the sum over a batch is finite where all of it is
     if not values_can_be_read(values[0]) or all(math.isfinite(x.detach().sum().item()) for x in values):
         return
