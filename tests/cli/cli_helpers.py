@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,6 +39,18 @@ def ncmi(*words: object, cwd: Path, check: int = 0) -> Done:
             code = stop.code if isinstance(stop.code, int) else 1
     assert code == check, out.getvalue() + errors.getvalue()
     return Done(code, out.getvalue(), errors.getvalue())
+
+
+def begin_ncmi(*words: str, cwd: Path) -> subprocess.Popen[str]:
+    """A command that goes on meanwhile, in a session of its own: a signal to its group does not reach this test."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "ncmi", *words],
+        cwd=cwd,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:

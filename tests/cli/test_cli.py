@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cli_helpers import PATIENCE, flat, ncmi, read, rows, wait_for
+from cli_helpers import PATIENCE, begin_ncmi, flat, ncmi, read, rows, wait_for
 
 from ncmi.data.load import load_dataset
 from ncmi.data.splits import split_dataset
@@ -226,13 +226,7 @@ def test_user_objective_by_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_result(tmp_path: Path) -> None:
     options = ("train", "digits", "--training.epochs", "12", "--training.threads", "1", "--training.accelerator", "cpu")
     ncmi(*options, "--out", "whole", cwd=tmp_path)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ncmi", *options, "--out", "stopped"],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = begin_ncmi(*options, "--out", "stopped", cwd=tmp_path)
     wait_for(tmp_path / "stopped/metrics.jsonl", process)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=PATIENCE)
@@ -275,14 +269,7 @@ def test_compare_tunes_the_rate_of_each_run_and_goes_on(tmp_path: Path) -> None:
     said = ncmi(*tuned, "--dry-run", cwd=tmp_path).stdout
     assert "each at 8 or 9 learning rates = 2 runs to keep" in said
     folder = tmp_path / "c"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ncmi", *tuned, "--workers", "1"],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    process = begin_ncmi(*tuned, "--workers", "1", cwd=tmp_path)
     wait_for(folder / "trials/cross_entropy-seed0-rate0.00390625/results.json", process)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=PATIENCE)
@@ -313,14 +300,7 @@ def test_ctrl_c_stops_a_comparison_at_once(tmp_path: Path) -> None:
     """
     write_objective(tmp_path)
     words = ("--imports", "mine", "compare", "wine", "--objectives", "mine", "ncmi", "--seeds", "2", "--workers", "1")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ncmi", *words, "--out", "c", "--training.epochs", "100000"],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # a terminal's Ctrl-C reaches the whole group, and not this test
-    )
+    process = begin_ncmi(*words, "--out", "c", "--training.epochs", "100000", cwd=tmp_path)
     run = tmp_path / "c/runs/mine-seed0"
     wait_for(run / "metrics.jsonl", process)
     os.killpg(process.pid, signal.SIGINT)

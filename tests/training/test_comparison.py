@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 import pytest
 from queue_work import double, double_there
+from training_helpers import made_up_results, made_up_scores
 
 from ncmi.objectives.options import CrossEntropyOptions, NCMIOptions
-from ncmi.readouts.scores import Estimate, Scores
 from ncmi.recipes import BagData, BagNetwork, Network, Recipe, TableData, recipe_from_dict
 from ncmi.report import comparison_rows, read_comparison, write_report
 from ncmi.training import comparison, workers
@@ -29,7 +29,6 @@ from ncmi.training.comparison import (
 )
 from ncmi.training.schema import (
     ComparisonRecord,
-    InformationRecord,
     Readout,
     Results,
     SchemaError,
@@ -42,44 +41,6 @@ BAGS = Recipe(BagData("cohort/features", folds=3))
 TABLE = Recipe(TableData("tables/wine.csv"))
 
 
-def results_of(recipe: Recipe) -> Results:
-    """As a run would give them, with made-up scores."""
-    nothing = Estimate(value=None)
-    scores = Scores(
-        samples=1,
-        accuracy=Estimate(value=0.5),
-        balanced_accuracy=nothing,
-        macro_f1=nothing,
-        macro_auc=nothing,
-        nll=None,
-        brier=None,
-        calibration_error=None,
-    )
-    return Results(
-        kind=recipe.data.kind,
-        data=recipe.data.title,
-        network=recipe.network.name,
-        objective=recipe.objective.name,
-        seed=recipe.training.seed,
-        epochs=1,
-        best_epoch=1,
-        selection="last",
-        class_names=["a", "b"],
-        num_train=1,
-        num_validation=1,
-        num_test=1,
-        primary_readouts=["head"],
-        readouts={"head": Readout(test=scores)},
-        information=InformationRecord(
-            cmi=None, separation=None, ncmi=None, cross_entropy_separation=None, cross_entropy_ncmi=None
-        ),
-        epoch_seconds=0.0,
-        total_seconds=0.0,
-        peak_memory_mb=0.0,
-        parameters=1,
-    )
-
-
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Recipe]]:
     """Runs that are not trained: the queue is kept, in this process; an objective of temperature 9 fails."""
@@ -90,7 +51,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Recipe]]:
         if recipe.objective == NCMIOptions(temperature=9.0):
             raise ValueError("temperature 9")
         runs.append((path, recipe))
-        results = results_of(recipe)
+        results = made_up_results(recipe, head=Readout(test=made_up_scores(0.5)))
         write_record(Path(path) / "results.json", results)
         return results
 

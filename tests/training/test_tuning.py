@@ -14,6 +14,7 @@ import pytest
 from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from training_helpers import made_up_results, made_up_scores
 
 from ncmi.files import write_json
 from ncmi.readouts.scores import ClassScores, Estimate, Scores
@@ -23,7 +24,6 @@ from ncmi.training.comparison import ComparisonError, Plan, compare, entries_of,
 from ncmi.training.run_folder import RunFolderError
 from ncmi.training.schema import (
     TUNING,
-    InformationRecord,
     Readout,
     Results,
     TriedRate,
@@ -38,40 +38,10 @@ RECIPE = Recipe(TableData("tables/wine.csv"), training=Training(learning_rate=0.
 START = [1 / 256, 1 / 64, 1 / 16, 1 / 4, 1.0, 4.0]
 
 
-def scores_of(value: float | None, **others: float) -> Scores:
-    fields = {"accuracy": value, "balanced_accuracy": None, "macro_f1": None, "macro_auc": None} | others
-    estimates = {name: Estimate(value=one) for name, one in fields.items()}
-    return Scores(samples=1, nll=None, brier=None, calibration_error=None, **estimates)
-
-
 def results_of(recipe: Recipe, validation: Scores | None, test: float = 0.5) -> Results:
-    nothing = InformationRecord(
-        cmi=None, separation=None, ncmi=None, cross_entropy_separation=None, cross_entropy_ncmi=None
-    )
-    return Results(
-        kind=recipe.data.kind,
-        data=recipe.data.title,
-        network="mlp",
-        objective=recipe.objective.name,
-        seed=recipe.training.seed,
-        epochs=1,
-        best_epoch=1,
-        selection="last",
-        class_names=["a", "b"],
-        num_train=1,
-        num_validation=1,
-        num_test=1,
-        primary_readouts=["head", "cc"],
-        readouts={
-            "cc": Readout(test=scores_of(0.9), validation=scores_of(0.9)),
-            "head": Readout(test=scores_of(test), validation=validation),
-        },
-        information=nothing,
-        epoch_seconds=0.0,
-        total_seconds=0.0,
-        peak_memory_mb=0.0,
-        parameters=1,
-    )
+    """Judged by the head; what a second read-out says is nobody's business."""
+    other = Readout(test=made_up_scores(0.9), validation=made_up_scores(0.9))
+    return made_up_results(recipe, head=Readout(test=made_up_scores(test), validation=validation), cc=other)
 
 
 class World:
@@ -94,7 +64,7 @@ class World:
         if value is None:
             write_json(Path(path) / BROKE_DOWN, {"error": "nan"})
             return None
-        results = results_of(recipe, scores_of(value), test=1 - value)
+        results = results_of(recipe, made_up_scores(value), test=1 - value)
         write_record(Path(path) / "results.json", results)
         return results
 
@@ -200,13 +170,13 @@ def test_what_rates_are_judged_by() -> None:
         ClassScores(name=name, support=support, precision=nothing, recall=nothing, f1=nothing)
         for name, support in (("a", 900), ("b", 20))
     ]
-    scores = msgspec.structs.replace(scores_of(0.5), samples=920, classes=classes)
+    scores = msgspec.structs.replace(made_up_scores(0.5), samples=920, classes=classes)
     unequal = msgspec.structs.replace(table, readouts={"head": Readout(test=scores)})
     assert unequal.readouts["head"].test.unequal
     assert metric_of(unequal) == "macro_f1"
 
 
-@pytest.mark.parametrize("scores", [None, scores_of(None)])
+@pytest.mark.parametrize("scores", [None, made_up_scores(None)])
 def test_a_run_without_a_validation_score_has_no_rate_and_the_others_have(
     scores: Scores | None, tmp_path: Path
 ) -> None:
@@ -347,7 +317,7 @@ def test_folds_and_networks_have_searches_of_their_own(networks: list[str], tmp_
         recipe = recipe_from_dict(content)
         multiple = recipe.training.learning_rate / RECIPE.training.learning_rate
         peak = 4.0**-recipe.data.fold if recipe.network.name == "mean" else 0.25
-        scores = scores_of(0.5, macro_auc=peak_at(peak)(multiple))
+        scores = made_up_scores(0.5, macro_auc=peak_at(peak)(multiple))
         results = results_of(recipe, scores)
         seen[f"{recipe.network.name} {recipe.data.fold}"] = peak
         Path(path).mkdir(parents=True, exist_ok=True)

@@ -20,12 +20,13 @@ from torch import Tensor
 
 from ncmi.loss.alternating import Alternation
 from ncmi.objectives.options import CrossEntropyOptions, NCMIOptions, ObjectiveOptions, SupConOptions
+from ncmi.readouts.scores import Estimate, Scores
 from ncmi.recipes import Augmentation, ImageData, Network, Recipe, TableData, Training
 from ncmi.recipes.defaults import takes_common_length
 from ncmi.training.checkpoint import load_checkpoint
 from ncmi.training.loop import Loop
 from ncmi.training.run_folder import RunFolder
-from ncmi.training.schema import Results
+from ncmi.training.schema import InformationRecord, Readout, Results
 
 SMALL = Network("mlp", width=16, depth=1, feature_dim=8)
 TIMES = {"seconds", "epoch_seconds", "total_seconds", "peak_memory_mb"}
@@ -156,3 +157,37 @@ def disturb_generators() -> None:
     """What another program would have done between two sessions."""
     torch.manual_seed(987654321)
     torch.rand(17)
+
+
+def made_up_scores(accuracy: float | None, **others: float) -> Scores:
+    """Of one sample, nothing but what is given."""
+    fields = {"accuracy": accuracy, "balanced_accuracy": None, "macro_f1": None, "macro_auc": None} | others
+    estimates = {name: Estimate(value=value) for name, value in fields.items()}
+    return Scores(samples=1, nll=None, brier=None, calibration_error=None, **estimates)
+
+
+def made_up_results(recipe: Recipe, **readouts: Readout) -> Results:
+    """As a run would give them, of two classes and one sample a part; judged by the read-outs, the first one first."""
+    return Results(
+        kind=recipe.data.kind,
+        data=recipe.data.title,
+        network=recipe.network.name,
+        objective=recipe.objective.name,
+        seed=recipe.training.seed,
+        epochs=1,
+        best_epoch=1,
+        selection="last",
+        class_names=["a", "b"],
+        num_train=1,
+        num_validation=1,
+        num_test=1,
+        primary_readouts=list(readouts),
+        readouts=dict(reversed(readouts.items())),  # their order says nothing
+        information=InformationRecord(
+            cmi=None, separation=None, ncmi=None, cross_entropy_separation=None, cross_entropy_ncmi=None
+        ),
+        epoch_seconds=0.0,
+        total_seconds=0.0,
+        peak_memory_mb=0.0,
+        parameters=1,
+    )

@@ -385,7 +385,11 @@ def told(faults: Mapping[str, str], total: int) -> str:
 
 def processors_of(plan: Plan) -> int:
     """How many runs of a plan go side by side."""
-    at_once = 6 if plan.tune else 1  # learning rates of a run
+    at_once = 1
+    if plan.tune:
+        from ncmi.training.tuning import MULTIPLES
+
+        at_once = len(MULTIPLES.start)
     return min(plan.workers or processors(), at_once * len(plan.runs()))
 
 
