@@ -43,7 +43,10 @@ from ncmi.loss.simplex import centered_feature, full_precision, log_ratio, logit
 from ncmi.loss.statistics import CentroidMeans, ClassWeights, RunningCenter, StepWatch, as_it_is, is_recomputation, put
 from ncmi.loss.sweep import sweep_terms
 
-_CONFIDENCE_DECAY = 0.98  # the last fifty steps or so
+_DOUBT_DECAY = 0.98  # the last fifty steps or so
+# q of "auto" is 1 where the model is sure and contradicts a fifth of the labels
+_DOUBT_FACTOR = 5.0
+_LEAST_ROBUSTNESS = 1e-3  # the likelihood, to three digits
 # options that are words, in a state by their number
 _WORDS: dict[str, tuple[str, ...]] = {
     "separation_direction": get_args(Direction),
@@ -130,8 +133,9 @@ class NCMIBase(nn.Module):
             if options.center == "none"
             else RunningCenter(feature_dim, options.center, decay=options.center_decay, center_updates=center_updates)
         )
-        self.confidence = (
-            RunningCenter(1, "ema", decay=_CONFIDENCE_DECAY, center_updates=1) if options.robustness == "auto" else None
+        # how sure the model is, and how many labels it contradicts
+        self.doubt = (
+            RunningCenter(2, "ema", decay=_DOUBT_DECAY, center_updates=1) if options.robustness == "auto" else None
         )
         self.class_weights = None if weight is None else ClassWeights(num_classes, weight)
         # the default form without anything that is weighed or counted; see _short
@@ -157,7 +161,7 @@ class NCMIBase(nn.Module):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Put centroids to their anchors, and forget center, counts and averages."""
-        for statistics in (self.running_center, self.confidence, self.class_weights):
+        for statistics in (self.running_center, self.doubt, self.class_weights):
             if statistics is not None:
                 statistics.reset_parameters()
         if self.centroid_logits.device.type == "meta":
@@ -279,11 +283,12 @@ class NCMIBase(nn.Module):
 
     @property
     def present_robustness(self) -> float | Tensor:
-        """q of the next step: the option, or where that is ``"auto"``, how sure the model has lately been."""
-        if self.confidence is None:
+        """q of the next step: the option, or where that is ``"auto"``, what the model has lately made of its labels."""
+        if self.doubt is None:
             assert not isinstance(self.robustness, str)
             return self.robustness
-        return as_it_is(self.confidence.mean).clamp_min(1 / self.num_classes)
+        sure, contradicted = as_it_is(self.doubt.mean).split(1)
+        return torch.minimum(sure, _DOUBT_FACTOR * contradicted).clamp_min(_LEAST_ROBUSTNESS)
 
     @property
     def center(self) -> Tensor | None:
@@ -664,7 +669,7 @@ class NCMIBase(nn.Module):
 
     @property
     def _moves(self) -> bool:
-        return self.class_means is not None or self.running_center is not None or self.confidence is not None
+        return self.class_means is not None or self.running_center is not None or self.doubt is not None
 
     def observe(self, features: Tensor, labels: Tensor, synchronize: bool = False) -> None:
         """Add a micro-batch's sums and counts, with ``synchronize`` those of all processes, for :meth:`update`."""
@@ -682,12 +687,15 @@ class NCMIBase(nn.Module):
             self.class_means.observe(self.log_distribution(rows).exp(), batch, synchronize)
         if self.running_center is not None:
             self.running_center.observe(full_precision(rows), batch.ignored, synchronize)
-        if self.confidence is not None:
-            self.confidence.observe(self.predict_proba(rows).amax(-1, keepdim=True), batch.ignored, synchronize)
+        if self.doubt is not None:
+            sure, guess = self.predict_proba(rows).max(-1)
+            labels = batch.labels.argmax(-1) if batch.labels.is_floating_point() else batch.labels
+            contradicted = (guess != labels).to(sure)
+            self.doubt.observe(torch.stack((sure, contradicted), -1), batch.ignored, synchronize)
 
     def update(self) -> None:
-        """Bring center, class means and confidence up to date from what was observed."""
-        for statistics in (self.class_means, self.running_center, self.confidence):
+        """Bring center, class means and doubt up to date from what was observed."""
+        for statistics in (self.class_means, self.running_center, self.doubt):
             if statistics is not None:
                 statistics.update()
 
