@@ -1,4 +1,4 @@
-"""Robustness "auto": q is the smaller of how sure the model is and five times the share of labels that it contradicts,
+"""Robustness "auto": q is how sure the model is, at most the square of 15 times the share of labels that it contradicts,
 both running means, against plain numpy, step by step."""
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def test_as_large_as_the_model_is_sure_and_contradicts_labels(options: dict[str,
         # labels that the model agrees with, but for some
         agrees = torch.rand(len(labels)) < right
         labels = torch.where(agrees, loss.predict_proba(features).argmax(1), labels)
-        assert present(loss) == pytest.approx(max(min(known[0], 5 * known[1]), 1e-3), rel=1e-12)
+        assert present(loss) == pytest.approx(max(min(known[0], (15 * known[1]) ** 2), 1e-3), rel=1e-12)
         plain = ncmi.NCMILoss(4, 6, robustness=present(loss), **options).double()
         plain.load_state_dict({"centroid_logits": loss.centroid_logits}, strict=False)
         targets = torch.rand(len(labels), 4, dtype=torch.float64).softmax(1)
@@ -89,7 +89,7 @@ def test_soft_targets_are_contradicted_at_their_highest_share() -> None:
     loss.update()
     sure, contradicted = doubt(loss, features, targets.argmax(1))
     assert contradicted > 0
-    assert present(loss) == pytest.approx(min(sure, 5 * contradicted), rel=1e-12)
+    assert present(loss) == pytest.approx(min(sure, (15 * contradicted) ** 2), rel=1e-12)
 
 
 @pytest.mark.parametrize(("wrong", "least", "most"), [(0.0, 0.0, 0.05), (0.4, 0.6, 1.0)])

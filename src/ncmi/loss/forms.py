@@ -40,9 +40,9 @@ class NCMIForm:
             where each feature has its own length.
         separation_direction: KL(P‖Q_c), or as in the paper KL(Q_c‖P), for the wrong classes.
         form: a likelihood, the released script's mean of ratios, or the paper's ratio of means.
-        robustness: 0 for clean labels, up to 1; or "auto" where labels may be wrong: the smaller of two running means,
-            the model's highest probability and five times the share of labels that are not its most probable class.
-            Where many labels are wrong, learning rates of 1/2 to 1/32 of the usual one are worth a try.
+        robustness: 0 for clean labels, up to 1; or "auto" where labels may be wrong: the running mean of the model's
+            highest probability, but no more than the square of 15 times the share of labels that are not its most
+            probable class. Where many labels are wrong, learning rates of 1/2 to 1/32 of the usual one are worth a try.
         weight: "balanced": weigh each class by N/(C·n_c).
         label_smoothing: share of the target that goes to all classes alike, 0 to 1.
 

@@ -44,8 +44,9 @@ from ncmi.loss.statistics import CentroidMeans, ClassWeights, RunningCenter, Ste
 from ncmi.loss.sweep import sweep_terms
 
 _DOUBT_DECAY = 0.98  # the last fifty steps or so
-# q of "auto" is 1 where the model is sure and contradicts a fifth of the labels
-_DOUBT_FACTOR = 5.0
+# of labels that the model contradicts: from here on "auto" takes them for wrong. Below, q falls with the square, as
+# labels that are merely not learned yet are to be learned; chosen by validation on development sets
+_MANY_CONTRADICTED = 1 / 15
 _LEAST_ROBUSTNESS = 1e-3  # the likelihood, to three digits
 # options that are words, in a state by their number
 _WORDS: dict[str, tuple[str, ...]] = {
@@ -288,7 +289,7 @@ class NCMIBase(nn.Module):
             assert not isinstance(self.robustness, str)
             return self.robustness
         sure, contradicted = as_it_is(self.doubt.mean).split(1)
-        return torch.minimum(sure, _DOUBT_FACTOR * contradicted).clamp_min(_LEAST_ROBUSTNESS)
+        return torch.minimum(sure, (contradicted / _MANY_CONTRADICTED).square()).clamp_min(_LEAST_ROBUSTNESS)
 
     @property
     def center(self) -> Tensor | None:
