@@ -1,6 +1,7 @@
 """CIFAR-100 at full size on CPU cores by the recipe cifar100.cpu: losses tuned alike, seeds, tables, curves.
 
     python benchmarks/cifar_full.py [tune] [full] [curve] [report] --out runs/cifar-full --data-dir FOLDER
+    python benchmarks/cifar_full.py wide --out runs/cifar-full --data-dir FOLDER
 
 - tune: learning rates from 1/16 to 4 times the recipe's in steps of 4, then the neighbors of the best in steps of 2,
   those of the network and of the centroids alike, each on 150 images a class for 4 epochs, judged by validation
@@ -8,10 +9,12 @@
 - full: each loss with its rate and seeds 0, 1, 2 on all 50,000 training images; the last epoch is judged.
 - curve: a run (seed 100) that leaves 5,000 training images out and is judged on them after each epoch: from when on
   does a loss train? By default the released form of NCMI and cross-entropy.
+- wide: as full, with the same rates, but twice the width, 24 epochs, and features averaged over an image and its
+  mirror image in judging; ten times the arithmetic.
 - report: tables, figures and grids from what is there; made after the other parts too.
 
-Without a part all of them. Stop it at any time and call it again: finished runs are kept and others go on. Runs lie in
-OUT/tune, OUT/full and OUT/curve, called LOSS-rateRATE-seedSEED, and may also be made by ``ncmi train --recipe
+Without a part all but wide. Stop it at any time and call it again: finished runs are kept and others go on. Runs lie in
+OUT/tune, OUT/full, OUT/curve and OUT/wide, called LOSS-rateRATE-seedSEED, and may also be made by ``ncmi train --recipe
 cifar100.cpu``; what lies there by another recipe is refused. Results: OUT/cifar_full.md and .json.
 """
 
@@ -49,6 +52,7 @@ from ncmi.training.run_folder import RunFolder
 from ncmi.training.schema import Results, write_record
 
 PARTS = ("tune", "full", "curve", "report")
+JUDGED = ("full", "wide")  # parts whose runs are reported with their test accuracy
 # what training says of a run whose numbers are no longer finite
 DIVERGED = "lower the learning rate"
 TUNING_SEED = 100
@@ -86,6 +90,18 @@ class Job:
         data = rehearsal_images(self.out)
         training = replace(training, epochs=4, batch_size=64, image_sizes=(8, 12))
         return replace(recipe, data=data, network=replace(recipe.network, width=16), training=training)
+
+    def wide_recipe(self, method: str, rate: float) -> Recipe:
+        """Twice the width, half as many epochs again, judged with mirror images too."""
+        recipe = self.recipe(method, rate)
+        network = replace(recipe.network, width=2 * recipe.network.width, test_flip=True)
+        return replace(
+            recipe, network=network, training=replace(recipe.training, epochs=recipe.training.epochs * 3 // 2)
+        )
+
+    def judged_recipe(self, part: str, method: str, rate: float) -> Recipe:
+        """Of a part whose runs are reported."""
+        return self.wide_recipe(method, rate) if part == "wide" else self.recipe(method, rate)
 
     def tuning_recipe(self, method: str, rate: float) -> Recipe:
         """A quarter of the epochs on a third of the images, judged on the validation part."""
@@ -258,6 +274,46 @@ def differences(runs: dict[str, Any]) -> str:
     return markdown(["NCMI −", *READOUTS], lines)
 
 
+def judged_runs(job: Job, part: str, rates: dict[str, float], about: dict[str, Any]) -> list[str]:
+    """Tables of a part's runs at the chosen rates, into a .csv file too; their figures go into ``about``."""
+    made = {
+        method: rate
+        for method, rate in rates.items()
+        if any(RunFolder(path).finished for path in (job.out / part).glob(f"{name_of(method, rate)}-seed*"))
+    }
+    if not made:
+        return []
+    folder = job.out / ("comparison" if part == "full" else f"comparison-{part}")
+    found = {_seed_of(path) for name in made for path in (job.out / part).glob(f"{name_of(name, made[name])}-seed*")}
+    entries = tuple(
+        Entry(name_of(name, rate), METHODS[name][0], job.judged_recipe(part, name, rate)) for name, rate in made.items()
+    )
+    title = "CIFAR-100, 32×32" + (", twice the width, 24 epochs" if part == "wide" else "")
+    plan = Plan(entries, tuple(sorted(found)), job.workers, title=title, runs_folder=f"../{part}")
+    folder.mkdir(exist_ok=True)
+    write_record(folder / RECORD, plan.describe(" ".join(sys.argv)))
+    comparison = read_comparison(folder, may_be_unfinished=True)
+    write_text(job.out / f"{'cifar_full' if part == 'full' else f'cifar_full-{part}'}.csv", to_csv(comparison))
+    runs: dict[str, Any] = {}
+    for path in sorted(path for entry in plan.entries for path in (job.out / part).glob(f"{entry.name}-seed*")):
+        run = RunFolder(path)
+        if run.finished:
+            results = run.results()
+            runs[path.name] = {
+                "commit": run.environment().get("commit"),
+                "seconds": results.total_seconds,
+                "test_accuracy": {name: judged.test.accuracy.value for name, judged in results.readouts.items()},
+                "train_loss": [row.train_loss for row in run.metrics()],
+            }
+    about["runs" if part == "full" else f"{part}_runs"] = runs
+    return [
+        f"{title}:",
+        to_markdown(comparison, readouts=tuple(READOUTS)),
+        "NCMI − each, test accuracy at common seeds, points (95 % t-interval):",
+        differences(runs),
+    ]
+
+
 def report(job: Job) -> str:
     """Everything that there is, into OUT/cifar_full.md and .json."""
     grids = {method: job.grid(method) for method in METHODS}
@@ -273,40 +329,8 @@ def report(job: Job) -> str:
         ]
         sections.append("Validation accuracy in tuning, by learning rate:")
         sections.append(markdown(["", *(f"{rate:g}" for rate in every)], lines))
-    made = {
-        method: rate
-        for method, rate in rates.items()
-        if any(RunFolder(path).finished for path in (job.out / "full").glob(f"{name_of(method, rate)}-seed*"))
-    }
-    if made:
-        folder = job.out / "comparison"
-        found = {
-            _seed_of(path) for name in made for path in (job.out / "full").glob(f"{name_of(name, made[name])}-seed*")
-        }
-        entries = tuple(
-            Entry(name_of(name, rate), METHODS[name][0], job.recipe(name, rate)) for name, rate in made.items()
-        )
-        plan = Plan(entries, tuple(sorted(found)), job.workers, title="CIFAR-100, 32×32", runs_folder="../full")
-        folder.mkdir(exist_ok=True)
-        write_record(folder / RECORD, plan.describe(" ".join(sys.argv)))
-        comparison = read_comparison(folder, may_be_unfinished=True)
-        sections.append(to_markdown(comparison, readouts=tuple(READOUTS)))
-        write_text(job.out / "cifar_full.csv", to_csv(comparison))
-        about["runs"] = {}
-        for path in sorted(path for entry in plan.entries for path in (job.out / "full").glob(f"{entry.name}-seed*")):
-            run = RunFolder(path)
-            if run.finished:
-                results = run.results()
-                about["runs"][path.name] = {
-                    "commit": run.environment().get("commit"),
-                    "seconds": results.total_seconds,
-                    "test_accuracy": {name: judged.test.accuracy.value for name, judged in results.readouts.items()},
-                    "train_loss": [row.train_loss for row in run.metrics()],
-                }
-        sections += [
-            "NCMI − each, test accuracy at common seeds, points (95 % t-interval):",
-            differences(about["runs"]),
-        ]
+    for part in JUDGED:
+        sections += judged_runs(job, part, rates, about)
     if text := curves(job, rates):
         sections += ["Training loss and validation accuracy by epoch:", text]
     text = "\n\n".join(sections)
@@ -326,7 +350,9 @@ def _percent(accuracy: float | None, chosen: bool) -> str:
 def main() -> int:
     """Run what the command line asks for."""
     command = command_line(__doc__)
-    command.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; without one, all in this order")
+    command.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; without one, all in this order; or wide"
+    )
     command.add_argument("--out", type=Path, required=True, help="folder of runs, tables and figures")
     command.add_argument("--losses", nargs="+", choices=list(METHODS), default=list(METHODS))
     command.add_argument("--curves", nargs="*", choices=list(METHODS), default=["cross_entropy", "ncmi_released"])
@@ -336,8 +362,8 @@ def main() -> int:
     command.add_argument("--precision", help="of all runs, by default the recipe's; bf16-mixed where a CPU has it")
     command.add_argument("--rehearse", action="store_true", help="tiny images and networks, to see that it runs")
     arguments = command.parse_args()
-    if unknown := set(arguments.parts) - set(PARTS):
-        command.error(f"unknown part {', '.join(unknown)}: choose {', '.join(PARTS)}")
+    if unknown := set(arguments.parts) - {*PARTS, *JUDGED}:
+        command.error(f"unknown part {', '.join(unknown)}: choose {', '.join(PARTS)}, wide")
     job = Job(
         arguments.out,
         tuple(arguments.losses),
@@ -352,9 +378,9 @@ def main() -> int:
         for part in arguments.parts or PARTS:
             if part == "tune":
                 failures += tune(job)
-            elif part == "full":
+            elif part in JUDGED:
                 rates = at_chosen_rates(job, job.methods)
-                recipes = {name_of(name, rate): job.recipe(name, rate) for name, rate in rates.items()}
+                recipes = {name_of(name, rate): job.judged_recipe(part, name, rate) for name, rate in rates.items()}
                 failures += make(job, part, recipes, job.seeds)
             elif part == "curve":
                 wanted = [name for name in arguments.curves if name in job.methods]

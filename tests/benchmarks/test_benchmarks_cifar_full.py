@@ -96,6 +96,20 @@ def test_parts_make_what_is_missing_and_nothing_else(
     assert "\n| 4 |" in text
     assert call(*only) == 0
     assert len(made) == 3
+    # the wider network takes the same rate; both are reported
+    assert call("wide", *only) == 0
+    assert made[3:] == [f"{name}-seed0"]
+    recipes = [
+        json.loads((tmp_path / part / made[3] / "recipe.json").read_text(encoding="utf-8")) for part in ("full", "wide")
+    ]
+    for what, narrow, wide in (("width", 16, 32), ("test_flip", False, True)):
+        assert [recipe["network"][what] for recipe in recipes] == [narrow, wide]
+    for what, narrow, wide in (("epochs", 4, 6), ("learning_rate", 0.2, 0.2)):
+        assert [recipe["training"][what] for recipe in recipes] == [narrow, wide]
+    content = json.loads((tmp_path / "cifar_full.json").read_text(encoding="utf-8"))
+    assert [list(content[runs]) for runs in ("runs", "wide_runs")] == [[made[3]], [made[3]]]
+    assert content["runs"] != content["wide_runs"]
+    made.pop()
     # a run by another recipe does not count as one of these
     cpu = cifar100.cpu
     monkeypatch.setattr(module.cifar100, "cpu", lambda objective: longer(cpu(objective)))
