@@ -189,6 +189,13 @@ def test_copies_are_said(tmp_path: Path) -> None:
     assert any("1 images are copies" in note for note in load_samples(data_of(tmp_path / "train", 1.0)).notes)
 
 
+def test_a_test_folder_is_other_than_the_training_folder(tmp_path: Path) -> None:
+    for i in range(4):
+        noise(tmp_path / "ab"[i % 2] / f"{i}.png", 8, 8)
+    with pytest.raises(ValueError, match="two parts"):
+        load_samples(data_of(tmp_path, 1.0, test=str(tmp_path / "." / "a" / "..")))
+
+
 def test_inputs_without_labels(mixed: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_text("x")
     paths = [*list_images(mixed), tmp_path / "bad.png"]

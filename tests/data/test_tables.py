@@ -8,6 +8,7 @@ import io
 import lzma
 import zipfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -754,7 +755,8 @@ def test_a_test_file_is_other_than_the_training_file(tmp_path: Path) -> None:
     for file, lines in ((path, rows), (copy, rows[:20]), (other, [f"{i}.25,x\n" for i in range(20)])):
         file.write_text("a,label\n" + "".join(lines))
     data = TableData(str(path))
-    with pytest.raises(ValueError, match="two parts"):
-        load_table(path, data, test=tmp_path / "." / "t.csv")
+    for again in ({"test": str(tmp_path / "." / "t.csv")}, {"test": str(other), "validation": str(other)}):
+        with pytest.raises(ValueError, match="two parts"):
+            load_samples(replace(data, **again))
     assert said(load_table(path, data, test=copy), "copy.csv", "20 of 20 rows")
     assert not said(load_table(path, data, test=other), "20 rows")

@@ -96,6 +96,9 @@ def _load(data: TableData | ImageData) -> Dataset | LabeledTable:
         part: None if name is None else find_data(name, data.data_dir)
         for part, name in (("test", data.test), ("validation", data.validation))
     }
+    given = [file.resolve() for file in (path, *others.values()) if file is not None]
+    if twice := [file for file in given if given.count(file) > 1]:
+        raise ValueError(f"{twice[0]} is given for two parts: nothing may be tested on what it was trained on")
     with naming(path):
         if cifar:
             _without_options(data, _OF_FILES, "CIFAR")

@@ -64,12 +64,8 @@ def load_table(
         # Path("a.csv.gz").stem still has an ending
         table = _understand(raw, data, re.sub(r"\.(gz|zip|xz|bz2)$", "", path.name, flags=re.IGNORECASE))
     table = dataclasses.replace(table, name=Path(table.name).stem)
-    used = {path.resolve()}
     for part, file in ((2, test), (1, validation)):
         if file is not None:
-            if file.resolve() in used:
-                raise ValueError(f"{file} is given for two parts: nothing may be tested on rows that it was trained on")
-            used.add(file.resolve())
             with naming(file):
                 table = _append(table, file, part, data)
     return table
