@@ -74,6 +74,44 @@ def test_fill_for_each_channel() -> None:
         assert set(moved[:, channel].unique().tolist()) == {0.0, float(fill[channel])}
 
 
+def cuts(original: Tensor, cut: Tensor, side: int, fill: Tensor) -> list[tuple[int, int]]:
+    """About which pixel each image has been cut; fails where no square of this side gives what came out."""
+    height, width = original.shape[2:]
+    centers = []
+    for before, after in zip(original, cut, strict=True):
+        matching = []
+        for row, column in product(range(height), range(width)):
+            expected = before.clone()
+            top, left = row - side // 2, column - side // 2
+            expected[:, max(top, 0) : top + side, max(left, 0) : left + side] = fill.reshape(-1, 1, 1)
+            if torch.equal(expected, after):
+                matching.append((row, column))
+        assert len(matching) == 1
+        centers += matching
+    return centers
+
+
+@pytest.mark.parametrize(("part", "side"), [(0.01, 1), (0.25, 2), (0.4, 3), (1.0, 7)])
+@pytest.mark.parametrize("fill", [0.0, torch.tensor([1.0, 2.0, 3.0])])
+def test_squares_are_cut_out_about_any_pixel(part: float, side: int, fill: float | Tensor) -> None:
+    original = images(200)
+    found = augment_images(original, generator(), only(cutout=part), fill=fill)
+    centers = cuts(original, found, side, torch.as_tensor(fill))
+    for axis, length in enumerate(original.shape[2:]):
+        counts = torch.bincount(torch.tensor([center[axis] for center in centers]), minlength=length)
+        assert len(counts) == length
+        # 22 to 29 expected, sd 4.4 to 5
+        assert counts.min() > 5
+        assert counts.max() < 55
+
+
+def test_what_is_cut_out_has_no_noise_and_leaves_the_rest_as_it_was() -> None:
+    original, options = images(), {"shift": 2, "flip": True, "noise": 0.3}
+    plain = augment_images(original, generator(), only(**options))
+    cut = augment_images(original, generator(), only(**options, cutout=0.5))
+    cuts(plain, cut, 4, torch.zeros(1))
+
+
 def test_noise_is_gaussian_and_independent() -> None:
     original = images(100, 3, 16, 16)
     noise = augment_images(original, generator(), only(noise=0.3)) - original
@@ -102,6 +140,7 @@ def test_inputs_are_not_changed() -> None:
     original, rows = images(), torch.randn(5, 4)
     copies = original.clone(), rows.clone()
     augment_images(original, generator(), only(shift=2, flip=True, noise=1.0))
+    augment_images(original, generator(), only(cutout=0.5))
     augment_table(rows, generator(), only(noise=1.0, mask=0.5))
     assert torch.equal(original, copies[0])
     assert torch.equal(rows, copies[1])

@@ -92,6 +92,17 @@ def test_every_way_of_varying_and_setting_centroids(shards: Path, tmp_path: Path
     assert train(recipe, tmp_path / "means").epochs == 2
 
 
+def test_squares_are_cut_out(shards: Path, tmp_path: Path) -> None:
+    """On the device, where crops and mirroring have been done while reading."""
+    losses = []
+    for cutout in (0.0, 0.5):
+        recipe = recipe_of(shards, epochs=1)
+        varied = replace(recipe.training.augmentation, cutout=cutout)
+        train(replace(recipe, training=replace(recipe.training, augmentation=varied)), tmp_path / f"{cutout:g}")
+        losses.append(RunFolder(tmp_path / f"{cutout:g}").metrics()[0].train_loss)
+    assert losses[0] != losses[1]
+
+
 def test_small_and_streamed_parts_are_judged_alike(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,8 +50,9 @@ def views_of(
         (RGB, TURNED),
         (RGB, Augmentation.supcon()),
         (RGB, Augmentation(enabled=True, noise=0.0, gray=0.5)),
+        (RGB, replace(Augmentation.cifar(), cutout=0.5)),
     ],
-    ids=["digits", "wine", "rotation", "supcon", "gray"],
+    ids=["digits", "wine", "rotation", "supcon", "gray", "cutout"],
 )
 @pytest.mark.parametrize("views", [1, 2])
 def test_shares_are_parts_of_the_whole(data: Any, enabled: Augmentation, views: int) -> None:

@@ -15,7 +15,7 @@ _CONTRAST, _SATURATION, _HUE = 1, 2, 3  # kinds of jitter; 0 is brightness
 def augment_images(
     images: Tensor, generator: torch.Generator, options: Augmentation, fill: float | Tensor = 0.0
 ) -> Tensor:
-    """Shifted, cropped, flipped, rotated and noisy copies of images: another tensor of the same shape, type and device.
+    """Shifted, cropped, flipped, rotated, noisy and cut copies of images: a tensor of the same shape, type and device.
 
     Shifts and flips alone move whole pixels. With rotation or resized crops everything is composed — flip, shift,
     crop, rotation, in this order — and each image is interpolated once, bilinearly. Each image has its own shift (the
@@ -25,9 +25,9 @@ def augment_images(
     Args:
         images: ``[B, C, H, W]``, floating point; with rotation or resized crops float32 or float64.
         generator: source of all randomness, on the device of the images.
-        options: shift (below H and W), flip, rotation, crop_scale, and noise in the units of the images.
-        fill: what moves in at the border, a number or one for each channel ``[C]``; 0 is the mean of
-            standardized images.
+        options: shift (below H and W), flip, rotation, crop_scale, cutout, and noise in the units of the images.
+        fill: what moves in at the border and where a square is cut out, a number or one for each channel ``[C]``;
+            0 is the mean of standardized images.
 
     Raises:
         ValueError: for other shapes or types, or a shift that is not smaller than the images.
@@ -64,7 +64,30 @@ def augment_images(
             moved = resample(images, mirrored=mirrored, offsets=offsets, boxes=boxes, radians=radians, fill=fill)
         else:
             moved = shift_and_flip(images, down, right, mirrored, shift, fill)
-    return moved if moved is not images and not options.noise else _noisy(moved, generator, options.noise)
+    varied = moved if moved is not images and not options.noise else _noisy(moved, generator, options.noise)
+    return cut_out(varied, generator, options.cutout, fill) if options.cutout else varied
+
+
+def cut_out(images: Tensor, generator: torch.Generator, part: float, fill: float | Tensor = 0.0) -> Tensor:
+    """Images ``[B, C, H, W]`` with a square filled about a pixel of each: copies.
+
+    A square reaches beyond the border where its center is close to it: less is cut out then.
+
+    Args:
+        part: side of the square as a part of the shorter side, at least a pixel.
+        fill: a number or ``[C]``.
+    """
+    batch, _, height, width = images.shape
+    side = max(1, round(part * min(height, width)))
+
+    def covered(length: int) -> Tensor:
+        centers = torch.randint(length, (batch, 1), generator=generator, device=images.device)
+        first = centers - side // 2
+        places = torch.arange(length, device=images.device)
+        return (places >= first) & (places < first + side)
+
+    square = (covered(height)[:, :, None] & covered(width)[:, None, :])[:, None]
+    return torch.where(square, _border(images, fill), images)
 
 
 def augment_table(x: Tensor, generator: torch.Generator, options: Augmentation) -> Tensor:

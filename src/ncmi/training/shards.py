@@ -216,7 +216,7 @@ class ShardLoop(Loop):
         shift = 0 if varied.crop_scale is not None and varied.shift is None else varied.shift
         rest = replace(varied, crop_scale=None, flip=False, shift=shift)
         self.varies_on_device = self.crops and bool(
-            rest.shift is None or rest.shift or rest.noise or rest.rotation or rest.varies_color
+            rest.shift is None or rest.shift or rest.noise or rest.rotation or rest.cutout or rest.varies_color
         )
         self.views = ViewMaker(replace(rest, enabled=self.varies_on_device), "image", 1, setup.training.seed)
 
