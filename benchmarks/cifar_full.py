@@ -9,8 +9,9 @@
 - full: each loss with its rate and seeds 0, 1, 2 on all 50,000 training images; the last epoch is judged.
 - curve: a run (seed 100) that leaves 5,000 training images out and is judged on them after each epoch: from when on
   does a loss train? By default the released form of NCMI and cross-entropy.
-- wide: as full, with the same rates, but twice the width, 24 epochs, and features averaged over an image and its
-  mirror image in judging; ten times the arithmetic.
+- wide: as full, with the same rates, but ResNet-9 with its own late pooling and one and a half times the width, 24
+  epochs, squares of 8 pixels cut out, and features averaged over an image and its mirror image in judging; nine times
+  the arithmetic.
 - report: tables, figures and grids from what is there; made after the other parts too.
 
 Without a part all but wide. Stop it at any time and call it again: finished runs are kept and others go on. Runs lie in
@@ -92,12 +93,13 @@ class Job:
         return replace(recipe, data=data, network=replace(recipe.network, width=16), training=training)
 
     def wide_recipe(self, method: str, rate: float) -> Recipe:
-        """Twice the width, half as many epochs again, judged with mirror images too."""
+        """ResNet-9 itself, three quarters as wide, half as many epochs again, cutout, judged with mirror images too."""
         recipe = self.recipe(method, rate)
-        network = replace(recipe.network, width=2 * recipe.network.width, test_flip=True)
-        return replace(
-            recipe, network=network, training=replace(recipe.training, epochs=recipe.training.epochs * 3 // 2)
-        )
+        training = recipe.training
+        network = replace(recipe.network, name="resnet9", width=recipe.network.width * 3 // 2, test_flip=True)
+        augmentation = replace(training.augmentation, cutout=0.25)
+        training = replace(training, epochs=training.epochs * 3 // 2, augmentation=augmentation)
+        return replace(recipe, network=network, training=training)
 
     def judged_recipe(self, part: str, method: str, rate: float) -> Recipe:
         """Of a part whose runs are reported."""
@@ -288,7 +290,7 @@ def judged_runs(job: Job, part: str, rates: dict[str, float], about: dict[str, A
     entries = tuple(
         Entry(name_of(name, rate), METHODS[name][0], job.judged_recipe(part, name, rate)) for name, rate in made.items()
     )
-    title = "CIFAR-100, 32×32" + (", twice the width, 24 epochs" if part == "wide" else "")
+    title = "CIFAR-100, 32×32" + (", ResNet-9 pooled late, longer" if part == "wide" else "")
     plan = Plan(entries, tuple(sorted(found)), job.workers, title=title, runs_folder=f"../{part}")
     folder.mkdir(exist_ok=True)
     write_record(folder / RECORD, plan.describe(" ".join(sys.argv)))
