@@ -157,17 +157,17 @@ class Job:
     def open_rates(self, method: str) -> list[float]:
         """Rates that are still to be tried, by the rule of the study."""
         rates, known = self.rates(method), self.grid(method)
-        best = rates.index(best_of(known)) if known else 0
+        best = rates.index(self._best_of(method, known)) if known else 0
         return [rates[place] for place in RATES.untried([rates.index(rate) for rate in known], best)]
 
     def rate(self, method: str) -> float | None:
         """The chosen rate; None where the grid is not finished."""
-        return None if self.open_rates(method) else best_of(self.grid(method))
+        return None if self.open_rates(method) else self._best_of(method, self.grid(method))
 
-
-def best_of(grid: dict[float, float]) -> float:
-    """The rate of the highest accuracy, the lowest of equals."""
-    return max(sorted(grid), key=lambda rate: grid[rate])
+    def _best_of(self, method: str, grid: dict[float, float]) -> float:
+        """The rate of the highest accuracy; of equals the recipe's own, else the lowest."""
+        usual = self.recipe(method).training.learning_rate
+        return max(sorted(grid), key=lambda rate: (grid[rate], rate == usual))
 
 
 def name_of(method: str, rate: float) -> str:

@@ -32,8 +32,9 @@ def job_of(module: Any, out: Path) -> Any:
         ({-4: 0.1, -2: 0.2, 0: 0.3, 1: 0.4, 2: 0.5, 3: -math.inf}, [-4, -2, 0, 1, 2, 3], 2),
         # rises to the end of the grid
         ({step: 0.1 * (20 + step) for step in range(-10, 5)}, [-4, -2, 0, 1, 2, 3, 4], 4),
-        # of equals the lowest
-        (dict.fromkeys(range(-10, 5), 0.5), [*range(-10, -1), 0, 2], -10),
+        # of equals the recipe's own rate, else the lowest
+        (dict.fromkeys(range(-10, 5), 0.5), [-4, -2, -1, 0, 1, 2], 0),
+        ({-4: 0.2, -3: 0.6, -2: 0.6, -1: 0.3, 0: 0.5, 2: 0.3}, [-4, -3, -2, -1, 0, 2], -3),
     ],
 )
 def test_the_neighbors_of_the_best_rate_are_tried(
@@ -96,16 +97,17 @@ def test_parts_make_what_is_missing_and_nothing_else(
     assert "\n| 4 |" in text
     assert call(*only) == 0
     assert len(made) == 3
-    # the wider network takes the same rate; both are reported
+    # the larger network takes the same rate; both are reported
     assert call("wide", *only) == 0
     assert made[3:] == [f"{name}-seed0"]
     recipes = [
         json.loads((tmp_path / part / made[3] / "recipe.json").read_text(encoding="utf-8")) for part in ("full", "wide")
     ]
-    for what, narrow, wide in (("width", 16, 32), ("test_flip", False, True)):
+    for what, narrow, wide in (("name", "resnet9_early", "resnet9"), ("width", 16, 24), ("test_flip", False, True)):
         assert [recipe["network"][what] for recipe in recipes] == [narrow, wide]
     for what, narrow, wide in (("epochs", 4, 6), ("learning_rate", 0.2, 0.2)):
         assert [recipe["training"][what] for recipe in recipes] == [narrow, wide]
+    assert [recipe["training"]["augmentation"]["cutout"] for recipe in recipes] == [0, 0.25]
     content = json.loads((tmp_path / "cifar_full.json").read_text(encoding="utf-8"))
     assert [list(content[runs]) for runs in ("runs", "wide_runs")] == [[made[3]], [made[3]]]
     assert content["runs"] != content["wide_runs"]
