@@ -1,22 +1,19 @@
-"""CIFAR-100 at full size on CPU cores by the recipe cifar100.cpu: losses tuned alike, seeds, tables, curves.
+"""CIFAR-100 at full size on CPU cores: losses tuned alike, seeds, tables, curves.
 
-    python benchmarks/cifar_full.py [tune] [full] [curve] [report] --out runs/cifar-full --data-dir FOLDER
-    python benchmarks/cifar_full.py wide --out runs/cifar-full --data-dir FOLDER
+    python benchmarks/cifar_full.py [tune] [fast] [full] [curve] [report] --out runs/cifar-full --data-dir FOLDER
 
 - tune: learning rates from 1/16 to 4 times the recipe's in steps of 4, then the neighbors of the best in steps of 2,
-  those of the network and of the centroids alike, each on 150 images a class for 4 epochs, judged by validation
-  accuracy (seed 100).
-- full: each loss with its rate and seeds 0, 1, 2 on all 50,000 training images; the last epoch is judged.
-- curve: a run (seed 100) that leaves 5,000 training images out and is judged on them after each epoch: from when on
-  does a loss train? By default the released form of NCMI and cross-entropy.
-- wide: as full, with the same rates, but ResNet-9 with its own late pooling and one and a half times the width, 24
-  epochs, squares of 8 pixels cut out, and features averaged over an image and its mirror image in judging; nine times
-  the arithmetic.
+  those of the network and of the centroids alike, each by the recipe cifar100.cpu_fast on 150 images a class for 4
+  epochs, judged by validation accuracy (seed 100).
+- fast: each loss with its rate and seeds 0, 1, 2 by the recipe cifar100.cpu_fast; the last epoch is judged.
+- full: the same, with the same rates, by the recipe cifar100.cpu, which takes five times as long.
+- curve: a run by cifar100.cpu_fast (seed 100) that leaves 5,000 training images out and is judged on them after each
+  epoch: from when on does a loss train? By default the released form of NCMI and cross-entropy.
 - report: tables, figures and grids from what is there; made after the other parts too.
 
-Without a part all but wide. Stop it at any time and call it again: finished runs are kept and others go on. Runs lie in
-OUT/tune, OUT/full, OUT/curve and OUT/wide, called LOSS-rateRATE-seedSEED, and may also be made by ``ncmi train --recipe
-cifar100.cpu``; what lies there by another recipe is refused. Results: OUT/cifar_full.md and .json.
+Without a part all. Stop it at any time and call it again: finished runs are kept and others go on. Runs lie in
+OUT/tune, OUT/fast, OUT/full and OUT/curve, called LOSS-rateRATE-seedSEED, and may also be made by ``ncmi train
+--recipe cifar100.cpu``; what lies there by another recipe is refused. Results: OUT/cifar_full.md and .json.
 """
 
 from __future__ import annotations
@@ -52,8 +49,9 @@ from ncmi.training.comparison import RECORD, ComparisonError, Entry, Plan, compa
 from ncmi.training.run_folder import RunFolder
 from ncmi.training.schema import Results, write_record
 
-PARTS = ("tune", "full", "curve", "report")
-JUDGED = ("full", "wide")  # parts whose runs are reported with their test accuracy
+PARTS = ("tune", "fast", "full", "curve", "report")
+# parts whose runs are reported with their test accuracy
+JUDGED = {"fast": cifar100.cpu_fast, "full": cifar100.cpu}
 # what training says of a run whose numbers are no longer finite
 DIVERGED = "lower the learning rate"
 TUNING_SEED = 100
@@ -79,9 +77,9 @@ class Job:
     rehearsal: bool = False
     precision: str | None = None
 
-    def recipe(self, method: str, rate: float = 0.0) -> Recipe:
+    def recipe(self, method: str, rate: float = 0.0, part: str = "fast") -> Recipe:
         """A method's recipe, at another learning rate where one is given; a rehearsal's on a few small images."""
-        recipe = cifar100.cpu(METHODS[method][1])
+        recipe = JUDGED[part](METHODS[method][1])
         changes: dict[str, Any] = {"learning_rate": rate, "centroid_learning_rate": rate} if rate else {}
         if self.precision:
             changes["precision"] = self.precision
@@ -92,19 +90,6 @@ class Job:
         training = replace(training, epochs=4, batch_size=64, image_sizes=(8, 12))
         return replace(recipe, data=data, network=replace(recipe.network, width=16), training=training)
 
-    def wide_recipe(self, method: str, rate: float) -> Recipe:
-        """ResNet-9 itself, three quarters as wide, half as many epochs again, cutout, judged with mirror images too."""
-        recipe = self.recipe(method, rate)
-        training = recipe.training
-        network = replace(recipe.network, name="resnet9", width=recipe.network.width * 3 // 2, test_flip=True)
-        augmentation = replace(training.augmentation, cutout=0.25)
-        training = replace(training, epochs=training.epochs * 3 // 2, augmentation=augmentation)
-        return replace(recipe, network=network, training=training)
-
-    def judged_recipe(self, part: str, method: str, rate: float) -> Recipe:
-        """Of a part whose runs are reported."""
-        return self.wide_recipe(method, rate) if part == "wide" else self.recipe(method, rate)
-
     def tuning_recipe(self, method: str, rate: float) -> Recipe:
         """A quarter of the epochs on a third of the images, judged on the validation part."""
         recipe = self.recipe(method, rate)
@@ -113,7 +98,7 @@ class Job:
         return replace(recipe, data=data, training=training)
 
     def curve_recipe(self, method: str, rate: float) -> Recipe:
-        """The whole length, with a validation part."""
+        """The fast recipe's whole length, with a validation part."""
         recipe = self.recipe(method, rate)
         training = replace(recipe.training, neighbors_limit=0, seed=TUNING_SEED)
         return replace(recipe, data=replace(recipe.data, train_on_all=False), training=training)  # type: ignore[arg-type]
@@ -285,17 +270,17 @@ def judged_runs(job: Job, part: str, rates: dict[str, float], about: dict[str, A
     }
     if not made:
         return []
-    folder = job.out / ("comparison" if part == "full" else f"comparison-{part}")
+    folder = job.out / f"comparison-{part}"
     found = {_seed_of(path) for name in made for path in (job.out / part).glob(f"{name_of(name, made[name])}-seed*")}
     entries = tuple(
-        Entry(name_of(name, rate), METHODS[name][0], job.judged_recipe(part, name, rate)) for name, rate in made.items()
+        Entry(name_of(name, rate), METHODS[name][0], job.recipe(name, rate, part)) for name, rate in made.items()
     )
-    title = "CIFAR-100, 32×32" + (", ResNet-9 pooled late, longer" if part == "wide" else "")
+    title = f"CIFAR-100, 32×32, recipe cifar100.{JUDGED[part].__name__}"
     plan = Plan(entries, tuple(sorted(found)), job.workers, title=title, runs_folder=f"../{part}")
     folder.mkdir(exist_ok=True)
     write_record(folder / RECORD, plan.describe(" ".join(sys.argv)))
     comparison = read_comparison(folder, may_be_unfinished=True)
-    write_text(job.out / f"{'cifar_full' if part == 'full' else f'cifar_full-{part}'}.csv", to_csv(comparison))
+    write_text(job.out / f"cifar_full-{part}.csv", to_csv(comparison))
     runs: dict[str, Any] = {}
     for path in sorted(path for entry in plan.entries for path in (job.out / part).glob(f"{entry.name}-seed*")):
         run = RunFolder(path)
@@ -307,7 +292,7 @@ def judged_runs(job: Job, part: str, rates: dict[str, float], about: dict[str, A
                 "test_accuracy": {name: judged.test.accuracy.value for name, judged in results.readouts.items()},
                 "train_loss": [row.train_loss for row in run.metrics()],
             }
-    about["runs" if part == "full" else f"{part}_runs"] = runs
+    about[f"{part}_runs"] = runs
     return [
         f"{title}:",
         to_markdown(comparison, readouts=tuple(READOUTS)),
@@ -352,9 +337,7 @@ def _percent(accuracy: float | None, chosen: bool) -> str:
 def main() -> int:
     """Run what the command line asks for."""
     command = command_line(__doc__)
-    command.add_argument(
-        "parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; without one, all in this order; or wide"
-    )
+    command.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; without one, all in this order")
     command.add_argument("--out", type=Path, required=True, help="folder of runs, tables and figures")
     command.add_argument("--losses", nargs="+", choices=list(METHODS), default=list(METHODS))
     command.add_argument("--curves", nargs="*", choices=list(METHODS), default=["cross_entropy", "ncmi_released"])
@@ -364,8 +347,8 @@ def main() -> int:
     command.add_argument("--precision", help="of all runs, by default the recipe's; bf16-mixed where a CPU has it")
     command.add_argument("--rehearse", action="store_true", help="tiny images and networks, to see that it runs")
     arguments = command.parse_args()
-    if unknown := set(arguments.parts) - {*PARTS, *JUDGED}:
-        command.error(f"unknown part {', '.join(unknown)}: choose {', '.join(PARTS)}, wide")
+    if unknown := set(arguments.parts) - set(PARTS):
+        command.error(f"unknown part {', '.join(unknown)}: choose {', '.join(PARTS)}")
     job = Job(
         arguments.out,
         tuple(arguments.losses),
@@ -382,7 +365,7 @@ def main() -> int:
                 failures += tune(job)
             elif part in JUDGED:
                 rates = at_chosen_rates(job, job.methods)
-                recipes = {name_of(name, rate): job.judged_recipe(part, name, rate) for name, rate in rates.items()}
+                recipes = {name_of(name, rate): job.recipe(name, rate, part) for name, rate in rates.items()}
                 failures += make(job, part, recipes, job.seeds)
             elif part == "curve":
                 wanted = [name for name in arguments.curves if name in job.methods]

@@ -46,7 +46,7 @@ def test_the_neighbors_of_the_best_rate_are_tried(
     chosen: int,
 ) -> None:
     module = bench("cifar_full")
-    base, known = cifar100.cpu(CrossEntropyOptions()).training.learning_rate, dict[float, float]()
+    base, known = cifar100.cpu_fast(CrossEntropyOptions()).training.learning_rate, dict[float, float]()
     monkeypatch.setattr(module.Job, "accuracy", lambda self, method, rate: known.get(rate))
     job = module.Job(tmp_path, ("cross_entropy",), (0,))
     assert job.rate("cross_entropy") is None
@@ -84,40 +84,33 @@ def test_parts_make_what_is_missing_and_nothing_else(
         call("full", *only)
     assert call(*only) == 0
     name = "cross_entropy-rate0.2"
-    assert made == [f"{name}-seed5", f"{name}-seed0", f"{name}-seed5"]
+    assert made == [f"{name}-seed5", f"{name}-seed0", f"{name}-seed0", f"{name}-seed5"]
     content = json.loads((tmp_path / "cifar_full.json").read_text(encoding="utf-8"))
     assert {"cpu", "commit"} <= set(content["machine"])
     assert list(content["grids"]["cross_entropy"]) == ["0.2"]
     assert content["rates"] == {"cross_entropy": 0.2}
-    run = content["runs"][f"{name}-seed0"]
-    assert set(run["test_accuracy"]) == set(module.READOUTS)
-    assert len(run["train_loss"]) == 4
     text = (tmp_path / "cifar_full.md").read_text(encoding="utf-8")
-    assert "| Cross-entropy | 1 |" in text
+    assert text.count("\n| Cross-entropy | 1 |") == 2
     assert "\n| 4 |" in text
-    assert call(*only) == 0
-    assert len(made) == 3
     # the larger network takes the same rate; both are reported
-    assert call("wide", *only) == 0
-    assert made[3:] == [f"{name}-seed0"]
-    recipes = [
-        json.loads((tmp_path / part / made[3] / "recipe.json").read_text(encoding="utf-8")) for part in ("full", "wide")
-    ]
-    for what, narrow, wide in (("name", "resnet9_early", "resnet9"), ("width", 16, 24), ("test_flip", False, True)):
-        assert [recipe["network"][what] for recipe in recipes] == [narrow, wide]
-    for what, narrow, wide in (("epochs", 4, 6), ("learning_rate", 0.2, 0.2)):
-        assert [recipe["training"][what] for recipe in recipes] == [narrow, wide]
+    recipes = []
+    for part in ("fast", "full"):
+        run = content[f"{part}_runs"][made[1]]
+        assert set(run["test_accuracy"]) == set(module.READOUTS)
+        assert len(run["train_loss"]) == 4
+        recipes.append(json.loads((tmp_path / part / made[1] / "recipe.json").read_text(encoding="utf-8")))
+    assert content["fast_runs"] != content["full_runs"]
+    for what, small, large in (("name", "resnet9_early", "resnet9"), ("test_flip", False, True)):
+        assert [recipe["network"][what] for recipe in recipes] == [small, large]
+    assert [recipe["training"]["learning_rate"] for recipe in recipes] == [0.2, 0.2]
     assert [recipe["training"]["augmentation"]["cutout"] for recipe in recipes] == [0, 0.25]
-    content = json.loads((tmp_path / "cifar_full.json").read_text(encoding="utf-8"))
-    assert [list(content[runs]) for runs in ("runs", "wide_runs")] == [[made[3]], [made[3]]]
-    assert content["runs"] != content["wide_runs"]
-    made.pop()
+    assert call(*only) == 0
+    assert len(made) == 4
     # a run by another recipe does not count as one of these
-    cpu = cifar100.cpu
-    monkeypatch.setattr(module.cifar100, "cpu", lambda objective: longer(cpu(objective)))
+    monkeypatch.setitem(module.JUDGED, "full", lambda objective: longer(cifar100.cpu(objective)))
     with pytest.raises(SystemExit, match="made by another recipe"):
         call("full", *only)
-    assert len(made) == 3
+    assert len(made) == 4
 
 
 def longer(recipe: Any) -> Any:

@@ -60,6 +60,7 @@ _RECIPES: dict[str, Callable[..., Recipe]] = {
     "cifar100.released": cifar100.released,
     "cifar100.fast": cifar100.fast,
     "cifar100.cpu": cifar100.cpu,
+    "cifar100.cpu_fast": cifar100.cpu_fast,
     "cifar100.small": cifar100.small,
     "imagenet.paper": imagenet.imagenet_paper,
     "imagenet.short": imagenet.imagenet_short,
