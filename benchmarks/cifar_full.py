@@ -13,7 +13,7 @@
 
 Without a part all. Stop it at any time and call it again: finished runs are kept and others go on. Runs lie in
 OUT/tune, OUT/fast, OUT/full and OUT/curve, called LOSS-rateRATE-seedSEED, and may also be made by ``ncmi train
---recipe cifar100.cpu``; what lies there by another recipe is refused. Results: OUT/cifar_full.md and .json.
+--recipe``; what lies there by another recipe is refused. Results: OUT/cifar_full.md and .json.
 """
 
 from __future__ import annotations

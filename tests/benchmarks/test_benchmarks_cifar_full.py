@@ -142,3 +142,14 @@ def test_all_runs_have_the_precision_that_is_asked_for(bench: Any, tmp_path: Pat
     recipes = (job.recipe("ncmi", 0.2), job.tuning_recipe("ncmi", 0.2), job.curve_recipe("ncmi", 0.2))
     assert {recipe.training.precision for recipe in recipes} == {"bf16-mixed"}
     assert module.Job(tmp_path, ("ncmi",), (0,)).recipe("ncmi").training.precision == "32-true"
+
+
+def test_the_reported_recipes_differ_where_documents_say_so(bench: Any) -> None:
+    module = bench("cifar_full")
+    small, large = (make(CrossEntropyOptions()) for make in module.JUDGED.values())
+    assert (small.network.name, small.network.width, small.training.epochs) == ("resnet9_early", 32, 16)
+    assert (large.network.name, large.network.width, large.training.epochs) == ("resnet9", 48, 24)
+    # of 32 pixels
+    assert large.training.augmentation == replace(small.training.augmentation, cutout=8 / 32)
+    same = replace(large.training, epochs=16, augmentation=small.training.augmentation)
+    assert replace(large, network=small.network, training=same) == small
