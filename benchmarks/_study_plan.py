@@ -20,7 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from _study_sets import FIRST_TUNING_SEED, SETS, TUNING_VALIDATION, VALIDATION_OF_REST
+from _study_sets import FEW_ROWS, FIRST_TUNING_SEED, SETS, TUNING_VALIDATION, VALIDATION_OF_REST
 from ncmi.objectives.options import objective_options
 from ncmi.recipes import Recipe, recipe_to_dict
 from ncmi.training.run_folder import RunFolder
@@ -292,10 +292,14 @@ class Study:
         role: of the sets, where they are of one.
         methods: names of methods to restrict a part to; None for all.
         seeds, tune_seeds: how many; None for each set's own number, and for three.
+        small_seeds: how many seeds of sets of up to 1,000 rows, whose test parts are small; None for no exception.
         common: changes of every run's training.
         levels, kinds: of wrong labels.
         lengths: multiples of the recipe's epochs.
         known: runs that have been read.
+
+    Raises:
+        StudyError: where seeds that are reported would be seeds of the search.
     """
 
     folder: Path
@@ -304,11 +308,16 @@ class Study:
     methods: Sequence[str] | None = None
     seeds: int | None = None
     tune_seeds: int | None = None
+    small_seeds: int | None = None
     common: Options = field(default_factory=dict)
     levels: tuple[float, ...] = LEVELS
     kinds: tuple[str, ...] = KINDS
     lengths: tuple[float, ...] = LENGTHS
     known: dict[Run, Record] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (most := max(self.seeds or 0, self.small_seeds or 0)) > FIRST_TUNING_SEED:
+            raise StudyError(f"{most} seeds: give at most {FIRST_TUNING_SEED}, the next ones are for searches")
 
     def chosen(self, methods: Sequence[Method], further: Sequence[Method] = ()) -> list[Method]:
         """Those that were asked for, by default all but the further ones."""
@@ -321,9 +330,15 @@ class Study:
         count = TUNING_SEEDS if self.tune_seeds is None else self.tune_seeds
         return range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + count)
 
+    def num_seeds(self, name: str) -> int:
+        """How many seeds are reported of a set."""
+        if self.small_seeds is not None and SETS[name].rows <= FEW_ROWS:
+            return self.small_seeds
+        return SETS[name].seeds if self.seeds is None else self.seeds
+
     def runs(self, name: str, cell: Cell) -> list[Run]:
         """The runs that are reported of a cell; none of a setting that is not known yet."""
-        seeds = range(SETS[name].seeds if self.seeds is None else self.seeds)
+        seeds = range(self.num_seeds(name))
         return [] if cell.setting is None else [Run(name, cell.setting, cell.first_seed + seed) for seed in seeds]
 
     def get(self, run: Run) -> Record | None:

@@ -38,7 +38,7 @@ VALIDATION_OF_REST = VALIDATION / (1 - TEST)
 OVERLAP = 0.5
 """Two random halves of one pool have, in expectation, half of their rows in common."""
 LETTER_TEST = 4000
-MANY_ROWS = 2500
+FEW_ROWS, MANY_ROWS = 1000, 2500
 
 # Choices about the loss and its default are made on these sets, and what is reported of them says so: they were looked
 # at while the loss was made (digits, letter, wine, iris, breast_cancer, cifar100 from the first day, the others in

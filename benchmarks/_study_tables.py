@@ -134,10 +134,9 @@ class Runs:
 
     def made(self, name: str, keys: Sequence[str]) -> str:
         """How many runs there are of those that are wanted, the range over cells."""
-        wanted = SETS[name].seeds if self.study.seeds is None else self.study.seeds
         scores = self.scores(name)
         counts = tuple(sorted({int(scores[key].count()) if key in scores else 0 for key in keys}))
-        return f"{ranges(counts)} of {wanted}"
+        return f"{ranges(counts)} of {self.study.num_seeds(name)}"
 
     def figures(self) -> dict[str, Any]:
         """For the JSON file, in the order of the seeds: settings, every grid that was tried, measures."""

@@ -238,6 +238,9 @@ def main() -> int:
     command.add_argument("--role", choices=ROLES, help="restrict the part to the sets of a role")
     command.add_argument("--methods", nargs="+", help="the part's methods, or further ones, by name")
     command.add_argument("--seeds", type=int, help="reported seeds 0, 1, …: how many; by default each set's own number")
+    command.add_argument(
+        "--small-seeds", type=int, help="the same of sets of up to 1,000 rows, whose test parts are small"
+    )
     command.add_argument("--tune-seeds", type=int, help="tuning seeds 100, 101, …: how many; 0 takes all as usual")
     command.add_argument("--levels", nargs="+", type=float, default=plan.LEVELS, help="of wrong labels")
     command.add_argument("--kinds", nargs="+", choices=plan.KINDS, default=plan.KINDS, help="of wrong labels")
@@ -263,6 +266,7 @@ def main() -> int:
                 methods=arguments.methods,
                 seeds=arguments.seeds,
                 tune_seeds=arguments.tune_seeds,
+                small_seeds=arguments.small_seeds,
                 common={
                     name: value for name in ("epochs", "precision") if (value := getattr(arguments, name)) is not None
                 },

@@ -368,6 +368,24 @@ def test_every_part_has_its_tables(bench: Any, tmp_path: Path, part: str, words:
         assert "vowel°" in text
 
 
+def test_small_sets_may_have_more_seeds(bench: Any, tmp_path: Path) -> None:
+    plan = bench("_study_plan")
+    study = known_study(bench, tmp_path, ("tae", "german", "digits", "magic"), small_seeds=3)
+    figures = json.loads(write_tables(bench, study).read_text())["sets"]
+    seeds = {name: {tuple(cell["seeds"]) for cell in cells.values()} for name, cells in figures.items()}
+    # german has 1,000 rows exactly
+    assert seeds == {"tae": {(0, 1, 2)}, "german": {(0, 1, 2)}, "digits": {(0, 1)}, "magic": {(0, 1)}}
+    usual = plan.Study(tmp_path, (), small_seeds=40)
+    assert [usual.num_seeds(name) for name in ("iris", "german", "digits", "magic")] == [40, 40, 10, 5]
+    with pytest.raises(plan.StudyError, match="at most 100"):
+        plan.Study(tmp_path, (), small_seeds=101)
+
+
+def write_tables(bench: Any, study: Any) -> Path:
+    bench("study").write_report("tables", study)
+    return Path(study.folder / "tables.json")
+
+
 @pytest.mark.parametrize("part", ["tables", "noise"])
 def test_nothing_is_called_tuned_that_is_not(bench: Any, tmp_path: Path, part: str) -> None:
     text = bench("study").write_report(part, known_study(bench, tmp_path, ("digits",), tune_seeds=0))
