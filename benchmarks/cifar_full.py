@@ -1,10 +1,14 @@
 """CIFAR-100 at full size on CPU cores: losses tuned alike, seeds, tables, curves.
 
-    python benchmarks/cifar_full.py [tune] [fast] [full] [curve] [report] --out runs/cifar-full --data-dir FOLDER
+    python benchmarks/cifar_full.py [PART ...] --out runs/cifar-full --data-dir FOLDER
+
+Parts:
 
 - tune: learning rates from 1/16 to 4 times the recipe's in steps of 4, then the neighbors of the best in steps of 2,
   those of the network and of the centroids alike, each by the recipe cifar100.cpu_fast on 150 images a class for 4
   epochs, judged by validation accuracy (seed 100).
+- check: is that rate right for the larger network too? The chosen rate and its neighbors by the recipe cifar100.cpu, as
+  short as in tune and on as many images; where the best is at an edge, the next one as well. It chooses nothing.
 - fast: each loss with its rate and seeds 0, 1, 2 by the recipe cifar100.cpu_fast; the last epoch is judged.
 - full: the same, with the same rates, by the recipe cifar100.cpu, which takes five times as long.
 - curve: a run by cifar100.cpu_fast (seed 100) that leaves 5,000 training images out and is judged on them after each
@@ -12,7 +16,7 @@
 - report: tables, figures and grids from what is there; made after the other parts too.
 
 Without a part all. Stop it at any time and call it again: finished runs are kept and others go on. Runs lie in
-OUT/tune, OUT/fast, OUT/full and OUT/curve, called LOSS-rateRATE-seedSEED, and may also be made by ``ncmi train
+OUT/tune, OUT/check and so on, called LOSS-rateRATE-seedSEED, and may also be made by ``ncmi train
 --recipe``; what lies there by another recipe is refused. Results: OUT/cifar_full.md and .json.
 """
 
@@ -49,7 +53,9 @@ from ncmi.training.comparison import RECORD, ComparisonError, Entry, Plan, compa
 from ncmi.training.run_folder import RunFolder
 from ncmi.training.schema import Results, write_record
 
-PARTS = ("tune", "fast", "full", "curve", "report")
+PARTS = ("tune", "check", "fast", "full", "curve", "report")
+# parts that search rates by short runs, and the part whose network they are of
+SEARCHED = {"tune": "fast", "check": "full"}
 # parts whose runs are reported with their test accuracy
 JUDGED = {"fast": cifar100.cpu_fast, "full": cifar100.cpu}
 # what training says of a run whose numbers are no longer finite
@@ -90,9 +96,9 @@ class Job:
         training = replace(training, epochs=4, batch_size=64, image_sizes=(8, 12))
         return replace(recipe, data=data, network=replace(recipe.network, width=16), training=training)
 
-    def tuning_recipe(self, method: str, rate: float) -> Recipe:
+    def tuning_recipe(self, method: str, rate: float, part: str = "tune") -> Recipe:
         """A quarter of the epochs on a third of the images, judged on the validation part."""
-        recipe = self.recipe(method, rate)
+        recipe = self.recipe(method, rate, SEARCHED[part])
         training = replace(recipe.training, epochs=recipe.training.epochs // 4, neighbors_limit=0, seed=TUNING_SEED)
         data = replace(recipe.data, train_per_class=15 if self.rehearsal else 150, train_on_all=False)  # type: ignore[arg-type]
         return replace(recipe, data=data, training=training)
@@ -103,15 +109,15 @@ class Job:
         training = replace(recipe.training, neighbors_limit=0, seed=TUNING_SEED)
         return replace(recipe, data=replace(recipe.data, train_on_all=False), training=training)  # type: ignore[arg-type]
 
-    def accuracy(self, method: str, rate: float) -> float | None:
+    def accuracy(self, method: str, rate: float, part: str = "tune") -> float | None:
         """Validation accuracy of a tuning run; −∞ where it broke down, None where it is still to be made."""
-        path = self.out / "tune" / f"{name_of(method, rate)}-seed{TUNING_SEED}"
+        path = self.out / part / f"{name_of(method, rate)}-seed{TUNING_SEED}"
         record = Record.read(path)
         if record is None:
             return None
         if record.broke_down:
             return -math.inf
-        self.see_that_it_is(path, self.tuning_recipe(method, rate))
+        self.see_that_it_is(path, self.tuning_recipe(method, rate, part))
         return record.score("validation_accuracy")
 
     def see_that_it_is(self, path: Path, recipe: Recipe) -> None:
@@ -134,16 +140,19 @@ class Job:
         """All of the grid."""
         return [point[RATE] * self.recipe(method).training.learning_rate for point in RATES.points]
 
-    def grid(self, method: str) -> dict[float, float]:
+    def grid(self, method: str, part: str = "tune") -> dict[float, float]:
         """The tuning runs that there are, rate by rate."""
-        found = {rate: self.accuracy(method, rate) for rate in self.rates(method)}
+        found = {rate: self.accuracy(method, rate, part) for rate in self.rates(method)}
         return {rate: accuracy for rate, accuracy in found.items() if accuracy is not None}
 
-    def open_rates(self, method: str) -> list[float]:
+    def open_rates(self, method: str, part: str = "tune") -> list[float]:
         """Rates that are still to be tried, by the rule of the study."""
-        rates, known = self.rates(method), self.grid(method)
+        rates, known, search = self.rates(method), self.grid(method, part), RATES
+        if part == "check":
+            chosen = rates.index(at_chosen_rates(self, [method])[method])
+            search = replace(RATES, start=tuple(range(max(0, chosen - 1), min(chosen + 2, len(rates)))))
         best = rates.index(self._best_of(method, known)) if known else 0
-        return [rates[place] for place in RATES.untried([rates.index(rate) for rate in known], best)]
+        return [rates[place] for place in search.untried([rates.index(rate) for rate in known], best)]
 
     def rate(self, method: str) -> float | None:
         """The chosen rate; None where the grid is not finished."""
@@ -186,10 +195,12 @@ def make(job: Job, part: str, recipes: dict[str, Recipe], seeds: Sequence[int]) 
         if not error.failures:
             raise
         for name, reason in error.failures.items():
-            if part == "tune" and DIVERGED in reason:
+            if part in SEARCHED and DIVERGED in reason:
                 write_json(job.out / part / name / BROKE_DOWN, {"error": reason})
         return [
-            f"{name}: {reason}" for name, reason in error.failures.items() if part != "tune" or DIVERGED not in reason
+            f"{name}: {reason}"
+            for name, reason in error.failures.items()
+            if part not in SEARCHED or DIVERGED not in reason
         ]
     return []
 
@@ -198,14 +209,14 @@ def _seed_of(path: Path) -> int:
     return int(path.name.rpartition("-seed")[2])
 
 
-def tune(job: Job) -> list[str]:
-    """All grids, round by round."""
+def tune(job: Job, part: str) -> list[str]:
+    """All grids of a part, round by round."""
     while recipes := {
-        name_of(method, rate): job.tuning_recipe(method, rate)
+        name_of(method, rate): job.tuning_recipe(method, rate, part)
         for method in job.methods
-        for rate in job.open_rates(method)
+        for rate in job.open_rates(method, part)
     }:
-        if failures := make(job, "tune", recipes, (TUNING_SEED,)):
+        if failures := make(job, part, recipes, (TUNING_SEED,)):
             return failures
     return []
 
@@ -301,21 +312,33 @@ def judged_runs(job: Job, part: str, rates: dict[str, float], about: dict[str, A
     ]
 
 
+def grid_table(grids: dict[str, dict[float, float]], rates: dict[str, float]) -> str:
+    """Accuracy by method and rate, the chosen rates in bold."""
+    every = sorted({rate for grid in grids.values() for rate in grid})
+    lines = [
+        [METHODS[name][0], *(_percent(grid.get(rate), rate == rates.get(name)) for rate in every)]
+        for name, grid in grids.items()
+        if grid
+    ]
+    return markdown(["", *(f"{rate:g}" for rate in every)], lines) if every else ""
+
+
 def report(job: Job) -> str:
     """Everything that there is, into OUT/cifar_full.md and .json."""
     grids = {method: job.grid(method) for method in METHODS}
+    checked = {method: job.grid(method, "check") for method in METHODS}
     rates = {method: rate for method in METHODS if (rate := job.rate(method)) is not None}
-    about: dict[str, Any] = {"machine": machine(torch.device("cpu")), "grids": grids, "rates": rates}
+    about: dict[str, Any] = {
+        "machine": machine(torch.device("cpu")),
+        "grids": grids,
+        "rates": rates,
+        "checked": checked,
+    }
     sections = [machine_text(about["machine"])]
-    every = sorted({rate for grid in grids.values() for rate in grid})
-    if every:
-        lines = [
-            [METHODS[name][0], *(_percent(grid.get(rate), rate == rates.get(name)) for rate in every)]
-            for name, grid in grids.items()
-            if grid
-        ]
-        sections.append("Validation accuracy in tuning, by learning rate:")
-        sections.append(markdown(["", *(f"{rate:g}" for rate in every)], lines))
+    if text := grid_table(grids, rates):
+        sections += ["Validation accuracy in tuning, by learning rate:", text]
+    if text := grid_table(checked, rates):
+        sections += ["The same by the recipe cifar100.cpu, about the chosen rates:", text]
     for part in JUDGED:
         sections += judged_runs(job, part, rates, about)
     if text := curves(job, rates):
@@ -361,8 +384,8 @@ def main() -> int:
     failures: list[str] = []
     try:
         for part in arguments.parts or PARTS:
-            if part == "tune":
-                failures += tune(job)
+            if part in SEARCHED:
+                failures += tune(job, part)
             elif part in JUDGED:
                 rates = at_chosen_rates(job, job.methods)
                 recipes = {name_of(name, rate): job.recipe(name, rate, part) for name, rate in rates.items()}

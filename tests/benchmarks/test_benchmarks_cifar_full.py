@@ -47,13 +47,39 @@ def test_the_neighbors_of_the_best_rate_are_tried(
 ) -> None:
     module = bench("cifar_full")
     base, known = cifar100.cpu_fast(CrossEntropyOptions()).training.learning_rate, dict[float, float]()
-    monkeypatch.setattr(module.Job, "accuracy", lambda self, method, rate: known.get(rate))
+    monkeypatch.setattr(module.Job, "accuracy", lambda self, method, rate, part: known.get(rate))
     job = module.Job(tmp_path, ("cross_entropy",), (0,))
     assert job.rate("cross_entropy") is None
     while rates := job.open_rates("cross_entropy"):
         known |= {rate: accuracies[round(math.log2(rate / base))] for rate in rates}
     assert sorted(known) == [base * 2.0**step for step in tried]
     assert job.rate("cross_entropy") == base * 2.0**chosen
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "tried"),
+    [
+        ({-1: 0.5, 0: 0.6, 1: 0.4}, [-1, 0, 1]),
+        # the larger network wants a higher rate than the chosen one
+        ({-1: 0.4, 0: 0.5, 1: 0.6, 2: 0.7, 3: 0.3}, [-1, 0, 1, 2, 3]),
+    ],
+)
+def test_the_larger_network_is_tried_about_the_chosen_rate(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, accuracies: dict[int, float], tried: list[int]
+) -> None:
+    module = bench("cifar_full")
+    base = cifar100.cpu(CrossEntropyOptions()).training.learning_rate
+    of_part = {"tune": {base * 2.0**step: 0.5 - abs(step - 1) / 10 for step in range(-4, 3)}, "check": {}}
+    monkeypatch.setattr(module.Job, "accuracy", lambda self, method, rate, part: of_part[part].get(rate))
+    job = module.Job(tmp_path, ("cross_entropy",), (0,))
+    chosen = job.rate("cross_entropy")
+    assert chosen == base * 2
+    while rates := job.open_rates("cross_entropy", "check"):
+        of_part["check"] |= {rate: accuracies[round(math.log2(rate / chosen))] for rate in rates}
+    assert sorted(of_part["check"]) == [chosen * 2.0**step for step in tried]
+    assert job.rate("cross_entropy") == chosen  # it chooses nothing
+    recipe = job.tuning_recipe("cross_entropy", chosen, "check")
+    assert (recipe.network, recipe.training.epochs) == (cifar100.cpu().network, 6)
 
 
 def test_parts_make_what_is_missing_and_nothing_else(
@@ -77,17 +103,19 @@ def test_parts_make_what_is_missing_and_nothing_else(
         return code
 
     monkeypatch.setattr(module, "compare_many", here)
-    monkeypatch.setattr(module.Job, "open_rates", lambda self, method: [0.2] if not self.grid(method) else [])
+    monkeypatch.setattr(
+        module.Job, "open_rates", lambda self, method, part="tune": [] if self.grid(method, part) else [0.2]
+    )
     monkeypatch.setattr(module, "TUNING_SEED", 5)
     only = ("--losses", "cross_entropy", "--seeds", "0")
     with pytest.raises(SystemExit, match="tune first"):
         call("full", *only)
     assert call(*only) == 0
     name = "cross_entropy-rate0.2"
-    assert made == [f"{name}-seed5", f"{name}-seed0", f"{name}-seed0", f"{name}-seed5"]
+    assert made == [f"{name}-seed{seed}" for seed in (5, 5, 0, 0, 5)]
     content = json.loads((tmp_path / "cifar_full.json").read_text(encoding="utf-8"))
     assert {"cpu", "commit"} <= set(content["machine"])
-    assert list(content["grids"]["cross_entropy"]) == ["0.2"]
+    assert [list(content[part]["cross_entropy"]) for part in ("grids", "checked")] == [["0.2"], ["0.2"]]
     assert content["rates"] == {"cross_entropy": 0.2}
     text = (tmp_path / "cifar_full.md").read_text(encoding="utf-8")
     assert text.count("\n| Cross-entropy | 1 |") == 2
@@ -95,22 +123,22 @@ def test_parts_make_what_is_missing_and_nothing_else(
     # the larger network takes the same rate; both are reported
     recipes = []
     for part in ("fast", "full"):
-        run = content[f"{part}_runs"][made[1]]
+        run = content[f"{part}_runs"][made[2]]
         assert set(run["test_accuracy"]) == set(module.READOUTS)
         assert len(run["train_loss"]) == 4
-        recipes.append(json.loads((tmp_path / part / made[1] / "recipe.json").read_text(encoding="utf-8")))
+        recipes.append(json.loads((tmp_path / part / made[2] / "recipe.json").read_text(encoding="utf-8")))
     assert content["fast_runs"] != content["full_runs"]
     for what, small, large in (("name", "resnet9_early", "resnet9"), ("test_flip", False, True)):
         assert [recipe["network"][what] for recipe in recipes] == [small, large]
     assert [recipe["training"]["learning_rate"] for recipe in recipes] == [0.2, 0.2]
     assert [recipe["training"]["augmentation"]["cutout"] for recipe in recipes] == [0, 0.25]
     assert call(*only) == 0
-    assert len(made) == 4
+    assert len(made) == 5
     # a run by another recipe does not count as one of these
     monkeypatch.setitem(module.JUDGED, "full", lambda objective: longer(cifar100.cpu(objective)))
     with pytest.raises(SystemExit, match="made by another recipe"):
         call("full", *only)
-    assert len(made) == 4
+    assert len(made) == 5
 
 
 def longer(recipe: Any) -> Any:
