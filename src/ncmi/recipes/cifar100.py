@@ -156,7 +156,7 @@ def cpu_fast(objective: ObjectiveOptions = NCMIOptions()) -> Recipe:
 def small(objective: ObjectiveOptions = NCMIOptions()) -> Recipe:
     """CIFAR-100 on one CPU core: 16×16 pixels, 200 training images a class, a network of 0.3 M parameters.
 
-    Measured, 5 seeds: 1.5 minutes a run with two side by side on two cores with bfloat16. Test accuracy: cross-entropy
+    Measured, 5 seeds: 2 minutes a run with two side by side on two cores with bfloat16. Test accuracy: cross-entropy
     43.75 ± 0.61 %, NCMI 44.84 ± 0.65 %; the other losses stand in docs/results.md, of an earlier version.
     """
     return Recipe(
