@@ -120,7 +120,8 @@ def test_tables_of_spreadsheets_in_their_encodings(tmp_path: Path, encoding: str
     table = read(tmp_path, text.encode(encoding))
     assert (table.slides, table.labels) == (("Präparat 1", "Präparat 2"), ("groß", "klein"))
     told = [note for note in table.notes if "is taken as" in note]
-    assert told == ([] if encoding == "utf-8-sig" else [f"labels.csv: the text is taken as {encoding}"])
+    expected = f"labels.csv: the text is taken as {encoding}; otherwise save it as UTF-8"
+    assert told == ([] if encoding == "utf-8-sig" else [expected])
 
 
 def test_a_column_of_patients_that_the_barcodes_contradict(tmp_path: Path) -> None:

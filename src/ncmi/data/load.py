@@ -21,6 +21,7 @@ from ncmi.data.kinds import EMBEDDED, find_data, find_source, kind_of
 from ncmi.data.shards.index import is_address, is_shards
 from ncmi.data.signature import Signature
 from ncmi.data.splits import parts_to_draw
+from ncmi.data.tables.dialect import Known
 from ncmi.data.tables.load import load_table, read_rows
 from ncmi.data.tables.reading import raw_table_from_frame, read_raw_table
 from ncmi.data.tables.table import LabeledTable, TableColumn
@@ -334,11 +335,18 @@ def new_rows(table: Any, signature: Signature, data: TableData, labeled: bool = 
     if preprocessing is None and signature.feature_names is None:
         if isinstance(table, Path):
             with naming(table):
-                raw = read_raw_table(table, data)
+                raw = read_raw_table(table, data, Known())
         else:
-            raw = raw_table_from_frame(table)
+            raw = raw_table_from_frame(table, Known())
         source = _by_place(raw.frame, columns, label_column)
-    read = read_rows(source, columns, data, label_column=label_column, class_names=signature.class_names)
+    read = read_rows(
+        source,
+        columns,
+        data,
+        label_column=label_column,
+        class_names=signature.class_names,
+        writing=preprocessing.writing if preprocessing is not None else None,
+    )
     notes = list(read.notes)
     if preprocessing is not None:
         inputs = preprocessing.transform(read.rows.frame)

@@ -19,7 +19,6 @@ from __future__ import annotations
 import importlib
 import json
 import logging
-import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -369,8 +368,7 @@ def _front(columns: Preprocessing, core: Any) -> Any:
             numbers.append(number.name)
     for each in columns.categories:
         places = {value: place for place, value in enumerate(each.categories)}
-        # where a code is missing in some rows, frames hold the others as floats
-        places = {f"{value}.0": place for value, place in places.items() if re.fullmatch(r"-?\d+", value)} | places
+        places = {text: places[value] for text, value in each.spellings.items()}
         if MISSING in places:
             places |= dict.fromkeys(_missing_texts(kinds[each.column]) - places.keys(), places[MISSING])
         place, target = f"place/{each.column}", f"encoded/{each.column}="

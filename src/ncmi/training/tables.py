@@ -40,7 +40,8 @@ class TableSource(SampleSource):
     def encode(self, samples: Dataset | LabeledTable) -> Dataset:
         table = self.table
         frame = table.rows.frame
-        preprocessing = fit_preprocessing(frame.iloc[self.split.train.numpy()], table.columns, len(table))
+        training_part = frame.iloc[self.split.train.numpy()]
+        preprocessing = fit_preprocessing(training_part, table.columns, len(table), table.writing)
         features = preprocessing.transform(frame)
         check_finite(features, preprocessing.feature_names)
         self.signature = Signature(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ncmi.data.columns import PART_WORDS, TRAIN, called_like
-from ncmi.data.tables.dialect import MISSING_MARKS
+from ncmi.data.tables.dialect import MISSING_MARKS, Known
 from ncmi.data.tables.table import TableColumn
 from ncmi.errors import listing
 
@@ -48,9 +49,11 @@ _DATE_FORMATS = (
     ),
 )
 _TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
+_FAR_YEAR = re.compile(r"(?<!\d)(0\d|1[0-5]|2[3-9]|[3-9]\d)\d\d(?!\d)")
+_YEARS = (1678, 2261)  # whole ones that nanoseconds in 64 bits reach
 _ISO = re.compile(r"\d{4}-\d{1,2}(-\d{1,2}([T ]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?)?")
-_POINT = re.compile(r"[-+]?(\d{1,3}(,\d{3})+|\d+)?(\.\d*)?([eE][-+]?\d+)?")
-_COMMA = re.compile(r"[-+]?(\d{1,3}(\.\d{3})+|\d+)?(,\d*)?([eE][-+]?\d+)?")
+_POINT = re.compile(r"[-+]?([1-9]\d{0,2}(,\d{3})+|\d+)?(\.\d*)?([eE][-+]?\d+)?")
+_COMMA = re.compile(r"[-+]?([1-9]\d{0,2}(\.\d{3})+|\d+)?(,\d*)?([eE][-+]?\d+)?")
 _FLAGS = {"true": 1.0, "false": 0.0}
 _SENTINELS = (-99999.0, -9999.0, -999.0, -99.0, 9999.0, 99999.0)
 
@@ -179,9 +182,12 @@ def understand_columns(
             elif profile.distinct == 1 and profile.present == profile.rows:
                 reason = "the same in every row"
         if reason is None:
-            answer = _understand(name, column, profile, data.missing, forced, notes, data.decimal)
+            written = raw.writing.decimal if raw.writing else None
+            answer = _understand(name, column, profile, data.missing, forced, notes, data.decimal, written)
             if isinstance(answer, TableColumn):
                 columns.append(answer)
+                if _may_count_rows(profile) and _counts_rows(column):
+                    notes.append(f"column {name!r} numbers the rows: leave it out with --data.drop {name!r}")
                 continue
             reason = answer
         out.setdefault(reason, []).append(name)
@@ -204,7 +210,7 @@ def _unusable(name: str, column: pd.Series[Any], profile: Profile, raw: RawTable
     if profile.kind != "whole" or profile.distinct < 2:
         return None
     nameless = name in raw.nameless
-    counts = profile.present == profile.rows and profile.rows >= 5 and _counts_rows(column)
+    counts = _may_count_rows(profile) and _counts_rows(column)
     first = not raw.has_header and name == raw.frame.columns[0]
     if counts and (nameless or first or called_like([name], ROW_NAMES) or name == "X" or _ID.fullmatch(name.strip())):
         return "a row number, which can give the label away"
@@ -213,6 +219,10 @@ def _unusable(name: str, column: pd.Series[Any], profile: Profile, raw: RawTable
     if _ID.fullmatch(name.strip()) and profile.distinct > 0.5 * profile.present and profile.distinct > 20:
         return "called like an id"
     return None
+
+
+def _may_count_rows(profile: Profile) -> bool:
+    return profile.kind == "whole" and profile.present == profile.rows == profile.distinct and profile.rows >= 5
 
 
 def _counts_rows(column: pd.Series[Any]) -> bool:
@@ -228,23 +238,29 @@ def _understand(
     forced: Literal["category", "number"] | None,
     notes: list[str],
     told: Literal["point", "comma"] | None = None,
+    written: Literal[".", ","] | None = None,
 ) -> TableColumn | str:
-    """How to read a column, or why it is left out."""
+    """How to read a column, or why it is left out.
+
+    Args:
+        written: the decimal sign of the text file; None where numbers are numbers.
+    """
     if profile.kind == "date":
         return TableColumn(name=name, kind="date")
     if profile.kind != "text":
         if forced == "category":
             return TableColumn(name=name, kind="category")
         _doubt_numbers(name, column, profile, notes)
-        return TableColumn(name=name, kind="number")
+        return TableColumn(name=name, kind="number", decimal=written or ".")
     values = [str(value) for value in profile.values or ()]
     counts = profile.counts
     if forced != "category":
-        decimal, good = _number_style(values, told)
+        decimal, good = _number_style(values, told, written)
         present = int(counts[good].sum())
         if forced == "number" or (present and present == profile.present):
-            if decimal is None:
-                notes.append(f"numbers in {name!r} such as {values[0]!r} are taken with a comma between thousands")
+            if (grouped := _grouped(values, decimal or ".")) and (decimal is None or (decimal == "," and not told)):
+                sign = "a comma" if decimal is None else "a point"
+                notes.append(f"numbers in {name!r} such as {grouped!r} are taken with {sign} between thousands")
             _note_strays(name, values, counts, good, "as told", notes)
             return TableColumn(name=name, kind="number", decimal=decimal or ".")
         if present >= 0.99 * profile.present:
@@ -287,9 +303,10 @@ def _not_categories(name: str, values: list[str], counts: npt.NDArray[np.int64],
 def _note_strays(
     name: str, values: list[str], counts: npt.NDArray[np.int64], good: npt.NDArray[np.bool_], why: str, notes: list[str]
 ) -> None:
-    if strays := [value for value, number in zip(values, good, strict=True) if not number]:
+    stray = ~good & ~np.array([value.casefold() in _FLAGS for value in values], bool)
+    if strays := [value for value, none in zip(values, stray, strict=True) if none]:
         notes.append(
-            f"{int(counts[~good].sum())} values of {name!r} are no numbers ({listing(strays, 3)}): missing, {why}"
+            f"{int(counts[stray].sum())} values of {name!r} are no numbers ({listing(strays, 3)}): missing, {why}"
         )
 
 
@@ -328,9 +345,14 @@ def _clean(text: str) -> str:
 
 
 def _number_style(
-    values: Sequence[str], told: Literal["point", "comma"] | None = None
+    values: Sequence[str],
+    told: Literal["point", "comma"] | None = None,
+    written: Literal[".", ","] | None = None,
 ) -> tuple[Literal[".", ","] | None, npt.NDArray[np.bool_]]:
-    """The decimal sign of numbers as text, None where all have one comma before three digits; and which are numbers."""
+    """The decimal sign of numbers as text, None where all have one comma before three digits; and which are numbers.
+
+    Where both signs fit alike, the sign of the file decides.
+    """
     cleaned = [_clean(value) for value in values]
 
     def fits(pattern: re.Pattern[str]) -> npt.NDArray[np.bool_]:
@@ -340,7 +362,8 @@ def _number_style(
 
     point, comma = fits(_POINT), fits(_COMMA)
     with_comma = [text for text, good in zip(cleaned, point, strict=True) if good and "," in text]
-    if told == "comma" or (told is None and comma.sum() > point.sum()):
+    likelier = comma.sum() > point.sum() or (written == "," and comma.sum() == point.sum())
+    if told == "comma" or (told is None and likelier):
         return ",", comma
     ambiguous = (
         told is None
@@ -351,17 +374,29 @@ def _number_style(
     return (None if ambiguous else "."), point
 
 
+def _grouped(values: Sequence[str], decimal: str) -> str | None:
+    """An example of numbers that have thousands apart, once each, so that the sign may as well be the decimal one."""
+    sign = "," if decimal == "." else "."
+    cleaned = [(value, _clean(value)) for value in values]
+    grouped = [value for value, text in cleaned if re.fullmatch(rf"[-+]?[1-9]\d{{0,2}}\{sign}\d{{3}}", text)]
+    clear = any(text.count(sign) > 1 or (sign in text and decimal in text) for _, text in cleaned)
+    return grouped[0] if grouped and not clear else None
+
+
 def to_number(text: str, decimal: str = ".") -> float:
-    """A number as people write it; NaN for what is none.
+    """A number as people write it, true and false as 1 and 0; NaN for what is none, or is infinite in float64.
 
     >>> to_number("$1,234.5"), to_number("12 %"), to_number("1.234,5", ","), to_number("x")
     (1234.5, 12.0, 1234.5, nan)
     """
+    if (flag := _FLAGS.get(text.casefold())) is not None:
+        return flag
     text = _clean(text)
     if not re.search(r"\d", text) or (_COMMA if decimal == "," else _POINT).fullmatch(text) is None:
         return float("nan")
     plain = text.replace(".", "").replace(",", ".") if decimal == "," else text.replace(",", "")
-    return float(plain)
+    number = float(plain)
+    return number if math.isfinite(number) else math.nan
 
 
 def _date(name: str, values: list[str], notes: list[str]) -> TableColumn | None:
@@ -372,8 +407,12 @@ def _date(name: str, values: list[str], notes: list[str]) -> TableColumn | None:
     if not sample or not all(re.search(r"\d", value) and re.search(r"[-/.,: ]", value) for value in sample):
         return None
     if all(_ISO.fullmatch(value) for value in values):
+        # "9999-12-31" for an open end: a date, but none that fits into nanoseconds
+        values = [value for value in values if not _FAR_YEAR.match(value)] or values
         whole = pd.to_datetime(pd.Series(values), format="ISO8601", errors="coerce", utc=True)
         return TableColumn(name=name, kind="date") if bool(whole.notna().all()) else None
+    values = [value for value in values if not _FAR_YEAR.search(value)] or values
+    sample = values[:2000]
     fitting = []
     for day in _DATE_FORMATS:
         for time in _TIMES:
@@ -406,59 +445,114 @@ def dates_or_numbers(column: pd.Series[Any], name: str) -> npt.NDArray[Any]:
     kind = _understand(name, column, profile, (), None, []) if profile.distinct else "empty"
     if not isinstance(kind, TableColumn) or kind.kind not in ("number", "date"):
         raise ValueError(f"column {name!r} (--data.time-column) holds neither numbers nor dates: name another")
-    values, _ = _parse_column(column, kind, ())
+    values, _ = _parse_column(column, kind, (), kind.decimal)
     if bad := int(np.isnat(values).sum() if kind.kind == "date" else np.isnan(values).sum()):
         raise ValueError(f"{bad} rows have no time in column {name!r} (--data.time-column): fill in")
     return np.asarray(values)
 
 
 def parse_columns(
-    frame: pd.DataFrame, columns: Sequence[TableColumn], missing: Sequence[str] = ()
+    raw: RawTable,
+    columns: Sequence[TableColumn],
+    missing: Sequence[str] = (),
+    *,
+    source: Mapping[str, str] | None = None,
+    known: Known | None = None,
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Feature columns as they are said to be read; and a line each for values that could not be read so.
+    """Feature columns as they are said to be read, each row by itself; and a line each for values that do not fit.
 
     Args:
-        frame: as :class:`ncmi.data.tables.reading.RawTable` holds it.
+        source: what columns are called in this table, where they are called otherwise.
+        known: of new data, what training says of it.
+
+    Raises:
+        ValueError: for new data with another decimal sign than training had.
     """
-    import pandas as pd
-
-    parsed: dict[str, Any] = {}
-    notes = []
-    for column in columns:
-        values = frame[column.name]
-        series, bad = _parse_column(values, column, missing)
-        parsed[column.name] = series
-        if bad:
-            what = {"number": "no numbers", "boolean": f"neither {column.true} nor {column.false}", "date": "no dates"}
-            notes.append(f"{bad} values of {column.name!r} are {what.get(column.kind, 'unreadable')}: taken as missing")
-    return pd.DataFrame(parsed, copy=False), tuple(notes)
-
-
-def _parse_column(series: pd.Series[Any], column: TableColumn, missing: Sequence[str]) -> tuple[Any, int]:
-    """A column by its kind, and how many values did not fit."""
     import pandas as pd
     from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
-    numeric = is_numeric_dtype(series)
-    if column.kind == "number" and numeric:
-        values = series.to_numpy(np.float64)
-        extra = [value for value in map(to_number, missing) if not np.isnan(value)]
-        bad = ~np.isfinite(values)
-        if extra:
-            bad |= np.isin(values, extra)
-        return np.where(bad, np.nan, values) if bad.any() else values, int(np.isinf(values).sum())
-    if column.kind == "date" and is_datetime64_any_dtype(series):
-        return series.astype("datetime64[ns]").to_numpy(), 0
-    if numeric:
-        values = series.to_numpy(np.float64)
-        whole = bool((np.isnan(values) | (values == np.round(values))).all())
-        text = pd.Series(
-            ["" if np.isnan(v) else str(int(v)) if whole and np.isfinite(v) else str(v) for v in values.tolist()],
-            dtype="str",
+    source = {column.name: column.name for column in columns} if source is None else source
+    decimals = {column.name: _decimal_of(column, raw, known) for column in columns}
+
+    def is_read(column: TableColumn) -> bool:
+        # numbers that were read by another decimal sign are read again; of categories "1.10" and "1.1" differ
+        values = raw.frame[source[column.name]]
+        if column.kind == "number":
+            return is_numeric_dtype(values) and (not raw.writing or raw.writing.decimal == decimals[column.name])
+        return column.kind == "date" and is_datetime64_any_dtype(values)
+
+    read = {column.name: is_read(column) for column in columns}
+    texts = raw.texts(*dict.fromkeys(source[name] for name, done in read.items() if not done))
+    parsed: dict[str, Any] = {}
+    notes = []
+    for column in columns:
+        name, decimal = source[column.name], decimals[column.name]
+        series = raw.frame[name] if read[column.name] else texts[name]
+        if known is not None and column.kind == "number" and not read[column.name]:
+            notes += _check_decimal(column.name, series, decimal)
+        parsed[column.name], bad = _parse_column(series, column, missing, decimal, raw.cells.get(name))
+        if bad:
+            what = {
+                "number": "no numbers",
+                "boolean": f"neither {column.true} nor {column.false}",
+                "date": f"no dates from {_YEARS[0]} to {_YEARS[1]}",
+            }
+            notes.append(f"{bad} values of {column.name!r} are {what[column.kind]}: taken as missing")
+    return pd.DataFrame(parsed, copy=False), tuple(notes)
+
+
+def _decimal_of(column: TableColumn, raw: RawTable, known: Known | None) -> Literal[".", ","]:
+    """The decimal sign of training; where that read no text, the one of the file."""
+    if raw.writing is None or column.decimal == "," or known is None or known.writing is not None:
+        return column.decimal
+    return raw.writing.decimal
+
+
+def _check_decimal(name: str, series: pd.Series[Any], decimal: Literal[".", ","]) -> list[str]:
+    """Raise ValueError where most numbers have the other decimal sign; a note where that cannot be told."""
+    other: Literal[".", ","] = "." if decimal == "," else ","
+    own_form, other_form = (_COMMA, _POINT) if decimal == "," else (_POINT, _COMMA)
+    values = [str(value) for value in series.unique()]
+    cleaned = [_clean(value) for value in values]
+    signed = [(value, text) for value, text in zip(values, cleaned, strict=True) if decimal in text or other in text]
+    contrary = [value for value, text in signed if not own_form.fullmatch(text) and other_form.fullmatch(text)]
+    agreeing = sum(own_form.fullmatch(text) is not None and not other_form.fullmatch(text) for _, text in signed)
+    signs = {".": "point", ",": "comma"}
+    if len(contrary) > agreeing:
+        raise ValueError(
+            f"column {name!r} holds {contrary[0]!r}, with a decimal {signs[other]}, but in training numbers had a "
+            f"decimal {signs[decimal]}: write them so"
         )
-        series = text.where(text != "")
-    elif is_datetime64_any_dtype(series):
-        series = series.astype("str")
+    if (example := _grouped(values, decimal)) is not None:
+        return [
+            f"numbers in {name!r} such as {example!r} are taken with a {signs[other]} between thousands, since in "
+            f"training they had a decimal {signs[decimal]}"
+        ]
+    return []
+
+
+def _parse_column(
+    series: pd.Series[Any],
+    column: TableColumn,
+    missing: Sequence[str],
+    decimal: str,
+    cells: npt.NDArray[np.float64] | None = None,
+) -> tuple[Any, int]:
+    """A column of numbers, dates or texts by its kind, and how many values did not fit.
+
+    Args:
+        cells: of a column of texts, those values that are numbers already.
+    """
+    import pandas as pd
+    from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
+
+    if column.kind == "number" and is_numeric_dtype(series):
+        values = series.to_numpy(np.float64)
+        infinite = np.isinf(values)
+        values = np.where(infinite, np.nan, values) if infinite.any() else values
+        return _without_marks(values, missing), int(infinite.sum())
+    if column.kind == "date" and is_datetime64_any_dtype(series):
+        return _within_years(series), int((series.notna() & ~series.dt.year.between(*_YEARS)).sum())
     codes, uniques = pd.factorize(series)
     texts = [str(text) for text in uniques]
     counts = np.bincount(codes[codes >= 0], minlength=len(texts))
@@ -474,17 +568,31 @@ def _parse_column(series: pd.Series[Any], column: TableColumn, missing: Sequence
             errors="coerce",
             utc=True,
         ).dt.tz_convert(None)
-        bad = stamps.isna().to_numpy(bool) & ~absent
-        return stamps.reindex(codes).astype("datetime64[ns]").to_numpy(), int(counts[bad].sum())
+        days = pd.Series(_within_years(stamps))
+        return days.reindex(codes).to_numpy(), int(counts[days.isna().to_numpy(bool) & ~absent].sum())
     if column.kind == "boolean":
-        meaning = {"1": 1.0, "0": 0.0, (column.true or "").casefold(): 1.0, (column.false or "").casefold(): 0.0}
+        # frames hold codes as floats where one is missing
+        meaning = {"1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0}
+        meaning |= {(column.true or "").casefold(): 1.0, (column.false or "").casefold(): 0.0}
         numbers = np.array([meaning.get(text.casefold(), np.nan) for text in texts], np.float64)
-    elif {text.casefold() for text, gone in zip(texts, absent, strict=True) if not gone} <= _FLAGS.keys():
-        # flags that were 0 and 1 in training
-        numbers = np.array([_FLAGS.get(text.casefold(), np.nan) for text in texts], np.float64)
     else:
         numbers = np.array(
-            [np.nan if gone else to_number(text, column.decimal) for text, gone in zip(texts, absent, strict=True)]
+            [np.nan if gone else to_number(text, decimal) for text, gone in zip(texts, absent, strict=True)], np.float64
         )
     bad = np.isnan(numbers) & ~absent
-    return np.append(numbers, np.nan)[codes], int(counts[bad].sum())
+    values, unfit = np.append(numbers, np.nan)[codes], np.append(bad, False)[codes]
+    if cells is not None and column.kind == "number":
+        given = np.isfinite(cells)
+        values, unfit = np.where(given, cells, values), unfit & ~given
+    return (_without_marks(values, missing) if column.kind == "number" else values), int(unfit.sum())
+
+
+def _without_marks(values: npt.NDArray[np.float64], missing: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Numbers with NaN for those that mark missing values, however they are written."""
+    marks = [value for value in map(to_number, missing) if not np.isnan(value)]
+    return np.where(np.isin(values, marks), np.nan, values) if marks else values
+
+
+def _within_years(stamps: pd.Series[Any]) -> npt.NDArray[Any]:
+    """Dates as datetime64[ns], NaT for those that this cannot hold."""
+    return np.asarray(stamps.where(stamps.dt.year.between(*_YEARS)).astype("datetime64[ns]").to_numpy())

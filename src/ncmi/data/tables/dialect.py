@@ -6,10 +6,11 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ncmi.data.tables.table import Writing
 from ncmi.errors import listing
 
 MISSING_MARKS = (
@@ -21,9 +22,25 @@ _SAMPLE_BYTES = 1 << 20
 _SAMPLE_ROWS = 3000
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?")
+_GROUPED_POINT = re.compile(r"[-+]?[1-9]\d{0,2}\.\d{3}")
 _ENCODINGS = (
     *("cp1252", "cp1250", "cp1251", "koi8_r", "mac_roman", "gb18030", "big5", "cp932", "euc_jp", "euc_kr", "cp949"),
 )
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a table before it is read, since it is new data for columns that have been understood.
+
+    No option tells how such a table is read, so that errors and notes name none.
+
+    Attributes:
+        names: of the columns that are looked for; none where columns go by their places.
+        writing: of the text file of training; None where it was no text.
+    """
+
+    names: tuple[str, ...] = ()
+    writing: Writing | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +61,7 @@ class Dialect:
 
     separator: str
     quote: str
-    decimal: str
+    decimal: Literal[".", ","]
     names: tuple[str, ...] | None
     width: int
     start: int
@@ -53,26 +70,29 @@ class Dialect:
     notes: tuple[str, ...]
 
 
-def to_utf8(raw: bytes, encoding: str | None = None) -> tuple[bytes, str | None]:
+def to_utf8(raw: bytes, encoding: str | None = None, *, new: bool = False) -> tuple[bytes, str | None]:
     """A text's bytes in UTF-8 without byte-order mark and with plain line ends; and a note where it was not UTF-8.
+
+    Args:
+        new: whether it is new data, which has no options of its own.
 
     Raises:
         ValueError: for what is no text, or not in the encoding asked for.
     """
     note = None
     if encoding is None:
-        encoding = _encoding(raw)
+        encoding = _encoding(raw, "save it as UTF-8" if new else "give it with --data.encoding")
         if encoding not in ("utf-8", "utf-8-sig"):
-            note = f"the text is taken as {encoding}; otherwise say --data.encoding"
+            otherwise = "save it as UTF-8" if new else "say --data.encoding"
+            note = f"the text is taken as {encoding}; otherwise {otherwise}"
     is_utf8 = encoding.lower().replace("_", "-") in ("utf-8", "utf8", "utf-8-sig")
     try:
         text = raw.decode("utf-8" if is_utf8 else encoding)
     except LookupError as error:
         raise ValueError(f"no encoding {encoding!r} (--data.encoding): such as utf-8, utf-16 or latin-1") from error
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"not {encoding.upper()} ({error.reason} at byte {error.start}): give the right one with --data.encoding"
-        ) from error
+        cure = "save it so, as training was" if new else "give the right one with --data.encoding"
+        raise ValueError(f"not {encoding.upper()} ({error.reason} at byte {error.start}): {cure}") from error
     data = raw if is_utf8 else text.encode("utf-8", "surrogatepass")
     del text
     if b"\0" in data:
@@ -83,7 +103,7 @@ def to_utf8(raw: bytes, encoding: str | None = None) -> tuple[bytes, str | None]
     return data.removeprefix(b"\xef\xbb\xbf"), note
 
 
-def _encoding(raw: bytes) -> str:
+def _encoding(raw: bytes, cure: str) -> str:
     for mark, name in (
         (b"\xff\xfe\0\0", "utf-32"),
         (b"\0\0\xfe\xff", "utf-32"),
@@ -117,7 +137,7 @@ def _encoding(raw: bytes) -> str:
         return "cp1252"
     match = from_bytes(sample, cp_isolation=list(_ENCODINGS)).best()
     if match is None:
-        raise ValueError("neither UTF-8 nor another usual encoding of text: give it with --data.encoding")
+        raise ValueError(f"neither UTF-8 nor another usual encoding of text: {cure}")
     return "cp1252" if "cp1252" in (match.encoding, *match.could_be_from_charset) else str(match.encoding)
 
 
@@ -195,9 +215,12 @@ def sniff(
     separator: str | None = None,
     decimal: Literal["point", "comma"] | None = None,
     missing: Sequence[str] = (),
-    known_names: Collection[str] | None = None,
+    known: Known | None = None,
 ) -> Dialect:
     """How a text in UTF-8 is written, by its first megabyte; what is given is not guessed.
+
+    Args:
+        known: of new data; it is read as training was, so that what a row means does not depend on the others.
 
     Raises:
         ValueError: for an empty text, or a header that nothing decides on.
@@ -207,6 +230,7 @@ def sniff(
         head = head[: head.rfind(b"\n") + 1] or head
     text = head.decode("utf-8", "replace")
     notes: list[str] = []
+    of_new: list[str] = []
     start, comment, named, commented = _start(text)
     separator = {"tab": "\t", "blanks": " ", "blank": " ", "space": " ", "\\t": "\t"}.get(separator or "", separator)
     if separator is not None and len(separator) != 1:
@@ -218,25 +242,34 @@ def sniff(
     if not body.strip():
         raise ValueError("the table has no rows: give at least one below the header" if text.strip() else "empty file")
     separator = separator or named
-    separator, quote, sample = _choose_cut(body, separator, suffix)
+    separator, quote, sample = _cut_by(known, body, separator, suffix)
     if comment:
         lines = [line for line in original.split("\n") if line.startswith(comment)]
         alike = sum(len(row) == sample.width for row in _cut("\n".join(lines), separator, quote).rows)
         if alike > max(1, 0.5 * len(lines)):
             # rows, such as of colors like #ff0000
             comment, commented, start, body = None, "", 0, original
-            separator, quote, sample = _choose_cut(body, separator, suffix)
+            separator, quote, sample = _cut_by(known, body, separator, suffix)
         else:
-            notes.append(f"lines that begin with {comment!r} are left out")
-    sign = {"point": ".", "comma": ","}[decimal] if decimal else _decimal(sample, separator)
-    if not decimal and sign == ",":
-        notes.append("decimal numbers are taken as written with a comma; otherwise say --data.decimal point")
+            of_new.append(f"lines that begin with {comment!r} are left out")
+    trained = known.writing if known else None
+    if trained and separator != trained.separator:
+        of_new.append(f"fields are separated by {separator!r}, in training by {trained.separator!r}")
+    sign: Literal[".", ","]
+    if decimal:
+        sign = "," if decimal == "comma" else "."
+    elif trained:
+        sign = trained.decimal
+    else:
+        sign = _decimal(sample, separator)
+        if sign == ",":
+            notes.append("decimal numbers are taken as written with a comma; otherwise say --data.decimal point")
     marks = {*MISSING_MARKS, *missing}
     skipped = _preamble(sample)
     if skipped:
         first = " ".join(sample.rows[0])[:60]
         title = "the first line is" if skipped == 1 else f"the first {skipped} lines are"
-        notes.append(f"{title} no part of the table: {first!r}")
+        of_new.append(f"{title} no part of the table: {first!r}")
     rows = sample.rows[skipped:]
     width, names_of_first = _align(rows, sample.width)
     commented_names = _names_in_comment(commented, separator, quote, width) if header != "no" else None
@@ -244,12 +277,12 @@ def sniff(
     if header == "yes":
         is_header = commented_names is None
     elif header == "auto" and commented_names is None:
-        is_header, evidence = decide_header(rows, width, sign, marks, known_names)
+        is_header, evidence = decide_header(rows, width, sign, marks, known)
         notes.append(evidence)
     names = None
     if commented_names is not None:
         names = commented_names
-        notes.append("the names of the columns stand in a comment")
+        of_new.append("the names of the columns stand in a comment")
     elif is_header:
         names = names_of_first
         if len(rows[0]) < width and names[0] == rows[0][0] and any(any(row[len(rows[0]) :]) for row in rows[1:]):
@@ -268,10 +301,30 @@ def sniff(
             f"{listing(called, 6)} holds codes with zeros in front, taken as numbers; otherwise say --data.categorical"
         )
     numeric = tuple(_is_numeric([row[i] for row in values if i < len(row)], sign, marks) for i in range(width))
+    if not decimal and sign == "." and (thousands := _perhaps_thousands(values, numeric, separator)):
+        called = [names[i] if names and names[i] else f"column_{i + 1}" for i in thousands]
+        notes.append(
+            f"numbers in {listing(called, 6)} such as {thousands[min(thousands)]!r} are taken with a decimal point; "
+            "where it stands between thousands, say --data.decimal comma"
+        )
     return Dialect(
         separator, quote, sign, names, width, _after_lines(data, above_rows), comment, numeric,
-        tuple(notes),
+        (*of_new, *(notes if known is None else ())),
     )  # fmt: skip
+
+
+def _perhaps_thousands(rows: list[list[str]], numeric: tuple[bool, ...], separator: str) -> dict[int, str]:
+    """Columns whose every point stands before three digits, with an example; none where any other point is decimal."""
+    if separator == ",":  # which is no decimal sign then
+        return {}
+    found: dict[int, str] = {}
+    for row in rows:
+        for i, value in enumerate(row[: len(numeric)]):
+            if numeric[i] and "." in value and is_number(value):
+                if not _GROUPED_POINT.fullmatch(value):
+                    return {}
+                found.setdefault(i, value)
+    return found
 
 
 def _after_lines(data: bytes, lines: int) -> int:
@@ -333,7 +386,8 @@ def _choose_cut(text: str, separator: str | None, suffix: str) -> tuple[str, str
     ]:
         choice = decimals[0]
     elif strict := [sign for sign in regular if sign != " "]:
-        choice = max(strict, key=lambda sign: cuts[sign][1].width)
+        # of "a;b" above "1,234;50" the first line says where to cut
+        choice = max(strict, key=lambda sign: (cuts[sign][1].width, len(cuts[sign][1].rows[0]) == cuts[sign][1].width))
     elif regular:
         choice = " "
     else:
@@ -343,21 +397,39 @@ def _choose_cut(text: str, separator: str | None, suffix: str) -> tuple[str, str
     return choice, *cuts[choice]
 
 
+def _cut_by(known: Known | None, text: str, separator: str | None, suffix: str) -> tuple[str, str, _Sample]:
+    """The cut of training, if it yields the columns that are looked for; else the likeliest."""
+    if separator is None and known is not None and known.writing is not None:
+        writing = known.writing
+        try:
+            sample = _cut(text, writing.separator, writing.quote)
+        except ValueError:
+            return _choose_cut(text, separator, suffix)
+        names = set(known.names)
+        named = any(len(names & set(row)) >= 0.5 * len(names) for row in sample.rows[:20])
+        nameless = all(re.fullmatch(r"column_\d+", name) for name in names)
+        # the label may be missing
+        if named or (nameless and sample.width >= len(names) - 1):
+            return writing.separator, writing.quote, sample
+    return _choose_cut(text, separator, suffix)
+
+
 def _ends_in_commas(sample: _Sample) -> bool:
     """Whether fields begin or end with a comma, as where a table of commas with blanks around them is cut at these."""
     fields = [value for row in sample.rows[:500] for value in row]
     return sum(value[:1] == "," or value[-1:] == "," for value in fields) > 0.1 * len(fields)
 
 
-def _decimal(sample: _Sample, separator: str) -> str:
+def _decimal(sample: _Sample, separator: str) -> Literal[".", ","]:
     if separator == ",":
         return "."
     fields = [value for row in sample.rows[:500] for value in row]
     commas = [value for value in fields if _DECIMAL_COMMA.fullmatch(value)]
-    points = sum(re.fullmatch(r"[-+]?\d*\.\d+", value) is not None for value in fields)
+    # beside decimal commas, "1.234" is a thousand
+    points = any(re.fullmatch(r"[-+]?\d*\.\d+", value) and not _GROUPED_POINT.fullmatch(value) for value in fields)
     # "1,234" alone is a thousand as well as a fraction: left to whoever looks at the column
     decided = any(not re.fullmatch(r"[-+]?[1-9]\d{0,2},\d{3}", value) for value in commas)
-    return "," if decided and points == 0 else "."
+    return "," if decided and not points else "."
 
 
 def _preamble(sample: _Sample) -> int:
@@ -409,7 +481,7 @@ def _is_numeric(values: list[str], decimal: str, marks: set[str]) -> bool:
 
 
 def decide_header(
-    rows: list[list[str]], width: int, decimal: str, marks: set[str], known_names: Collection[str] | None = None
+    rows: list[list[str]], width: int, decimal: str, marks: set[str], known: Known | None = None
 ) -> tuple[bool, str]:
     """Whether the first row names the columns, and why.
 
@@ -417,21 +489,22 @@ def decide_header(
     below, is evidence against it.
 
     Args:
-        known_names: names of the columns, where they are known.
+        known: of new data; where its columns have names, these tell the header.
 
     Raises:
         ValueError: where both are so likely that a guess would risk the first row.
     """
     first, others = rows[0] + [""] * (width - len(rows[0])), rows[1:]
-    if known_names is not None:
-        if len(set(first) & set(known_names)) >= 0.5 * len(known_names):
+    if known is not None and known.names:
+        if len(set(first) & set(known.names)) >= 0.5 * len(known.names):
             return True, "the first line names the columns"
-        if all(re.fullmatch(r"column_\d+", name) for name in known_names):
+        if all(re.fullmatch(r"column_\d+", name) for name in known.names):
             return False, "the first line is a row, as in training"
+    # new data has no options of its own
+    above = "put a line with the names of the columns above the rows"
     if not others:
-        raise ValueError(
-            "the table has no rows below its first line: give one, or say --data.header no if that line is a row"
-        )
+        cure = above if known is not None else "say --data.header no if that line is a row"
+        raise ValueError(f"the table has no rows below its first line: give one, or {cure}")
     named, valued = [], []
     for i, name in enumerate(first):
         if name in marks and name != "":
@@ -473,9 +546,8 @@ def decide_header(
             return False, f"{no}{otherwise} yes"
     elif distinct and words and _like_names(words, others):
         return True, f"{yes}{otherwise} no"
-    raise ValueError(
-        f"whether the first line names the columns cannot be told ({listing(first, 6)}): say --data.header yes or no"
-    )
+    cure = above if known is not None else "say --data.header yes or no"
+    raise ValueError(f"whether the first line names the columns cannot be told ({listing(first, 6)}): {cure}")
 
 
 def _counts_up(texts: list[str]) -> bool:

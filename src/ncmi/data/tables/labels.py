@@ -307,6 +307,16 @@ def label_texts(column: pd.Series[Any], missing: Sequence[str] = ()) -> list[str
     return [texts[code] for code in codes.tolist()]
 
 
+def plain_whole(text: str) -> str | None:
+    """A whole number without zeros behind a point, which frames write where values are missing; None for other texts.
+
+    >>> plain_whole("1.0"), plain_whole("1"), plain_whole("01"), plain_whole("1.10")
+    ('1', '1', None, None)
+    """
+    match = re.fullmatch(r"(-?(?:0|[1-9]\d*))(?:\.0*)?", text)
+    return match and match[1]
+
+
 def order_classes(names: Sequence[str]) -> tuple[str, ...]:
     """Names of classes in order of value where all are numbers, else of code points.
 
@@ -358,7 +368,9 @@ def encode_texts(texts: Sequence[str | None], class_names: Sequence[str] | None 
 
 
 def as_classes(texts: Sequence[str | None], class_names: Sequence[str]) -> list[str | None]:
-    """Texts with the names of given classes, where they differ by a dot at the end or by 1.0 for 1; others as they are.
+    """Texts with the names of given classes where they differ by a dot at the end, or as 1.0 and 1 do.
+
+    All others are as they are.
 
     >>> as_classes(["<=50K.", "1.0", "x", None], ["<=50K", "1"])
     ['<=50K', '1', 'x', None]
@@ -366,6 +378,7 @@ def as_classes(texts: Sequence[str | None], class_names: Sequence[str]) -> list[
     names = set(class_names)
     dotless = {name.rstrip("."): name for name in class_names}
     by_value = {float(name): name for name in class_names if is_number(name)}
+    whole = {plain: name for name in class_names if (plain := plain_whole(name)) is not None}
     known: dict[str | None, str | None] = {None: None}
     for text in set(texts) - {None}:
         assert text is not None
@@ -373,6 +386,8 @@ def as_classes(texts: Sequence[str | None], class_names: Sequence[str]) -> list[
             known[text] = text
         elif text.rstrip(".") in dotless:
             known[text] = dotless[text.rstrip(".")]
+        elif (plain := plain_whole(text)) is not None and plain in whole:
+            known[text] = whole[plain]
         elif is_number(text) and re.search(r"\.0*$", text):
             known[text] = by_value.get(float(text), text)
         else:

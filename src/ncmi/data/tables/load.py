@@ -15,9 +15,10 @@ import torch
 
 from ncmi.data.columns import PART_WORDS
 from ncmi.data.tables.columns import column_named, dates_or_numbers, parse_columns, profile_of, understand_columns
+from ncmi.data.tables.dialect import Known
 from ncmi.data.tables.labels import as_classes, choose_label, encode_texts, give_aways, label_texts
 from ncmi.data.tables.reading import RawTable, raw_table_from_frame, read_raw_table
-from ncmi.data.tables.table import LabeledTable, Rows, TableColumn
+from ncmi.data.tables.table import LabeledTable, Rows, TableColumn, Writing
 from ncmi.errors import listing, naming
 
 if TYPE_CHECKING:
@@ -95,24 +96,28 @@ def read_rows(
     *,
     label_column: str,
     class_names: Sequence[str] | None = None,
+    writing: Writing | None = None,
 ) -> NewRows:
     """Rows of a file or a frame, with the columns of training in any order; other columns are ignored.
+
+    What a row holds does not depend on the other rows: separator, decimal sign, dates and words are those of training.
 
     Args:
         path: of a file; or a pandas or polars frame.
         columns, label_column: of the table of training.
         data: what was told of that table.
         class_names: of training, by which labels are recognized.
+        writing: of the text file of training.
 
     Raises:
-        ValueError: for columns that are missing, and files that cannot be read.
+        ValueError: for columns that are missing, files that cannot be read, and another decimal sign than in training.
     """
+    roles = [name for name in (data.id_column, data.group_column) if name and not re.fullmatch(r"[-+]?\d+", name)]
+    known = Known((*(column.name for column in columns), label_column, *roles), writing)
     if isinstance(path, Path):
         with naming(path):
-            known = [column.name for column in columns]
-            raw = read_raw_table(path, data, known_names=[*known, label_column])
-            return _new_rows(raw, columns, data, label_column, class_names)
-    return _new_rows(raw_table_from_frame(path), columns, data, label_column, class_names)
+            return _new_rows(read_raw_table(path, data, known), known, columns, data, label_column, class_names)
+    return _new_rows(raw_table_from_frame(path, known), known, columns, data, label_column, class_names)
 
 
 def _understand(raw: RawTable, data: TableData, name: str) -> LabeledTable:
@@ -158,7 +163,7 @@ def _understand(raw: RawTable, data: TableData, name: str) -> LabeledTable:
     columns, notes = understand_columns(raw, features, profiles, data)
     if not columns:
         raise ValueError(f"no feature column is left: {'; '.join(notes)}")
-    frame, parse_notes = parse_columns(raw.frame, columns, data.missing)
+    frame, parse_notes = parse_columns(raw, columns, data.missing)
     frame, texts = _rows(frame, usable), _rows(texts, usable)
     also = f" (also possible: {listing(choice.others, 8)}; otherwise say --data.label-column)" if choice.others else ""
     label_note = f"label {choice.name!r}, since {choice.reason}{also}"
@@ -195,6 +200,7 @@ def _understand(raw: RawTable, data: TableData, name: str) -> LabeledTable:
             *_new_notes(parse_notes, notes),
             *repeat_notes,
         ),
+        writing=raw.writing,
     )
 
 
@@ -272,7 +278,14 @@ def _append(table: LabeledTable, file: Path, part: int, data: TableData) -> Labe
     """A table with the rows of another file as one of its parts."""
     import pandas as pd
 
-    extra = read_rows(file, table.columns, data, label_column=table.label_column, class_names=table.class_names)
+    extra = read_rows(
+        file,
+        table.columns,
+        data,
+        label_column=table.label_column,
+        class_names=table.class_names,
+        writing=table.writing,
+    )
     if extra.labels is None:
         raise ValueError(
             f"no label column {table.label_column!r}, which {table.name!r} has: give a file with the same columns"
@@ -280,7 +293,7 @@ def _append(table: LabeledTable, file: Path, part: int, data: TableData) -> Labe
     usable, left_out, notes = _labeled(extra.labels, table.label_column, extra.rows.numbers, data)
     labels = encode_texts([extra.labels[i] for i in usable.tolist()], table.class_names)
     frame = pd.concat([table.rows.frame, _rows(extra.rows.frame, usable)], ignore_index=True)
-    repeats = _repeats(frame, len(table))
+    repeats = repeated_rows(frame, np.arange(len(table), len(frame)), np.arange(len(table)))
     if repeats >= 0.1 * len(usable) and repeats:
         notes.append(f"{repeats} of {len(usable)} rows have the features of a row of another file of this data")
     ids = None
@@ -303,16 +316,17 @@ def _append(table: LabeledTable, file: Path, part: int, data: TableData) -> Labe
     )
 
 
-def _repeats(frame: pd.DataFrame, first: int) -> int:
-    """How many rows from row ``first`` on are like one before it."""
+def repeated_rows(frame: pd.DataFrame, rows: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> int:
+    """How many of some rows of a frame are like one of the others in all columns."""
     from pandas.util import hash_pandas_object
 
     hashes = hash_pandas_object(frame, index=False).to_numpy()
-    return int(np.isin(hashes[first:], hashes[:first]).sum())
+    return int(np.isin(hashes[rows], hashes[others]).sum())
 
 
 def _new_rows(
     raw: RawTable,
+    known: Known,
     columns: Sequence[TableColumn],
     data: TableData,
     label_column: str,
@@ -323,13 +337,12 @@ def _new_rows(
     positions = _positions(raw, wanted, label_column, class_names)
     source = {name: names[position] for name, position in positions.items()}
     if missing := [name for name in wanted if name not in source]:
-        without = "" if raw.has_header else " (its first line is taken as a row; otherwise say --data.header yes)"
+        without = "" if raw.has_header else " (its first line is taken as a row: name the columns there)"
         raise ValueError(
             f"columns missing that the network was trained on: {listing(missing)}; there is {listing(names)}{without}"
         )
-    frame = raw.frame[[source[name] for name in wanted]]
-    frame.columns = wanted
-    frame, notes = parse_columns(frame, columns, data.missing)
+    frame, notes = parse_columns(raw, columns, data.missing, source=source, known=known)
+    notes = (*raw.notes, *notes)
     asked = {"label": source.get(label_column)}
     for role, name in (("id", data.id_column), ("group", data.group_column)):
         asked[role] = _column_or_none(name, names)

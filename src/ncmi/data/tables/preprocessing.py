@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ncmi.data.tables.table import TableColumn
+from ncmi.data.tables.labels import plain_whole
+from ncmi.data.tables.table import TableColumn, Writing
 from ncmi.errors import listing
 
 if TYPE_CHECKING:
@@ -69,6 +70,13 @@ class CategoryFeatures(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     categories: tuple[str, ...]
     ordinal: bool
 
+    @property
+    def spellings(self) -> dict[str, str]:
+        """The category that each text means: itself, and of a whole number such as 1 also 1.0, and the other way."""
+        wholes = {plain: value for value in self.categories if (plain := plain_whole(value)) is not None}
+        also = {text: value for plain, value in wholes.items() for text in (plain, f"{plain}.0")}
+        return also | {value: value for value in self.categories}
+
 
 class Preprocessing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the columns of a table become features ``[N, F]``: numbers, then categories, each in the table's order.
@@ -77,6 +85,7 @@ class Preprocessing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         columns: as they are read, in the table's order.
         numbers, categories: what becomes of them.
         constant: columns, and parts of dates, that have one value in the training part and are left out.
+        writing: of the text file of training, by which new files are read; None for all else.
 
     Example:
         >>> import pandas as pd
@@ -93,6 +102,7 @@ class Preprocessing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     numbers: tuple[NumberFeature, ...]
     categories: tuple[CategoryFeatures, ...]
     constant: tuple[str, ...] = ()
+    writing: Writing | None = None
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -148,7 +158,7 @@ class Preprocessing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         counts = {}
         for each in self.categories:
             values = frame[each.column]
-            known = values.isin(each.categories) | values.isna()
+            known = values.isin(list(each.spellings)) | values.isna()
             counts[each.column] = int((~known).sum())
         return {column: count for column, count in counts.items() if count}
 
@@ -158,13 +168,16 @@ class Preprocessing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def _arranged(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Numbers and parts of dates as float64, categories as objects, each column by a name of its own."""
+        import numpy as np
         import pandas as pd
 
         columns: dict[str, Any] = {
             key: _number(frame, number.column, number.part) for key, number in self._keyed_numbers()
         }
         for each in self.categories:
-            columns[_coded(each.column)] = _texts(frame[each.column])
+            spellings = each.spellings
+            texts = _texts(frame[each.column]).tolist()
+            columns[_coded(each.column)] = np.array([spellings.get(text, text) for text in texts], object)
         return pd.DataFrame(columns)
 
     def _transformer(self) -> ColumnTransformer:
@@ -221,13 +234,16 @@ class Preprocessing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return transformer
 
 
-def fit_preprocessing(frame: pd.DataFrame, columns: tuple[TableColumn, ...], rows: int) -> Preprocessing:
+def fit_preprocessing(
+    frame: pd.DataFrame, columns: tuple[TableColumn, ...], rows: int, writing: Writing | None = None
+) -> Preprocessing:
     """What the rows of the training part show.
 
     Args:
         frame: those rows alone.
         columns: how its columns are read.
         rows: of the whole table, by which it is seen what fits into memory.
+        writing: of the text file that they come from.
 
     Raises:
         ValueError: where no column is left that differs between rows, or two features would have one name.
@@ -258,6 +274,7 @@ def fit_preprocessing(frame: pd.DataFrame, columns: tuple[TableColumn, ...], row
         numbers=tuple(numbers),
         categories=tuple(_fit_memory(categories, len(numbers), rows)),
         constant=tuple(constant),
+        writing=writing,
     )
 
 
@@ -286,6 +303,11 @@ def _fit_categories(frame: pd.DataFrame, column: str) -> CategoryFeatures | None
     import pandas as pd
 
     counts = pd.Series(_texts(frame[column])).value_counts()
+    # 1 and 1.0 are one category, called as it is written more often
+    plain = pd.Series([plain_whole(text) or text for text in counts.index], index=counts.index, dtype=object)
+    if not plain.is_unique:
+        names = {key: text for text, key in reversed(list(plain.items()))}
+        counts = counts.groupby(plain.map(names)).sum()
     if len(counts) < 2:
         return None
     # what hardly occurs is learned by heart

@@ -13,8 +13,8 @@ import warnings
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ncmi.data.tables.arff import read_arff_head
-from ncmi.data.tables.dialect import MISSING_MARKS, Dialect, decide_header, sniff, to_utf8
+from ncmi.data.tables.dialect import MISSING_MARKS, Dialect, Known, decide_header, sniff, to_utf8
+from ncmi.data.tables.table import Writing
 from ncmi.errors import listing, reason
 from ncmi.recipes.data import TableData
 
@@ -42,9 +43,11 @@ class RawTable:
         numbers: ``[N]`` of each row in its file; rows that are empty throughout are left out and leave gaps.
         has_header: whether names stood in the file.
         nameless: those columns that were given their names here, beside a header.
-        notes: what was understood and might have been understood otherwise.
+        notes: what was understood and might have been understood otherwise; of new data, what is unlike training.
         categorical: columns that the file itself calls nominal.
         written: of columns by position, the texts as they are written, an empty one for none.
+        writing: of delimited text, how it is written; None where numbers are numbers, such as in Parquet.
+        cells: of columns of text, ``[N]`` float64 of those cells that were numbers all the same, NaN for others.
     """
 
     frame: pd.DataFrame
@@ -54,6 +57,8 @@ class RawTable:
     notes: tuple[str, ...]
     categorical: tuple[str, ...]
     written: Callable[[Sequence[int]], pd.DataFrame]
+    writing: Writing | None = None
+    cells: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def nominal_last(self) -> bool:
@@ -72,14 +77,12 @@ class RawTable:
         return frame[list(names)]
 
 
-def read_raw_table(
-    path: Path, options: TableData | None = None, known_names: Collection[str] | None = None
-) -> RawTable:
+def read_raw_table(path: Path, options: TableData | None = None, known: Known | None = None) -> RawTable:
     """A table of delimited text (plain, .gz, .zip, .xz, .bz2), ARFF, Parquet, Feather or a spreadsheet.
 
     Args:
         options: the section of a recipe, of which only what is told of how a table is written is looked at.
-        known_names: of columns that are looked for: where they stand in the first line, it is the header.
+        known: of new data, what training says of it.
 
     Raises:
         ValueError: for what cannot be read whole; the message names the place and the cure.
@@ -96,17 +99,17 @@ def read_raw_table(
         magic = file.read(8)
     try:
         if magic.startswith(b"PAR1") or suffix in (".parquet", ".pq"):
-            return _of_columns(path, "read_parquet")
+            return _of_columns(path, "read_parquet", known)
         if magic.startswith((b"ARROW1", b"FEA1")) or suffix in (".feather", ".arrow"):
-            return _of_columns(path, "read_feather")
+            return _of_columns(path, "read_feather", known)
         if suffix in SPREADSHEET_SUFFIXES:
-            return _of_spreadsheet(path, options, known_names)
+            return _of_spreadsheet(path, options, known)
         raw, name = _unpacked(path)
     except MemoryError as error:
         raise ValueError("the table does not fit into memory: give a part of it") from error
     if name.lower().endswith(SPREADSHEET_SUFFIXES):
-        return _of_spreadsheet(io.BytesIO(raw), options, known_names)
-    return _of_text(raw, Path(name).suffix.lower(), options, known_names)
+        return _of_spreadsheet(io.BytesIO(raw), options, known)
+    return _of_text(raw, Path(name).suffix.lower(), options, known)
 
 
 def read_text_table(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
@@ -118,13 +121,11 @@ def read_text_table(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     Raises:
         ValueError: as :func:`read_raw_table`.
     """
-    raw = read_raw_table(path, TableData(str(path), header="yes"))
+    # tables of texts have no options of their own, and nothing in them is taken for a number
+    raw = read_raw_table(path, TableData(str(path), header="yes"), Known())
     texts = raw.texts(*map(str, raw.frame.columns))
     texts.columns = ["" if name in raw.nameless else str(name) for name in texts.columns]
-    # nothing is taken for a number here, and tables of texts have no options of their own
-    notes = [note for note in raw.notes if not note.endswith(("--data.categorical", "--data.decimal point"))]
-    notes = [re.sub(r"; otherwise say --data\.\w+$", "", note) for note in notes]
-    return texts.set_axis(raw.numbers, axis=0), tuple(notes)
+    return texts.set_axis(raw.numbers, axis=0), raw.notes
 
 
 def _unreadable(suffix: str, error: BaseException) -> ValueError:
@@ -173,10 +174,10 @@ def _unpacked(path: Path) -> tuple[bytes, str]:
     return raw, name
 
 
-def _of_text(raw: bytes, suffix: str, options: TableData, known_names: Collection[str] | None) -> RawTable:
+def _of_text(raw: bytes, suffix: str, options: TableData, known: Known | None) -> RawTable:
     import pandas as pd
 
-    data, note = to_utf8(raw, options.encoding)
+    data, note = to_utf8(raw, options.encoding, new=known is not None)
     del raw
     if not data.strip():
         raise ValueError("the file is empty: give a table with rows")
@@ -193,7 +194,7 @@ def _of_text(raw: bytes, suffix: str, options: TableData, known_names: Collectio
             separator=options.separator,
             decimal=options.decimal,
             missing=options.missing,
-            known_names=known_names,
+            known=known,
         )
     body = data[dialect.start :]
     del data
@@ -207,7 +208,7 @@ def _of_text(raw: bytes, suffix: str, options: TableData, known_names: Collectio
         raise ValueError("the table has no rows: give at least one below the header")
     _check_widths(frame, body, dialect)
     notes += dialect.notes
-    frame, nameless, kept = _named(frame, dialect.names)
+    frame, nameless, kept = _named(frame, dialect.names, known)
     if len(rows) < len(keep):
         notes.append(f"{len(keep) - len(rows)} rows without any value are left out")
 
@@ -229,7 +230,9 @@ def _of_text(raw: bytes, suffix: str, options: TableData, known_names: Collectio
     nominal = (
         tuple(name for name, kind in zip(arff.names, arff.kinds, strict=True) if kind == "nominal") if arff else ()
     )
-    return RawTable(frame, rows, dialect.names is not None, nameless, tuple(notes), nominal, written)
+    # numbers of ARFF have a point whatever stands there
+    writing = None if arff else Writing(separator=dialect.separator, quote=dialect.quote, decimal=dialect.decimal)
+    return RawTable(frame, rows, dialect.names is not None, nameless, tuple(notes), nominal, written, writing)
 
 
 def _parse(body: bytes, dialect: Dialect, options: TableData, as_text: list[int] | None = None) -> pd.DataFrame:
@@ -332,14 +335,16 @@ def _check_each_width(body: bytes, dialect: Dialect) -> None:
         ) from error
 
 
-def _named(frame: pd.DataFrame, names: tuple[str, ...] | None) -> tuple[pd.DataFrame, tuple[str, ...], list[int]]:
+def _named(
+    frame: pd.DataFrame, names: tuple[str, ...] | None, known: Known | None
+) -> tuple[pd.DataFrame, tuple[str, ...], list[int]]:
     """The frame with names of columns; those that were given here, and the positions that are kept."""
     width = frame.shape[1]
     written = list(names) if names is not None else [f"column_{i + 1}" for i in range(width)]
     # separators at the end of rows make columns without name and without value
     kept = [i for i in range(width) if written[i] or frame[i].notna().any()]
-    if twice := [name for name, count in Counter(written[i] for i in kept if written[i]).items() if count > 1]:
-        raise ValueError(f"{listing(twice)} names more than one column: give each a name of its own")
+    for i, name in zip(kept, _distinct([written[i] for i in kept], known), strict=True):
+        written[i] = name
     nameless = []
     for i in kept:
         if not written[i]:
@@ -352,18 +357,43 @@ def _named(frame: pd.DataFrame, names: tuple[str, ...] | None) -> tuple[pd.DataF
     return frame, tuple(nameless), kept
 
 
-def _of_columns(path: Path, reader: Literal["read_parquet", "read_feather"]) -> RawTable:
+def _distinct(names: Sequence[str], known: Known | None) -> list[str]:
+    """Names of columns, an empty one for none; of new data, columns of one name that nothing looks for are numbered.
+
+    Raises:
+        ValueError: for columns of one name.
+    """
+    twice = [name for name, count in Counter(names).items() if count > 1 and name]
+    if wanted := [name for name in twice if known is None or not known.names or name in known.names]:
+        raise ValueError(f"{listing(wanted)} names more than one column: give each a name of its own")
+    taken, distinct = {*names}, []
+    counts: Counter[str] = Counter()
+    for name in names:
+        free = name
+        while name and counts[name] and free in taken:
+            counts[name] += 1
+            free = f"{name} ({counts[name]})"
+        counts[name] += not counts[name]
+        taken.add(free)
+        distinct.append(free)
+    return distinct
+
+
+def _of_columns(path: Path, reader: Literal["read_parquet", "read_feather"], known: Known | None) -> RawTable:
     import pandas as pd
 
     try:
         frame = getattr(pd, reader)(path)
     except (ValueError, OSError, KeyError, ImportError, NotImplementedError) as error:
         raise _unreadable(path.suffix.lower() or reader.removeprefix("read_"), error) from error
-    return raw_table_from_frame(frame)
+    return raw_table_from_frame(frame, known)
 
 
-def raw_table_from_frame(frame: Any) -> RawTable:
+def raw_table_from_frame(frame: Any, known: Known | None = None) -> RawTable:
     """A pandas frame, or another library's (polars) that can be turned into one; a named index is a column.
+
+    Args:
+        known: of new data, what training says of it; columns that it does not name may hold anything.
 
     Raises:
         ValueError: for what is no frame, or columns of one name.
@@ -386,26 +416,42 @@ def raw_table_from_frame(frame: Any) -> RawTable:
         frame = frame.reset_index(drop=True)
     if isinstance(frame.columns, pd.MultiIndex):
         frame.columns = ["_".join(map(str, name)) for name in frame.columns]
-    frame.columns = [str(name).strip() for name in frame.columns]
-    if twice := [name for name, count in Counter(frame.columns).items() if count > 1]:
-        raise ValueError(f"{listing(twice)} names more than one column: give each a name of its own")
+    frame.columns = _distinct([str(name).strip() for name in frame.columns], known)
     if len(frame) == 0 or frame.shape[1] == 0:
         raise ValueError("the table has no rows: give at least one")
     nominal = [str(name) for name, kind in frame.dtypes.items() if isinstance(kind, pd.CategoricalDtype)]
     given = frame
-    columns = {name: _plain(given[name]) for name in given.columns}
+    names = set(known.names if known is not None and known.names else given.columns)
+    cure = "leave it out (--data.drop)" if known is None else "give one value a row"
+    columns = {name: _plain(given[name], cure) if name in names else given[name] for name in given.columns}
+    cells = {
+        name: _numbers_among(given[name]) for name in names & {*given.columns} if _is_mixed(columns[name], given[name])
+    }
     nameless = tuple(name for name in given.columns if not name or re.fullmatch(r"Unnamed: \d+", name))
 
     def written(positions: Sequence[int]) -> pd.DataFrame:
         return pd.DataFrame({position: _as_written(given.iloc[:, position]) for position in positions})
 
-    return RawTable(
-        pd.DataFrame(columns), np.arange(len(given), dtype=np.int64), True, nameless, (), tuple(nominal), written
-    )
+    numbers = np.arange(len(given), dtype=np.int64)
+    return RawTable(pd.DataFrame(columns), numbers, True, nameless, (), tuple(nominal), written, cells=cells)
 
 
-def _plain(column: pd.Series[Any]) -> Any:
-    """A column as numbers, dates or text."""
+def _is_mixed(plain: pd.Series[Any], given: pd.Series[Any]) -> bool:
+    """Whether a column became text, although its cells may be numbers."""
+    import pandas as pd
+
+    return given.dtype == object and pd.api.types.is_string_dtype(plain)
+
+
+def _numbers_among(column: pd.Series[Any]) -> npt.NDArray[np.float64]:
+    """Cells that are numbers, not texts of such; NaN for others."""
+    kinds = (int, float, np.integer, np.floating)
+    cells = [float(cell) if isinstance(cell, kinds) and not isinstance(cell, bool) else np.nan for cell in column]
+    return np.array(cells, np.float64)
+
+
+def _plain(column: pd.Series[Any], cure: str) -> Any:
+    """A column as numbers, dates or text; the cure is for values that are none of these."""
     import pandas as pd
 
     kind = column.dtype
@@ -438,8 +484,8 @@ def _plain(column: pd.Series[Any]) -> Any:
         return pd.to_numeric(column, errors="coerce").astype(np.float64)
     if bad := [value for value in values.iloc[:1000] if isinstance(value, (list, dict, tuple, set, np.ndarray))]:
         raise ValueError(
-            f"column {column.name!r} holds {type(bad[0]).__name__}s, not one value a row: "
-            f"spread it over columns, or leave it out (--data.drop)"
+            f"column {column.name!r} holds {type(bad[0]).__name__}s, not one value a row: spread it over columns, or "
+            f"{cure}"
         )
     texts = _as_written(column)
     return texts.where(texts != "")
@@ -465,7 +511,7 @@ def _as_written(column: pd.Series[Any]) -> pd.Series[Any]:
     return texts.str.strip().where(~missing, "")
 
 
-def _of_spreadsheet(source: Path | io.BytesIO, options: TableData, known_names: Collection[str] | None) -> RawTable:
+def _of_spreadsheet(source: Path | io.BytesIO, options: TableData, known: Known | None) -> RawTable:
     import pandas as pd
 
     try:
@@ -473,7 +519,8 @@ def _of_spreadsheet(source: Path | io.BytesIO, options: TableData, known_names: 
             names = [str(name) for name in book.sheet_names]
             sheet = names[0] if options.sheet is None and names else options.sheet
             if sheet not in names:
-                raise ValueError(f"no sheet {sheet!r} (--data.sheet): there is {listing(names)}")
+                asked = "--data.sheet" if known is None else "of training"
+                raise ValueError(f"no sheet {sheet!r} ({asked}): there is {listing(names)}")
             cells = pd.read_excel(book, sheet_name=sheet, header=None, dtype=object)
     except ImportError as error:
         raise ValueError(
@@ -484,13 +531,14 @@ def _of_spreadsheet(source: Path | io.BytesIO, options: TableData, known_names: 
     except Exception as error:  # what the reader raises of damaged files is of no common kind
         raise _unreadable("spreadsheet", error) from error
     notes = (
-        [f"sheet {sheet!r} is read, of {listing(names)}; otherwise say --data.sheet"]
+        [f"sheet {sheet!r} is read, of {listing(names)}" + ("; otherwise say --data.sheet" if known is None else "")]
         if len(names) > 1 and options.sheet is None
         else []
     )
     cells = cells.dropna(how="all").dropna(how="all", axis=1)
     if cells.empty:
-        raise ValueError(f"sheet {sheet!r} is empty: name another with --data.sheet")
+        cure = "name another with --data.sheet" if known is None else "put the rows there"
+        raise ValueError(f"sheet {sheet!r} is empty: {cure}")
     numbers = cells.index.to_numpy(np.int64)
     cells = cells.reset_index(drop=True)
     cells.columns = pd.RangeIndex(cells.shape[1])
@@ -504,15 +552,17 @@ def _of_spreadsheet(source: Path | io.BytesIO, options: TableData, known_names: 
         above += 1
     is_header = options.header == "yes"
     if options.header == "auto":
-        is_header, evidence = decide_header(rows[above:], cells.shape[1], ".", marks, known_names)
-        notes.append(evidence)
+        is_header, evidence = decide_header(rows[above:], cells.shape[1], ".", marks, known)
+        notes += [evidence] if known is None else []
     names_here = rows[above] if is_header else [f"column_{i + 1}" for i in range(cells.shape[1])]
     nameless = [f"column_{i + 1}" for i, name in enumerate(names_here) if not name]
     above += is_header
     frame = cells.iloc[above:].reset_index(drop=True)
     frame.columns = [name or f"column_{i + 1}" for i, name in enumerate(names_here)]
     table = raw_table_from_frame(
-        frame.apply(lambda column: column.map(lambda c: c.strip() if isinstance(c, str) else c))
+        frame.apply(lambda column: column.map(lambda c: c.strip() if isinstance(c, str) else c)), known
     )
     rows_of_file = numbers[above:] - numbers[above]
-    return RawTable(table.frame, rows_of_file, is_header, tuple(nameless), tuple(notes), (), table.written)
+    return replace(
+        table, numbers=rows_of_file, has_header=is_header, nameless=tuple(nameless), notes=tuple(notes), categorical=()
+    )

@@ -19,6 +19,20 @@ if TYPE_CHECKING:
 ColumnKind = Literal["number", "boolean", "category", "date"]
 
 
+class Writing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the text file of training is written. New files are read the same way, whatever rows they hold.
+
+    Attributes:
+        separator: one sign; a blank for runs of blanks and tabs.
+        quote: sign around fields that hold a separator or a new line.
+        decimal: point or comma.
+    """
+
+    separator: str
+    quote: str
+    decimal: Literal[".", ","]
+
+
 class TableColumn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a feature column is read, in training and in any new data; part of a run's signature.
 
@@ -26,7 +40,7 @@ class TableColumn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         name: as in the header.
         kind: "number", also where numbers stand as text ("1,234", "12 %", "$5"); "boolean" (yes/no, true/false, …);
             "category"; "date".
-        decimal: point or comma of numbers that stand as text.
+        decimal: point or comma of numbers, as training found it or was told; new data is read by it.
         true, false: of a boolean, the texts that mean 1 and 0, in any case.
         date_format: of a date, as strftime writes it; None for ISO 8601.
         marks_kept: of a category, usual marks of missing values that are values here, such as "-" beside "+".
@@ -83,6 +97,7 @@ class LabeledTable:
             None where nothing says it. Where no row is in validation, that part is still to be drawn from training.
         left_out: (name, reason) of rows and classes that could not be used.
         notes: a line each of what was understood and might have been understood otherwise.
+        writing: of a file of delimited text, how it is written; None for all else.
     """
 
     name: str
@@ -96,6 +111,7 @@ class LabeledTable:
     parts: npt.NDArray[np.int8] | None = None
     left_out: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    writing: Writing | None = None
 
     @property
     def kind(self) -> Kind:
