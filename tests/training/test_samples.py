@@ -23,6 +23,7 @@ from ncmi.training.model import load_model
 from ncmi.training.run import train
 from ncmi.training.run_folder import RunFolder
 from ncmi.training.samples import SampleSource, split_of
+from ncmi.training.sources import open_source
 
 DAMAGED = TableData("wine", label_noise=0.3, imbalance=3.0)
 
@@ -198,3 +199,18 @@ def test_data_of_another_kind_than_the_recipes_is_refused(tmp_path: Path) -> Non
         with pytest.raises(ValueError, match=r"is data of kind 'image', .*TableData, .*: use ImageData\('digits'\)"):
             train(recipe_on(TableData("digits")), tmp_path / "run", data=given)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_that_are_trained_and_tested_on_are_said(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    rows = [f"{a:.3f},{b:.3f}" for a, b in random.normal(size=(180, 2))]
+    path, arrays = tmp_path / "t.csv", tmp_path / "t.npz"
+    for lines, repeated in ((rows[:30] * 6, True), (rows, False)):
+        labels = [i * 7 % 5 % 2 for i in range(180)]
+        table = [f"{line},{'uv'[label]}" for line, label in zip(lines, labels, strict=True)]
+        path.write_text("\n".join(["a,b,label", *table, ""]))
+        np.savez(arrays, X=np.array([line.split(",") for line in lines], np.float32), y=labels)
+        for file in (path, arrays):
+            notes = [note for note in open_source(recipe_on(TableData(str(file)))).notes if "of 36 test rows" in note]
+            assert len(notes) == repeated
+            assert not notes or ("--data.group-column" in notes[0] and notes[0].startswith("3"))

@@ -59,6 +59,7 @@ class SampleSource(Source):
             self.labels = self.labels.clone()
             self.labels[self.split.train] = noisy[self.split.train]
         self.dataset = self.encode(samples)
+        self.notes = (*self.notes, *self._repeats(samples))
 
     def encode(self, samples: Dataset | LabeledTable) -> Dataset:
         """The samples as the network takes them; sets the signature."""
@@ -70,6 +71,26 @@ class SampleSource(Source):
             feature_names=samples.feature_names,
         )
         return samples
+
+    def _repeats(self, samples: Dataset | LabeledTable) -> list[str]:
+        """Rows of a table that are tested on after they were trained on: their scores say nothing of new data."""
+        assert isinstance(self.data, TableData | ImageData)
+        test = self.split.test.numpy()
+        # of a test file the loader says it
+        if samples.kind != "table" or self.data.test is not None or len(test) == 0:
+            return []
+        import pandas as pd
+
+        from ncmi.data.tables.load import repeated_rows
+
+        frame = pd.DataFrame(samples.array.numpy()) if isinstance(samples, Dataset) else samples.rows.frame
+        count = repeated_rows(frame, test, self.split.train.numpy())
+        if count < 0.1 * len(test):
+            return []
+        return [
+            f"{count} of {len(test)} test rows have the features of a training row: drop duplicates, or keep what "
+            "belongs together on one side (--data.group-column)"
+        ]
 
     def check(self, recipe: Recipe, model: Classifier) -> None:
         training = recipe.training
