@@ -120,6 +120,20 @@ def test_numbers_beyond_single_precision_are_infinite_and_not_silent() -> None:
     assert torch.isinf(fitted.transform(pd.DataFrame({"x": [1e300]}))).all()
 
 
+def test_numbers_that_single_precision_cannot_tell_apart_are_shifted() -> None:
+    seconds = 1_700_000_000.0 + np.arange(100)
+    fitted = kept(fit_preprocessing(pd.DataFrame({"x": [*seconds, np.nan]}), NUMBER, 101))
+    features = fitted.transform(pd.DataFrame({"x": [*seconds, np.nan]}))[:, 0]
+    assert (features[:-1].double() - features[0]).tolist() == (seconds - seconds[0]).tolist()
+    assert features[-1] == features[:-1].median() + 0.5
+    raw = fitted.numbers_and_flags(pd.DataFrame({"x": seconds}))
+    assert (raw.dtype, raw[:, 0].tolist()) == (torch.float64, seconds.tolist())
+    for plain in ([1.0, 2.0, 9.0], [5e9, 5e9, np.nan], [2001.5, 2002.5, 2003.5]):
+        fitted = fit_preprocessing(pd.DataFrame({"x": plain}), NUMBER, 3)
+        assert not fitted.is_shifted
+        assert fitted.numbers_and_flags(pd.DataFrame({"x": plain})).dtype == torch.float32
+
+
 def test_columns_called_like_features_of_others_keep_their_values() -> None:
     frame = pd.DataFrame(
         {

@@ -111,6 +111,37 @@ def test_a_program_of_torch_takes_numbers_and_flags(table: TrainedRun, tmp_path:
 
 
 @pytest.mark.parametrize("to", ["torch", pytest.param("onnx", marks=pytest.mark.long)])
+def test_seconds_since_1970_keep_their_digits(to: str, folder: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "when": 1_700_000_000 + random.permutation(200) * 1.0,
+            "wet": random.choice(["yes", "no"], 200),
+            "color": random.choice(["red", "blue"], 200),
+        }
+    )
+    frame["side"] = np.where(frame["when"] > 1_700_000_100, "left", "right")
+    out = folder / f"seconds-{to}"
+    run = ncmi.train(frame, label_column="side", out=out, **QUICK | {"epochs": 30})
+    new = pd.DataFrame({"when": 1_700_000_000.0 + np.arange(200), "wet": "yes", "color": "red"})
+    expected = run.predict_proba(new)
+    assert (run.predict(new) == np.where(new["when"] > 1_700_000_100, "left", "right")).mean() > 0.9
+    if to == "torch":
+        program = torch.export.load(run.to_torch(tmp_path / "t.pt2")).module()
+        flags = torch.tensor([[1.0, 0.0, 1.0]], dtype=torch.float64).expand(200, 3)
+        (probabilities,) = program(torch.cat([torch.tensor(new["when"].to_numpy())[:, None], flags], 1))
+    else:
+        onnxruntime = pytest.importorskip("onnxruntime")
+        session = onnxruntime.InferenceSession(run.to_onnx(tmp_path / "t.onnx"))
+        types = {given.name: given.type for given in session.get_inputs()}
+        assert types == {"when": "tensor(double)", "wet": "tensor(string)", "color": "tensor(string)"}
+        (probabilities,) = session.run(
+            ["probabilities"], {name: new[[name]].to_numpy(None if name == "when" else object) for name in types}
+        )
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("to", ["torch", pytest.param("onnx", marks=pytest.mark.long)])
 def test_bags_of_any_size(to: str, bags: TrainedRun, tmp_path: Path) -> None:
     if to == "torch":
         program = torch.export.load(bags.to_torch(tmp_path / "bags.pt2", readout="cc")).module()

@@ -4,10 +4,11 @@ Preprocessing, network, read-out, temperature and class names are inside; what g
 
 - images: ``inputs`` ``[N, channels, H, W]`` uint8, of the run's size;
 - arrays: ``inputs`` ``[N, F]`` float32;
-- tables, in ONNX: one input ``[N, 1]`` a column, called like it. Numbers are float32, NaN where missing; categories and
-  yes-or-no columns are strings, empty where missing; of a date each part that counts is a number ("signup year");
-- tables, in a program of torch, which has no strings: ``inputs`` ``[N, K]`` float32, numbers with NaN where missing,
-  then a 0 or 1 for each category, as the names in ``ncmi.json`` inside the file say;
+- tables, in ONNX: one input ``[N, 1]`` a column, called like it. Numbers are float32 (float64 where their values differ
+  by less than float32 resolves), NaN where missing; categories and yes-or-no columns are strings without blanks around,
+  empty where missing; of a date each part that counts is a number ("signup year");
+- tables, in a program of torch, which has no strings: ``inputs`` ``[N, K]`` float32 or float64, numbers with NaN where
+  missing, then a 0 or 1 for each category, as the names in ``ncmi.json`` inside the file say;
 - bags: ``inputs`` ``[N, D]`` float32, the instances of one bag, however many.
 
 What comes out: ``probabilities`` ``[N, C]`` float32, in ONNX also ``label`` ``[N]``, strings, and of bags (N = 1)
@@ -160,6 +161,7 @@ class Deployed(nn.Module):
     """
 
     fill: Tensor
+    shift: Tensor
     indicated: Tensor
 
     def __init__(self, model: Classifier, readout: str, temperature: float) -> None:
@@ -168,16 +170,22 @@ class Deployed(nn.Module):
         preprocessing = model.signature.preprocessing
         numbers = () if preprocessing is None else preprocessing.numbers
         self.numbers = len(numbers)
-        self.register_buffer("fill", torch.tensor([number.fill for number in numbers], dtype=torch.float32))
+        self.is_shifted = preprocessing is not None and preprocessing.is_shifted
+        shift = torch.tensor([number.shift for number in numbers], dtype=torch.float64)
+        fill = torch.tensor([number.fill for number in numbers], dtype=torch.float64)
+        self.register_buffer("fill", (fill - shift).float())
+        self.register_buffer("shift", shift)
         indicated = [place for place, number in enumerate(numbers) if number.indicator]
         self.register_buffer("indicated", torch.tensor(indicated, dtype=torch.long))
 
     def encode(self, inputs: Tensor) -> Tensor:
         """Features ``[N, F]`` of numbers, NaN where missing, and flags ``[N, K]``: what preprocessing makes of them."""
-        numbers = inputs[:, : self.numbers]
+        numbers, flags = inputs[:, : self.numbers], inputs[:, self.numbers :]
+        if self.is_shifted:  # in float64
+            numbers, flags = (numbers - self.shift).float(), flags.float()
         missing = torch.isnan(numbers)
         filled = torch.where(missing, self.fill, numbers)
-        return torch.cat([filled, missing[:, self.indicated].float(), inputs[:, self.numbers :]], 1)
+        return torch.cat([filled, missing[:, self.indicated].float(), flags], 1)
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         if self.model.signature.preprocessing is not None:
@@ -249,8 +257,8 @@ def _inputs(predictor: Predictor, columns: Preprocessing | None) -> list[dict[st
     signature = predictor.signature
     if columns is not None:
         return [
-            {"name": name, "type": "string" if texts else "float32", "shape": ["N", 1], "meaning": meaning}
-            for name, texts, meaning in _column_inputs(columns)
+            {"name": name, "type": kind, "shape": ["N", 1], "meaning": meaning}
+            for name, kind, meaning in _column_inputs(columns)
         ]
     if signature.kind == "image":
         shape, kind, meaning = list(signature.sample_shape), "uint8", "pixels 0…255, scaled to this size"
@@ -265,6 +273,7 @@ def _inputs(predictor: Predictor, columns: Preprocessing | None) -> list[dict[st
         names += preprocessing.feature_names[left:]
         meaning = "numbers, NaN where missing; of a name with =, 1 where the column has this value, else 0"
         about |= {"shape": ["N", len(names)], "meaning": meaning, "columns": names}
+        about |= {"type": "float64"} if preprocessing.is_shifted else {}
         if ordinal := {each.column: list(each.categories) for each in preprocessing.categories if each.ordinal}:
             about["numbered"] = ordinal
     elif signature.feature_names is not None:
@@ -272,18 +281,19 @@ def _inputs(predictor: Predictor, columns: Preprocessing | None) -> list[dict[st
     return [about]
 
 
-def _column_inputs(columns: Preprocessing) -> list[tuple[str, bool, str]]:
-    """Name, whether it is text, and meaning of each input of a table, numbers first."""
+def _column_inputs(columns: Preprocessing) -> list[tuple[str, Literal["string", "float32", "float64"], str]]:
+    """Name, type and meaning of each input of a table, numbers first."""
     kinds = {column.name: column for column in columns.columns}
-    inputs = []
+    inputs: list[tuple[str, Literal["string", "float32", "float64"], str]] = []
+    plain = "without blanks around it, empty where missing"
     for number in columns.numbers:
         column = kinds[number.column]
         if column.kind == "boolean":
-            inputs.append((number.name, True, f"{column.true!r} or {column.false!r}, empty where missing"))
+            inputs.append((number.name, "string", f"{column.true!r} or {column.false!r}, {plain}"))
         else:
             part = f"{number.part} of the date" if number.part else "a number"
-            inputs.append((number.name, False, f"{part}, NaN where missing"))
-    inputs += [(each.column, True, "a category, empty where missing") for each in columns.categories]
+            inputs.append((number.name, "float64" if number.shift else "float32", f"{part}, NaN where missing"))
+    inputs += [(each.column, "string", f"a category, {plain}") for each in columns.categories]
     names = [name for name, _, _ in inputs]
     if clash := [name for name in names if names.count(name) > 1 or name in _OUTPUTS]:
         raise ExportError(f"column {clash[0]!r} is called like another input or an output: rename it and train anew")
@@ -346,8 +356,9 @@ def _front(columns: Preprocessing, core: Any) -> Any:
     kinds = {column.name: column for column in columns.columns}
     nodes, inputs, constants = [], [], []
     numbers, flags, ordinals = [], [], []
-    for name, texts, _ in _column_inputs(columns):
-        inputs.append(helper.make_tensor_value_info(name, TensorProto.STRING if texts else TensorProto.FLOAT, ["N", 1]))
+    types = {"string": TensorProto.STRING, "float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE}
+    for name, kind, _ in _column_inputs(columns):
+        inputs.append(helper.make_tensor_value_info(name, types[kind], ["N", 1]))
 
     def look_up(source: str, target: str, **tables: Any) -> None:
         nodes.append(helper.make_node("LabelEncoder", [source], [target], domain="ai.onnx.ml", **tables))
@@ -382,8 +393,13 @@ def _front(columns: Preprocessing, core: Any) -> Any:
         nodes.append(helper.make_node("Equal", [place, f"places/{each.column}"], [f"is/{each.column}"]))
         nodes.append(helper.make_node("Cast", [f"is/{each.column}"], [target], to=TensorProto.FLOAT))
         flags.append(target)
-    nodes.append(helper.make_node("Concat", [*numbers, *flags, *ordinals], ["encoded/all"], axis=1))
-    output = helper.make_tensor_value_info("encoded/all", TensorProto.FLOAT, ["N", None])
+    parts, whole = [*numbers, *flags, *ordinals], TensorProto.FLOAT
+    if columns.is_shifted:
+        whole, narrow = TensorProto.DOUBLE, parts
+        parts = [f"wide/{part}" for part in narrow]
+        nodes += [helper.make_node("Cast", [one], [other], to=whole) for one, other in zip(narrow, parts, strict=True)]
+    nodes.append(helper.make_node("Concat", parts, ["encoded/all"], axis=1))
+    output = helper.make_tensor_value_info("encoded/all", whole, ["N", None])
     graph = helper.make_graph(nodes, "ncmi columns", inputs, [output], constants)
     versions = [*core.opset_import, helper.make_opsetid("ai.onnx.ml", 3)]
     return helper.make_model(graph, opset_imports=versions, ir_version=core.ir_version)
@@ -422,7 +438,7 @@ def _made_up_rows(
     """Rows with values of training, unknown ones, and missing ones."""
     import pandas as pd
 
-    numbers = {number.column: (number.fill, place) for place, number in enumerate(preprocessing.numbers)}
+    numbers = {number.column: (number, place) for place, number in enumerate(preprocessing.numbers)}
     categories = {each.column: each.categories for each in preprocessing.categories}
     columns: dict[str, Any] = {}
     for column in preprocessing.columns:
@@ -438,9 +454,12 @@ def _made_up_rows(
             texts = random.choice([column.true or "", column.false or ""], size)
             columns[column.name] = pd.Series(texts, dtype="str").where(~absent)
         else:
-            fill, place = numbers.get(column.name, (0.0, 0))
+            number, place = numbers.get(column.name, (None, 0))
+            fill = number.fill if number else 0.0
             values = fill + float(model.standardize.scale[place]) * random.normal(size=size)
-            columns[column.name] = np.where(absent, np.nan, values.astype(np.float32).astype(np.float64))
+            if not number or not number.shift:  # as the file takes them
+                values = values.astype(np.float32).astype(np.float64)
+            columns[column.name] = np.where(absent, np.nan, values)
     return pd.DataFrame(columns)
 
 
@@ -455,20 +474,20 @@ def _parsed(predictor: Predictor, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def column_arrays(columns: Preprocessing, frame: pd.DataFrame) -> dict[str, npt.NDArray[Any]]:
-    """A frame as what an ONNX file of a table takes: ``[N, 1]`` float32 or text by input.
+    """A frame as what an ONNX file of a table takes: ``[N, 1]`` numbers or text by input.
 
     Args:
         frame: with numbers as numbers, dates as datetime64, and text for what is text.
     """
     arrays: dict[str, npt.NDArray[Any]] = {}
     parts = {number.name: number for number in columns.numbers}
-    for name, texts, _ in _column_inputs(columns):
-        if texts:
+    for name, kind, _ in _column_inputs(columns):
+        if kind == "string":
             values = frame[name].astype(object).where(frame[name].notna(), "").to_numpy(object)
         elif (part := parts[name].part) is not None:
             values = getattr(frame[parts[name].column].dt, part).to_numpy(np.float32)
         else:
-            values = frame[name].to_numpy(np.float32)
+            values = frame[name].to_numpy(np.dtype(kind))
         arrays[name] = values[:, None]
     return arrays
 

@@ -29,6 +29,7 @@ MISSING = "(missing)"
 DATE_PARTS = ("year", "month", "day", "day_of_week", "hour", "minute")
 _MOST_ONE_HOT = 500  # categories of one column
 _MOST_BYTES = 2**30  # of all features of all rows in float32
+_COARSE = 1e-3  # steps of float32 by the spread of a column, from which on it is shifted
 _ROWS = 65536  # transformed at once: text is far larger as Python's objects than it is in a frame
 
 
@@ -44,12 +45,15 @@ class NumberFeature(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         part: of a date, one of :data:`DATE_PARTS`.
         fill: median of the training part, which stands in where the number is missing.
         indicator: whether a further feature says where it was missing; so where it is in the training part.
+        shift: what is subtracted in float64, before the number becomes float32: where values differ by so little that
+            float32 would make them equal (seconds since 1970), their median; else 0.
     """
 
     column: str
     fill: float
     indicator: bool
     part: str | None = None
+    shift: float = 0.0
 
     @property
     def name(self) -> str:
@@ -122,6 +126,11 @@ class Preprocessing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return tuple(names)
 
     @property
+    def is_shifted(self) -> bool:
+        """Whether float32 does not do for numbers as they stand in the table."""
+        return any(number.shift for number in self.numbers)
+
+    @property
     def is_flag(self) -> tuple[bool, ...]:
         """Of each feature whether it is 0 or 1 by what stands for it, and so needs no standardization."""
         flags = sum(number.indicator for number in self.numbers)
@@ -143,7 +152,10 @@ class Preprocessing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return torch.from_numpy(features)
 
     def numbers_and_flags(self, frame: pd.DataFrame) -> Tensor:
-        """``[N, K]`` float32, as :meth:`transform` but with NaN where a number is missing, and without indicators."""
+        """``[N, K]``, as :meth:`transform` but with NaN where a number is missing, and without indicators.
+
+        In float32; where :attr:`is_shifted`, in float64 and as the numbers stand in the table.
+        """
         import numpy as np
         import torch
 
@@ -151,7 +163,8 @@ class Preprocessing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         indicators = sum(number.indicator for number in self.numbers)
         rest = self.transform(frame)[:, len(numbers) + indicators :]
         before = np.stack(numbers, 1) if numbers else np.empty((len(frame), 0))
-        return torch.cat([torch.from_numpy(before.astype(np.float32)), rest], 1)
+        dtype = torch.float64 if self.is_shifted else torch.float32
+        return torch.cat([torch.from_numpy(before).to(dtype), rest.to(dtype)], 1)
 
     def unseen(self, frame: pd.DataFrame) -> dict[str, int]:
         """How many rows have a category that the training part does not have often enough, by column."""
@@ -172,7 +185,7 @@ class Preprocessing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         import pandas as pd
 
         columns: dict[str, Any] = {
-            key: _number(frame, number.column, number.part) for key, number in self._keyed_numbers()
+            key: _number(frame, number.column, number.part) - number.shift for key, number in self._keyed_numbers()
         }
         for each in self.categories:
             spellings = each.spellings
@@ -222,8 +235,9 @@ class Preprocessing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             sparse_threshold=0,
         )
         # two rows that show just this: medians, and where something is missing
+        fills = {key: number.fill - number.shift for key, number in self._keyed_numbers()}
         seen: dict[str, Any] = {
-            key: [number.fill, math.nan if number.indicator else number.fill] for key, number in self._keyed_numbers()
+            key: [fills[key], math.nan if number.indicator else fills[key]] for key, number in self._keyed_numbers()
         }
         seen |= {_coded(each.column): [each.categories[0]] * 2 for each in self.categories}
         transformer.fit(pd.DataFrame(seen))
@@ -296,7 +310,11 @@ def _fit_number(frame: pd.DataFrame, column: str, part: str | None = None) -> Nu
     present = values[~is_missing]
     if len(present) == 0 or (present.min() == present.max() and not is_missing.any()):
         return None
-    return NumberFeature(column=column, part=part, fill=float(np.median(present)), indicator=bool(is_missing.any()))
+    middle = float(np.median(present))
+    with np.errstate(over="ignore"):  # what overflows is infinite, and told where it is used
+        step, spread = np.spacing(np.float32(np.abs(present).max())), present.std()
+    shift = middle if step > _COARSE * spread > 0 else 0.0
+    return NumberFeature(column=column, part=part, fill=middle, indicator=bool(is_missing.any()), shift=shift)
 
 
 def _fit_categories(frame: pd.DataFrame, column: str) -> CategoryFeatures | None:
