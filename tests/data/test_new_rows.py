@@ -166,6 +166,16 @@ def test_codes_keep_their_zeros(tmp_path: Path, values: list[str], options: dict
     assert noted(inputs(table, data, tmp_path / "n.csv"), "2 rows have a value of 'z'")
 
 
+def test_a_row_that_begins_like_a_comment_is_a_row(tmp_path: Path) -> None:
+    rows = "".join(f"{['#ff0000', '#00ff00'][i % 2]},{i % 7},{'uv'[i % 2]}\n" for i in range(80))
+    table, data = trained(tmp_path / "t.csv", "color,x,label\n" + rows)
+    assert_rows_alone(table, data, tmp_path / "n.csv", "color,x", ["#ff0000,1", "#00ff00,2", "blue,3"])
+    for text in ("# of today\ncolor,x\nblue,3\n", "#color,x\nblue,3\n"):
+        rows_read = read(table, data, tmp_path / "n.csv", text)
+        assert rows_read.rows.frame["x"].tolist() == [3]
+        assert noted(rows_read, "'#'", "left out")
+
+
 def test_one_odd_value_spoils_no_column(tmp_path: Path) -> None:
     rows = "".join(f"{1 + i % 4},{i % 7},{['no', 'yes'][i % 3 == 0]},{'uvuw'[i % 4]}\n" for i in range(80))
     table, data = trained(tmp_path / "t.csv", "z,x,old,label\n" + rows, categorical=("z",))

@@ -245,8 +245,10 @@ def sniff(
     separator, quote, sample = _cut_by(known, body, separator, suffix)
     if comment:
         lines = [line for line in original.split("\n") if line.startswith(comment)]
-        alike = sum(len(row) == sample.width for row in _cut("\n".join(lines), separator, quote).rows)
-        if alike > max(1, 0.5 * len(lines)):
+        alike = [row for row in _cut("\n".join(lines), separator, quote).rows if len(row) == sample.width]
+        if known is not None:  # even a single one may be a row, unless it names the columns
+            alike = [row for row in alike if not {text.lstrip(f"{comment} ") for text in row} & {*known.names}]
+        if len(alike) > max(1 if known is None else 0, 0.5 * len(lines)):
             # rows, such as of colors like #ff0000
             comment, commented, start, body = None, "", 0, original
             separator, quote, sample = _cut_by(known, body, separator, suffix)
