@@ -117,13 +117,14 @@ def test_a_decimal_sign_that_was_told_is_kept(tmp_path: Path) -> None:
 
 def test_numbers_of_frames_are_numbers_whatever_the_decimal_sign(tmp_path: Path) -> None:
     table, data = trained(tmp_path / "t.csv", DECIMAL_COMMA)
-    frame = pd.DataFrame({"a": [1.5, "2,5", 3.125, None, "x"], "b": [1, 2, 3, 4, 5], "c": 1.0})
+    frame = pd.DataFrame({"a": [1.5, "2,5", 3.125, None, "x", 4.25], "b": range(6), "c": 1.0})
     sheet = tmp_path / "n.xlsx"
     write_spreadsheet(frame, sheet)
     for source in (frame, sheet):
         rows = read_rows(source, table.columns, data, label_column="label", writing=table.writing)
-        assert np.array_equal(rows.rows.frame["a"], [1.5, 2.5, 3.125, np.nan, np.nan], equal_nan=True)
+        assert np.array_equal(rows.rows.frame["a"], [1.5, 2.5, 3.125, np.nan, np.nan, 4.25], equal_nan=True)
         assert noted(rows, "1 values of 'a'")
+        assert not noted(rows, "thousands")
 
 
 def test_the_separator_is_that_of_training(tmp_path: Path) -> None:

@@ -488,9 +488,11 @@ def parse_columns(
     for column in columns:
         name, decimal = source[column.name], decimals[column.name]
         series = raw.frame[name] if read[column.name] else texts[name]
+        cells = None if read[column.name] else raw.cells.get(name)
         if known is not None and column.kind == "number" and not read[column.name]:
-            notes += _check_decimal(column.name, series, decimal)
-        parsed[column.name], bad = _parse_column(series, column, missing, decimal, raw.cells.get(name))
+            written = series if cells is None else series[~np.isfinite(cells)]
+            notes += _check_decimal(column.name, [str(text) for text in written.unique()], decimal)
+        parsed[column.name], bad = _parse_column(series, column, missing, decimal, cells)
         if bad:
             what = {
                 "number": "no numbers",
@@ -508,11 +510,10 @@ def _decimal_of(column: TableColumn, raw: RawTable, known: Known | None) -> Lite
     return raw.writing.decimal
 
 
-def _check_decimal(name: str, series: pd.Series[Any], decimal: Literal[".", ","]) -> list[str]:
+def _check_decimal(name: str, values: list[str], decimal: Literal[".", ","]) -> list[str]:
     """Raise ValueError where most numbers have the other decimal sign; a note where that cannot be told."""
     other: Literal[".", ","] = "." if decimal == "," else ","
     own_form, other_form = (_COMMA, _POINT) if decimal == "," else (_POINT, _COMMA)
-    values = [str(value) for value in series.unique()]
     cleaned = [_clean(value) for value in values]
     signed = [(value, text) for value, text in zip(values, cleaned, strict=True) if decimal in text or other in text]
     contrary = [value for value, text in signed if not own_form.fullmatch(text) and other_form.fullmatch(text)]
