@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from spreadsheet_writer import write_spreadsheet
 
 import ncmi
@@ -326,3 +328,49 @@ def test_a_column_that_numbers_the_rows_is_said(tmp_path: Path, name: str, first
     table, _ = trained(tmp_path / "t.csv", f"{name},x,label\n{rows}")
     assert noted(table, repr(name), "numbers the rows", f"--data.drop {name!r}")
     assert not noted(table, "'x'", "numbers the rows")
+
+
+NUMBERS = [
+    "0",
+    "1",
+    "7.5",
+    "-2",
+    "1e3",
+    "1,234",
+    "abc",
+    "true",
+    "False",
+    "1e400",
+    "-999",
+    "-999.0",
+    "inf",
+    "NA",
+    "",
+    " 3 ",
+]
+CODES = ["1", "2", "2.5", "1.0", "01", "1A", "x", "NA", "-", "", "1.10", "true", "1e5", "#1", "'y'", "2020-01-01"]
+DATES = ["01/02/2020", "31/12/2019", "12/31/2019", "31/12/9999", "2020-01-01", "x", "", "7", "1.5"]
+WORDS = ["yes", "NO", "1", "0", "1.0", "0.5", "true", "x", "", "NA"]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(*(st.sampled_from(values) for values in (NUMBERS, CODES, CODES, DATES, WORDS))),
+        min_size=2,
+        max_size=12,
+    )
+)
+def test_no_row_depends_on_others(tmp_path: Path, rows: list[tuple[str, ...]]) -> None:
+    training = "".join(
+        f"{i * 1.5},{i % 4},{['1', '1A', '01'][i % 3]},{1 + i % 28:02d}/{1 + i % 12:02d}/2020,"
+        f"{['yes', 'no'][i % 3 == 0]},{'uv'[i % 2]}\n"
+        for i in range(80)
+    )
+    table, data = trained(
+        tmp_path / "t.csv", f"n,told,code,day,old,label\n{training}", categorical=("told",), missing=("-999",)
+    )
+    assert [column.kind for column in table.columns] == ["number", "category", "category", "date", "boolean"]
+    lines = [",".join(f'"{value}"' if "," in value else value for value in row) for row in rows if any(row)]
+    if lines:
+        assert_rows_alone(table, data, tmp_path / "n.csv", "n,told,code,day,old", lines)

@@ -618,7 +618,7 @@ def test_text_as_it_is(tmp_path: Path) -> None:
     path.write_bytes("slide;mpp\nMüller;0,25\n".encode("cp1252"))
     frame, notes = read_text_table(path)
     assert frame.to_dict("list") == {"slide": ["Müller"], "mpp": ["0,25"]}
-    assert notes == ("the text is taken as cp1252",)
+    assert notes == ("the text is taken as cp1252; otherwise save it as UTF-8",)
     path.write_text("a,b\n,\n")
     with pytest.raises(ValueError, match="no rows"):
         read_text_table(path)
