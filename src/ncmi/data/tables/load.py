@@ -72,7 +72,7 @@ def load_table(
 
 
 def table_from_frame(frame: Any, data: TableData) -> LabeledTable:
-    """A pandas or polars frame as a table; a named index is a column.
+    """A pandas or polars frame as a table, without its index.
 
     Raises:
         ValueError: as :func:`load_table`.
@@ -80,12 +80,17 @@ def table_from_frame(frame: Any, data: TableData) -> LabeledTable:
     return _understand(raw_table_from_frame(frame), data, data.title)
 
 
-def columns_of_frame(frame: Any, data: TableData) -> tuple[tuple[TableColumn, ...], tuple[str, ...]]:
-    """How to read each column of a pandas or polars frame of features alone; and a line each of what is left out."""
+def features_of_frame(frame: Any, data: TableData) -> tuple[tuple[TableColumn, ...], pd.DataFrame, tuple[str, ...]]:
+    """How to read each column of a pandas or polars frame of features alone, and its rows read so.
+
+    With them comes a line each of what is left out, of what could not be read, and of what could be meant otherwise.
+    """
     raw = raw_table_from_frame(frame)
     names = [str(name) for name in raw.frame.columns]
     profiles = {name: profile_of(raw.frame[name], data.missing) for name in names}
-    return understand_columns(raw, names, profiles, data)
+    columns, notes = understand_columns(raw, names, profiles, data)
+    parsed, parse_notes = parse_columns(raw.frame, columns, data.missing)
+    return columns, parsed, (*notes, *_new_notes(parse_notes, notes))
 
 
 def read_rows(
@@ -99,7 +104,7 @@ def read_rows(
     """Rows of a file or a frame, with the columns of training in any order; other columns are ignored.
 
     Args:
-        path: of a file; or a pandas or polars frame.
+        path: of a file; or a pandas or polars frame, whose index is looked into only for columns that it lacks.
         columns, label_column: of the table of training.
         data: what was told of that table.
         class_names: of training, by which labels are recognized.
@@ -112,7 +117,9 @@ def read_rows(
             known = [column.name for column in columns]
             raw = read_raw_table(path, data, known_names=[*known, label_column])
             return _new_rows(raw, columns, data, label_column, class_names)
-    return _new_rows(raw_table_from_frame(path), columns, data, label_column, class_names)
+    roles = (label_column, data.id_column, data.group_column)
+    of_index = [*(column.name for column in columns), *(name for name in roles if name is not None)]
+    return _new_rows(raw_table_from_frame(path, of_index), columns, data, label_column, class_names)
 
 
 def _understand(raw: RawTable, data: TableData, name: str) -> LabeledTable:

@@ -359,11 +359,16 @@ def _of_columns(path: Path, reader: Literal["read_parquet", "read_feather"]) -> 
         frame = getattr(pd, reader)(path)
     except (ValueError, OSError, KeyError, ImportError, NotImplementedError) as error:
         raise _unreadable(path.suffix.lower() or reader.removeprefix("read_"), error) from error
-    return raw_table_from_frame(frame)
+    # in the file an index that has a name is a column among others
+    return raw_table_from_frame(frame, of_index=[str(name) for name in frame.index.names if name is not None])
 
 
-def raw_table_from_frame(frame: Any) -> RawTable:
-    """A pandas frame, or another library's (polars) that can be turned into one; a named index is a column.
+def raw_table_from_frame(frame: Any, of_index: Collection[str] = ()) -> RawTable:
+    """A pandas frame, or another library's (polars) that can be turned into one, without its index.
+
+    Args:
+        frame: its names become text without blanks around.
+        of_index: names of index levels that are columns after all, where no column is called so.
 
     Raises:
         ValueError: for what is no frame, or columns of one name.
@@ -377,16 +382,8 @@ def raw_table_from_frame(frame: Any) -> RawTable:
             frame = pd.api.interchange.from_dataframe(frame)
         else:
             raise ValueError(f"{type(frame).__name__} is no table: give a pandas or polars frame")
-    if any(name is not None for name in frame.index.names):
-        try:
-            frame = frame.reset_index()
-        except ValueError as error:
-            raise ValueError(f"the index is called like a column ({reason(error)}): rename one of them") from error
-    else:
-        frame = frame.reset_index(drop=True)
-    if isinstance(frame.columns, pd.MultiIndex):
-        frame.columns = ["_".join(map(str, name)) for name in frame.columns]
-    frame.columns = [str(name).strip() for name in frame.columns]
+    frame = without_index(frame, of_index)
+    frame.columns = column_names(frame)
     if twice := [name for name, count in Counter(frame.columns).items() if count > 1]:
         raise ValueError(f"{listing(twice)} names more than one column: give each a name of its own")
     if len(frame) == 0 or frame.shape[1] == 0:
@@ -402,6 +399,21 @@ def raw_table_from_frame(frame: Any) -> RawTable:
     return RawTable(
         pd.DataFrame(columns), np.arange(len(given), dtype=np.int64), True, nameless, (), tuple(nominal), written
     )
+
+
+def column_names(frame: pd.DataFrame) -> list[str]:
+    """What a table calls the columns of a frame: text without blanks around; names of several levels are joined."""
+    return [("_".join(map(str, name)) if frame.columns.nlevels > 1 else str(name)).strip() for name in frame.columns]
+
+
+def without_index(frame: pd.DataFrame, of_index: Collection[str] = ()) -> pd.DataFrame:
+    """A frame whose index numbers its rows; levels that are asked for by name become columns, where none has the name.
+
+    An index says which row is which, as scikit-learn takes it: as a feature it could give the label away.
+    """
+    names = [name for name in frame.index.names if name is not None]
+    levels = [name for name in names if str(name) in of_index and name not in frame.columns]
+    return (frame.reset_index(level=levels) if levels else frame).reset_index(drop=True)
 
 
 def _plain(column: pd.Series[Any]) -> Any:
@@ -428,7 +440,12 @@ def _plain(column: pd.Series[Any]) -> Any:
     if len(values) and all(
         isinstance(value, (int, float, np.number)) and not isinstance(value, bool) for value in values
     ):
-        return pd.to_numeric(column).astype(np.float64)
+        try:
+            return pd.to_numeric(column).astype(np.float64)
+        except OverflowError as error:
+            raise ValueError(
+                f"column {column.name!r} holds numbers beyond float64: give them in another unit"
+            ) from error
     if len(values) and type(values.iloc[0]).__name__ in ("date", "datetime", "Timestamp"):
         try:
             return pd.to_datetime(column)
