@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ncmi.loss.autograd import by_hand
 from ncmi.loss.centroids import FeatureClassifier
 from ncmi.loss.checks import check_labels, check_tensor
 from ncmi.loss.distributed import all_reduce_sum
@@ -354,7 +355,15 @@ class LinearProbe(FeatureClassifier):
 
     @torch.no_grad()
     def logits(self, features: Tensor) -> Tensor:
-        """Logits of features, ``[B, D] → [B, C]``."""
+        """Logits of features, ``[B, D] → [B, C]``.
+
+        Raises:
+            RuntimeError: before :meth:`fit`, or where an unfitted state was loaded.
+        """
+        # the weights tell of a state that was loaded; a graph that is compiled or exported cannot look at values
+        fitted = self.samples > 0 or not by_hand(self.linear.weight)
+        if not fitted and not any(bool(x.any()) for x in (self.linear.weight, self.linear.bias, self.mean)):
+            raise RuntimeError("this LinearProbe is not fitted yet: call fit(features, labels) first")
         logits: Tensor = self.linear((full_precision(features).to(self.mean) - self.mean) / self.scale)
         return logits
 
