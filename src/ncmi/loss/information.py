@@ -21,7 +21,8 @@ from ncmi.loss.distributed import all_reduce_sum, world_size
 from ncmi.loss.forms import Separation, check_choice
 
 _CHUNK = 2**19  # elements taken to float64 at a time: 4 MB, independent of the number of samples
-_SUM_TOLERANCE = 1e-2
+SUM_TOLERANCE = 1e-2
+"""How far the sum of a distribution may be from 1."""
 _SUMS = ("counts", "sums", "log_sums", "negative_entropies")
 
 
@@ -248,7 +249,9 @@ def measure(
 
 
 def _check_rows(log_p: Tensor, p: Tensor) -> None:
-    if not bool(((p.sum(-1) - 1).abs() <= _SUM_TOLERANCE).all()):  # NaN fails too
-        raise ValueError("rows of log_p are not log-distributions (or NaN): apply log_softmax or to_log_distribution")
+    if not bool(((p.sum(-1) - 1).abs() <= SUM_TOLERANCE).all()):  # NaN fails too
+        if bool(log_p.isnan().any()):
+            raise ValueError("log_p holds NaN: check the logits or features that it comes from")
+        raise ValueError("rows of log_p are not log-distributions: apply log_softmax or to_log_distribution")
     if bool(log_p.amin() == -torch.inf):
         raise ValueError("a probability is exactly 0, so Γ is infinite: pass logits through log_softmax in float32")
