@@ -35,7 +35,7 @@ from ncmi.data.tables.load import features_of_frame, read_rows
 from ncmi.data.tables.preprocessing import Preprocessing, fit_preprocessing
 from ncmi.data.tables.reading import column_names
 from ncmi.loss.alternating import AlternatingOptimizer
-from ncmi.loss.forms import Anchors, CentroidMode, Direction, Form
+from ncmi.loss.forms import Anchors, CentroidMode, Direction, Form, check_number, check_whole
 from ncmi.objectives.options import NCMIOptions, ObjectiveOptions, objective_options
 from ncmi.recipes import Network, Recipe, TableData, Training, resolve_recipe
 from ncmi.training.defaults import makes_small_steps, one_thread, torch_defaults
@@ -399,9 +399,12 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
     ) -> tuple[Recipe, Tensor | None]:
         """How it is trained; and weights ``[N]`` to draw samples by, their own and the classes' that the loss lacks."""
         for name, least in (("width", 1), ("depth", 1), ("feature_dim", 2), ("epochs", 1), ("batch_size", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name}={value}: must be at least {least}, or None")
+            if (value := getattr(self, name)) is not None:
+                check_whole(**{name: value})
+                if value < least:
+                    raise ValueError(f"{name}={value}: must be at least {least}, or None")
+        check_number("validation_fraction", self.validation_fraction)
+        check_whole(n_iter_no_change=self.n_iter_no_change)
         if self.readout not in ("auto", "head", "cc", "lp"):
             raise ValueError(f"unknown readout {self.readout!r}: use 'auto', 'head', 'cc' or 'lp'")
         if not 0 < self.validation_fraction < 1 or self.n_iter_no_change < 1:

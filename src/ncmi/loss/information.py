@@ -16,13 +16,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ncmi.loss.checks import IGNORE, as_rows, check_tensor
+from ncmi.loss.checks import IGNORE, SUM_TOLERANCE, as_rows, check_tensor
 from ncmi.loss.distributed import all_reduce_sum, world_size
-from ncmi.loss.forms import Separation, check_choice
+from ncmi.loss.forms import Separation, check_choice, check_whole
 
 _CHUNK = 2**19  # elements taken to float64 at a time: 4 MB, independent of the number of samples
-SUM_TOLERANCE = 1e-2
-"""How far the sum of a distribution may be from 1."""
 _SUMS = ("counts", "sums", "log_sums", "negative_entropies")
 
 
@@ -95,6 +93,7 @@ class InformationAccumulator:
         device: torch.device | str | None = None,
         ignore_index: int = IGNORE,
     ) -> None:
+        check_whole(num_classes=num_classes, dim=dim)
         if num_classes < 1 or dim < 1:
             raise ValueError(f"num_classes={num_classes}, dim={dim}: both must be at least 1")
         self.num_classes, self.dim, self.ignore_index = num_classes, dim, ignore_index

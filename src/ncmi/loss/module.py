@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ncmi.loss.autograd import by_hand, full_products
 from ncmi.loss.centroids import CentroidClassifier, anchor_directions
-from ncmi.loss.checks import IGNORE, Batch, as_rows, check_tensor
+from ncmi.loss.checks import IGNORE, SUM_TOLERANCE, Batch, as_rows, check_tensor
 from ncmi.loss.chunked import WORTH, ChunkPlan, Reduce, Skips, can_chunk, chunk_size, chunked_surprisal, sample_classes
 from ncmi.loss.class_sums import LearnedSums
 from ncmi.loss.distributed import gather_batch, world_size
@@ -31,8 +31,10 @@ from ncmi.loss.forms import (
     Form,
     NCMIForm,
     Reduction,
+    check_number,
     check_reduction,
     check_sizes,
+    check_whole,
     common_length,
     likelihood_power,
 )
@@ -89,6 +91,7 @@ class NCMIBase(nn.Module):
         check_sizes(num_classes, feature_dim)
         if feature_dim < 2:
             raise ValueError(f"the simplex needs a feature of width D ≥ 2, got D={feature_dim}: widen the network")
+        check_whole(center_updates=center_updates, ignore_index=ignore_index, anchor_seed=anchor_seed)
         options = NCMIForm(weight=weight if isinstance(weight, str) else None, **form)  # checks them
         check_reduction(options.form, reduction)
         self.num_classes, self.feature_dim = num_classes, feature_dim
@@ -200,10 +203,12 @@ class NCMIBase(nn.Module):
                     f"{name}={value} is for form='likelihood' with separation_direction='sample_to_centroid' and "
                     f"distribution='nsf': leave it at {unset!r}; with p = 1 no B×C table is made in any case"
                 )
-        if self.negligible is not None and not 0 <= self.negligible < 1:
-            raise ValueError(
-                f"negligible={self.negligible}: a share of the gradient's weight, 0 to 1; None for rounding"
-            )
+        if self.negligible is not None:
+            check_number("negligible", self.negligible)
+            if not 0 <= self.negligible < 1:
+                raise ValueError(
+                    f"negligible={self.negligible}: a share of the gradient's weight, 0 to 1; None for rounding"
+                )
         if self.sampled_classes is not None and (self.label_smoothing or self.centroid_mode == "class_mean"):
             raise ValueError(
                 "sampled_classes with smoothed labels or class means, which need all classes: leave it out"
@@ -389,16 +394,21 @@ class NCMIBase(nn.Module):
         """Put the centroids to given distributions ``[C, D]``, e.g. the true ones: the closed-form update.
 
         Raises:
-            ValueError: for another shape, a probability that is not positive, or centroids that are directions.
+            ValueError: for another shape, a probability that is not positive, rows that do not sum to 1, or centroids
+                that are directions.
         """
         self.check_settable()
         if self._on_demand:
             raise ValueError("anchors='signs' with p = 1 keep no centroids to be set: use anchors='random'")
+        check_tensor(centroids, "centroids")
         if centroids.shape != self.centroid_logits.shape or not bool((centroids > 0).all()):
             raise ValueError(f"centroids must be {list(self.centroid_logits.shape)} positive probabilities")
+        total = centroids.sum(-1, keepdim=True)
+        if not bool(((total - 1).abs() <= SUM_TOLERANCE).all()):
+            raise ValueError("centroids are distributions, but their rows do not sum to 1: divide each row by its sum")
         log_q = centroids.log()
         if self.class_means is not None:
-            self.class_means.means.copy_(centroids)
+            self.class_means.means.copy_(centroids / total)
             return
         if self.distribution == "nsf":
             # σ(Λ) must be proportional to the centroid: its largest component gets σ = 1/2 or, near uniform, all do
@@ -909,6 +919,7 @@ class NCMIHead(NCMIBase):
     def __init__(self, in_features: int, num_classes: int, *, dim: int = -1, **options: Any) -> None:
         if dim not in (-1, 1):
             raise ValueError(f"dim={dim}: features are the last dimension, -1, or the second, 1")
+        check_whole(in_features=in_features)
         super().__init__(num_classes, in_features, **options)
         self.dim = dim
 

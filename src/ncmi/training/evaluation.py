@@ -17,8 +17,9 @@ from torch import Tensor
 
 from ncmi.data.saved_outputs import read_outputs
 from ncmi.errors import naming
+from ncmi.loss.checks import SUM_TOLERANCE
 from ncmi.loss.forms import FeatureLength
-from ncmi.loss.information import SUM_TOLERANCE, InformationAccumulator
+from ncmi.loss.information import InformationAccumulator
 from ncmi.loss.simplex import to_log_distribution
 from ncmi.readouts.linear_probe import stratified_sample
 from ncmi.readouts.out_of_distribution import check_ood_features, compare_ood, ood_scores
