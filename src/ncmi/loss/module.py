@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any, Literal, get_args
 
@@ -671,11 +671,11 @@ class NCMIBase(nn.Module):
             return self._loss(batch)
         self._had_labels = True
         if self.class_weights is not None:
-            self.class_weights.observe(batch, synchronize=True)
+            _collect(self.class_weights.observe, batch, True)
         if self._moves and self._watch.ask(self.centroid_logits, features):
-            self.update()
+            _collect(self.update)
         value = self._loss(batch)
-        self._observe(batch, synchronize=True)
+        _collect(self._observe, batch, True)
         return value
 
     @property
@@ -751,6 +751,25 @@ class NCMIBase(nn.Module):
             power=power or self.likelihood_power,
         )
         return classifier.to(self.centroid_logits.device)
+
+
+def _collect(step: Callable[..., None], *arguments: Any) -> None:
+    """Do what moves a statistic. Transforms of ``torch.func`` refuse it, but where the buffers are their own arguments.
+
+    Raises:
+        RuntimeError: where they do; the message names the cure.
+    """
+    if torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active():
+        step(*arguments)
+        return
+    try:
+        step(*arguments)
+    except RuntimeError as error:
+        raise RuntimeError(
+            "a call in training mode collects statistics (a center, class means, robustness='auto', "
+            "weight='balanced'), which torch.func does not allow: inside it call loss(features, labels), which "
+            "collects nothing, or use eval(); outside of it observe(features, labels) and update() collect"
+        ) from error
 
 
 def _as_given(name: str, value: Any, number: float) -> Any:
@@ -961,10 +980,10 @@ class NCMIHead(NCMIBase):
         if self.running_center is None:
             return self.scores(features)
         if self._watch.ask(self.centroid_logits, features):
-            self.update()
+            _collect(self.update)
         scores = self.scores(features)
         rows = features.detach().movedim(self._axis(features), -1).reshape(-1, self.feature_dim)
-        self.running_center.observe(full_precision(rows), synchronize=True)
+        _collect(self.running_center.observe, full_precision(rows), None, True)
         return scores
 
     def _axis(self, features: Tensor) -> int:
