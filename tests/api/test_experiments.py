@@ -166,6 +166,8 @@ def test_data_from_memory_is_kept_once_and_by_its_content(tmp_path: Path) -> Non
         ((np.eye(4), [0, 1]), "4 samples and 2 labels"),
         ((frame, [0, 1]), "4 rows and 2 labels"),
         (np.eye(4), r"\(X, y\)"),
+        ((np.array([[1, "a"]] * 4, dtype=object), [0, 1, 0, 1]), "no numbers .*'a'.*: give a data frame"),
+        (([[1, "a"]] * 4, [0, 1, 0, 1]), "no numbers .*'a'.*: give a data frame"),
         ((frame, frame["kind"]), "'kind'"),
         (object(), r"\(X, y\)"),
         ((np.eye(4), ["a", None, "a", "b"]), "row 1 .*no label"),

@@ -412,6 +412,18 @@ def test_early_stopping_takes_the_best_epoch() -> None:
     assert not hasattr(fitted.set_params(early_stopping=False).fit(X, Y), "validation_scores_")
 
 
+def test_early_stopping_needs_samples_of_each_class_on_both_sides() -> None:
+    stopping = NCMIClassifier(**QUICK, early_stopping=True)
+    few = np.append(Y[:100], 2)
+    with pytest.raises(ValueError, match=r"class .*'virginica'.* has one sample.*early_stopping=False"):
+        stopping.fit(X[:101], NAMES[few])
+    rows = np.arange(8) * 18
+    for fraction in (0.1, 0.9):
+        with pytest.raises(ValueError, match=rf"validation_fraction={fraction} sets . of 8 samples aside.*3 classes"):
+            stopping.set_params(validation_fraction=fraction).fit(X[rows], Y[rows])
+    assert len(stopping.set_params(validation_fraction=0.4).fit(X[rows], Y[rows]).validation_scores_) > 0
+
+
 def test_partial_fit_goes_on() -> None:
     def learned(**parameters: Any) -> NCMIClassifier:
         found = NCMIClassifier(**{**QUICK, "learning_rate": 1e-2, **parameters})

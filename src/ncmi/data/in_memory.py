@@ -92,7 +92,7 @@ def _new_table(inputs: Any, signature: Signature, data: TableData) -> NewSamples
             "a frame frame.iloc[[0]]"
         )
     if signature.preprocessing is None:
-        table, kind = as_inputs(_numbers(rows))
+        table, kind = as_inputs(_numbers(rows, "the run was trained on numbers alone"))
         return _in_order(of_form(table, kind, signature))
     names = [column.name for column in signature.preprocessing.columns]
     if rows.shape[1] != len(names):
@@ -161,13 +161,14 @@ def as_array(value: Any) -> npt.NDArray[Any]:
     return array
 
 
-def _numbers(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    if rows.dtype != object:
+def _numbers(rows: npt.NDArray[Any], cure: str) -> npt.NDArray[Any]:
+    """Rows whose values may be Python's objects or text as numbers."""
+    if rows.dtype.kind not in "OUS":
         return rows
     try:
         return rows.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"values that are no numbers ({error}): the run was trained on numbers alone") from None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"values that are no numbers ({error}): {cure}") from None
 
 
 def _picture(image: Any, signature: Signature) -> Tensor:
@@ -272,7 +273,7 @@ def keep(inputs: Any, labels: Any, folder: Path, name: str, of_index: Collection
     if are_bags(inputs):
         arrays = _bag_arrays([as_array(bag) for bag in inputs], y)
     else:
-        x, _ = as_inputs(_numbers(as_array(inputs)))
+        x, _ = as_inputs(_numbers(as_array(inputs), "give a data frame, whose columns may hold text"))
         arrays = {"x": x.numpy(), "y": y}
     if len(y) != len(inputs):
         raise ValueError(f"{len(inputs)} samples and {len(y)} labels: give one for each")

@@ -292,6 +292,19 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
 
     def _set_aside(self, encoded: npt.NDArray[Any], seed: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Indices to train on, and to validate by."""
+        counts = np.bincount(encoded)
+        if counts.min() < 2:
+            raise ValueError(
+                f"class {self.classes_[counts.argmin()]!r} has one sample, of which early_stopping=True can set none "
+                "aside: give it more samples, or early_stopping=False"
+            )
+        aside_count = math.ceil(self.validation_fraction * len(encoded))
+        if not len(counts) <= aside_count <= len(encoded) - len(counts):
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction} sets {aside_count} of {len(encoded)} samples aside, "
+                f"but each of the {len(counts)} classes needs one aside and one to train on: choose another fraction, "
+                "or early_stopping=False"
+            )
         kept, aside = train_test_split(
             np.arange(len(encoded)), test_size=self.validation_fraction, stratify=encoded, random_state=seed
         )
