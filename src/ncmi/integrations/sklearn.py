@@ -46,6 +46,8 @@ from ncmi.training.step import TrainingStep
 from ncmi.training.tables import with_fitted
 
 _FORM = ("temperature", "centroids", "anchors", "separation_power", "separation_direction", "form", "robustness")
+_OPTION = re.compile(r"(?:say )?--data\.([a-z-]+)(?: (-?\d[\d.]*|point|comma|column_1)(?!\w))?")
+_BETWEEN = ("ncmi", "contextlib", "sklearn", "joblib")  # packages whose lines say nothing to a caller
 
 
 class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -562,9 +564,6 @@ def _finite(preprocessing: Preprocessing, rows: pd.DataFrame) -> npt.NDArray[np.
     return np.asarray(features)
 
 
-_OPTION = re.compile(r"(?:say )?--data\.([a-z-]+)(?: (-?\d[\d.]*|point|comma|column_1)(?!\w))?")
-
-
 @contextmanager
 def _words_of_frames() -> Iterator[None]:
     """Inside it errors name cures that a frame has, in place of options that this estimator has not."""
@@ -589,8 +588,10 @@ def _in_words_of_frames(text: str) -> str:
             "numeric": "pandas.to_numeric",
             "decimal": "pandas.to_numeric",
             "split-column": "X.loc to select rows",
+            "drop": "X.drop(columns=…)",
+            "id-column": "X.drop(columns=…)",
         }
-        use = cures.get(option[1], "X.drop(columns=…)")
+        use = cures.get(option[1], "a column of another type")
         return f"use {use}" if option[0].startswith("say") else use
 
     return _OPTION.sub(cure, text)
@@ -601,7 +602,7 @@ def _warn(notes: Sequence[str]) -> None:
     if not notes:
         return
     frame, level = inspect.currentframe(), 1
-    while frame is not None and str(frame.f_globals.get("__name__")).split(".")[0] in ("ncmi", "contextlib", "sklearn"):
+    while frame is not None and str(frame.f_globals.get("__name__")).split(".")[0] in _BETWEEN:
         frame, level = frame.f_back, level + 1
     warnings.warn(f"columns of the frame: {_in_words_of_frames('; '.join(notes))}", UserWarning, stacklevel=level)
 
