@@ -4,7 +4,7 @@ import errno
 import re
 import signal
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,10 +14,12 @@ _NO_MEMORY = re.compile(
     r"invalid argument.*size|array is too big|Maximum allowed dimension exceeded",
     re.IGNORECASE,
 )
-_MEMORY_CURE = (
-    "take a smaller batch (--training.batch-size, or --training.accumulate), a narrower network (--network.width), "
-    "smaller images (--data.image-size), or fewer --workers"
-)
+_MEMORY_CURES = {
+    "--training.batch-size": "a smaller batch (--training.batch-size, or --training.accumulate)",
+    "--network.width": "a narrower network (--network.width)",
+    "--data.image-size": "smaller images (--data.image-size)",
+    "--workers": "fewer --workers",
+}
 _PEER = re.compile(r"gloo|NCCL|Connection (closed|reset) by peer|Broken pipe|clients joined|Socket Timeout")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -121,8 +123,12 @@ def reason(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def in_one_line(error: BaseException) -> str:
+def in_one_line(error: BaseException, options: Collection[str] | None = None) -> str:
     """What an error means, with a cure where the library that raised it knows none: memory, disk, paths.
+
+    Args:
+        error: what was raised.
+        options: those that can be given; by default all of training.
 
     >>> in_one_line(MemoryError()).split(":")[0]
     'not enough memory'
@@ -130,7 +136,11 @@ def in_one_line(error: BaseException) -> str:
     text = reason(error)
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError | ValueError) and _NO_MEMORY.search(text)):
         said = f" ({_shortened(text)})" if text else ""
-        return f"not enough memory{said}: {_MEMORY_CURE}"
+        cures = [cure for option, cure in _MEMORY_CURES.items() if options is None or option in options]
+        take = (
+            f"take {', or '.join(cures)}" if cures else "give less data at a time, or take a machine with more memory"
+        )
+        return f"not enough memory{said}: {take}"
     if is_of_peer(error):
         return "another process of this training has ended: see what it says; a run goes on with ncmi resume RUN"
     if isinstance(error, OSError) and error.errno is not None and error.strerror:

@@ -97,6 +97,44 @@ def test_options_are_those_of_the_command_line(tmp_path: Path) -> None:
         recipe("iris", tmp_path, "typo")
 
 
+def test_the_index_of_a_frame_is_no_column_unless_an_option_names_it(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"a": np.arange(40.0) % 7, "kind": ["x", "y"] * 20})
+    index = pd.MultiIndex.from_arrays([np.arange(40) // 2, frame["kind"]], names=["patient", "kind"])
+    named = frame.set_axis(index)
+    assert recipe(named, tmp_path).data.name == recipe(frame, tmp_path).data.name
+    grouped = recipe(named, tmp_path, group_column="patient").data
+    assert set(pd.read_parquet(grouped.name).columns) == {"a", "kind", "patient"}
+    beside = recipe((named[["a"]], named["kind"]), tmp_path, drop=["patient"]).data
+    assert set(pd.read_parquet(beside.name).columns) == {"a", "kind", "patient"}
+    told = {"label_column": "kind", "id_column": "patient"}
+    run = ncmi.train(named, out=tmp_path / "run", quiet=True, **told, **QUICK)
+    assert run.columns == ("a",)
+    # a frame that is predicted is looked into for what it lacks
+    predicted = run.predict_frame(named.head(3))
+    assert predicted["id"].tolist() == ["0", "0", "1"]
+    np.testing.assert_array_equal(run.predict(named[["a"]]), run.predict(named.set_index("a", append=True)))
+
+
+def test_columns_of_any_type_are_trained_on(tmp_path: Path) -> None:
+    number = np.arange(40.0)
+    frame = pd.DataFrame(
+        {
+            "cut": pd.cut(number % 9, 3),
+            "mixed": pd.Series([1, "a"] * 20, dtype=object),
+            "large": pd.Series([10**30, 3] * 20, dtype=object),
+            "sparse": pd.arrays.SparseArray([0, 0, 0, 1] * 10),
+            "kind": [pd.Interval(0, 1), pd.Interval(1, 2)] * 20,
+        }
+    )
+    run = ncmi.train(frame, label_column="kind", out=tmp_path / "run", quiet=True, **QUICK)
+    assert run.classes.tolist() == ["(0, 1]", "(1, 2]"]
+    kinds = {column.name: column.kind for column in run._predictor.signature.preprocessing.columns}
+    assert kinds == {"cut": "category", "mixed": "category", "large": "number", "sparse": "number"}
+    assert len(run.predict(frame)) == 40
+    with pytest.raises(ValueError, match="'large' holds numbers beyond float64"):
+        recipe(frame.assign(large=pd.Series([10**400, 3] * 20, dtype=object)), tmp_path)
+
+
 def test_data_from_memory_is_kept_once_and_by_its_content(tmp_path: Path) -> None:
     frame = pd.DataFrame({"a": [1.0, 2.0, 3.0, 4.0], "kind": ["x", "y"] * 2})
     first = recipe(frame, tmp_path).data
@@ -128,6 +166,8 @@ def test_data_from_memory_is_kept_once_and_by_its_content(tmp_path: Path) -> Non
         ((np.eye(4), [0, 1]), "4 samples and 2 labels"),
         ((frame, [0, 1]), "4 rows and 2 labels"),
         (np.eye(4), r"\(X, y\)"),
+        ((np.array([[1, "a"]] * 4, dtype=object), [0, 1, 0, 1]), "no numbers .*'a'.*: give a data frame"),
+        (([[1, "a"]] * 4, [0, 1, 0, 1]), "no numbers .*'a'.*: give a data frame"),
         ((frame, frame["kind"]), "'kind'"),
         (object(), r"\(X, y\)"),
         ((np.eye(4), ["a", None, "a", "b"]), "row 1 .*no label"),

@@ -149,7 +149,10 @@ def test_messages_name_options_as_they_are_typed() -> None:
     assert as_typed("epochs=0", options, "data") == "--data.epochs 0"
     assert as_typed("train_on_all leaves nothing", options) == "--data.train-on-all leaves nothing"
     # words, columns in quotes and paths are no options
-    for plain in ("all epochs are done", "'clip_norm'", "runs/clip_norm/x", "clip_norm.csv: damaged", "no such=1"):
+    for plain in (
+        "write numpy.savez(clip_norm=…, epochs=(1, 2))",
+        *("all epochs are done", "'clip_norm'", "runs/clip_norm/x", "clip_norm.csv: damaged", "no such=1"),
+    ):
         assert as_typed(plain, options) == plain
 
 

@@ -300,3 +300,19 @@ def test_too_little_memory_is_one_line_with_a_cure(
     monkeypatch.setattr("ncmi.training.run.build_model", short)
     refused("train", "iris", *QUICK, cwd=tmp_path, says="--training.batch-size")
     assert "not enough memory" in in_one_line(error)
+
+
+def test_cures_for_too_little_memory_are_options_of_the_verb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    (tmp_path / "x.npz").write_bytes(b"")
+    monkeypatch.setattr("ncmi.training.evaluation.read_outputs", fail)
+    assert main(["measure", str(tmp_path / "x.npz")]) == 2
+    said = capsys.readouterr().err
+    assert "not enough memory" in said
+    assert "--" not in said
+    assert "--training.batch-size" in in_one_line(MemoryError())
+    assert "--workers" in in_one_line(MemoryError(), ["--workers"])

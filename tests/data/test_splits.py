@@ -167,7 +167,10 @@ def test_classes_that_are_too_small() -> None:
         ({"validation_fraction": -0.1}, "validation_fraction=-0.1: choose a fraction"),
         ({"test_fraction": 1.0}, "test_fraction=1.0: choose"),
         ({"test_fraction": float("nan")}, "test_fraction=nan: choose"),
-        ({"validation_fraction": 0.5, "test_fraction": 0.5}, "leave nothing to train on"),
+        (
+            {"validation_fraction": 0.5, "test_fraction": 0.5},
+            "validation_fraction=0.5 and test_fraction=0.5 leave nothing",
+        ),
         ({"seed": -1}, "seed=-1: choose 0 or larger"),
     ],
 )

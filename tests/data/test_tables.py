@@ -521,7 +521,7 @@ def test_new_rows_of_a_file_without_header(tmp_path: Path) -> None:
 
 def test_frames_from_python() -> None:
     frame = FRAME.assign(when=pd.date_range("2020-01-01", periods=12), code=pd.Categorical(["a", "b", "c"] * 4))
-    frame = frame.assign(count=pd.array([*range(11), None], dtype="Int64")).set_index("Länge, in mm")
+    frame = frame.assign(count=pd.array([*range(11), None], dtype="Int64")).rename_axis("tree")
     table = table_from_frame(frame, TableData("trees"))
     assert kinds(table) == {
         "Länge, in mm": "number",
@@ -537,7 +537,7 @@ def test_frames_from_python() -> None:
             table_from_frame(bad, TableData("t"))
 
 
-def test_a_named_index_is_a_column(tmp_path: Path) -> None:
+def test_a_named_index_is_a_column_of_a_file(tmp_path: Path) -> None:
     FRAME.rename_axis("tree").reset_index().assign(tree=[3, 1, 2] * 4).set_index("tree").to_parquet(
         tmp_path / "t.parquet"
     )

@@ -20,7 +20,7 @@ from sklearn.datasets import load_digits, load_iris, load_wine, make_blobs
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import recall_score
-from sklearn.model_selection import GridSearchCV, train_test_split
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
@@ -412,6 +412,18 @@ def test_early_stopping_takes_the_best_epoch() -> None:
     assert not hasattr(fitted.set_params(early_stopping=False).fit(X, Y), "validation_scores_")
 
 
+def test_early_stopping_needs_samples_of_each_class_on_both_sides() -> None:
+    stopping = NCMIClassifier(**QUICK, early_stopping=True)
+    few = np.append(Y[:100], 2)
+    with pytest.raises(ValueError, match=r"class .*'virginica'.* has one sample.*early_stopping=False"):
+        stopping.fit(X[:101], NAMES[few])
+    rows = np.arange(8) * 18
+    for fraction in (0.1, 0.9):
+        with pytest.raises(ValueError, match=rf"validation_fraction={fraction} sets . of 8 samples aside.*3 classes"):
+            stopping.set_params(validation_fraction=fraction).fit(X[rows], Y[rows])
+    assert len(stopping.set_params(validation_fraction=0.4).fit(X[rows], Y[rows]).validation_scores_) > 0
+
+
 def test_partial_fit_goes_on() -> None:
     def learned(**parameters: Any) -> NCMIClassifier:
         found = NCMIClassifier(**{**QUICK, "learning_rate": 1e-2, **parameters})
@@ -534,6 +546,13 @@ def test_it_writes_no_file_and_speaks_only_when_asked(
         ({"robustness": 1.5}, "robustness=1.5: choose 0 .clean labels. to 1"),
         ({"robustness": 0.7, "form": "mean_of_ratios"}, "use it with form='likelihood', or 0"),
         ({"depth": 0}, "depth=0: must be at least 1, or None"),
+        ({"width": 7.5}, "width=7.5: must be a whole number"),
+        ({"epochs": "3"}, "epochs='3': must be a whole number"),
+        ({"learning_rate": "0.1"}, "learning_rate='0.1': must be a number"),
+        ({"weight_decay": None}, "weight_decay=None: must be a number"),
+        ({"temperature": "0.5"}, "temperature='0.5': must be a number"),
+        ({"early_stopping": True, "n_iter_no_change": 1.5}, "n_iter_no_change=1.5: must be a whole number"),
+        ({"early_stopping": True, "validation_fraction": "a"}, "validation_fraction='a': must be a number"),
         ({"width": 0}, "width=0: must be at least 1"),
         ({"feature_dim": 1}, "feature_dim=1: must be at least 2"),
         ({"epochs": 0}, "epochs=0: must be at least 1"),
@@ -615,13 +634,97 @@ def test_a_frame_of_mixed_columns_is_taken_as_it_is() -> None:
     assert model.score(frame, y) > 0.8
     again = pickle.loads(pickle.dumps(model))
     new = frame.head(4).assign(color=["red", "never seen", None, "blue"])
-    np.testing.assert_array_equal(again.predict_proba(new), model.predict_proba(new))
+    with pytest.warns(UserWarning, match="1 row has a value of 'color' that training had not"):
+        proba = model.predict_proba(new)
+    with pytest.warns(UserWarning, match="'color'"):
+        np.testing.assert_array_equal(again.predict_proba(new), proba)
     # the same numbers by hand
     numbers = np.asarray(model.preprocessing_.transform(frame.assign(big=frame["big"].astype(float))))
     assert numbers.shape == (120, 5)
     with pytest.raises(ValueError, match="color"):
         model.predict(frame.drop(columns="color"))
     assert model.fit(numbers, y).preprocessing_ is None
+
+
+def test_the_index_of_a_frame_is_no_feature() -> None:
+    frame, y = mixed_frame()
+    plain = NCMIClassifier(**QUICK).fit(frame, y)
+    levels = pd.MultiIndex.from_arrays([np.arange(120), frame["size"]], names=["patient", "size"])
+    for named in (frame.rename_axis("patient"), frame.set_index(levels)):
+        fitted = NCMIClassifier(**QUICK).fit(named, y)
+        assert fitted.preprocessing_ == plain.preprocessing_
+        for new in (named, frame):
+            np.testing.assert_array_equal(fitted.predict_proba(new), plain.predict_proba(frame))
+
+
+def test_gaps_in_a_frame_of_numbers_are_filled_with_medians() -> None:
+    """Where training has none, and where it has; which columns count does not follow it."""
+    columns = ["a", "b", "patient id", "flag"]
+    whole = pd.DataFrame(np.column_stack([X[:, :2], 3 * np.arange(150)]), columns=columns[:3]).assign(flag=Y == 1)
+    gaps = whole.astype({"flag": float}).copy()
+    gaps.loc[7, "b"], gaps.loc[8, "a"] = np.nan, np.nan
+    medians = whole.astype(float).median()
+    fitted = NCMIClassifier(**QUICK).fit(whole, Y)
+    assert fitted.preprocessing_ is None
+    np.testing.assert_array_equal(fitted.predict_proba(gaps), fitted.predict_proba(gaps.fillna(medians)))
+    np.testing.assert_array_equal(fitted.predict_proba(gaps.astype("Float64")), fitted.predict_proba(gaps))
+    fitted.partial_fit(gaps, Y)
+    with pytest.raises(ValueError, match="NaN"):  # scikit-learn's rule for arrays
+        NCMIClassifier(**QUICK).fit(whole.to_numpy(float), Y).predict(gaps.to_numpy(float))
+    with_gaps = NCMIClassifier(**QUICK).fit(gaps, Y)
+    assert with_gaps.preprocessing_.feature_names == (*columns, "a missing", "b missing")
+    assert np.isfinite(with_gaps.predict_proba(whole.astype(float))).all()
+    scores = cross_val_score(
+        NCMIClassifier(**QUICK), gaps, Y, cv=KFold(3, shuffle=True, random_state=0), error_score="raise"
+    )
+    assert len(scores) == 3
+
+
+def test_what_a_run_notes_of_a_frame_is_one_warning() -> None:
+    frame, y = mixed_frame()
+    dates = pd.Series(["01/02/2020", "03/04/2021"] * 60)
+    thousands = pd.Series([f"{1 + i % 9},{100 + i % 7}" for i in range(120)])
+    doubtful = frame.assign(
+        number=["oops", *map(str, range(119))], far=[np.inf, *range(119)], seen=dates, thousands=thousands
+    )
+    with pytest.warns(UserWarning, match="columns of the frame") as caught:
+        model = NCMIClassifier(**QUICK).fit(doubtful, y)
+    assert [warning.filename for warning in caught] == [__file__]
+    said = str(caught[0].message)
+    for part in (
+        "1 values of 'number' are no numbers ('oops')",
+        "1 values of 'far' are infinite",
+        "dates in 'seen'",
+        "'thousands'",
+    ):
+        assert said.count(part) == 1, part
+    assert said.count("'far'") == said.count("'number'") == 1
+    assert "--" not in said
+    unreadable = doubtful.assign(number="n/k", color="green", far=[np.inf, -np.inf, *range(118)])
+    for decide in (model.predict, model.predict_proba, lambda new: model.score(new, y)):
+        with pytest.warns(UserWarning, match="columns of the frame") as caught:
+            decide(unreadable)
+        assert len(caught) == 1
+        said = str(caught[0].message)
+        for part in ("120 values of 'number'", "2 values of 'far'", "120 rows have a value of 'color'"):
+            assert part in said
+    numbers = frame[["size"]].fillna(0.0).assign(other=range(120))
+    clean = NCMIClassifier(**QUICK).fit(numbers, y)
+    with pytest.warns(UserWarning, match="1 values of 'other' are infinite"):
+        clean.predict(numbers.assign(other=[np.inf, *range(119)]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        NCMIClassifier(**QUICK).fit(frame, y).score(frame, y)
+        clean.score(numbers, y)
+        with pytest.raises(ValueError, match="'other', row 0"):
+            clean.predict(numbers.assign(other=1e300))
+
+
+def test_errors_of_a_frame_name_cures_that_it_has() -> None:
+    frame, y = mixed_frame()
+    with pytest.raises(ValueError, match=r"column 'tags' holds lists.*X\.drop\(columns=") as caught:
+        NCMIClassifier(**QUICK).fit(frame.assign(tags=[[1, 2]] * 120), y)
+    assert "--" not in str(caught.value)
 
 
 def test_what_is_left_out_of_a_frame_is_warned_of() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import comparison
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -159,10 +160,26 @@ def test_errors_of_the_function_name_the_cure() -> None:
         ((3, 8), {"centroids": "moving"}, "unknown centroids 'moving': use one of fixed, learned, class_mean"),
         ((3, 8), {"center": "mean"}, "unknown center 'mean': use one of none, ema, frozen"),
         ((3, 8), {"anchors": "corners"}, "unknown anchors 'corners'"),
-        ((3, 8), {"anchor_scale": 0.0}, "anchor_scale=0.0: must be above 0, or None"),
-        ((3, 8), {"anchor_scale": torch.nan}, "anchor_scale=nan: must be above 0, or None"),
+        ((3, 8), {"anchor_scale": 0.0}, "anchor_scale=0.0: must be above 0 and finite, or None"),
+        ((3, 8), {"anchor_scale": torch.nan}, "anchor_scale=nan: must be above 0 and finite, or None"),
         ((3, 8), {"centroids": "fixed", "anchor_scale": -1.0}, "anchor_scale=-1.0: must be above 0"),
         ((3, 8), {"center": "ema", "center_decay": 1.0}, "center_decay=1.0"),
+        ((3.0, 8), {}, "num_classes=3.0: must be a whole number"),
+        ((3, 8.5), {}, "feature_dim=8.5: must be a whole number"),
+        ((True, 8), {}, "num_classes=True: must be a whole number"),
+        ((3, 8), {"temperature": "0.5"}, "temperature='0.5': must be a number"),
+        ((3, 8), {"temperature": [0.5]}, "temperature=.0.5.: must be a number"),
+        ((3, 8), {"temperature": torch.inf}, "temperature=inf: .*above 0 and finite"),
+        ((3, 8), {"separation_power": "-4"}, "separation_power='-4': must be a number"),
+        ((3, 8), {"robustness": None}, "robustness=None: must be a number"),
+        ((3, 8), {"label_smoothing": "0.1"}, "label_smoothing='0.1': must be a number"),
+        ((3, 8), {"anchor_scale": torch.inf}, "anchor_scale=inf: must be above 0 and finite"),
+        ((3, 8), {"negligible": "no"}, "negligible='no': must be a number"),
+        ((3, 8), {"center": "ema", "center_updates": 1.5}, "center_updates=1.5: must be a whole number"),
+        ((3, 8), {"ignore_index": 0.5}, "ignore_index=0.5: must be a whole number"),
+        ((3, 8), {"anchor_seed": 0.5}, "anchor_seed=0.5: must be a whole number"),
+        ((3, 8), {"feature_length": [1.0]}, "use own, common, or a length above 0"),
+        ((3, 8), {"weight": ["a", "b", "c"]}, "weight must be 3 numbers"),
         ((3, 8), {"center": "frozen", "center_updates": 0}, "center_updates=0: must be at least 1"),
         ((3, 8), {"centroids": "class_mean", "centroid_decay": -0.1}, "centroid_decay=-0.1"),
         ((3, 8), {"weight": "inverse"}, "unknown weight 'inverse': use 'balanced'"),
@@ -179,12 +196,31 @@ def test_errors_of_construction_name_the_cure(
         ncmi.NCMILoss(*arguments, **options)
 
 
+def test_other_sizes_are_whole_and_other_options_numbers() -> None:
+    for make, message in (
+        (lambda: ncmi.NCMIHead(8.0, 3), "in_features=8.0: must be a whole number"),
+        (lambda: ncmi.CentroidClassifier(3, 8.0), "feature_dim=8.0: must be a whole number"),
+        (lambda: ncmi.CentroidClassifier(3, 8, power="4"), "power='4': must be a number"),
+        (lambda: ncmi.InformationAccumulator(2.0, 3), "num_classes=2.0: must be a whole number"),
+        (lambda: ncmi.anchor_directions(3.0, 8, "axis"), "num_classes=3.0: must be a whole number"),
+        (lambda: ncmi.to_log_distribution(torch.ones(1, 3), None, "0.5"), "temperature='0.5': must be a number"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make()
+    ncmi.NCMILoss(np.int64(3), np.int32(8), temperature=np.float32(0.5), ignore_index=np.int64(-1))
+
+
 def test_errors_of_setters_name_the_cure() -> None:
     loss = ncmi.NCMILoss(3, 8, anchor_scale=10.0, weight="balanced")
     with pytest.raises(ValueError, match=r"centroids must be \[3, 8\] positive probabilities"):
         loss.set_centroids(torch.full((2, 8), 0.125))
     with pytest.raises(ValueError, match="positive probabilities"):
         loss.set_centroids(torch.eye(3, 8))
+    with pytest.raises(TypeError, match=r"torch\.as_tensor"):
+        loss.set_centroids([[0.125] * 8] * 3)
+    for mode in ("fixed", "learned", "class_mean"):
+        with pytest.raises(ValueError, match="do not sum to 1: divide each row by its sum"):
+            ncmi.NCMILoss(3, 8, centroids=mode, feature_length="common").set_centroids(torch.ones(3, 8))
     with pytest.raises(ValueError, match=r"class counts \[2\]: expected one for each of 3 classes"):
         loss.set_class_counts(torch.ones(2))
 

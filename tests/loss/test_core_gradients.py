@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from ncmi import NCMILoss
+from ncmi import NCMIHead, NCMILoss
 from ncmi.loss import equation, likelihood, sweep
 from ncmi.loss.class_sums import LearnedSums
 from ncmi.loss.divergence import CentroidView, pairwise_divergence, wrong_sum
@@ -263,6 +263,42 @@ def test_second_derivatives(form: dict[str, Any]) -> None:
     _, tangent = torch.func.jvp(lambda f: loss(f, labels), (features.detach(),), (torch.ones_like(features),))
     (gradient,) = torch.autograd.grad(loss(features, labels), features)
     torch.testing.assert_close(tangent, gradient.sum())
+
+
+@pytest.mark.parametrize(
+    "make", [lambda **options: NCMILoss(3, 5, **options), lambda **options: NCMIHead(5, 3, **options)]
+)
+@pytest.mark.parametrize(
+    "options", [{"center": "ema"}, {"centroids": "class_mean"}, {"robustness": "auto"}, {"weight": "balanced"}]
+)
+def test_transforms_of_functions_and_statistics(options: dict[str, Any], make: Callable[..., Any]) -> None:
+    """``torch.func`` does not let a call in training collect; what collects nothing works."""
+    features, labels = torch.randn(4, 5), torch.tensor([0, 2, 1, 1])
+    loss = make(**options)
+    loss(features, labels)
+    for transformed in (
+        lambda: torch.func.grad(lambda f: loss(f, labels))(features),
+        lambda: torch.func.vmap(lambda f, y: loss(f[None], y[None]))(features, labels),
+    ):
+        with pytest.raises(RuntimeError, match=r"collects statistics .* call loss\(features, labels\).*eval"):
+            transformed()
+    expected = torch.func.grad(lambda f: loss.loss(f, labels))(features)
+    assert torch.func.vmap(lambda f, y: loss.loss(f[None], y[None]))(features, labels).shape == (4,)
+    loss.eval()
+    torch.testing.assert_close(torch.func.grad(lambda f: loss(f, labels))(features), expected)
+
+
+def test_transforms_of_functions_with_buffers_of_their_own() -> None:
+    loss, features, labels = NCMILoss(3, 5, center="ema"), torch.randn(4, 5), torch.tensor([0, 2, 1, 1])
+    parameters, buffers = dict(loss.named_parameters()), dict(loss.named_buffers())
+
+    def of(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
+        value: Tensor = torch.func.functional_call(loss, (parameters, buffers), (features, labels))
+        return value
+
+    gradient = torch.func.grad(of)(parameters, {name: value.clone() for name, value in buffers.items()})
+    loss(features, labels).backward()
+    torch.testing.assert_close(gradient["centroid_logits"], loss.centroid_logits.grad)
 
 
 def test_zero_vector_has_the_gradient_of_the_identity() -> None:

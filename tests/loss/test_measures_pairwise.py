@@ -76,7 +76,8 @@ def test_equal_distributions_have_no_concentration_to_lose() -> None:
 @pytest.mark.parametrize(
     ("log_p", "labels", "message"),
     [
-        (torch.zeros(2, 3), torch.tensor([0, 1]), "not log-distributions"),
+        (torch.zeros(2, 3), torch.tensor([0, 1]), "not log-distributions: apply"),
+        (torch.full((2, 3), torch.nan), torch.tensor([0, 1]), "holds NaN: check"),
         (torch.full((2, 3), math.nan), torch.tensor([0, 1]), "NaN"),
         (torch.tensor([[0.0, -math.inf]]), torch.tensor([0]), "exactly 0"),
         (torch.randn(2, 3).log_softmax(-1), torch.tensor([0, 5]), "num_classes"),

@@ -161,6 +161,27 @@ def test_tables_are_computed_once_and_never_stale(monkeypatch: pytest.MonkeyPatc
     torch.testing.assert_close(found, other(features), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", MAKERS)
+def test_what_is_not_fitted_decides_nothing(name: str) -> None:
+    features, _ = problem(11, seed=3)
+    unfitted = MAKERS[name]()
+    loaded = MAKERS[name]()
+    loaded.load_state_dict(unfitted.state_dict())
+    for each in (unfitted, loaded):
+        for decide in (each, each.evidence, each.predict, each.predict_proba, each.predict_log_proba):
+            with pytest.raises(RuntimeError, match=r"call fit\(features, labels\) first"):
+                decide(features)
+        with pytest.raises(RuntimeError, match=r"call fit"):
+            each.top_k(features, 1)
+    loaded.load_state_dict(fitted(name).state_dict())
+    assert torch.equal(loaded.predict(features), fitted(name).predict(features))
+
+
+def test_a_probe_of_features_that_say_nothing_is_fitted() -> None:
+    probe = ncmi.LinearProbe(2, 3).fit(torch.zeros(4, 3), torch.tensor([0, 1, 0, 1]))
+    torch.testing.assert_close(probe.predict_proba(torch.zeros(1, 3)), torch.full((1, 2), 0.5))
+
+
 def test_the_state_of_neighbors_loads_into_unfitted_ones() -> None:
     features, _ = problem(11, seed=3)
     neighbors = fitted("knn")

@@ -141,7 +141,13 @@ def test_a_constant_column_has_no_say(value: float) -> None:
     ("options", "message"),
     [
         ({"solver": "adam"}, "unknown solver 'adam': .*'lbfgs'"),
-        ({"l2": -1.0}, "l2=-1.0: needs at least 2 classes and a penalty of at least 0"),
+        ({"l2": -1.0}, "l2=-1.0: must be at least 0"),
+        ({"l2": "0.1"}, "l2='0.1': must be a number"),
+        ({"num_classes": 3.0}, "num_classes=3.0: must be a whole number"),
+        ({"feature_dim": 4.5}, "feature_dim=4.5: must be a whole number"),
+        ({"epochs": 1.5}, "epochs=1.5: must be a whole number"),
+        ({"batch_size": 0}, "batch_size=0: must be at least 1"),
+        ({"learning_rate": float("inf")}, "learning_rate=inf: must be above 0 and finite"),
         ({"num_classes": 1}, "num_classes=1, .*needs at least 2 classes"),
     ],
 )

@@ -87,3 +87,10 @@ def test_before_fit() -> None:
 def test_options(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="needs at least 2 classes, 1 neighbor, chunks of 1 and a temperature above"):
         NearestNeighbors(**{"num_classes": 4, **options})
+
+
+@pytest.mark.parametrize("options", [{"k": 2.5}, {"temperature": "1"}, {"chunk": 1.0}, {"num_classes": True}])
+def test_options_are_numbers(options: dict[str, Any]) -> None:
+    name = next(iter(options))
+    with pytest.raises(ValueError, match=rf"{name}=.*: must be a (whole )?number"):
+        NearestNeighbors(**{"num_classes": 4, **options})

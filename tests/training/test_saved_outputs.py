@@ -95,6 +95,9 @@ def test_a_hostile_file_executes_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"hostile\.npz: not a readable \.npz"):
         read_outputs(tmp_path / "hostile.npz")
     assert not marker.exists()
+    with pytest.raises(ValueError, match="never unpickled") as caught:
+        read_outputs(tmp_path / "hostile.npz")
+    assert "unsafely" not in str(caught.value)
     torch.load(tmp_path / "hostile.pt", weights_only=False)  # it is hostile indeed
     assert marker.exists()
 
@@ -131,6 +134,64 @@ def test_missing_and_unknown_files(tmp_path: Path) -> None:
     (tmp_path / "a.mat").write_text("")
     with pytest.raises(ValueError, match=r"files of type \.mat are not read: write numpy\.savez"):
         read_outputs(tmp_path / "a.mat")
+
+
+def test_numbers_of_classes_may_have_gaps(tmp_path: Path) -> None:
+    places = torch.tensor([0, 3, 90_000, 7, 2])
+    np.savez(tmp_path / "a.npz", logits=LOGITS.numpy(), labels=places[LABELS].numpy())
+    measured = measure_file(tmp_path / "a.npz")
+    assert measured.information.cmi == pytest.approx(expected()[0], rel=1e-10)
+    by_class = ncmi.measure(LOGITS.log_softmax(1), LABELS, 5).per_class_cmi
+    assert len(measured.class_cmi) == 90_001
+    found = [value for value in measured.class_cmi if value is not None]
+    assert found == pytest.approx(by_class[[0, 4, 1, 3, 2]].tolist())
+
+
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("wrong", [-1, 10**9])
+def test_labels_that_are_no_numbers_of_classes(wrong: int, beside: bool, tmp_path: Path) -> None:
+    labels = LABELS.numpy().copy()
+    labels[7] = wrong
+    file, given = tmp_path / "a.npz", tmp_path / "y.npy"
+    np.savez(file, logits=LOGITS.numpy(), labels=LABELS.numpy() if beside else labels)
+    np.save(given, labels)
+    with pytest.raises(
+        ValueError, match=rf"{'y.npy' if beside else 'a.npz'}: labels run .*{wrong}.* 0 … C − 1"
+    ) as caught:
+        measure_file(file, labels_file=given if beside else None)
+    assert "ignore_index" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("logits", np.nan, r"logits: 1 of 60 rows hold NaN or infinity, the first of them row 3"),
+        ("logits", -np.inf, r"logits: 1 of 60 rows hold NaN or infinity"),
+        ("features", np.inf, r"features: 1 of 60 rows hold NaN or infinity"),
+        ("probabilities", 0.5, "--values logits"),
+        ("log_p", 0.5, "--values logits"),
+    ],
+)
+def test_outputs_that_are_not_what_they_are_called(name: str, value: float, message: str, tmp_path: Path) -> None:
+    outputs = LOGITS.numpy().copy()
+    outputs[3, 1] = value
+    np.savez(tmp_path / "a.npz", **{name: outputs}, labels=LABELS.numpy())
+    with pytest.raises(ValueError, match=rf"a\.npz, array '{name}' taken as .*{message}") as caught:
+        measure_file(tmp_path / "a.npz")
+    assert "log_softmax" not in str(caught.value)
+
+
+def test_labels_of_their_own_file_are_called_labels(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", LOGITS.numpy())
+    np.save(tmp_path / "short.npy", LABELS.numpy()[:9])
+    (tmp_path / "bad.npy").write_bytes(b"none")
+    torch.save(LABELS.double(), tmp_path / "real.pt")
+    for name in ("short.npy", "bad.npy", "real.pt", "none.npy"):
+        with pytest.raises((ValueError, FileNotFoundError), match=name) as caught:
+            read_outputs(tmp_path / "x.npy", tmp_path / name)
+        said = str(caught.value)
+        assert "labels" in said or "whole numbers" in said
+        assert "logits" not in said
 
 
 @pytest.mark.parametrize("length", ["own", "common", 2.5])

@@ -27,6 +27,10 @@ from ncmi.training.identity import KEPT_DATA
 from ncmi.training.run_folder import removed_if_nothing_came
 
 _WIDTH = 120
+_OF_COLUMNS = (
+    *("label_column", "id_column", "group_column", "split_column", "time_column", "drop", "categorical", "numeric"),
+)
+"""Options that name columns."""
 
 
 class ComparisonResults:
@@ -105,8 +109,9 @@ def train(
     Args:
         data: a name (digits, wine, breast_cancer, iris), a path of any kind of data that ``ncmi`` reads, a data frame
             with a label column, or ``(X, y)``: a frame, an array ``[N, F]``, uint8 images ``[N, H, W]`` or
-            ``[N, H, W, 3]``, a list of PIL's images of one size, or a list of bags ``[N, D]``, with a label each. What
-            comes from memory is kept as a file in the folder ``data`` beside the run, since a run knows its data by a
+            ``[N, H, W, 3]``, a list of PIL's images of one size, or a list of bags ``[N, D]``, with a label each. The
+            index of a frame is left out, unless an option names it, such as ``group_column="patient"``. What comes
+            from memory is kept as a file in the folder ``data`` beside the run, since a run knows its data by a
             path.
         objective: name of the loss.
         network: name of the network; by default what suits the data.
@@ -224,7 +229,9 @@ def recipe_of(
     column = None
     if not is_path(data):
         inputs, labels = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
-        data, column = keep(inputs, labels, beside / KEPT_DATA, name)
+        asked = [options.get(option) for option in _OF_COLUMNS]
+        of_index = [str(one) for names in asked for one in (names if isinstance(names, list | tuple) else [names])]
+        data, column = keep(inputs, labels, beside / KEPT_DATA, name, of_index)
     kind = kind_of(str(data), options.get("data_dir"), options.get("images"))
     if objective not in objective_names():
         raise ValueError(f"unknown objective {objective!r}; known: {', '.join(objective_names())}")

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _carried_out(arguments: Sequence[str] | None) -> int:
     try:
-        from ncmi.cli.app import in_typed_words, run
+        from ncmi.cli.app import TYPED, in_typed_words, run
         from ncmi.errors import Interrupted, PeerLost, RankError, ToldElsewhere, exit_code_of, in_one_line
     except ModuleNotFoundError as error:
         return _without_app(list(sys.argv[1:] if arguments is None else arguments), str(error.name))
@@ -67,9 +67,8 @@ def _carried_out(arguments: Sequence[str] | None) -> int:
         _complain(f"ncmi: error: {error if 'pip install' in str(error) else cure}")
         return 2
     except Exception as error:
-        _complain(
-            f"ncmi: error: {in_typed_words(in_one_line(error))}", by="any" if isinstance(error, RankError) else "host"
-        )
+        said = in_typed_words(in_one_line(error, TYPED or None))
+        _complain(f"ncmi: error: {said}", by="any" if isinstance(error, RankError) else "host")
         return exit_code_of(error)
     return 0
 

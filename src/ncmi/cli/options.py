@@ -8,7 +8,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 Options = dict[str, tuple[str, ...]]
 """The choices of each option (none where anything goes) by its name, such as ``--training.optimizer``."""
-_NAME = re.compile(r"(?<![\w./'\"<-])([a-z][a-z0-9]*(?:_[a-z0-9]+)*)(?:=(\([^)]*\)|'[^']*'|[^\s,:;)]+))?(?![\w./(])")
+_NAME = re.compile(
+    r"[\w.]+\((?:[^()]|\([^()]*\))*\)|"  # a call is code, and stays
+    r"(?<![\w./'\"<-])([a-z][a-z0-9]*(?:_[a-z0-9]+)*)(?:=(\([^)]*\)|'[^']*'|[^\s,:;)]+))?(?![\w./(])"
+)
 _ERROR = re.compile(r"Error parsing (?P<where>\S+): (?P<what>.*)")
 _CHOICE = re.compile(
     r"invalid choice '(?P<value>.*?)' for argument '(?P<option>\S+)'\. Expected one of \((?P<known>.*)\)"
@@ -104,7 +107,7 @@ def as_typed(message: str, options: Options, section: str = "") -> str:
     def replace(match: re.Match[str]) -> str:
         name, value = match[1], match[2]
         # a plain word is an option where it is a name in code
-        if name not in typed or (value is None and "_" not in name):
+        if name is None or name not in typed or (value is None and "_" not in name):
             return match[0]
         if value is None or value == "True":
             return typed[name]

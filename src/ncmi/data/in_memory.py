@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from hashlib import blake2b
 from os import PathLike
 from pathlib import Path
@@ -21,7 +22,7 @@ from ncmi.data.bags.readers import open_bags
 from ncmi.data.images import fit_image, with_channels
 from ncmi.data.load import NewSamples, known_labels, load_new, new_image_files, new_rows, of_form, usable_samples
 from ncmi.data.signature import Signature
-from ncmi.data.tables.reading import raw_table_from_frame
+from ncmi.data.tables.reading import raw_table_from_frame, without_index
 from ncmi.errors import listing, naming
 from ncmi.files import write_atomically
 from ncmi.recipes.data import ImageData, TableData
@@ -91,7 +92,7 @@ def _new_table(inputs: Any, signature: Signature, data: TableData) -> NewSamples
             "a frame frame.iloc[[0]]"
         )
     if signature.preprocessing is None:
-        table, kind = as_inputs(_numbers(rows))
+        table, kind = as_inputs(_numbers(rows, "the run was trained on numbers alone"))
         return _in_order(of_form(table, kind, signature))
     names = [column.name for column in signature.preprocessing.columns]
     if rows.shape[1] != len(names):
@@ -160,13 +161,14 @@ def as_array(value: Any) -> npt.NDArray[Any]:
     return array
 
 
-def _numbers(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    if rows.dtype != object:
+def _numbers(rows: npt.NDArray[Any], cure: str) -> npt.NDArray[Any]:
+    """Rows whose values may be Python's objects or text as numbers."""
+    if rows.dtype.kind not in "OUS":
         return rows
     try:
         return rows.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"values that are no numbers ({error}): the run was trained on numbers alone") from None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"values that are no numbers ({error}): {cure}") from None
 
 
 def _picture(image: Any, signature: Signature) -> Tensor:
@@ -243,7 +245,7 @@ def open_any_bags(inputs: Any, *, features_key: str | None, coords_key: str | No
     )
 
 
-def keep(inputs: Any, labels: Any, folder: Path, name: str) -> tuple[Path, str | None]:
+def keep(inputs: Any, labels: Any, folder: Path, name: str, of_index: Collection[str] = ()) -> tuple[Path, str | None]:
     """Write what a Python program holds as a file that runs are trained on, called by its content.
 
     Args:
@@ -251,6 +253,7 @@ def keep(inputs: Any, labels: Any, folder: Path, name: str) -> tuple[Path, str |
         labels: ``[N]``; None where they are a column of the frame.
         folder: where to.
         name: what the data is called.
+        of_index: names of index levels of a frame that are columns after all; what else is in an index is not kept.
 
     Returns:
         The file, and its label column where that is known.
@@ -261,7 +264,7 @@ def keep(inputs: Any, labels: Any, folder: Path, name: str) -> tuple[Path, str |
     if not re.fullmatch(r"[\w.-]+", name):
         raise ValueError(f"name={name!r}: give letters, digits, hyphens and underscores")
     if is_frame(inputs):
-        return _keep_frame(as_frame(inputs), labels, folder, name)
+        return _keep_frame(as_frame(inputs), labels, folder, name, of_index)
     if labels is None:
         raise ValueError(f"{type(inputs).__name__} without labels: give (X, y), or a data frame with a label column")
     y = _labels(labels)
@@ -270,7 +273,7 @@ def keep(inputs: Any, labels: Any, folder: Path, name: str) -> tuple[Path, str |
     if are_bags(inputs):
         arrays = _bag_arrays([as_array(bag) for bag in inputs], y)
     else:
-        x, _ = as_inputs(_numbers(as_array(inputs)))
+        x, _ = as_inputs(_numbers(as_array(inputs), "give a data frame, whose columns may hold text"))
         arrays = {"x": x.numpy(), "y": y}
     if len(y) != len(inputs):
         raise ValueError(f"{len(inputs)} samples and {len(y)} labels: give one for each")
@@ -332,10 +335,12 @@ def _bag_arrays(bags: list[npt.NDArray[Any]], labels: npt.NDArray[Any]) -> dict[
     return {"x": np.concatenate(bags), "bag": np.repeat(np.arange(len(bags)), counts), "bag_label": labels}
 
 
-def _keep_frame(frame: pd.DataFrame, labels: Any, folder: Path, name: str) -> tuple[Path, str | None]:
+def _keep_frame(
+    frame: pd.DataFrame, labels: Any, folder: Path, name: str, of_index: Collection[str]
+) -> tuple[Path, str | None]:
     import pandas as pd
 
-    column = None
+    column, frame = None, without_index(frame, of_index)
     if labels is not None:
         values = pd.Series(_labels(labels))
         if len(values) != len(frame):
@@ -344,12 +349,37 @@ def _keep_frame(frame: pd.DataFrame, labels: Any, folder: Path, name: str) -> tu
         column = _LABEL if own is None else str(own)
         if column in map(str, frame.columns):
             raise ValueError(f"the labels are called {column!r} as a column of the frame is: rename one of them")
-        frame = frame.reset_index(drop=all(each is None for each in frame.index.names)).assign(**{column: values})
-    raw_table_from_frame(frame)  # what is no table is told here
-    frame = frame.rename(columns=str)
+        frame = frame.assign(**{column: values})
+    taken = raw_table_from_frame(frame).frame  # what is no table is told here
+    frame = frame.set_axis(list(taken.columns), axis=1)
     hashes = pd.util.hash_pandas_object(frame.astype(str), index=False).to_numpy()
     digest = blake2b(hashes.tobytes() + repr(list(frame.columns)).encode(), digest_size=4).hexdigest()
     path = folder / f"{name}-{digest}.parquet"
     with naming("the frame"):
-        write_atomically(path, lambda temporary: frame.to_parquet(temporary))
+        write_atomically(path, lambda temporary: _write_parquet(frame, taken, temporary))
     return path, column
+
+
+def _write_parquet(frame: pd.DataFrame, taken: pd.DataFrame, path: Path) -> None:
+    """Write a frame; columns that Parquet has no type for, such as intervals, are written as a table takes them.
+
+    Args:
+        taken: the same columns as numbers, dates and text.
+    """
+    import pandas as pd
+
+    without_type = (TypeError, ValueError, NotImplementedError, OverflowError)
+    try:
+        frame.to_parquet(path)
+        return
+    except without_type:
+        writable = {}
+    for name, column in frame.items():
+        try:
+            column.to_frame().to_parquet(io.BytesIO())
+            writable[name] = column
+        except without_type:
+            # what is categorical stays so
+            is_category = isinstance(column.dtype, pd.CategoricalDtype)
+            writable[name] = taken[str(name)].astype("category") if is_category else taken[str(name)]
+    pd.DataFrame(writable).to_parquet(path)

@@ -1,10 +1,12 @@
 """Data by name or path: data sets, embedded or in files of all kinds, and inputs without labels."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,6 +29,11 @@ from ncmi.data.tables.reading import raw_table_from_frame, read_raw_table
 from ncmi.data.tables.table import LabeledTable, TableColumn
 from ncmi.errors import left_out_in_words, listing, naming
 from ncmi.recipes.data import ImageData, Kind, TableData
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ncmi.data.tables.preprocessing import Preprocessing
 
 _OF_FILES = (
     *("test", "validation", "images", "label_column", "header", "separator", "decimal", "encoding", "missing", "sheet"),
@@ -350,15 +357,20 @@ def new_rows(table: Any, signature: Signature, data: TableData, labeled: bool = 
     notes = list(read.notes)
     if preprocessing is not None:
         inputs = preprocessing.transform(read.rows.frame)
-        notes += [
-            f"{count} {'row has' if count == 1 else 'rows have'} a value of {name!r} that training had not, or rarely"
-            for name, count in preprocessing.unseen(read.rows.frame).items()
-        ]
+        notes += unseen_in_words(preprocessing, read.rows.frame)
     else:
         with np.errstate(over="ignore"):  # what overflows is infinite, and cannot be used
             inputs = torch.from_numpy(read.rows.frame.to_numpy(np.float32))
     labels = _labels_of(read.labels, label_column, signature, data) if labeled else None
     return usable_samples(inputs, read.rows.names, labels=labels, notes=tuple(notes))
+
+
+def unseen_in_words(preprocessing: Preprocessing, frame: pd.DataFrame) -> list[str]:
+    """A note for each column of new rows, read as in training, with categories that training had not often enough."""
+    return [
+        f"{count} {'row has' if count == 1 else 'rows have'} a value of {name!r} that training had not, or rarely"
+        for name, count in preprocessing.unseen(frame).items()
+    ]
 
 
 def _by_place(frame: Any, columns: Sequence[TableColumn], label_column: str) -> Any:

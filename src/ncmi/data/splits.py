@@ -120,7 +120,8 @@ def split_dataset(
         if not 0 <= fraction < 1:
             raise ValueError(f"{name}={fraction}: choose a fraction from 0 to below 1")
     if sum(fractions.values()) >= 1:
-        raise ValueError(f"{fractions} leave nothing to train on: choose fractions whose sum is below 1")
+        given = " and ".join(f"{name}={fraction}" for name, fraction in fractions.items())
+        raise ValueError(f"{given} leave nothing to train on: choose fractions whose sum is below 1")
     pool = np.flatnonzero(parts == TRAIN)
     draw = _latest if dataset.times is not None else _grouped if dataset.groups is not None else _stratified
     draw(dataset, parts, fractions.get("validation_fraction", 0.0), fractions.get("test_fraction", 0.0), seed, folds)

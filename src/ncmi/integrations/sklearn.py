@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
+import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Any, Literal
@@ -14,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from pandas.api.types import is_numeric_dtype
+from pandas.api.types import is_bool_dtype, is_complex_dtype, is_numeric_dtype
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
@@ -26,12 +28,14 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ncmi.data.batches import batch_slices, epoch_order, weighted_draws
 from ncmi.data.dataset import check_finite
+from ncmi.data.load import unseen_in_words
 from ncmi.data.signature import Signature
 from ncmi.data.standardize import Standardizer
-from ncmi.data.tables.load import columns_of_frame, read_rows
+from ncmi.data.tables.load import features_of_frame, read_rows
 from ncmi.data.tables.preprocessing import Preprocessing, fit_preprocessing
+from ncmi.data.tables.reading import column_names
 from ncmi.loss.alternating import AlternatingOptimizer
-from ncmi.loss.forms import Anchors, CentroidMode, Direction, Form
+from ncmi.loss.forms import Anchors, CentroidMode, Direction, Form, check_number, check_whole
 from ncmi.objectives.options import NCMIOptions, ObjectiveOptions, objective_options
 from ncmi.recipes import Network, Recipe, TableData, Training, resolve_recipe
 from ncmi.training.defaults import makes_small_steps, one_thread, torch_defaults
@@ -39,8 +43,11 @@ from ncmi.training.model import Classifier
 from ncmi.training.optimizers import learning_rate_factor, make_optimizers
 from ncmi.training.samples import ViewMaker, features_of, split_views
 from ncmi.training.step import TrainingStep
+from ncmi.training.tables import with_fitted
 
 _FORM = ("temperature", "centroids", "anchors", "separation_power", "separation_direction", "form", "robustness")
+_OPTION = re.compile(r"(?:say )?--data\.([a-z-]+)(?: (-?\d[\d.]*|point|comma|column_1)(?!\w))?")
+_BETWEEN = ("ncmi", "contextlib", "sklearn", "joblib")  # packages whose lines say nothing to a caller
 
 
 class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -50,8 +57,10 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
     column's spread is far below its mean (dates in seconds), put a ``StandardScaler`` before it in a ``Pipeline``.
 
     A data frame (pandas or polars) may hold text, categories, booleans, dates and missing values: its columns are told
-    by kind and become numbers as those of a table file do, see :mod:`ncmi.data.tables.preprocessing`. What is left
-    out, such as free text, is warned of.
+    by kind and become numbers as those of a table file do, see :mod:`ncmi.data.tables.preprocessing`. Of a frame that
+    holds numbers alone, all columns are numbers. A number that is missing or infinite becomes the median of training.
+    Its index is no feature. What a run would note is a ``UserWarning``, one for each call: columns that are left out,
+    such as free text, values that could not be read, categories that training had not.
 
     Args:
         objective: name of a registered objective (``"ncmi"``, ``"cross_entropy"``, …), or its options for more than
@@ -83,7 +92,7 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
     Attributes:
         classes_: labels ``[C]``, sorted.
         n_features_in_, feature_names_in_: columns of ``X``.
-        preprocessing_: how the columns of a data frame became numbers; None where they all were.
+        preprocessing_: how the columns of a data frame became numbers; None where all values were.
         n_iter_: epochs trained; a call of :meth:`partial_fit` is one.
         loss_curve_: mean training loss of each epoch.
         validation_scores_, best_validation_score_: with ``early_stopping``: accuracy after each epoch, and the best.
@@ -92,7 +101,8 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         model_: the trained network with its read-outs, in float64: what is predicted for a sample depends on no other.
 
     Raises:
-        ValueError: by :meth:`fit`, for parameters out of range, a single class, NaN; the message names the cure.
+        ValueError: by :meth:`fit`, for parameters out of range, a single class, NaN in an array; the message names the
+            cure.
         FloatingPointError: by :meth:`fit`, if the loss does not stay finite.
 
     Example:
@@ -284,6 +294,19 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
 
     def _set_aside(self, encoded: npt.NDArray[Any], seed: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Indices to train on, and to validate by."""
+        counts = np.bincount(encoded)
+        if counts.min() < 2:
+            raise ValueError(
+                f"class {self.classes_[counts.argmin()]!r} has one sample, of which early_stopping=True can set none "
+                "aside: give it more samples, or early_stopping=False"
+            )
+        aside_count = math.ceil(self.validation_fraction * len(encoded))
+        if not len(counts) <= aside_count <= len(encoded) - len(counts):
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction} sets {aside_count} of {len(encoded)} samples aside, "
+                f"but each of the {len(counts)} classes needs one aside and one to train on: choose another fraction, "
+                "or early_stopping=False"
+            )
         kept, aside = train_test_split(
             np.arange(len(encoded)), test_size=self.validation_fraction, stratify=encoded, random_state=seed
         )
@@ -332,35 +355,55 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
     def _samples_and_targets(
         self, X: npt.ArrayLike, y: npt.ArrayLike, *, reset: bool
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[Any]]:
-        if reset:
-            self.preprocessing_: Preprocessing | None = None
-        if (reset and _is_mixed(X)) or self.preprocessing_ is not None:
-            validate_data(self, X, reset=reset, skip_check_array=True)
+        if not reset:
             targets = column_or_1d(y, warn=True)
             check_consistent_length(X, targets)
-            if reset:
-                self._fit_preprocessing(X)
-            return self._features(X), targets
-        samples, targets = self._validated(X, y=y, reset=reset)
+            return self._samples(X), targets
+        self.preprocessing_: Preprocessing | None = None
+        self._medians: npt.NDArray[np.float32] | None = None
+        if _is_mixed(X):
+            validate_data(self, X, skip_check_array=True)
+            targets = column_or_1d(y, warn=True)
+            check_consistent_length(X, targets)
+            with _words_of_frames():
+                return self._fit_preprocessing(_as_pandas(X)), targets
+        samples, targets = self._validated(X, y=y)
+        if _is_frame(X):
+            self._medians = np.median(samples, axis=0)
         return samples, targets
 
-    def _fit_preprocessing(self, frame: Any) -> None:
-        columns, notes = columns_of_frame(frame, TableData("frame"))
-        for note in notes:
-            if note.startswith("left out"):
-                warnings.warn(f"columns of the frame: {note}", stacklevel=6)
+    def _fit_preprocessing(self, frame: pd.DataFrame) -> npt.NDArray[np.float32]:
+        """Numbers ``[N, F]`` of the training samples."""
+        # whether some value is missing must not decide which columns count
+        numbers: list[str] = []
+        if all(map(_is_real, frame.dtypes)):
+            names = zip(column_names(frame), frame.dtypes, strict=True)
+            numbers = [name for name, kind in names if not is_bool_dtype(kind)]
+        columns, rows, notes = features_of_frame(frame, TableData("frame", numeric=tuple(numbers)))
         if not columns:
             raise ValueError(f"no column of the frame can be used: {'; '.join(notes)}")
-        rows = read_rows(frame, columns, TableData("frame"), label_column="").rows
-        self.preprocessing_ = fit_preprocessing(rows.frame, columns, len(rows))
+        self.preprocessing_ = fit_preprocessing(rows, columns, len(rows))
+        _warn(with_fitted(notes, self.preprocessing_))
+        return _finite(self.preprocessing_, rows)
 
-    def _features(self, frame: Any) -> npt.NDArray[np.float32]:
-        """Numbers ``[N, F]`` of a frame with mixed columns."""
-        assert self.preprocessing_ is not None
-        rows = read_rows(frame, self.preprocessing_.columns, TableData("frame"), label_column="").rows
-        features = self.preprocessing_.transform(rows.frame)
-        check_finite(features, self.preprocessing_.feature_names)
-        return np.asarray(features)
+    def _samples(self, X: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Numbers ``[N, F]`` of further samples, as of those of the first call."""
+        if self.preprocessing_ is not None:
+            validate_data(self, X, reset=False, skip_check_array=True)
+            with _words_of_frames():
+                read = read_rows(X, self.preprocessing_.columns, TableData("frame"), label_column="")
+                _warn((*read.notes, *unseen_in_words(self.preprocessing_, read.rows.frame)))
+                return _finite(self.preprocessing_, read.rows.frame)
+        if self._medians is None or not _is_frame(X):
+            return np.asarray(self._validated(X, reset=False))
+        values = validate_data(self, X, dtype=np.float64, order="C", ensure_all_finite=False, reset=False)
+        names = column_names(_as_pandas(X))
+        counts = zip(names, np.isinf(values).sum(axis=0).tolist(), strict=True)
+        _warn([f"{count} values of {name!r} are infinite: taken as missing" for name, count in counts if count])
+        with np.errstate(over="ignore"):  # what overflows is infinite, and so an error
+            samples = np.where(np.isfinite(values), values, self._medians).astype(np.float32)
+        check_finite(torch.from_numpy(samples), names)
+        return samples
 
     def _validated(self, X: npt.ArrayLike, **options: Any) -> Any:
         with np.errstate(over="ignore"):  # what overflows is infinite, and so an error
@@ -371,9 +414,12 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
     ) -> tuple[Recipe, Tensor | None]:
         """How it is trained; and weights ``[N]`` to draw samples by, their own and the classes' that the loss lacks."""
         for name, least in (("width", 1), ("depth", 1), ("feature_dim", 2), ("epochs", 1), ("batch_size", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name}={value}: must be at least {least}, or None")
+            if (value := getattr(self, name)) is not None:
+                check_whole(**{name: value})
+                if value < least:
+                    raise ValueError(f"{name}={value}: must be at least {least}, or None")
+        check_number("validation_fraction", self.validation_fraction)
+        check_whole(n_iter_no_change=self.n_iter_no_change)
         if self.readout not in ("auto", "head", "cc", "lp"):
             raise ValueError(f"unknown readout {self.readout!r}: use 'auto', 'head', 'cc' or 'lp'")
         if not 0 < self.validation_fraction < 1 or self.n_iter_no_change < 1:
@@ -432,12 +478,7 @@ class NCMIClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
     def predict_log_proba(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Log-probabilities ``[N, C]``, columns in the order of ``classes_``."""
         check_is_fitted(self, "model_")
-        if self.preprocessing_ is None:
-            samples = self._validated(X, reset=False)
-        else:
-            validate_data(self, X, reset=False, skip_check_array=True)
-            samples = self._features(X)
-        features = features_of(self.model_, torch.tensor(samples))
+        features = features_of(self.model_, torch.tensor(self._samples(X)))
         return np.asarray(self.model_.log_proba(features, self.readout_))
 
     def predict_proba(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -495,12 +536,75 @@ class _Trainer:
         return float((self.model.log_proba(features, "head").argmax(1) == labels).double().mean())
 
 
+def _is_frame(X: Any) -> bool:
+    return hasattr(X, "columns") and hasattr(X, "dtypes")
+
+
+def _as_pandas(frame: Any) -> pd.DataFrame:
+    return frame if isinstance(frame, pd.DataFrame) else frame.to_pandas()
+
+
+def _is_real(kind: Any) -> bool:
+    return is_numeric_dtype(kind) and not is_complex_dtype(kind)
+
+
 def _is_mixed(X: Any) -> bool:
-    """Whether it is a data frame that holds more than numbers."""
-    if not hasattr(X, "columns") or not hasattr(X, "dtypes"):
+    """Whether it is a data frame that holds more than finite numbers."""
+    if not _is_frame(X):
         return False
-    frame = X if isinstance(X, pd.DataFrame) else X.to_pandas()
-    return any(not is_numeric_dtype(kind) for kind in frame.dtypes) or bool(frame.isna().to_numpy().any())
+    frame = _as_pandas(X)
+    if not all(map(_is_real, frame.dtypes)):
+        return True
+    return not np.isfinite(frame.to_numpy(np.float64, na_value=np.nan)).all()
+
+
+def _finite(preprocessing: Preprocessing, rows: pd.DataFrame) -> npt.NDArray[np.float32]:
+    features = preprocessing.transform(rows)
+    check_finite(features, preprocessing.feature_names)
+    return np.asarray(features)
+
+
+@contextmanager
+def _words_of_frames() -> Iterator[None]:
+    """Inside it errors name cures that a frame has, in place of options that this estimator has not."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(_in_words_of_frames(str(error))) from error
+
+
+def _in_words_of_frames(text: str) -> str:
+    """A text in which options of the command line are what does the same to a frame.
+
+    Example:
+        >>> _in_words_of_frames("a mark of missing ones, say --data.missing -999")
+        'a mark of missing ones, use X.replace(-999, numpy.nan)'
+    """
+
+    def cure(option: re.Match[str]) -> str:
+        cures = {
+            "missing": f"X.replace({option[2] or 'MARK'}, numpy.nan)",
+            "categorical": "astype('category')",
+            "numeric": "pandas.to_numeric",
+            "decimal": "pandas.to_numeric",
+            "split-column": "X.loc to select rows",
+            "drop": "X.drop(columns=…)",
+            "id-column": "X.drop(columns=…)",
+        }
+        use = cures.get(option[1], "a column of another type")
+        return f"use {use}" if option[0].startswith("say") else use
+
+    return _OPTION.sub(cure, text)
+
+
+def _warn(notes: Sequence[str]) -> None:
+    """One warning of all notes, at the line that has called the estimator, or scikit-learn's tools with it."""
+    if not notes:
+        return
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and str(frame.f_globals.get("__name__")).split(".")[0] in _BETWEEN:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(f"columns of the frame: {_in_words_of_frames('; '.join(notes))}", UserWarning, stacklevel=level)
 
 
 @contextmanager

@@ -23,7 +23,16 @@ from ncmi.loss.divergence import (
     ratio_to_uniform,
     rounding_of,
 )
-from ncmi.loss.forms import Anchors, Distribution, FeatureLength, NCMIForm, check_choice, check_map
+from ncmi.loss.forms import (
+    Anchors,
+    Distribution,
+    FeatureLength,
+    NCMIForm,
+    check_choice,
+    check_map,
+    check_number,
+    check_whole,
+)
 from ncmi.loss.signs import sign_directions
 from ncmi.loss.simplex import to_log_distribution
 
@@ -65,6 +74,7 @@ def anchor_directions(num_classes: int, dim: int, anchors: Anchors, seed: int = 
         tensor(-0.3330)
     """
     check_choice("anchors", anchors, Anchors)
+    check_whole(num_classes=num_classes, dim=dim, seed=seed)
     if anchors == "auto":
         anchors = "axis" if dim >= num_classes else "etf"
     if anchors == "axis":
@@ -239,10 +249,12 @@ class CentroidClassifier(FeatureClassifier):
         chunk_classes: int = 4096,
     ) -> None:
         super().__init__()
-        if num_classes < 2 or chunk_classes < 1 or not power > 0:
+        check_whole(num_classes=num_classes, feature_dim=feature_dim, chunk_classes=chunk_classes)
+        check_number("power", power)
+        if num_classes < 2 or chunk_classes < 1 or not 0 < power < math.inf:
             raise ValueError(
                 f"num_classes={num_classes}, chunk_classes={chunk_classes}, power={power}: "
-                "needs at least 2 classes, chunks of at least 1 and a power above 0"
+                "needs at least 2 classes, chunks of at least 1 and a finite power above 0"
             )
         check_map(temperature, distribution, feature_length)
         self.num_classes, self.power, self.chunk_classes = num_classes, power, chunk_classes

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ncmi.loss.autograd import values_can_be_read
 
-_SUM_TOLERANCE = 1e-2  # soft targets mixed in half precision sum to 1 only about so well
+SUM_TOLERANCE = 1e-2  # distributions mixed in half precision sum to 1 only about so well
 IGNORE = -100  # the label of samples without a class, as torch.nn.functional.cross_entropy has it
 
 
@@ -219,7 +219,7 @@ def _check_distributions(targets: Tensor, num_classes: int) -> None:
     if not bool((targets >= 0).all()):
         raise ValueError("soft targets are negative or NaN: pass probabilities, e.g. logits.softmax(-1)")
     total = targets.sum(-1)
-    if not bool(((total - 1).abs() <= _SUM_TOLERANCE).all()):
+    if not bool(((total - 1).abs() <= SUM_TOLERANCE).all()):
         if bool(((targets == 0) | (targets == 1)).all()):
             raise ValueError(
                 "soft targets of zeros and ones do not sum to 1: several classes of a sample, or none, at once is "

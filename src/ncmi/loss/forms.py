@@ -1,7 +1,8 @@
 """What forms the loss has: their names, defaults and checks, without torch, so that a command line can read them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from numbers import Integral
 from operator import ge, gt, le, lt
 from typing import Any, Literal, get_args
 
@@ -71,10 +72,16 @@ class NCMIForm:
         check_choice("centroids", self.centroids, CentroidMode)
         check_choice("anchors", self.anchors, Anchors)
         check_choice("center", self.center, Center)
-        check_range(self, "anchor_scale", above=0, cure="or None for centroids that are as features are")
+        check_range(
+            self, "anchor_scale", above=0, below=math.inf, cure="or None for centroids that are as features are"
+        )
         check_range(self, "center_decay", "centroid_decay", least=0, below=1, cure="e.g. 0.99")
         if isinstance(self.robustness, str) and self.robustness != "auto":
             raise ValueError(f"unknown robustness {self.robustness!r}: use 0 to 1, or auto")
+        if self.robustness != "auto":
+            check_number("robustness", self.robustness)
+        if self.separation_power is not None:
+            check_number("separation_power", self.separation_power)
         power = -1.0 if self.separation_power is None else self.separation_power
         robustness = 1.0 if self.robustness == "auto" else self.robustness
         check_loss(self.form, power, self.separation_direction, robustness)
@@ -97,10 +104,29 @@ def likelihood_power(num_classes: int, own_length: bool = False) -> float:
 
 def check_sizes(num_classes: int, feature_dim: int) -> None:
     """Raise ValueError for sizes that no classifier has."""
+    check_whole(num_classes=num_classes, feature_dim=feature_dim)
     if num_classes < 2:
         raise ValueError(f"num_classes={num_classes}: a classifier needs at least 2 classes")
     if feature_dim < 1:
         raise ValueError(f"feature_dim={feature_dim}: the network's feature needs at least 1 component")
+
+
+def check_number(name: str, value: Any) -> None:
+    """Raise ValueError for what is no number, such as text that spells one; tensors of one number are numbers."""
+    if isinstance(value, (str, bytes, bool)) or not hasattr(value, "__float__"):
+        raise ValueError(f"{name}={value!r}: must be a number")
+
+
+def check_whole(**values: Any) -> None:
+    """Raise ValueError for the first of some arguments, by their names, that is no whole number.
+
+    >>> check_whole(num_classes=2.0)
+    Traceback (most recent call last):
+    ValueError: num_classes=2.0: must be a whole number
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise ValueError(f"{name}={value!r}: must be a whole number")
 
 
 def check_choice(name: str, value: Any, choices: Any) -> None:
@@ -118,12 +144,25 @@ def check_range(
     below: float | None = None,
     cure: str = "",
 ) -> None:
-    """Raise ValueError for the first of some fields of ``options`` that is out of bounds or NaN; None is allowed."""
+    """Raise ValueError for the first of some fields of ``options`` that is no number or out of bounds.
+
+    Fields of a dataclass that are int must be whole, and None is allowed where their type has it.
+    """
+    types = {field.name: field.type for field in fields(options)} if is_dataclass(options) else {}
     bounds = (("at least", ge, least), ("above", gt, above), ("at most", le, most), ("below", lt, below))
     for name in names:
         value = getattr(options, name)
-        if value is not None and not all(holds(value, bound) for _, holds, bound in bounds if bound is not None):
-            words = " and ".join(f"{word} {bound}" for word, _, bound in bounds if bound is not None)
+        if value is None and "None" in str(types.get(name)):
+            continue
+        check_number(name, value)
+        if types.get(name) in (int, int | None, "int", "int | None"):
+            check_whole(**{name: value})
+        if not all(holds(value, bound) for _, holds, bound in bounds if bound is not None):
+            words = " and ".join(
+                "finite" if abs(bound) == math.inf else f"{word} {bound}"
+                for word, _, bound in bounds
+                if bound is not None
+            )
             raise ValueError(f"{name}={value}: must be {words}{cure and ', ' + cure}")
 
 
@@ -156,12 +195,20 @@ def common_length(feature_length: FeatureLength, feature_dim: int) -> float | No
 
 def check_map(temperature: Any, distribution: str, feature_length: FeatureLength) -> None:
     """Check the map from feature to distribution; a temperature that is a tensor is not looked at."""
-    if isinstance(temperature, (int, float)) and not temperature > 0:
-        raise ValueError(f"temperature={temperature}: it divides the feature and must be above 0 (usual: 0.05 to 2)")
+    if isinstance(temperature, (str, bool, list, tuple)) or temperature is None:
+        check_number("temperature", temperature)
+    if isinstance(temperature, (int, float)) and not (temperature > 0 and temperature < math.inf):
+        raise ValueError(
+            f"temperature={temperature}: it divides the feature and must be above 0 and finite (usual: 0.05 to 2)"
+        )
     check_choice("distribution", distribution, Distribution)
     if isinstance(feature_length, str):
         check_choice("feature_length", feature_length, get_args(FeatureLength)[1])
-    elif feature_length is None or isinstance(feature_length, bool) or not 0 < feature_length < math.inf:
+    elif (
+        not hasattr(feature_length, "__float__")
+        or isinstance(feature_length, bool)
+        or not 0 < feature_length < math.inf
+    ):
         raise ValueError(f"feature_length={feature_length}: use own, common, or a length above 0")
 
 

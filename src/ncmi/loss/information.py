@@ -16,12 +16,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ncmi.loss.checks import IGNORE, as_rows, check_tensor
+from ncmi.loss.checks import IGNORE, SUM_TOLERANCE, as_rows, check_tensor
 from ncmi.loss.distributed import all_reduce_sum, world_size
-from ncmi.loss.forms import Separation, check_choice
+from ncmi.loss.forms import Separation, check_choice, check_whole
 
 _CHUNK = 2**19  # elements taken to float64 at a time: 4 MB, independent of the number of samples
-_SUM_TOLERANCE = 1e-2
 _SUMS = ("counts", "sums", "log_sums", "negative_entropies")
 
 
@@ -94,6 +93,7 @@ class InformationAccumulator:
         device: torch.device | str | None = None,
         ignore_index: int = IGNORE,
     ) -> None:
+        check_whole(num_classes=num_classes, dim=dim)
         if num_classes < 1 or dim < 1:
             raise ValueError(f"num_classes={num_classes}, dim={dim}: both must be at least 1")
         self.num_classes, self.dim, self.ignore_index = num_classes, dim, ignore_index
@@ -248,7 +248,9 @@ def measure(
 
 
 def _check_rows(log_p: Tensor, p: Tensor) -> None:
-    if not bool(((p.sum(-1) - 1).abs() <= _SUM_TOLERANCE).all()):  # NaN fails too
-        raise ValueError("rows of log_p are not log-distributions (or NaN): apply log_softmax or to_log_distribution")
+    if not bool(((p.sum(-1) - 1).abs() <= SUM_TOLERANCE).all()):  # NaN fails too
+        if bool(log_p.isnan().any()):
+            raise ValueError("log_p holds NaN: check the logits or features that it comes from")
+        raise ValueError("rows of log_p are not log-distributions: apply log_softmax or to_log_distribution")
     if bool(log_p.amin() == -torch.inf):
         raise ValueError("a probability is exactly 0, so Γ is infinite: pass logits through log_softmax in float32")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any, Literal, get_args
 
@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ncmi.loss.autograd import by_hand, full_products
 from ncmi.loss.centroids import CentroidClassifier, anchor_directions
-from ncmi.loss.checks import IGNORE, Batch, as_rows, check_tensor
+from ncmi.loss.checks import IGNORE, SUM_TOLERANCE, Batch, as_rows, check_tensor
 from ncmi.loss.chunked import WORTH, ChunkPlan, Reduce, Skips, can_chunk, chunk_size, chunked_surprisal, sample_classes
 from ncmi.loss.class_sums import LearnedSums
 from ncmi.loss.distributed import gather_batch, world_size
@@ -31,8 +31,10 @@ from ncmi.loss.forms import (
     Form,
     NCMIForm,
     Reduction,
+    check_number,
     check_reduction,
     check_sizes,
+    check_whole,
     common_length,
     likelihood_power,
 )
@@ -89,6 +91,7 @@ class NCMIBase(nn.Module):
         check_sizes(num_classes, feature_dim)
         if feature_dim < 2:
             raise ValueError(f"the simplex needs a feature of width D ≥ 2, got D={feature_dim}: widen the network")
+        check_whole(center_updates=center_updates, ignore_index=ignore_index, anchor_seed=anchor_seed)
         options = NCMIForm(weight=weight if isinstance(weight, str) else None, **form)  # checks them
         check_reduction(options.form, reduction)
         self.num_classes, self.feature_dim = num_classes, feature_dim
@@ -200,10 +203,12 @@ class NCMIBase(nn.Module):
                     f"{name}={value} is for form='likelihood' with separation_direction='sample_to_centroid' and "
                     f"distribution='nsf': leave it at {unset!r}; with p = 1 no B×C table is made in any case"
                 )
-        if self.negligible is not None and not 0 <= self.negligible < 1:
-            raise ValueError(
-                f"negligible={self.negligible}: a share of the gradient's weight, 0 to 1; None for rounding"
-            )
+        if self.negligible is not None:
+            check_number("negligible", self.negligible)
+            if not 0 <= self.negligible < 1:
+                raise ValueError(
+                    f"negligible={self.negligible}: a share of the gradient's weight, 0 to 1; None for rounding"
+                )
         if self.sampled_classes is not None and (self.label_smoothing or self.centroid_mode == "class_mean"):
             raise ValueError(
                 "sampled_classes with smoothed labels or class means, which need all classes: leave it out"
@@ -389,16 +394,21 @@ class NCMIBase(nn.Module):
         """Put the centroids to given distributions ``[C, D]``, e.g. the true ones: the closed-form update.
 
         Raises:
-            ValueError: for another shape, a probability that is not positive, or centroids that are directions.
+            ValueError: for another shape, a probability that is not positive, rows that do not sum to 1, or centroids
+                that are directions.
         """
         self.check_settable()
         if self._on_demand:
             raise ValueError("anchors='signs' with p = 1 keep no centroids to be set: use anchors='random'")
+        check_tensor(centroids, "centroids")
         if centroids.shape != self.centroid_logits.shape or not bool((centroids > 0).all()):
             raise ValueError(f"centroids must be {list(self.centroid_logits.shape)} positive probabilities")
+        total = centroids.sum(-1, keepdim=True)
+        if not bool(((total - 1).abs() <= SUM_TOLERANCE).all()):
+            raise ValueError("centroids are distributions, but their rows do not sum to 1: divide each row by its sum")
         log_q = centroids.log()
         if self.class_means is not None:
-            self.class_means.means.copy_(centroids)
+            self.class_means.means.copy_(centroids / total)
             return
         if self.distribution == "nsf":
             # σ(Λ) must be proportional to the centroid: its largest component gets σ = 1/2 or, near uniform, all do
@@ -661,11 +671,11 @@ class NCMIBase(nn.Module):
             return self._loss(batch)
         self._had_labels = True
         if self.class_weights is not None:
-            self.class_weights.observe(batch, synchronize=True)
+            _collect(self.class_weights.observe, batch, True)
         if self._moves and self._watch.ask(self.centroid_logits, features):
-            self.update()
+            _collect(self.update)
         value = self._loss(batch)
-        self._observe(batch, synchronize=True)
+        _collect(self._observe, batch, True)
         return value
 
     @property
@@ -741,6 +751,25 @@ class NCMIBase(nn.Module):
             power=power or self.likelihood_power,
         )
         return classifier.to(self.centroid_logits.device)
+
+
+def _collect(step: Callable[..., None], *arguments: Any) -> None:
+    """Do what moves a statistic. Transforms of ``torch.func`` refuse it, but where the buffers are their own arguments.
+
+    Raises:
+        RuntimeError: where they do; the message names the cure.
+    """
+    if torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active():
+        step(*arguments)
+        return
+    try:
+        step(*arguments)
+    except RuntimeError as error:
+        raise RuntimeError(
+            "a call in training mode collects statistics (a center, class means, robustness='auto', "
+            "weight='balanced'), which torch.func does not allow: inside it call loss(features, labels), which "
+            "collects nothing, or use eval(); outside of it observe(features, labels) and update() collect"
+        ) from error
 
 
 def _as_given(name: str, value: Any, number: float) -> Any:
@@ -909,6 +938,7 @@ class NCMIHead(NCMIBase):
     def __init__(self, in_features: int, num_classes: int, *, dim: int = -1, **options: Any) -> None:
         if dim not in (-1, 1):
             raise ValueError(f"dim={dim}: features are the last dimension, -1, or the second, 1")
+        check_whole(in_features=in_features)
         super().__init__(num_classes, in_features, **options)
         self.dim = dim
 
@@ -950,10 +980,10 @@ class NCMIHead(NCMIBase):
         if self.running_center is None:
             return self.scores(features)
         if self._watch.ask(self.centroid_logits, features):
-            self.update()
+            _collect(self.update)
         scores = self.scores(features)
         rows = features.detach().movedim(self._axis(features), -1).reshape(-1, self.feature_dim)
-        self.running_center.observe(full_precision(rows), synchronize=True)
+        _collect(self.running_center.observe, full_precision(rows), None, True)
         return scores
 
     def _axis(self, features: Tensor) -> int:

@@ -6,6 +6,7 @@ components are alike, but rows differ in how often their class comes by: so one 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
@@ -44,7 +45,7 @@ class RowAdagrad(Optimizer):
     """
 
     def __init__(self, params: Iterable[Any], lr: float = 0.1, eps: float = 1e-10) -> None:
-        check_range(SimpleNamespace(lr=lr, eps=eps), "lr", "eps", least=0)
+        check_range(SimpleNamespace(lr=lr, eps=eps), "lr", "eps", least=0, below=math.inf)
         super().__init__(params, {"lr": lr, "eps": eps})
         for group in self.param_groups:
             for table in group["params"]:

@@ -294,12 +294,16 @@ class ClassWeights(Statistics):
         else:
             # numbers of its own, from which a module made on the meta device can be set up
             device = weight.device if isinstance(weight, Tensor) else torch.device("cpu")
-            given = torch.as_tensor(weight, dtype=torch.get_default_dtype(), device=device)
+            wrong = f"weight must be {num_classes} numbers ≥ 0, one a class, not all 0"
+            try:
+                given = torch.as_tensor(weight, dtype=torch.get_default_dtype(), device=device)
+            except (TypeError, ValueError) as error:
+                raise ValueError(wrong) from error
             self._given = given.detach().clone()
             if given.shape != (num_classes,) or (
                 given.device.type != "meta" and not bool((given >= 0).all() & given.any() & given.isfinite().all())
             ):
-                raise ValueError(f"weight must be {num_classes} numbers ≥ 0, one a class, not all 0")
+                raise ValueError(wrong)
             self.register_buffer("weights", given.clone() if isinstance(weight, Tensor) else torch.empty(num_classes))
         self.reset_parameters()
 

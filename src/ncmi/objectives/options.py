@@ -157,7 +157,7 @@ class FocalOptions(ObjectiveOptions):
     target: ClassVar[str] = "ncmi.objectives.focal:FocalObjective"
 
     def __post_init__(self) -> None:
-        check_range(self, "gamma", least=0, cure="usually 2")
+        check_range(self, "gamma", least=0, below=math.inf, cure="usually 2")
 
 
 @register_objective("poly", label="PolyLoss")
@@ -169,7 +169,9 @@ class PolyOptions(ObjectiveOptions):
     target: ClassVar[str] = "ncmi.objectives.poly:PolyObjective"
 
     def __post_init__(self) -> None:
-        check_range(self, "epsilon", least=-1, cure="usually 1")  # below, a wrong answer would be rewarded
+        check_range(
+            self, "epsilon", least=-1, below=math.inf, cure="usually 1"
+        )  # below, a wrong answer would be rewarded
 
 
 @register_objective("square", label="Square loss")
@@ -182,7 +184,7 @@ class SquareOptions(ObjectiveOptions):
     target: ClassVar[str] = "ncmi.objectives.square:SquareObjective"
 
     def __post_init__(self) -> None:
-        check_range(self, "k", "target_value", above=0, cure="None takes the usual value")
+        check_range(self, "k", "target_value", above=0, below=math.inf, cure="None takes the usual value")
 
 
 @register_objective("squentropy", label="Squentropy")
@@ -202,7 +204,7 @@ class AntiClassOptions(ObjectiveOptions):
     target: ClassVar[str] = "ncmi.objectives.anticlass:AntiClassObjective"
 
     def __post_init__(self) -> None:
-        check_range(self, "gamma", least=0, cure="usually 1")
+        check_range(self, "gamma", least=0, below=math.inf, cure="usually 1")
 
 
 @register_objective("opl", label="OPL")
@@ -215,7 +217,7 @@ class OPLOptions(ObjectiveOptions):
     target: ClassVar[str] = "ncmi.objectives.opl:OPLObjective"
 
     def __post_init__(self) -> None:
-        check_range(self, "opl_weight", "gamma", least=0, cure="usually weight 1 and gamma 0.5")
+        check_range(self, "opl_weight", "gamma", least=0, below=math.inf, cure="usually weight 1 and gamma 0.5")
 
 
 @register_objective("supcon", label="SupCon")
@@ -229,7 +231,7 @@ class SupConOptions(ObjectiveOptions):
     target: ClassVar[str] = "ncmi.objectives.supcon:SupConObjective"
 
     def __post_init__(self) -> None:
-        check_range(self, "temperature", above=0, cure="usually 0.1")
+        check_range(self, "temperature", above=0, below=math.inf, cure="usually 0.1")
         check_range(self, "projection_dim", least=1, cure="usually 128")
         check_range(self, "prototype_decay", least=0, below=1, cure="usually 0.99")
 
@@ -245,7 +247,9 @@ class CMICOptions(ObjectiveOptions):
     target: ClassVar[str] = "ncmi.objectives.cmic:CMICObjective"
 
     def __post_init__(self) -> None:
-        check_range(self, "concentration_weight", "separation_weight", least=0, cure="usually 0.5 and 1e-4")
+        check_range(
+            self, "concentration_weight", "separation_weight", least=0, below=math.inf, cure="usually 0.5 and 1e-4"
+        )
         check_range(self, "centroid_decay", least=0, below=1, cure="usually 0.9999")
 
 
@@ -277,7 +281,7 @@ class SymmetricCrossEntropyOptions(ObjectiveOptions):
     target: ClassVar[str] = "ncmi.objectives.symmetric_cross_entropy:SymmetricCrossEntropyObjective"
 
     def __post_init__(self) -> None:
-        check_range(self, "alpha", "beta", least=0, cure="e.g. 0.1 and 1")
+        check_range(self, "alpha", "beta", least=0, below=math.inf, cure="e.g. 0.1 and 1")
         check_range(self, "log_zero", above=-math.inf, below=0, cure="usually -4")
         if self.alpha + self.beta == 0:
             raise ValueError("alpha=0, beta=0: one of them must be above 0, e.g. 0.1 and 1")

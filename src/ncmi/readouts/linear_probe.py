@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
+from types import SimpleNamespace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ncmi.loss.autograd import by_hand
 from ncmi.loss.centroids import FeatureClassifier
 from ncmi.loss.checks import check_labels, check_tensor
 from ncmi.loss.distributed import all_reduce_sum
+from ncmi.loss.forms import check_range, check_whole
 from ncmi.loss.simplex import full_precision
 
 _EXACT_WORK = 30_000_000
@@ -142,10 +146,18 @@ class LinearProbe(FeatureClassifier):
         super().__init__()
         if solver not in ("auto", "lbfgs", "batches", "sgd"):
             raise ValueError(f"unknown solver {solver!r}: use 'auto', 'lbfgs', 'batches' or 'sgd'")
-        if num_classes < 2 or l2 < 0:
+        check_whole(num_classes=num_classes, feature_dim=feature_dim, seed=seed)
+        if num_classes < 2 or feature_dim < 1:
             raise ValueError(
-                f"num_classes={num_classes}, l2={l2}: needs at least 2 classes and a penalty of at least 0"
+                f"num_classes={num_classes}, feature_dim={feature_dim}: needs at least 2 classes and 1 feature"
             )
+        given = SimpleNamespace(
+            l2=l2, max_iterations=max_iterations, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size
+        )
+        check_range(given, "l2", least=0, below=math.inf)
+        check_range(given, "max_iterations", "epochs", "batch_size", least=1)
+        check_range(given, "learning_rate", above=0, below=math.inf)
+        check_whole(max_iterations=max_iterations, epochs=epochs, batch_size=batch_size)
         self.num_classes, self.solver, self.l2, self.max_iterations = num_classes, solver, l2, max_iterations
         self.epochs, self.learning_rate, self.batch_size, self.seed = epochs, learning_rate, batch_size, seed
         self.samples, self.iterations, self.converged = 0, 0, False
@@ -354,7 +366,15 @@ class LinearProbe(FeatureClassifier):
 
     @torch.no_grad()
     def logits(self, features: Tensor) -> Tensor:
-        """Logits of features, ``[B, D] → [B, C]``."""
+        """Logits of features, ``[B, D] → [B, C]``.
+
+        Raises:
+            RuntimeError: before :meth:`fit`, or where an unfitted state was loaded.
+        """
+        # the weights tell of a state that was loaded; a graph that is compiled or exported cannot look at values
+        fitted = self.samples > 0 or not by_hand(self.linear.weight)
+        if not fitted and not any(bool(x.any()) for x in (self.linear.weight, self.linear.bias, self.mean)):
+            raise RuntimeError("this LinearProbe is not fitted yet: call fit(features, labels) first")
         logits: Tensor = self.linear((full_precision(features).to(self.mean) - self.mean) / self.scale)
         return logits
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ncmi.loss.centroids import FeatureClassifier
+from ncmi.loss.forms import check_number, check_whole
 from ncmi.loss.simplex import unit_vector
 from ncmi.readouts.linear_probe import check_frozen_features
 
@@ -45,10 +47,12 @@ class NearestNeighbors(FeatureClassifier):
 
     def __init__(self, num_classes: int, *, k: int = 20, temperature: float = 0.1, chunk: int = 1024) -> None:
         super().__init__()
-        if num_classes < 2 or k < 1 or chunk < 1 or not temperature > 0:
+        check_whole(num_classes=num_classes, k=k, chunk=chunk)
+        check_number("temperature", temperature)
+        if num_classes < 2 or k < 1 or chunk < 1 or not 0 < temperature < math.inf:
             raise ValueError(
                 f"num_classes={num_classes}, k={k}, chunk={chunk}, temperature={temperature}: "
-                "needs at least 2 classes, 1 neighbor, chunks of 1 and a temperature above 0"
+                "needs at least 2 classes, 1 neighbor, chunks of 1 and a temperature above 0, finite"
             )
         self.num_classes, self.k, self.temperature, self.chunk = num_classes, k, temperature, chunk
         self.register_buffer("features", torch.empty(0))

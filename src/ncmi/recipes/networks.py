@@ -1,5 +1,6 @@
 """Which network makes the feature: :class:`Network` of tables and images, :class:`BagNetwork` of bags."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -85,7 +86,8 @@ class BagNetwork:
     anchor_decay: float = 0.999
 
     def __post_init__(self) -> None:
-        check_range(self, "width", "landmarks", "entropy_weight", "anchor_weight", least=0)
+        check_range(self, "width", "landmarks", least=0)
+        check_range(self, "entropy_weight", "anchor_weight", least=0, below=math.inf)
         check_choice("output_layer", self.output_layer, Literal["auto", "none", "linear"])
         check_range(self, "attention_dim", "heads", "queries", least=1)
         check_range(self, "dropout", "query_dropout", "anchor_decay", least=0, below=1)

@@ -12,9 +12,12 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ncmi.data.saved_outputs import read_outputs
+from ncmi.errors import naming
+from ncmi.loss.checks import SUM_TOLERANCE
 from ncmi.loss.forms import FeatureLength
 from ncmi.loss.information import InformationAccumulator
 from ncmi.loss.simplex import to_log_distribution
@@ -34,6 +37,7 @@ from ncmi.training.streams import KEPT_VALUES, judge_streams, stream_of
 
 Values = Literal["auto", "logits", "probabilities", "log_probabilities", "features"]
 _LONGEST_NAME = 80
+_MOST_GAPS = 100  # numbers of classes per sample, from where on they are no numbers of classes
 
 
 @torch_defaults()
@@ -200,13 +204,19 @@ def measure_file(
     kind = _kind_of(name, outputs) if values == "auto" else values
     x = torch.from_numpy(np.ascontiguousarray(outputs))
     x = x if x.dtype == torch.float32 else x.double()
+    with naming(file if labels_file is None else Path(labels_file)):
+        _check_saved_labels(labels, x.shape[1])
+    # a class without samples changes nothing, but would take memory
+    classes, places = np.unique(labels, return_inverse=True)
     try:
+        _check_saved_outputs(x, kind)
         log_p = _log_distributions(x, kind, temperature, feature_length)
-        accumulator = InformationAccumulator(int(labels.max()) + 1, log_p.shape[1])
-        accumulator.update(log_p, torch.from_numpy(labels.astype(np.int64)))
+        accumulator = InformationAccumulator(len(classes), log_p.shape[1])
+        accumulator.update(log_p, torch.from_numpy(places.astype(np.int64)))
     except ValueError as error:
         raise ValueError(f"{file}, array {name!r} taken as {kind}: {error}") from None
-    by_class = accumulator.compute("centroid_kl", synchronize=False).per_class_cmi
+    by_class = torch.full((int(labels.max()) + 1,), torch.nan, dtype=torch.float64)
+    by_class[torch.from_numpy(classes.astype(np.int64))] = accumulator.compute(synchronize=False).per_class_cmi
     return Measured(
         file=str(file),
         values=kind,
@@ -214,6 +224,33 @@ def measure_file(
         information=information_of(accumulator),
         class_cmi=[defined(value) for value in by_class.tolist()],
     )
+
+
+def _check_saved_labels(labels: NDArray[Any], width: int) -> None:
+    """Raise ValueError for labels ``[N]`` that are no numbers of classes; ``width`` is D of the outputs."""
+    lowest, highest = int(labels.min()), int(labels.max())
+    if lowest < 0 or highest >= _MOST_GAPS * max(len(labels), width, 1000):
+        raise ValueError(
+            f"labels run from {lowest} to {highest}, of {len(labels)} samples: they must lie in 0 … C − 1, the number "
+            "of each class; leave out samples without a class, and number the others anew "
+            "(numpy.unique(labels, return_inverse=True)[1])"
+        )
+
+
+def _check_saved_outputs(x: Tensor, kind: str) -> None:
+    """Raise ValueError for outputs ``[N, D]`` that are not what they are taken as."""
+    usable = x.isfinite() | ((x == -torch.inf) & (kind == "log_probabilities"))
+    if bad := int((~usable.all(1)).sum()):
+        first = int((~usable.all(1)).nonzero()[0])
+        raise ValueError(
+            f"{bad} of {len(x)} rows hold NaN or infinity, the first of them row {first} (counted from 0): leave them "
+            "out, or check the model that made them"
+        )
+    if kind in ("probabilities", "log_probabilities"):
+        p = x if kind == "probabilities" else x.exp()
+        # log-probabilities above 0 are probabilities above 1
+        if bool((p < 0).any()) or bool(((p.sum(1) - 1).abs() > SUM_TOLERANCE).any()):
+            raise ValueError("rows are no distributions: say what they are by --values logits or --values features")
 
 
 def _log_distributions(x: Tensor, kind: str, temperature: float, feature_length: FeatureLength) -> Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from ncmi.data.dataset import Dataset, check_finite
 from ncmi.data.signature import Signature
 from ncmi.data.standardize import Standardizer
-from ncmi.data.tables.preprocessing import fit_preprocessing
+from ncmi.data.tables.preprocessing import Preprocessing, fit_preprocessing
 from ncmi.data.tables.table import LabeledTable
 from ncmi.recipes import Recipe
 from ncmi.training.identity import contents_of_table
@@ -23,6 +24,17 @@ _PLURALS = {"number": "numbers", "boolean": "booleans", "category": "categories"
 def _readings(columns: tuple[str, ...]) -> tuple[str, ...]:
     """How notes begin that say how columns are read."""
     return tuple(f"{begin}{name!r} " for name in columns for begin in ("", "numbers in ", "dates in "))
+
+
+def with_fitted(notes: Sequence[str], preprocessing: Preprocessing) -> tuple[str, ...]:
+    """Notes of how columns are read, and of what fitting the preprocessing has left out or numbered."""
+    # how a column is read is of no use where it is not used
+    kept = [note for note in notes if not note.startswith(_readings(preprocessing.constant))]
+    if preprocessing.constant:
+        kept.append(f"left out, since the training part has no two values of it: {', '.join(preprocessing.constant)}")
+    if numbered := [each.column for each in preprocessing.categories if each.ordinal]:
+        kept.append(f"categories by number, since there are very many: {', '.join(numbered)}")
+    return tuple(kept)
 
 
 class TableSource(SampleSource):
@@ -52,14 +64,7 @@ class TableSource(SampleSource):
             label_column=table.label_column,
             preprocessing=preprocessing,
         )
-        if preprocessing.constant:
-            names = ", ".join(preprocessing.constant)
-            # how a column is read is of no use where it is not used
-            self.notes = [note for note in self.notes if not note.startswith(_readings(preprocessing.constant))]
-            self.notes = (*self.notes, f"left out, since the training part has no two values of it: {names}")
-        numbered = [each.column for each in preprocessing.categories if each.ordinal]
-        if numbered:
-            self.notes = (*self.notes, f"categories by number, since there are very many: {', '.join(numbered)}")
+        self.notes = with_fitted(self.notes, preprocessing)
         return Dataset(table.name, features, table.labels, table.class_names, "table", preprocessing.feature_names)
 
     def groups(self, indices: Tensor) -> list[str] | None:  # type: ignore[override]

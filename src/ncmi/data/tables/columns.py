@@ -187,7 +187,9 @@ def understand_columns(
             if isinstance(answer, TableColumn):
                 columns.append(answer)
                 if _may_count_rows(profile) and _counts_rows(column):
-                    notes.append(f"column {name!r} numbers the rows: leave it out with --data.drop {name!r}")
+                    notes.append(
+                        f"{name!r} numbers the rows, which can give the label away: leave it out with --data.drop"
+                    )
                 continue
             reason = answer
         out.setdefault(reason, []).append(name)

@@ -73,7 +73,7 @@ def load_table(
 
 
 def table_from_frame(frame: Any, data: TableData) -> LabeledTable:
-    """A pandas or polars frame as a table; a named index is a column.
+    """A pandas or polars frame as a table, without its index.
 
     Raises:
         ValueError: as :func:`load_table`.
@@ -81,12 +81,17 @@ def table_from_frame(frame: Any, data: TableData) -> LabeledTable:
     return _understand(raw_table_from_frame(frame), data, data.title)
 
 
-def columns_of_frame(frame: Any, data: TableData) -> tuple[tuple[TableColumn, ...], tuple[str, ...]]:
-    """How to read each column of a pandas or polars frame of features alone; and a line each of what is left out."""
+def features_of_frame(frame: Any, data: TableData) -> tuple[tuple[TableColumn, ...], pd.DataFrame, tuple[str, ...]]:
+    """How to read each column of a pandas or polars frame of features alone, and its rows read so.
+
+    With them comes a line each of what is left out, of what could not be read, and of what could be meant otherwise.
+    """
     raw = raw_table_from_frame(frame)
     names = [str(name) for name in raw.frame.columns]
     profiles = {name: profile_of(raw.frame[name], data.missing) for name in names}
-    return understand_columns(raw, names, profiles, data)
+    columns, notes = understand_columns(raw, names, profiles, data)
+    parsed, parse_notes = parse_columns(raw, columns, data.missing)
+    return columns, parsed, (*notes, *_new_notes(parse_notes, notes))
 
 
 def read_rows(
@@ -103,7 +108,7 @@ def read_rows(
     What a row holds does not depend on the other rows: separator, decimal sign, dates and words are those of training.
 
     Args:
-        path: of a file; or a pandas or polars frame.
+        path: of a file; or a pandas or polars frame, whose index is looked into only for columns that it lacks.
         columns, label_column: of the table of training.
         data: what was told of that table.
         class_names: of training, by which labels are recognized.
@@ -117,7 +122,7 @@ def read_rows(
     if isinstance(path, Path):
         with naming(path):
             return _new_rows(read_raw_table(path, data, known), known, columns, data, label_column, class_names)
-    return _new_rows(raw_table_from_frame(path, known), known, columns, data, label_column, class_names)
+    return _new_rows(raw_table_from_frame(path, known, known.names), known, columns, data, label_column, class_names)
 
 
 def _understand(raw: RawTable, data: TableData, name: str) -> LabeledTable:

@@ -13,7 +13,7 @@ import warnings
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -386,14 +386,17 @@ def _of_columns(path: Path, reader: Literal["read_parquet", "read_feather"], kno
         frame = getattr(pd, reader)(path)
     except (ValueError, OSError, KeyError, ImportError, NotImplementedError) as error:
         raise _unreadable(path.suffix.lower() or reader.removeprefix("read_"), error) from error
-    return raw_table_from_frame(frame, known)
+    # in the file an index that has a name is a column among others
+    return raw_table_from_frame(frame, known, [str(name) for name in frame.index.names if name is not None])
 
 
-def raw_table_from_frame(frame: Any, known: Known | None = None) -> RawTable:
-    """A pandas frame, or another library's (polars) that can be turned into one; a named index is a column.
+def raw_table_from_frame(frame: Any, known: Known | None = None, of_index: Collection[str] = ()) -> RawTable:
+    """A pandas frame, or another library's (polars) that can be turned into one, without its index.
 
     Args:
+        frame: its names become text without blanks around.
         known: of new data, what training says of it; columns that it does not name may hold anything.
+        of_index: names of index levels that are columns after all, where no column is called so.
 
     Raises:
         ValueError: for what is no frame, or columns of one name.
@@ -407,16 +410,8 @@ def raw_table_from_frame(frame: Any, known: Known | None = None) -> RawTable:
             frame = pd.api.interchange.from_dataframe(frame)
         else:
             raise ValueError(f"{type(frame).__name__} is no table: give a pandas or polars frame")
-    if any(name is not None for name in frame.index.names):
-        try:
-            frame = frame.reset_index()
-        except ValueError as error:
-            raise ValueError(f"the index is called like a column ({reason(error)}): rename one of them") from error
-    else:
-        frame = frame.reset_index(drop=True)
-    if isinstance(frame.columns, pd.MultiIndex):
-        frame.columns = ["_".join(map(str, name)) for name in frame.columns]
-    frame.columns = _distinct([str(name).strip() for name in frame.columns], known)
+    frame = without_index(frame, of_index)
+    frame.columns = _distinct(column_names(frame), known)
     if len(frame) == 0 or frame.shape[1] == 0:
         raise ValueError("the table has no rows: give at least one")
     nominal = [str(name) for name, kind in frame.dtypes.items() if isinstance(kind, pd.CategoricalDtype)]
@@ -445,9 +440,31 @@ def _is_mixed(plain: pd.Series[Any], given: pd.Series[Any]) -> bool:
 
 def _numbers_among(column: pd.Series[Any]) -> npt.NDArray[np.float64]:
     """Cells that are numbers, not texts of such; NaN for others."""
-    kinds = (int, float, np.integer, np.floating)
-    cells = [float(cell) if isinstance(cell, kinds) and not isinstance(cell, bool) else np.nan for cell in column]
-    return np.array(cells, np.float64)
+
+    def number(cell: Any) -> float:
+        if not isinstance(cell, (int, float, np.integer, np.floating)) or isinstance(cell, bool):
+            return np.nan
+        try:
+            return float(cell)
+        except OverflowError:
+            return np.nan
+
+    return np.array([number(cell) for cell in column], np.float64)
+
+
+def column_names(frame: pd.DataFrame) -> list[str]:
+    """What a table calls the columns of a frame: text without blanks around; names of several levels are joined."""
+    return [("_".join(map(str, name)) if frame.columns.nlevels > 1 else str(name)).strip() for name in frame.columns]
+
+
+def without_index(frame: pd.DataFrame, of_index: Collection[str] = ()) -> pd.DataFrame:
+    """A frame whose index numbers its rows; levels that are asked for by name become columns, where none has the name.
+
+    An index says which row is which, as scikit-learn takes it: as a feature it could give the label away.
+    """
+    names = [name for name in frame.index.names if name is not None]
+    levels = [name for name in names if str(name) in of_index and name not in frame.columns]
+    return (frame.reset_index(level=levels) if levels else frame).reset_index(drop=True)
 
 
 def _plain(column: pd.Series[Any], cure: str) -> Any:
@@ -474,7 +491,12 @@ def _plain(column: pd.Series[Any], cure: str) -> Any:
     if len(values) and all(
         isinstance(value, (int, float, np.number)) and not isinstance(value, bool) for value in values
     ):
-        return pd.to_numeric(column).astype(np.float64)
+        try:
+            return pd.to_numeric(column).astype(np.float64)
+        except OverflowError as error:
+            raise ValueError(
+                f"column {column.name!r} holds numbers beyond float64: give them in another unit"
+            ) from error
     if len(values) and type(values.iloc[0]).__name__ in ("date", "datetime", "Timestamp"):
         try:
             return pd.to_datetime(column)
