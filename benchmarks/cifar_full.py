@@ -7,8 +7,8 @@ Parts:
 - tune: learning rates from 1/16 to 4 times the recipe's in steps of 4, then the neighbors of the best in steps of 2,
   those of the network and of the centroids alike, each by the recipe cifar100.cpu_fast on 150 images a class for 4
   epochs, judged by validation accuracy (seed 100).
-- check: is that rate right for the larger network too? The chosen rate and its neighbors by the recipe cifar100.cpu, for
-  a quarter of its epochs on as many images; where the best is at an edge, the next one as well. It chooses nothing.
+- check: is that rate right for the larger network too? The chosen rate and its neighbors by the recipe cifar100.cpu,
+  for a quarter of its epochs on as many images; where the best is at an edge, the next one as well. It chooses nothing.
 - fast: each loss with its rate and seeds 0, 1, 2 by the recipe cifar100.cpu_fast; the last epoch is judged.
 - full: the same, with the same rates, by the recipe cifar100.cpu, which takes five times as long.
 - curve: a run by cifar100.cpu_fast (seed 100) that leaves 5,000 training images out and is judged on them after each

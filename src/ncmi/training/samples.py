@@ -88,8 +88,8 @@ class SampleSource(Source):
         if count < 0.1 * len(test):
             return []
         return [
-            f"{count} of {len(test)} test rows have the features of a training row: drop duplicates, or keep what "
-            "belongs together on one side (--data.group-column)"
+            f"{count} of {len(test)} test rows have the features of a training row: where these are the same samples, "
+            "scores are too good; drop duplicates, or keep what belongs together on one side (--data.group-column)"
         ]
 
     def check(self, recipe: Recipe, model: Classifier) -> None:
