@@ -6,7 +6,9 @@ import io
 import json
 import os
 import signal
+import sys
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from ncmi.data.shards.reading import (
     BrokenImages,
     ShardFiles,
     ShardImages,
+    ShardStore,
     Share,
     Variation,
     read_ahead,
@@ -394,6 +397,31 @@ def test_order_of_remote_shards(window: int) -> None:
         left = [len(set(shards[order[: first + 1]].tolist())) for first in range(len(order))]
         assert max(a + b for a, b in zip(turn, left, strict=True)) <= 7 + window
     assert orders[0].tolist() == orders[2].tolist() != orders[1].tolist()
+
+
+def test_threads_read_shards_that_others_drop(shards: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Files are closed and removed to make room while other threads are about to read them."""
+    import fsspec
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    memory = fsspec.filesystem("memory")
+    for path in shards.iterdir():
+        if path.is_file():
+            memory.pipe(f"/crowded/{path.name}", path.read_bytes())
+    elsewhere, here = (ShardStore(read_index(place), 1) for place in ("memory://crowded", str(shards)))
+    elsewhere.kept = 1
+    expected = [here.read(row) for row in range(len(here.index))]
+    rows = np.random.default_rng(0).permutation(np.repeat(np.arange(len(expected)), 20))
+    monkeypatch.setattr("ncmi.data.shards.reading._OPEN_FILES", 1)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for store in (elsewhere, ShardStore(here.index, 1)):
+            with ThreadPoolExecutor(8) as threads:
+                read = list(threads.map(store.read, rows))
+            assert read == [expected[row] for row in rows]
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_shards_elsewhere(shards: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

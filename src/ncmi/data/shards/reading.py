@@ -12,6 +12,7 @@ import signal
 import tempfile
 import zlib
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +37,7 @@ from ncmi.recipes.data import ImageData
 _CHUNK = 64  # images that a worker decodes at a time
 _AHEAD_BYTES = 512 * 2**20  # of all workers of a process
 _ATTEMPTS = 100
+_OPEN_FILES = 512  # of local shards, of a process
 _KEPT_SHARDS = 3
 """Windows of remote shards whose files are kept: the present one, the next, and one that a slow worker may be in."""
 _CROP, _REPLACEMENT = 11, 12
@@ -96,6 +98,17 @@ class ShardFiles(ImageFiles):
             place[:] = square.transpose(2, 0, 1)
 
 
+class _OpenFile:
+    """A file that is closed when nobody reads it any more."""
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
 class ShardStore:
     """The bytes of shards, by ``os.pread``; remote ones are fetched whole into a folder for all processes of a machine.
 
@@ -106,21 +119,18 @@ class ShardStore:
 
     def __init__(self, index: ShardIndex, window: int) -> None:
         self.index, self.kept = index, window * _KEPT_SHARDS
-        self._open: dict[int, int] = {}
+        self._open: dict[int, _OpenFile] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": {}}
-
-    def __del__(self) -> None:
-        for file in self._open.values():
-            os.close(file)
 
     def read(self, row: int) -> bytes:
         """The bytes of an image; see :meth:`ShardFiles.read`."""
         index = self.index
         size, shard = int(index.size[row]), int(index.shard[row])
         try:
-            content = os.pread(self._file(shard), size, int(index.offset[row]))
+            file = self._file(shard)  # held while it is read, so that it stays open
+            content = os.pread(file.descriptor, size, int(index.offset[row]))
         except OSError as error:
             raise BrokenImage(f"cannot be read ({error.strerror})") from None
         if len(content) < size:
@@ -129,33 +139,45 @@ class ShardStore:
             raise BrokenImage("its checksum is another: the bytes have changed")
         return content
 
-    def _file(self, shard: int) -> int:
-        if shard not in self._open:
-            name = self.index.record.shards[shard].name
-            while len(self._open) >= (self.kept if self.index.is_remote else 512):
-                os.close(self._open.pop(next(iter(self._open))))
-            path = self._fetched(shard) if self.index.is_remote else Path(self.index.place) / name
-            self._open[shard] = os.open(path, os.O_RDONLY)
-        return self._open[shard]
+    def _file(self, shard: int) -> _OpenFile:
+        """An open shard. Threads may ask at once: whoever holds a file reads on where another one has dropped it."""
+        file = self._open.get(shard)
+        if file is None:
+            is_remote, name = self.index.is_remote, self.index.record.shards[shard].name
+            file = self._opened(shard) if is_remote else _OpenFile(Path(self.index.place) / name)
+            self._open[shard] = file
+            for other in list(self._open)[: -self.kept if is_remote else -_OPEN_FILES]:
+                self._open.pop(other, None)
+        return file
 
     @property
     def folder(self) -> Path:
         """Where remote shards are kept while they are needed."""
         return Path(tempfile.gettempdir()) / f"ncmi-shards-{os.getuid()}-{self.index.record.digest}"
 
-    def _fetched(self, shard: int) -> Path:
+    def _opened(self, shard: int) -> _OpenFile:
+        """A remote shard, fetched where it is not there."""
         record = self.index.record.shards[shard]
         path = self.folder / record.name
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / f".{record.name}.lock"):
-            if not path.is_file() or path.stat().st_size != record.size:
-                write_atomically(path, lambda temporary: self._copy(record.name, temporary))
-            path.touch()
+            file, is_fresh = None, False
+            while file is None:
+                # other processes remove files at any time to make room
+                with suppress(FileNotFoundError):
+                    file = _OpenFile(path)
+                if file is None or (os.fstat(file.descriptor).st_size != record.size and not is_fresh):
+                    write_atomically(path, lambda temporary: self._copy(record.name, temporary))
+                    file, is_fresh = None, True
+            os.utime(file.descriptor)
         # the longest unused go; whoever has one open goes on reading it
-        there = sorted(self.folder.glob("*.tar"), key=lambda each: each.stat().st_mtime_ns)
-        for other in there[: -self.kept]:
+        used: dict[Path, int] = {}
+        for each in self.folder.glob("*.tar"):
+            with suppress(FileNotFoundError):
+                used[each] = each.stat().st_mtime_ns
+        for other in sorted(used, key=lambda each: used[each])[: -self.kept]:
             other.unlink(missing_ok=True)
-        return path
+        return file
 
     def _copy(self, name: str, path: Path) -> None:
         with open_file(self.index.place, name) as source, path.open("wb") as file:
