@@ -115,7 +115,7 @@ def cpu(objective: ObjectiveOptions = NCMIOptions()) -> Recipe:
     24 epochs of SGD, one cycle, half of them at 16×16 pixels; squares of 8 pixels are cut out, all 50,000 images are
     trained on, the last epoch is judged, on an image and its mirror image. In float32: a CPU without instructions for
     bfloat16 takes ten times as long in it; with them, precision "bf16-mixed" takes 50 minutes with two side by side on
-    two cores. Measured so with two seeds by benchmarks/cifar_full.py: NCMI 73.5 % at a rate of 0.2, label smoothing
+    two cores. Measured so with three seeds by benchmarks/cifar_full.py: NCMI 73.5 % at a rate of 0.2, label smoothing
     73.2 % at 0.2, cross-entropy 72.3 % at 0.1.
     """
     recipe = cpu_fast(objective)
