@@ -399,15 +399,20 @@ def test_order_of_remote_shards(window: int) -> None:
     assert orders[0].tolist() == orders[2].tolist() != orders[1].tolist()
 
 
-def test_threads_read_shards_that_others_drop(shards: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Files are closed and removed to make room while other threads are about to read them."""
+def upload(shards: Path, bucket: str) -> None:
+    """Copy the files of a folder to memory://BUCKET."""
     import fsspec
 
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     memory = fsspec.filesystem("memory")
     for path in shards.iterdir():
         if path.is_file():
-            memory.pipe(f"/crowded/{path.name}", path.read_bytes())
+            memory.pipe(f"/{bucket}/{path.name}", path.read_bytes())
+
+
+def test_threads_read_shards_that_others_drop(shards: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Files are closed and removed to make room while other threads are about to read them."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    upload(shards, "crowded")
     elsewhere, here = (ShardStore(read_index(place), 1) for place in ("memory://crowded", str(shards)))
     elsewhere.kept = 1
     expected = [here.read(row) for row in range(len(here.index))]
@@ -425,13 +430,8 @@ def test_threads_read_shards_that_others_drop(shards: Path, monkeypatch: pytest.
 
 
 def test_shards_elsewhere(shards: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import fsspec
-
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    memory = fsspec.filesystem("memory")
-    for path in shards.iterdir():
-        if path.is_file():
-            memory.pipe(f"/bucket/{path.name}", path.read_bytes())
+    upload(shards, "bucket")
     assert kind_of("memory://bucket") == "image"
     data = load_samples(ImageData("memory://bucket", image_size=12, shard_window=1))
     here = load_samples(ImageData(str(shards), image_size=12))

@@ -16,11 +16,16 @@ from torch.autograd import forward_ad
 _PLAIN = (Tensor, nn.Parameter)
 
 
+def is_transformed() -> bool:
+    """Whether a transform of ``torch.func`` (grad, vmap, …) is at work."""
+    return bool(torch._C._are_functorch_transforms_active())
+
+
 def by_hand(*tensors: Tensor | None) -> bool:
     """Whether a function with a gradient by hand may be used on these tensors: eager, and nothing looks inside."""
     return (
         not torch.compiler.is_compiling()
-        and not torch._C._are_functorch_transforms_active()
+        and not is_transformed()
         and forward_ad._current_level < 0
         and all(x is None or (type(x) in _PLAIN and x.device.type != "meta") for x in tensors)
     )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from ncmi.loss.autograd import by_hand, full_products
+from ncmi.loss.autograd import by_hand, full_products, is_transformed
 from ncmi.loss.centroids import CentroidClassifier, anchor_directions
 from ncmi.loss.checks import IGNORE, SUM_TOLERANCE, Batch, as_rows, check_tensor
 from ncmi.loss.chunked import WORTH, ChunkPlan, Reduce, Skips, can_chunk, chunk_size, chunked_surprisal, sample_classes
@@ -759,7 +759,7 @@ def _collect(step: Callable[..., None], *arguments: Any) -> None:
     Raises:
         RuntimeError: where they do; the message names the cure.
     """
-    if torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active():
+    if torch.compiler.is_compiling() or not is_transformed():
         step(*arguments)
         return
     try:
